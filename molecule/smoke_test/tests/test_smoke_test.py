@@ -1,0 +1,67 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The smoke test passes on a sound deployment and says what is wrong with another.
+
+Each case mends what it has broken.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+CONVERGE = "molecule/smoke_test/converge.yml"
+
+
+def test_a_sound_deployment_passes_and_nothing_changes(play):
+    done = play(CONVERGE, "-v")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in done.stdout
+
+
+@pytest.fixture
+def restarted(host):
+    """Start the engines anew, as they read some things only then."""
+
+    def restart():
+        host.run_expect([0], "docker rm -f pd-prefill pd-decode")
+
+    return restart
+
+
+def test_without_hccn_conf_the_text_gives_it_away(host, play, sim, restarted):
+    restarted()
+    # An empty file: the container starts, and the engine finds no device address in it.
+    host.run_expect([0], "cp -a /etc/hccn.conf /root/hccn.conf && : > /etc/hccn.conf")
+    try:
+        done = play(CONVERGE)
+    finally:
+        host.run_expect([0], "cat /root/hccn.conf > /etc/hccn.conf")
+    assert done.returncode != 0
+    assert "The decoder reads a wrong KV cache" in done.stdout
+    assert "/etc/hccn.conf" in done.stdout
+    assert "Last log lines of pd-decode on server1" in done.stdout
+    restarted()
+    done = play(CONVERGE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_decoder_that_fails_is_told_although_the_proxy_says_200(host, play):
+    host.run_expect([0], "docker pause pd-decode && docker unpause pd-decode && docker stop -t 1 pd-decode")
+    done = play(CONVERGE, "--tags", "all", "--skip-tags", "engine")
+    assert done.returncode != 0
+    assert (
+        "is answered with status 200, but the body is empty" in done.stdout
+        or "has no whole answer" in done.stdout
+    )
+    assert (
+        "look at the decoder's log" in done.stdout or "Look at the logs of proxy and decoder" in done.stdout
+    )
+    done = play(CONVERGE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_unexpected_answer_fails(play):
+    done = play(CONVERGE, "-e", "smoke_test_expect=^nothing.like.this$")
+    assert done.returncode != 0
+    assert "does not match" in done.stdout

@@ -1,0 +1,176 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The action plugin behind ascend.pd_rollout.check_report; its documentation stands in plugins/modules."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ..plugin_utils import check_report as reports
+from ..plugin_utils import host_between as between
+from ..plugin_utils.hccn_results import registered
+
+display = Display()
+
+COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan", None: None}
+
+
+class ActionModule(ActionBase):
+    """Puts together what all checks found, prints and writes it, and fails on errors."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            {
+                "plan": {"type": "dict", "required": True},
+                "servers": {"type": "list", "elements": "str", "required": True},
+                "verdict": {"type": "dict"},
+                "result": {"type": "str", "default": "__host_check_result"},
+                "reached": {"type": "str", "default": "__host_check_reached"},
+                "weights": {"type": "str", "default": "__host_check_weights"},
+                "image_source": {"type": "str", "default": "registry"},
+                "image_archive": {"type": "str", "default": ""},
+                "weights_source": {"type": "str", "default": "present"},
+                "clock_seconds": {"type": "float", "default": 2.0},
+                "waivers": {"type": "list", "elements": "raw", "default": []},
+                "dest": {"type": "path"},
+                "fail": {"type": "bool", "default": True},
+            }
+        )
+        plan, verdict = options["plan"], options["verdict"] or {}
+        findings = [dict(one) for one in verdict.get("findings") or ()]
+        results, missing = self._results(task_vars, options)
+        # Without a single word of host_check, it was not asked for (--tags hccn_check).
+        if results or any(missing.values()) or not verdict:
+            findings += self._host_findings(task_vars, options, results, missing)
+        seen = self._registered(task_vars, options, "weights", "fingerprint")
+        findings += between.weights(seen, str(plan["model"]["path"]), options["weights_source"])
+        reached = self._registered(task_vars, options, "reached", "count")
+        connections = sum(int(one["count"]) for one in reached.values())
+        report = reports.make(
+            _title(options["servers"], verdict, connections),
+            findings,
+            options["waivers"],
+            datetime.date.today(),
+            verdict.get("table") or (),
+        )
+        directory = Path(options["dest"]).expanduser().absolute() if options["dest"] else None
+        written = directory is not None and not self._task.check_mode
+        if directory is not None and written:
+            self._write(directory, plan, report, results)
+        for text, severity in reports.screen(report, str(directory) if written else None):
+            display.display(text, color=COLOURS[severity])
+        errors = report.errors
+        named = "; ".join(f"{one['code']} at {one['host'] or 'all'}" for one in errors[:3])
+        more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
+        result.update(
+            changed=False,
+            ok=not errors,
+            findings=list(report.findings),
+            waived=list(report.waived),
+            msg=f"{report.headline}{f' ({named}{more})' if errors else ''}",
+        )
+        if errors and options["fail"]:
+            result.update(failed=True, msg=f"{result['msg']}. Every finding is printed above, with its cure.")
+            # The screen has it already.
+            result["_ansible_verbose_override"] = True
+            del result["findings"], result["waived"]
+        return result
+
+    def _results(
+        self, task_vars: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+        """The results of host_check, and why some servers have none. Nothing where no server was asked."""
+        results: dict[str, Mapping[str, Any]] = {}
+        missing: dict[str, str] = {}
+        for name in options["servers"]:
+            found = registered(task_vars, name, options["result"])
+            if found is not None and "facts" in found:
+                results[name] = found
+            else:
+                missing[name] = str((found or {}).get("msg", ""))
+        return results, missing
+
+    def _registered(
+        self, task_vars: Mapping[str, Any], options: Mapping[str, Any], option: str, key: str
+    ) -> dict[str, Mapping[str, Any]]:
+        """What servers registered in the variable of that option, where it has that key."""
+        return {
+            name: found
+            for name in options["servers"]
+            if (found := registered(task_vars, name, options[option])) is not None and key in found
+        }
+
+    def _host_findings(
+        self,
+        task_vars: Mapping[str, Any],
+        options: Mapping[str, Any],
+        results: Mapping[str, Mapping[str, Any]],
+        missing: Mapping[str, str],
+    ) -> list[dict[str, Any]]:
+        found = [{**one, "host": name} for name, result in results.items() for one in result["findings"]]
+        reached = self._registered(task_vars, options, "reached", "count")
+        return [
+            *found,
+            *between.not_checked(missing, missing),
+            *between.compare(results),
+            *between.images(
+                results, options["plan"]["image"], options["image_source"], options["image_archive"]
+            ),
+            *between.judge_reach(options["plan"], results, reached),
+            *between.judge_clocks(reached, options["clock_seconds"]),
+        ]
+
+    def _write(
+        self,
+        directory: Path,
+        plan: Mapping[str, Any],
+        report: reports.Report,
+        results: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        head = {
+            "cluster": plan.get("cluster"),
+            "plan": plan.get("hash"),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        }
+        servers = {name: dict(result["facts"]) for name, result in results.items()}
+        texts = {
+            "check.json": json.dumps(
+                reports.document(report, {**head, "servers": servers}), indent=2, ensure_ascii=False
+            )
+            + "\n",
+            "check.md": reports.markdown(report, head),
+        }
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for name, text in texts.items():
+                part = directory / f"{name}.part"
+                part.write_text(text, encoding="utf-8")
+                part.replace(directory / name)
+        except OSError as error:
+            raise AnsibleActionFail(f"cannot write the report to {directory}: {error.strerror}") from error
+
+
+def _title(servers: list[str], verdict: Mapping[str, Any], connections: int) -> str:
+    parts = [f"{len(servers)} server{'s' * (len(servers) != 1)}"]
+    if verdict.get("chips"):
+        parts.append(f"{verdict['chips']} chips, {'RoCE' if verdict.get('fabric') == 'roce' else 'HCCS'}")
+    if verdict.get("pings"):
+        parts.append(f"{verdict['pings']} pings")
+    if connections:
+        parts.append(f"{connections} connections")
+    return f"Checks: {', '.join(parts)}"

@@ -1,0 +1,16 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The quick way to the module docker_engine_info, which is documented in plugins/modules."""
+
+from __future__ import annotations
+
+from ..module_utils.docker_server import INFO_ARGUMENTS
+from ..plugin_utils.piped_module import PipedModule
+
+
+class ActionModule(PipedModule):
+    """Does on the server what the module does."""
+
+    ENTRY = "docker_server"
+    FUNCTION = "engine_info"
+    ARGUMENTS = INFO_ARGUMENTS

@@ -1,0 +1,214 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Brings an image to one host and shows how far it is; documented in plugins/modules/docker_image_get.py."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_engine import ZSTD_MAGIC
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_job import GZIP_MAGIC
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_store import CHUNK, chunk_hashes
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import image_board, image_roles
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
+
+display = Display()
+
+# Seconds: of one long poll; between two lines of progress of one host.
+HOLD = 2.0
+SHOW_EVERY = 5.0
+# The most chunks that go to the server at once: each file costs some round trips. And seconds that such a
+# file may take: the other servers wait for news meanwhile.
+AT_ONCE = 16
+QUICK, SLOW = 1.5, 6.0
+
+OPTIONS = {
+    "step": {"type": "str", "choices": ["start", "finish", "end"], "required": True},
+    "parts": {"type": "dict", "required": True},
+    "image": {"type": "str", "required": True},
+    "address": {"type": "str", "default": "127.0.0.1"},
+    "archive": {"type": "str", "default": ""},
+    "digest": {"type": "str", "default": ""},
+    "mirrors": {"type": "list", "elements": "str", "default": []},
+    "login": {"type": "dict", "default": {}, "no_log": True},
+    "ca": {"type": "str", "default": ""},
+    "insecure": {"type": "list", "elements": "str", "default": []},
+    "directory": {"type": "str", "default": "/var/tmp/pd_rollout_image"},
+    "idle": {"type": "int", "default": 300},
+    "patience": {"type": "int", "default": 60},
+    "load_timeout": {"type": "int", "default": 1800},
+}
+
+
+class ActionModule(ActionBase):
+    """Drives M(ascend.pd_rollout.docker_image_job) on the host."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        _, self._options = self.validate_argument_spec(OPTIONS)
+        self._host = str(self._vars["inventory_hostname"])
+        self._part = self._options["parts"].get(self._host)
+        if not self._part:
+            return {**result, "changed": False, "skipped": True, "msg": "this host has no part in it"}
+        if self._task.check_mode:
+            return {**result, "skipped": True, "msg": "nothing is got in check mode"}
+        self._board = image_board.ImageBoard(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_image")
+        steps = {"start": self._start, "finish": self._finish, "end": self._end}
+        return {**result, "changed": False, **steps[self._options["step"]]()}
+
+    def _start(self) -> dict[str, Any]:
+        options = self._options
+        # What an earlier run of this play left on the board is no longer so.
+        self._board.post(self._host, kind=self._part["kind"], failed="", port=0, complete=False)
+        order = {
+            "kind": self._part["kind"],
+            "image": options["image"],
+            "address": options["address"],
+            "token": self._board.token(),
+            "archive": options["archive"] or None,
+            "digest": options["digest"],
+            "idle": options["idle"],
+            "patience": options["patience"],
+            "load_timeout": options["load_timeout"],
+        }
+        if self._part["kind"] == "controller":
+            try:
+                order.update(self._archive())
+            except (OSError, AnsibleError) as error:
+                why = (
+                    f"{options['archive']} cannot be read on the controller: {error} Correct"
+                    " docker_image_archive, or say that the file is on the servers"
+                    " (docker_image_archive_remote_src: true)."
+                )
+                self._tell(failed=why)
+                return {"failed": True, "msg": why}
+        if self._part["kind"] == "registry":
+            order["places"] = image_roles.places(
+                options["image"], options["mirrors"], options["login"], options["ca"], options["insecure"]
+            )
+        answer = self._job("started", **order)
+        status = answer.get("status") or {}
+        if answer.get("failed") or not status.get("port"):
+            why = answer.get("msg") or status.get("error") or "it gives no reason"
+            self._tell(failed=why)
+            return {"failed": True, "msg": f"the transfer cannot start on {self._host}: {why}"}
+        self._tell(address=options["address"], port=status["port"])
+        return {"port": status["port"]}
+
+    def _archive(self) -> dict[str, Any]:
+        """What the server needs to know of an archive that lies here."""
+        handle = os.open(self._find_needle("files", self._options["archive"]), os.O_RDONLY)
+        try:
+            size = os.fstat(handle).st_size
+            self._show(f"hashing {size / 1e6:.0f} MB on the controller")
+            hashes = [digest for digest, _length in chunk_hashes(handle)]
+            packed = os.pread(handle, 4, 0).startswith((GZIP_MAGIC, ZSTD_MAGIC))
+        finally:
+            os.close(handle)
+        return {"archive": None, "hashes": hashes, "size": size, "packed": packed}
+
+    def _bring(self, number: int) -> str:
+        """Put the next pieces of the archive on the server; where they are there."""
+        piece = Path(C.DEFAULT_LOCAL_TMP) / f"pd_rollout_image_piece.{self._host}"
+        with Path(self._find_needle("files", self._options["archive"])).open("rb") as archive:
+            archive.seek(number * CHUNK)
+            piece.write_bytes(archive.read(self._at_once * CHUNK))
+        begun = time.monotonic()
+        try:
+            folder = self._connection._shell.tmpdir or self._make_tmp_path()
+            there = self._transfer_file(str(piece), self._connection._shell.join_path(folder, "piece"))
+        finally:
+            piece.unlink()
+        took = time.monotonic() - begun
+        if took < QUICK:
+            self._at_once = min(AT_ONCE, 2 * self._at_once)
+        elif took > SLOW:
+            self._at_once = max(1, self._at_once // 2)
+        return str(there)
+
+    def _finish(self) -> dict[str, Any]:
+        begun, shown_at, shown = time.monotonic(), 0.0, ""
+        gives, run = self._part["kind"] == "engine", ParentRun()
+        piece: dict[str, Any] = {}
+        brought, self._at_once = -1, 2
+        while True:
+            run.check(f"the image on {self._host}")
+            told = self._board.hosts()
+            sources = [
+                [name, told[name]["address"], told[name]["port"]]
+                for name in self._part["order"]
+                if name in told and told[name]["port"]
+            ]
+            answer = self._job("watched", sources=sources, hold=HOLD, number=brought, **piece)
+            piece = {}
+            status = answer.get("status")
+            if answer.get("failed") or not status or "phase" not in status:
+                return {**answer, "failed": True, "msg": answer.get("msg") or "no word of the transfer"}
+            if status["phase"] == "ready":
+                self._tell(complete=True)
+                if gives:
+                    return {"status": status}
+                self._show(f"there after {time.monotonic() - begun:.0f} s{self._came(status)}")
+                return {"changed": True, "status": status, "loaded": status.get("names", [])}
+            if status["phase"] in ("failed", "gone"):
+                message = image_board.failure(self._options["image"], self._host, status)
+                self._tell(failed=message)
+                return {"failed": True, "msg": message, "status": status}
+            if why := self._hopeless(told, status):
+                return {"failed": True, "msg": why, "status": status}
+            now = time.monotonic()
+            if status["phase"] != shown or now - shown_at >= SHOW_EVERY:
+                shown, shown_at = status["phase"], now
+                if status["done"]:
+                    self._show(image_board.progress(status))
+            if status["phase"] == "getting" and status.get("wanted", -1) > brought:
+                brought = status["wanted"]
+                piece = {"incoming": self._bring(brought)}
+
+    def _hopeless(self, told: dict[str, dict[str, Any]], status: dict[str, Any]) -> str:
+        """Why nothing can come any more: whoever gets it from outside has failed, and nobody has all."""
+        if self._part["kind"] != "take" or status["phase"] != "getting":
+            return ""
+        outside = [one for one in told.values() if one["kind"] != "take"]
+        if not outside or not all(one["failed"] for one in outside):
+            return ""
+        if any(one["complete"] for one in told.values()):
+            return ""
+        reasons = " ".join(one["failed"] for one in outside)
+        kept = f" {status['done'] / 1e6:.0f} MB of it are kept." if status["done"] else ""
+        return f"{self._options['image']} does not come to {self._host} either: {reasons}{kept}"
+
+    @staticmethod
+    def _came(status: dict[str, Any]) -> str:
+        kept = f", {status['kept'] / 1e6:.0f} MB were there from an earlier run" if status.get("kept") else ""
+        return f", from {status['from']}{kept}" if status.get("from") else ""
+
+    def _end(self) -> dict[str, Any]:
+        """End the process; what has come of an archive stays if it is not loaded yet."""
+        status = self._job("stopped", keep_part=True).get("status") or {}
+        return {"served": status.get("served", 0), "fetched": status.get("fetched", 0)}
+
+    def _tell(self, **what: Any) -> None:
+        self._board.post(**{**self._board.hosts()[self._host], **what})
+
+    def _show(self, text: str) -> None:
+        display.display(f"{self._host} image: {text}")
+
+    def _job(self, state: str, **arguments: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._execute_module(
+            module_name="ascend.pd_rollout.docker_image_job",
+            module_args={"state": state, "directory": self._options["directory"], **arguments},
+            task_vars=self._vars,
+        )
+        return answer

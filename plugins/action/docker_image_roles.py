@@ -1,0 +1,51 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Decides who gets an image from where; documented in plugins/modules/docker_image_roles.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.image_roles import Wish, decide
+
+
+class ActionModule(ActionBase):
+    """Reads what M(ascend.pd_rollout.docker_image_state) found on the hosts of this play."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _, options = self.validate_argument_spec(
+            {
+                "states": {"type": "str", "required": True},
+                "source": {
+                    "type": "str",
+                    "choices": ["registry", "pull", "archive", "none"],
+                    "required": True,
+                },
+                "digest": {"type": "str", "default": ""},
+                "archive": {"type": "str", "default": ""},
+                "archive_on_server": {"type": "bool", "default": True},
+                "spread": {"type": "bool", "default": True},
+                "mirrors": {"type": "list", "elements": "str", "default": []},
+                "allow_unqualified": {"type": "bool", "default": False},
+            }
+        )
+        name = options.pop("states")
+        wish = Wish(**{**options, "mirrors": tuple(options["mirrors"])})
+        hostvars = task_vars["hostvars"]
+        alive = set(task_vars["ansible_play_hosts"])
+        states = {}
+        for host in task_vars["ansible_play_batch"]:
+            state = hostvars[host].get(name, {}) if host in alive else {}
+            if "right" in state:
+                states[str(host)] = state
+        decision = decide(states, wish)
+        result.update(changed=False, parts=decision.parts)
+        if decision.errors:
+            result.update(failed=True, msg="\n".join(decision.errors))
+        return result

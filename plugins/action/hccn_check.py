@@ -1,0 +1,16 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The quick way to the module hccn_check, which is documented in plugins/modules."""
+
+from __future__ import annotations
+
+from ..module_utils.hccn_server import ARGUMENTS
+from ..plugin_utils.piped_module import PipedModule
+
+
+class ActionModule(PipedModule):
+    """Asks and judges on the server, as the module does."""
+
+    ENTRY = "hccn_server"
+    FUNCTION = "check"
+    ARGUMENTS = ARGUMENTS

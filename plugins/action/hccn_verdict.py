@@ -1,0 +1,123 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The action plugin behind ascend.pd_rollout.hccn_verdict; its documentation stands in plugins/modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ..module_utils.check_findings import counted, ordered
+from ..plugin_utils import hccn_between as between
+from ..plugin_utils.hccn_results import registered, servers_of
+from ..plugin_utils.rollout import findings as finding_texts
+
+display = Display()
+
+COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}
+
+
+class ActionModule(ActionBase):
+    """Collects what every server registered, compares, prints one report, and fails on errors."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            {
+                "servers": {"type": "list", "elements": "str", "required": True},
+                "result": {"type": "str", "default": "__hccn_check_result"},
+                "mesh": {"type": "str", "choices": list(between.MESHES), "default": "none"},
+                "pings": {"type": "str", "default": "__hccn_check_pings"},
+                "plan": {"type": "dict"},
+                "show": {"type": "bool", "default": True},
+                "fail": {"type": "bool", "default": True},
+            }
+        )
+        servers, missing = servers_of(task_vars, options["servers"], options["result"])
+        findings = _own_findings(task_vars, servers, options["result"])
+        findings += between.not_checked(missing, missing)
+        findings += between.compare(servers)
+        pings = 0
+        if options["mesh"] != "none":
+            results = {
+                server.name: answer
+                for server in servers
+                if (answer := registered(task_vars, server.name, options["pings"])) is not None
+            }
+            pings = sum(int(answer.get("count", 0)) for answer in results.values())
+            findings += between.judge_mesh(
+                between.mesh(servers, options["mesh"]),
+                results,
+                _peers(options["plan"]),
+                between.fabric_of(servers),
+            )
+        findings = ordered(between.superseded(findings))
+        shown = between.merged(findings)
+        head = _headline(servers, shown, pings)
+        blocks = [(_block(one), one["severity"]) for one in shown]
+        if options["show"] and (servers or findings):
+            display.display("\n".join([head, "", *(f"  {line}" for line in between.table(servers)), ""]))
+        for text, severity in blocks if options["show"] else ():
+            display.display(text, color=COLOURS[severity])
+
+        errors = [one for one in findings if one["severity"] == "error"]
+        result.update(
+            changed=False,
+            ok=not errors,
+            findings=findings,
+            fabric=between.fabric_of(servers),
+            chips=sum(len(server.chips) for server in servers),
+            pings=pings,
+            table=between.table(servers) if servers else [],
+            report="\n".join([head, "", *between.table(servers), "", *(text for text, _severity in blocks)]),
+            msg=f"{head}{_worst(errors)}",
+        )
+        if errors and options["fail"]:
+            result.update(
+                failed=True, msg=f"{head}{_worst(errors)}. Every finding is printed above, with its cure."
+            )
+        return result
+
+
+def _own_findings(
+    task_vars: Mapping[str, Any], servers: Sequence[between.Server], variable: str
+) -> list[dict[str, Any]]:
+    """What each server found by itself, with its name as the place."""
+    found: list[dict[str, Any]] = []
+    for server in servers:
+        result = registered(task_vars, server.name, variable) or {}
+        found += [{**one, "host": server.name} for one in result.get("findings", ())]
+    return found
+
+
+def _peers(plan: Mapping[str, Any] | None) -> dict[str, list[str]] | None:
+    hosts = (plan or {}).get("hosts")
+    return {name: list(host.get("peers") or ()) for name, host in hosts.items()} if hosts else None
+
+
+def _headline(servers: Sequence[between.Server], findings: Sequence[Mapping[str, Any]], pings: int) -> str:
+    chips = sum(len(server.chips) for server in servers)
+    fabric = "RoCE" if between.fabric_of(servers) == "roce" else "HCCS"
+    asked = f"{len(servers)} server{'s' if len(servers) != 1 else ''}, {chips} chips, {fabric}"
+    pinged = f", {pings} pings" if pings else ""
+    return f"HCCN check: {asked}{pinged}: {counted(findings)}"
+
+
+def _worst(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The errors in a few words, for the one line that says why the play stops."""
+    named = [f"{one['code']} at {one['host']}" for one in between.merged(errors)]
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return f" ({'; '.join(named[:3])}{more})" if named else ""
+
+
+def _block(one: Mapping[str, Any]) -> str:
+    """A finding in the words of the planner's report."""
+    fields = {name: one[name] for name in finding_texts.Finding.__dataclass_fields__}
+    return "\n".join(finding_texts.report([finding_texts.Finding(**fields)]))

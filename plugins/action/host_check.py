@@ -1,0 +1,16 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The quick way to the module host_check, which is documented in plugins/modules."""
+
+from __future__ import annotations
+
+from ..module_utils.host_server import CHECK_ARGUMENTS
+from ..plugin_utils.piped_module import PipedModule
+
+
+class ActionModule(PipedModule):
+    """Does on the server what the module does."""
+
+    ENTRY = "host_server"
+    FUNCTION = "check"
+    ARGUMENTS = CHECK_ARGUMENTS

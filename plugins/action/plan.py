@@ -1,0 +1,229 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The action plugin behind ascend.pd_rollout.plan; its documentation stands in plugins/modules/plan.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.inventory.host import Host
+from ansible.plugins.action import ActionBase
+from ansible.release import __version__ as ansible_version
+from ansible.utils.display import Display
+from ansible.vars.hostvars import HostVarsVars
+
+from ..plugin_utils.rollout import plan as planner
+from ..plugin_utils.rollout import render
+from ..plugin_utils.rollout.findings import HINT, Finding, PlanError, report
+from ..plugin_utils.rollout.inventory import GroupShape, RawInventory, Unreadable, raw_inventory
+from ..plugin_utils.rollout.model import ROLES
+
+display = Display()
+
+# Before 2.19, hostvars gives an expression that refers to nothing back as it stands.
+_KEEPS_UNDEFINED = tuple(int(part) for part in ansible_version.split(".")[:2]) < (2, 19)
+
+_COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}
+
+
+class ActionModule(ActionBase):
+    """Plans the whole inventory once, on the controller, and touches no host."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        _, options = self.validate_argument_spec(
+            {
+                "write": {"type": "bool", "default": False},
+                "topology": {"type": "str"},
+                "dest": {"type": "path"},
+                "fact": {"type": "bool", "default": True},
+                "every_deployment": {"type": "bool", "default": False},
+            }
+        )
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        # With -v the whole plan would be printed; plan.json has it.
+        result["_ansible_verbose_override"] = True
+        try:
+            plans = planner.make_all(read_inventory(task_vars or {}), options["topology"])
+        except PlanError as error:
+            _show(shown(error.findings))
+            result.update(
+                failed=True,
+                msg=f"{error}. Every finding is printed above; nothing was written and no host was touched.",
+            )
+            return result
+        result.update(changed=False, files=[])
+        wanted = _wanted(plans, (task_vars or {}).get("ansible_play_hosts_all") or [])
+        if len(wanted) > 1 and not options["every_deployment"]:
+            result.update(failed=True, msg=_one_at_a_time(wanted))
+            return result
+        contents = {name: plan.to_dict() for name, plan in wanted.items()}
+        for plan in wanted.values():
+            _show(shown(plan.findings))
+        if len(contents) == 1:
+            (content,) = contents.values()
+            result.update(hash=content["hash"])
+            # Ansible copies a host's facts, with the whole plan in them, for every task of the host. What a
+            # task registered it does not copy.
+            result.update({"ansible_facts": {"pd_plan": content}} if options["fact"] else content)
+        if options["write"]:
+            for name, plan in wanted.items():
+                declared = plan.cluster.declaration
+                directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)
+                below = directory / name if len(plans) > 1 else directory
+                self._write(below.expanduser().absolute(), contents[name], result)
+        return result
+
+    def _write(self, directory: Path, content: Mapping[str, Any], result: dict[str, Any]) -> None:
+        dry_run = bool(self._task.check_mode)
+        try:
+            changes = render.write(directory, content, dry_run=dry_run)
+        except OSError as error:
+            raise AnsibleActionFail(f"cannot write the plan to {directory}: {error.strerror}") from error
+        result.update(
+            changed=result["changed"] or bool(changes),
+            directory=str(directory),
+            files=[*result["files"], *sorted(changes)],
+        )
+        if self._task.diff:
+            result["diff"] = result.get("diff", []) + [
+                {"before_header": name, "after_header": name, "before": before, "after": after}
+                for name, (before, after) in sorted(changes.items())
+            ]
+        display.display(render.summary(content, str(directory), sorted(changes), dry_run=dry_run))
+
+
+def _wanted(plans: Mapping[str, planner.Plan], hosts: Iterable[str]) -> Mapping[str, planner.Plan]:
+    """The deployments that have a host in the play; all where it has none of theirs."""
+    in_play = set(hosts)
+    wanted = {
+        name: plan
+        for name, plan in plans.items()
+        if not in_play.isdisjoint(plan.cluster.declaration.addresses)
+    }
+    return wanted or plans
+
+
+def _one_at_a_time(plans: Mapping[str, planner.Plan]) -> str:
+    lines = [
+        f"  --limit {','.join(plan.cluster.declaration.addresses)}   # {name}" for name, plan in plans.items()
+    ]
+    return "\n".join(
+        [
+            f"The inventory has the deployments {', '.join(plans)}, and one run is about one of them. "
+            "Choose it by its hosts, or by a group of them:",
+            *lines,
+        ]
+    )
+
+
+def shown(findings: Iterable[Finding]) -> list[Finding]:
+    """What is worth a place on the screen: hints only with -v, topology.md has them."""
+    return [finding for finding in findings if finding.severity != HINT or display.verbosity > 0]
+
+
+def _show(findings: Iterable[Finding]) -> None:
+    """Print findings in blocks of one severity's colour."""
+    for severity, same in groupby(findings, key=lambda finding: finding.severity):
+        display.display("\n".join(report(same)) + "\n", color=_COLOURS[severity])
+
+
+def read_inventory(task_vars: Mapping[str, Any]) -> RawInventory:
+    """The inventory as the planner wants it: groups, and each host's pd_ variables, evaluated."""
+    hostvars = task_vars["hostvars"]
+    # Child groups stand in no variable; the inventory behind hostvars has them (ansible-core 2.16 to 2.19).
+    groups = hostvars._inventory.groups
+    shapes: dict[str, GroupShape] = {}
+    for name in (*ROLES, "proxy"):
+        if name in groups:
+            shapes[name] = _shape(groups[name])
+            shapes.update(
+                {child.name: _shape(child) for child in groups[name].child_groups if name != "proxy"}
+            )
+    names = dict.fromkeys(host for shape in shapes.values() for host in shape.all_hosts)
+    hosts = {name: _variables(hostvars[name]) for name in names}
+    first = hostvars[next(iter(names))] if names else {}
+    return raw_inventory(_cluster_name(first), shapes, hosts, _member_variables(hostvars, shapes, hosts))
+
+
+def _shape(group: Any) -> GroupShape:
+    return GroupShape(
+        hosts=tuple(host.name for host in group.hosts),
+        all_hosts=tuple(host.name for host in group.get_hosts()),
+        children=tuple(child.name for child in group.child_groups),
+    )
+
+
+def _cluster_name(variables: Mapping[str, Any]) -> str:
+    """The inventory's directory; of a single file beside others, or of a folder called inventory, the one
+    above."""
+    directory = Path(str(variables.get("inventory_dir") or "cluster"))
+    return (directory.parent if directory.name == "inventory" else directory).name or "cluster"
+
+
+def _variables(hostvars: Any) -> dict[str, Any]:
+    """The variables that the planner reads. One that cannot be evaluated is a finding, not a traceback."""
+    result: dict[str, Any] = {}
+    for name in list(hostvars):
+        if (
+            name != "ansible_host" and not (isinstance(name, str) and name.startswith("pd_"))
+        ) or name == "pd_plan":
+            continue
+        try:
+            result[str(name)] = _evaluated(hostvars[name])
+        except Exception as error:  # any filter or lookup can raise anything
+            result[str(name)] = Unreadable(str(error))
+    return result
+
+
+def _evaluated(value: Any) -> Any:
+    """Containers may evaluate on access: take them apart here, where an error can still be told."""
+    if isinstance(value, Mapping):
+        return {key: _evaluated(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_evaluated(item) for item in value]
+    if type(value).__name__ in ("AnsibleUndefined", "UndefinedMarker"):
+        raise ValueError(str(value))
+    if _KEEPS_UNDEFINED and isinstance(value, str) and "{{" in value and not hasattr(value, "__UNSAFE__"):
+        raise ValueError(f"{value} refers to something that is not defined")
+    return value
+
+
+def _member_variables(
+    hostvars: Any, shapes: Mapping[str, GroupShape], hosts: Mapping[str, Mapping[str, Any]]
+) -> Callable[[str, str], Mapping[str, Any]]:
+    """Variables as one instance sees them.
+
+    A host of two instances has merged variables in which one instance's groups hide the other's. Ansible is
+    asked again for a host of the same name that is in that instance's group only.
+    """
+    instances = {name for role in ROLES if role in shapes for name in (shapes[role].children or (role,))}
+    counts: dict[str, int] = {}
+    for name in instances:
+        for host in shapes[name].all_hosts:
+            counts[host] = counts.get(host, 0) + 1
+
+    def variables(instance: str, host: str) -> Mapping[str, Any]:
+        if counts.get(host, 0) < 2:
+            return hosts[host]
+        real = hostvars._inventory.get_host(host)
+        shadow = Host(host)
+        shadow.vars = real.vars
+        shadow.add_group(hostvars._inventory.groups[instance])
+        manager = hostvars._variable_manager
+        merged = manager.get_vars(host=shadow, include_hostvars=False)
+        try:
+            view = HostVarsVars(merged, loader=hostvars._loader, host=host)
+        except TypeError:  # ansible-core 2.16 to 2.18
+            view = HostVarsVars(merged, loader=hostvars._loader)
+        return _variables(view)
+
+    return variables

@@ -1,0 +1,105 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Takes a server's lock in the name of this run; documented in plugins/modules/rollout_lock.py."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import lock_guard, lock_owner
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    """Asks M(ascend.pd_rollout.rollout_lock), and again if the holder turns out to be gone."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _, options = self.validate_argument_spec(
+            {
+                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                "deployment": {"type": "str", "default": "pd"},
+                "path": {"type": "path", "default": "/run/pd_rollout.lock"},
+                "max_age": {"type": "int", "default": 21600},
+                "max_silence": {"type": "int", "default": 300},
+                "force": {"type": "bool", "default": False},
+            }
+        )
+        # Tasks run in workers; the run itself is their parent and lives until the last of them.
+        owner = lock_owner.describe(os.getppid(), options["deployment"])
+        arguments = {"state": options["state"], "path": options["path"], "owner": owner}
+        host = task_vars["inventory_hostname"]
+        mark = Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_lock" / f"{host}.guard"
+        if options["state"] == "absent" and not self._task.check_mode:
+            lock_guard.stop(mark)
+        answer = self._ask(arguments, task_vars)
+        holder = answer.get("holder")
+        if answer.get("failed") or answer.get("unreachable"):
+            return {**result, **answer}
+        if not holder:
+            self._keep(mark, owner, options)
+            return {**result, **answer}
+        why = lock_owner.left_behind(holder, options["max_age"], options["max_silence"])
+        if why is None and options["force"]:
+            why = "deploy_lock_force is set"
+        if why is None:
+            return {
+                **result,
+                **answer,
+                "failed": True,
+                "msg": lock_owner.refusal(holder, host, options["path"], options["max_silence"]),
+            }
+        taken = f"{host}: the lock of {lock_owner.who(holder)} is taken over: {why}."
+        display.display(taken)
+        answer = self._ask({**arguments, "replace": holder.get("run", "")}, task_vars)
+        if answer.get("holder"):
+            # Another run was quicker.
+            message = lock_owner.refusal(answer["holder"], host, options["path"], options["max_silence"])
+            answer.update(failed=True, msg=message)
+        elif not answer.get("failed"):
+            self._keep(mark, owner, options)
+        return {**result, "taken_over": taken, **answer}
+
+    def _keep(self, mark: Path, owner: dict[str, Any], options: dict[str, Any]) -> None:
+        """Have somebody who gives the lock back when this run cannot."""
+        if options["state"] == "absent" or self._task.check_mode or mark.exists():
+            return
+        # As the module holds it while it changes the lock, and only if the lock is this run's.
+        folder, path = (shlex.quote(str(one)) for one in (Path(options["path"]).parent, options["path"]))
+        mine = f"grep -qsF {shlex.quote(owner['run'])} {path}"
+
+        def on_server(deed: str) -> int:
+            # Its own words go nowhere: the run that showed them is over, or is busy with something else.
+            display.verbosity = 0
+            command = f"flock {folder} sh -c {shlex.quote(f'{mine} && {deed}')}"
+            code = int(self._low_level_execute_command(command)["rc"])
+            # 1: it is another's; 2: there is none.
+            if code > 2:
+                raise AnsibleError(f"{command} ended with {code}")
+            return code
+
+        lock_guard.start(
+            owner["pid"],
+            owner["started"],
+            mark,
+            beat=lambda: on_server(f"touch -c {path}") == 0,
+            give_back=lambda: on_server(f"rm -f {path}"),
+        )
+
+    def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._execute_module(
+            module_name="ascend.pd_rollout.rollout_lock", module_args=arguments, task_vars=task_vars
+        )
+        return answer

@@ -1,0 +1,353 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Waits for the engines of one host; see plugins/modules/wait_ready.py for the documentation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible import context
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log import (
+    PHASES,
+    READY,
+    STARTING,
+    WAITING,
+    Progress,
+)
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.start_board import StartBoard
+
+display = Display()
+
+# Seconds of one long poll: bounds how late a host learns that another one has failed.
+HOLD = 4.0
+# Seconds that a headless node waits to hear where its head's API is, before it asks its own container again.
+HEAD_PATIENCE = 2.0
+# Seconds between two lines of mere progress of one engine.
+PROGRESS_EVERY = 5.0
+LOG_INDENT = "\n    "
+
+
+@dataclass
+class Target:
+    """One container to wait for, and what is known of it."""
+
+    container: str
+    title: str
+    instance: str
+    rank: int
+    # Inventory hosts by node rank; one for an engine on a single node and for the proxy.
+    nodes: tuple[str, ...]
+    health_url: str | None
+    health_expect: dict[str, Any] = field(default_factory=dict)
+    # With external data parallel, rank and health_url of each server in the container.
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+    master: str = ""
+    baseline: int | None = None
+    known: str = ""
+    ready: bool = False
+    progress: Progress = field(default_factory=lambda: Progress(STARTING))
+    shown: str = ""
+    shown_at: float = 0.0
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """How far it is, for people."""
+        if not self.ranks or self.ready or "ready_ranks" not in self.report:
+            return self.progress.text
+        of = f" (rank {self.report['rank']})" if self.report["rank"] is not None else ""
+        return f"{self.progress.text}{of}, {self.report['ready_ranks']} of {len(self.ranks)} ranks ready"
+
+    @property
+    def place(self) -> str:
+        """What a node of the instance is called."""
+        return "node" if self.ranks else "rank"
+
+    @property
+    def headless(self) -> bool:
+        return self.rank > 0 and self.health_url is None
+
+
+def engine_target(engine: dict[str, Any], started: list[str]) -> Target:
+    """The Target of an engine's slice of the plan."""
+    api, master = engine.get("api"), engine.get("master")
+    nodes = tuple(node["host"] for node in sorted(engine["ready"]["nodes"], key=lambda node: node["rank"]))
+    ranks = [
+        {"rank": one["rank"], "health_url": f"http://{one['api']['host']}:{one['api']['port']}/health"}
+        for one in engine.get("ranks") or []
+    ]
+    title = engine["instance"]
+    if ranks:
+        title += f" ranks {ranks[0]['rank']}-{ranks[-1]['rank']}"
+    elif len(nodes) > 1:
+        title += f" rank {engine['node_rank']}"
+    return Target(
+        container=engine["container"],
+        title=title,
+        instance=engine["instance"],
+        rank=engine["node_rank"],
+        nodes=nodes,
+        health_url=f"http://{api['host']}:{api['port']}/health" if api else None,
+        ranks=ranks,
+        master=f"{master['host']}:{master['port']}" if master else "",
+        baseline=0 if engine["container"] in started else None,
+    )
+
+
+def proxy_target(proxy: dict[str, Any], host: str, started: list[str]) -> Target:
+    """The Target of the proxy's slice of the plan."""
+    return Target(
+        container=proxy["container"],
+        title="proxy",
+        instance="proxy",
+        rank=0,
+        nodes=(host,),
+        health_url=proxy["health_url"],
+        health_expect=dict(proxy["expected"]),
+        baseline=0 if proxy["container"] in started else None,
+    )
+
+
+def formed(phase: str | None) -> bool:
+    """Whether a node in this phase has found its group."""
+    return phase in PHASES and PHASES.index(phase) > PHASES.index(WAITING)
+
+
+def absent(target: Target, told: dict[int, dict[str, Any]]) -> list[str]:
+    """The other nodes of a target's group that have not come to it yet, each with what is known of it."""
+    if any(formed(state.get("phase")) for state in told.values()) or formed(target.progress.phase):
+        return []
+    missing = []
+    for rank, host in enumerate(target.nodes):
+        state = told.get(rank)
+        if rank == target.rank or (state and state["status"] == "running" and state["phase"] == WAITING):
+            continue
+        seen = "not seen by this run" if state is None else f"container {state['status']}, {state['phase']}"
+        missing.append(f"{target.place} {rank} on {host} ({seen})")
+    return missing
+
+
+def group_sentence(target: Target, told: dict[int, dict[str, Any]]) -> str:
+    """Who is missing in a group for which this node waits; empty when it does not."""
+    if len(target.nodes) < 2 or target.progress.phase != WAITING:
+        return ""
+    missing = absent(target, told)
+    if missing:
+        return f"The group of {target.instance} has not formed: missing {', '.join(missing)}."
+    if any(formed(state.get("phase")) for rank, state in told.items() if rank != target.rank):
+        return f"The other nodes of {target.instance} have formed their group without {target.title}."
+    joined = target.report.get("joined")
+    come = f" {joined[0]} of {joined[1]} nodes have come to {target.master}." if joined else ""
+    return (
+        f"The group of {target.instance} has not formed although all its nodes wait for each other.{come}"
+        f" Look whether each of them reaches {target.master}, by the address and interface of the plan."
+    )
+
+
+def how_it_ended(report: dict[str, Any]) -> str:
+    """What has become of a container, in a few words."""
+    status = report["status"]
+    if status == "missing":
+        return "its container is gone"
+    if status == "running":
+        times = report["restart_count"]
+        return f"it ended and was restarted ({times} time{'s' if times > 1 else ''})"
+    words = f"its container is {status}, exit code {report['exit_code']}"
+    if report["oom_killed"]:
+        words += ", killed for want of memory"
+    if report["error"]:
+        words += f", {report['error']}"
+    return words
+
+
+def with_log(text: str, report: dict[str, Any]) -> str:
+    """A message with the last log lines below it."""
+    lines = report.get("log") or []
+    return text + (LOG_INDENT.join(["\n  last log lines:", *lines]) if lines else "\n  its log is empty")
+
+
+class ActionModule(ActionBase):
+    """Loops over M(ascend.pd_rollout.engine_watch) until everything is ready or something has failed."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _, args = self.validate_argument_spec(
+            {
+                "engines": {"type": "list", "elements": "dict", "default": []},
+                "proxy": {"type": "dict"},
+                "started": {"type": "list", "elements": "str", "default": []},
+                "timeout": {"type": "int", "default": 3600},
+            }
+        )
+        self._vars = task_vars
+        self._host = task_vars["inventory_hostname"]
+        targets = [engine_target(engine, args["started"]) for engine in args["engines"]]
+        if args["proxy"]:
+            targets.append(proxy_target(args["proxy"], self._host, args["started"]))
+        result.update(changed=False, seconds={})
+        if not targets:
+            return result
+        if self._task.check_mode:
+            return {**result, "skipped": True, "msg": "nothing is awaited in check mode"}
+        self._warn_of_few_forks()
+        self._board = StartBoard(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_wait" / self._task._uuid)
+        begun = self._board.begun()
+        try:
+            failure = self._wait(targets, begun, args["timeout"])
+        except Exception as error:
+            self._board.abort(f"{self._host}: {error}")
+            raise
+        if failure:
+            return {**result, "failed": True, "msg": failure}
+        result["seconds"] = {target.title: round(time.time() - begun, 1) for target in targets}
+        return result
+
+    def _warn_of_few_forks(self) -> None:
+        hosts = self._vars.get("ansible_play_hosts") or [self._host]
+        forks = context.CLIARGS.get("forks") or C.DEFAULT_FORKS
+        if forks < len(hosts) and self._host == hosts[0]:
+            display.warning(
+                f"{forks} forks are fewer than the {len(hosts)} hosts of this play: engines are watched"
+                " in batches, and one that fails in a later batch is seen late. Set forks in ansible.cfg."
+            )
+
+    def _wait(self, targets: list[Target], begun: float, timeout: int) -> str | None:
+        """None when all targets are ready, else why not."""
+        hold, run = 0.0, ParentRun()
+        while True:
+            run.check(f"the engines of {self._host}")
+            self._poll([target for target in targets if not target.ready], hold)
+            hold = HOLD
+            for target in targets:
+                if target.report["failed"]:
+                    return self._failed(target)
+                self._settle(target)
+            if all(target.ready for target in targets):
+                return None
+            why = self._board.aborted()
+            late = [target for target in targets if not target.ready]
+            if why is not None:
+                names = ", ".join(target.title for target in late)
+                return f"No longer waiting for {names} on {self._host}, because of another failure. {why}"
+            if time.time() - begun > timeout:
+                return self._too_late(late, timeout)
+
+    def _poll(self, targets: list[Target], hold: float) -> None:
+        answer = self._execute_module(
+            module_name="ascend.pd_rollout.engine_watch",
+            module_args={
+                "hold": hold,
+                "targets": [
+                    {
+                        "name": target.container,
+                        "health_url": target.health_url,
+                        "health_expect": target.health_expect,
+                        "ranks": target.ranks,
+                        "known": target.known,
+                        "baseline": target.baseline,
+                    }
+                    for target in targets
+                ],
+            },
+            task_vars=self._vars,
+        )
+        if answer.get("failed") or "targets" not in answer:
+            raise AnsibleError(answer.get("msg") or f"no report about the containers: {answer}")
+        reports = {report["name"]: report for report in answer["targets"]}
+        for target in targets:
+            self._note(target, reports[target.container])
+
+    def _note(self, target: Target, report: dict[str, Any]) -> None:
+        target.report, target.known = report, report["fingerprint"]
+        if target.baseline is None:
+            target.baseline = report["restart_count"]
+        if report["phase"]:
+            target.progress = Progress(report["phase"], report["done"], report["total"])
+        if report["ready"]:
+            target.ready, target.progress = True, Progress(READY)
+        self._tell(target)
+        self._show(target)
+
+    def _tell(self, target: Target) -> None:
+        self._board.post(
+            target.instance,
+            target.rank,
+            host=self._host,
+            status=target.report["status"],
+            phase=target.progress.phase,
+            ready=target.ready,
+            health_url=target.health_url,
+        )
+
+    def _settle(self, target: Target) -> None:
+        """A headless node is ready when its instance's head is: from here on its API is asked."""
+        if not target.headless or target.ready:
+            return
+        head_plays = target.nodes[0] in self._vars.get("ansible_play_hosts", [])
+        head = self._head(target.instance, HEAD_PATIENCE if head_plays else 0.0)
+        if head and head["ready"]:
+            target.ready, target.progress = True, Progress(READY)
+            self._tell(target)
+            self._show(target)
+        elif head:
+            target.health_url = head["health_url"]
+        elif not head_plays and formed(target.progress.phase):
+            target.ready = True
+
+    def _head(self, instance: str, patience: float) -> dict[str, Any] | None:
+        """What the head of an instance has told; its worker comes here at the same time as this one."""
+        end = time.monotonic() + patience
+        while True:
+            head = self._board.nodes(instance).get(0)
+            if head or time.monotonic() >= end:
+                return head
+            time.sleep(0.1)
+
+    def _show(self, target: Target) -> None:
+        """A line on the screen when an engine is in another phase, and now and then while it counts."""
+        text, now = target.text, time.monotonic()
+        if target.progress.phase == WAITING:
+            missing = absent(target, self._board.nodes(target.instance))
+            if len(target.nodes) < 2:
+                text = "forming its group"
+            elif missing:
+                text += f": {', '.join(missing)}"
+        same_phase = target.shown.startswith(target.progress.phase)
+        if text == target.shown or (
+            same_phase and not target.ready and now - target.shown_at < PROGRESS_EVERY
+        ):
+            return
+        target.shown, target.shown_at = text, now
+        display.display(f"{self._host} {target.title}: {text}")
+
+    def _failed(self, target: Target) -> str:
+        report = target.report
+        told = self._board.nodes(target.instance)
+        reason = f": {report['reason']}" if report.get("reason") else ""
+        head = f"{target.title} on {self._host} failed: {how_it_ended(report)}{reason}"
+        group = group_sentence(target, told)
+        self._board.abort(head if not group else f"{head}. {group}")
+        return with_log(head + (f"\n  {group}" if group else ""), report)
+
+    def _too_late(self, late: list[Target], timeout: int) -> str:
+        words = []
+        for target in late:
+            group = group_sentence(target, self._board.nodes(target.instance))
+            state = f"{target.title} on {self._host} is not ready after {timeout} s: {target.text}"
+            if target.report.get("health") and not group:
+                state += f", {target.health_url} {target.report['health']}"
+            words.append((state + (f"\n  {group}" if group else ""), target.report))
+        self._board.abort(words[0][0])
+        return "\n".join(with_log(text, report) for text, report in words)

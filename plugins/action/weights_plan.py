@@ -1,0 +1,141 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The action plugin behind ascend.pd_rollout.weights_plan; its documentation stands in plugins/modules."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import model_weights
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import weights_chain
+
+
+def hashes_of(text: str) -> dict[str, str]:
+    """SHA-256 by file name: the bundle's manifest (JSON), or what sha256sum prints."""
+    if text.lstrip().startswith("{"):
+        files = json.loads(text)["files"]
+        return {name: entry["sha256"] for name, entry in files.items() if entry.get("sha256")}
+    hashes = {}
+    for line in text.splitlines():
+        if line.strip():
+            value, name = line.split(maxsplit=1)
+            hashes[name.lstrip("*").removeprefix("./")] = value
+    return hashes
+
+
+class ActionModule(ActionBase):
+    """Decides for all servers in one go, on the controller."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            {
+                "servers": {"type": "list", "elements": "str", "required": True},
+                "source": {"type": "str", "required": True},
+                "id": {"type": "str", "default": ""},
+                "directory": {"type": "str", "default": ""},
+                "seed": {"type": "str", "default": ""},
+                "manifest": {"type": "str", "default": ""},
+                "look": {"type": "str", "default": "model_weights_result"},
+                "probes": {"type": "str"},
+                "listed": {"type": "str"},
+            }
+        )
+        hostvars = task_vars["hostvars"]
+        looks = {name: hostvars[name].get(options["look"]) for name in options["servers"]}
+        servers = [
+            weights_chain.Server(name, look.get("fingerprint", ""), tuple(look.get("findings", ())))
+            for name, look in looks.items()
+            if look and "findings" in look
+        ]
+        named = {"model_weights_id": options["id"], "model_weights_directory": options["directory"]}
+        found = weights_chain.need(servers, options["source"], named, options["seed"])
+        findings = list(found.findings)
+        if found.outside and options["source"] == "controller":
+            findings += self._look_at(options["directory"])
+        if findings:
+            return {**result, "failed": True, "findings": findings, "msg": readable(findings)}
+        result.update(
+            changed=bool(found.wanted),
+            bring=bool(found.wanted) and not self._task.check_mode,
+            wanted=list(found.wanted),
+            seed=found.seed,
+            outside=found.outside,
+            servers=sorted({*found.wanted, found.seed} - {""}),
+            damaged={server.name: server.damaged for server in servers if not server.whole},
+        )
+        if found.wanted:
+            result["run"] = secrets.token_hex(6)
+            result["hashes"] = self._hashes(options["manifest"])
+            source = options["source"] if found.outside else found.seed
+            result["diff"] = {
+                "before": "".join(f"{name}: weights not whole\n" for name in found.wanted),
+                "after": "".join(f"{name}: whole, from {source}\n" for name in found.wanted),
+            }
+        if options["listed"]:
+            result.update(self._chain(found, hostvars, options))
+        return result
+
+    def _chain(self, found: weights_chain.Need, hostvars: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Who takes from whom, now that it is known who shares a file system."""
+        everyone = [found.seed, *(name for name in found.wanted if name != found.seed)]
+        missing = [name for name in everyone if "seen" not in (hostvars[name].get(options["listed"]) or {})]
+        if missing:
+            raise AnsibleError(f"not known which file systems {', '.join(missing)} see")
+        seen = {name: hostvars[name][options["listed"]]["seen"] for name in everyone}
+        address = {name: hostvars[name][options["probes"]]["address"] for name in everyone}
+        chain = weights_chain.chain(found.wanted, found.seed, seen)
+        jobs = {
+            name: {
+                "address": address[name],
+                "sources": [{"name": other, "address": address[other]} for other in sources],
+                "clients": [address[other] for other in chain.clients(name)],
+            }
+            for name, sources in chain.sources.items()
+        }
+        return {
+            "changed": False,
+            "jobs": jobs if len(jobs) > 1 else {},
+            "shared": dict(chain.shared),
+            "secret": secrets.token_urlsafe(24),
+            "_ansible_no_log": True,
+        }
+
+    @staticmethod
+    def _hashes(manifest: str) -> dict[str, str]:
+        if not manifest:
+            return {}
+        try:
+            return hashes_of(Path(manifest).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise AnsibleError(
+                f"model_weights_manifest: {manifest} cannot be used: {error}. It is a manifest of the "
+                "bundle, or what sha256sum prints."
+            ) from error
+
+    @staticmethod
+    def _look_at(directory: str) -> list[dict[str, Any]]:
+        report = model_weights.inspect(str(Path(directory).expanduser()), dtype=None)
+        return [{**error.as_dict(), "path": f"controller: {error.path}"} for error in report.errors]
+
+
+def readable(findings: list[dict[str, Any]]) -> str:
+    """All findings as one text for the screen."""
+    lines = [f"The weights cannot be brought: {len(findings)} finding{'s' if len(findings) > 1 else ''}."]
+    for one in findings:
+        lines += [
+            f"- {one['code']}: {one['path']}",
+            f"    seen:     {one['seen']}",
+            f"    expected: {one['expected']}",
+            f"    cure:     {one['cure']}",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,94 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The action plugin behind ascend.pd_rollout.weights_push; its documentation stands in plugins/modules."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import manifest_of
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
+
+display = Display()
+
+# Seconds between two lines of progress.
+SHOW_EVERY = 5.0
+
+
+class ActionModule(ActionBase):
+    """Copies one by one with M(ansible.builtin.copy): each is compared by hash and comes in one step."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _, args = self.validate_argument_spec(
+            {
+                "source": {"type": "str", "required": True},
+                "destination": {"type": "str", "required": True},
+            }
+        )
+        source = Path(args["source"]).expanduser()
+        files = manifest_of(source)
+        host = task_vars["inventory_hostname"]
+        total, done, sent = sum(state.size for state in files.values()), 0, 0
+        begun = shown = time.monotonic()
+        run = ParentRun()
+        for name, state in files.items():
+            run.check(f"the weights of {host}")
+            answer = self._copy(source / name, f"{args['destination']}/{name}", task_vars)
+            if answer.get("failed"):
+                place = f"{host}: {args['destination']}/{name}"
+                return {
+                    **result,
+                    "failed": True,
+                    "msg": f"{place} could not be written after {done / 1e6:.1f} of {total / 1e6:.1f} MB: "
+                    f"{answer.get('msg')}. Files that have come stay; run again when the cause is gone.",
+                }
+            done += state.size
+            sent += state.size if answer.get("changed") else 0
+            now = time.monotonic()
+            if now - shown > SHOW_EVERY or done == total:
+                rate = sent / (now - begun) if now > begun else 0.0
+                status = {
+                    "state": "copying",
+                    "done": done,
+                    "total": total,
+                    "rate": rate,
+                    "source": "controller",
+                }
+                display.display(f"{host} weights: {progress(status)}")
+                shown = now
+        return {**result, "changed": sent > 0, "bytes": total, "sent": sent}
+
+    def _copy(self, source: Path, destination: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+        folder = destination.rpartition("/")[0]
+        task = self._task.copy()
+        task.args = {"src": str(source), "dest": destination, "mode": "preserve"}
+        if "/" in destination[len(self._task.args["destination"]) + 1 :]:
+            made = self._execute_module(
+                module_name="ansible.builtin.file",
+                module_args={"path": folder, "state": "directory", "mode": "0755"},
+                task_vars=task_vars,
+            )
+            if made.get("failed"):
+                return made
+        action = self._shared_loader_obj.action_loader.get(
+            "ansible.legacy.copy",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        copied: dict[str, Any] = action.run(task_vars=task_vars)
+        return copied

@@ -1,0 +1,58 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filter host_wants: a thin cover of plugin_utils/host_between.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: host_wants
+short_description: What the plan wants of a server, for its check
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - Takes from the plan what M(ascend.pd_rollout.host_check) looks for on one server. That is its address and
+    NIC, devices, paths, ports, peers, the image, and the driver and firmware that the release recommends.
+positional: host
+options:
+  _input:
+    description: The plan, as the fact C(pd_plan) or C(plan.json) holds it.
+    type: dict
+    required: true
+  host:
+    description: Name of the host in the inventory.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Check the server against the plan
+  ascend.pd_rollout.host_check:
+    wants: "{{ pd_plan | ascend.pd_rollout.host_wants(inventory_hostname) }}"
+  # => {"name": "decode1", "address": "10.0.0.13", "chips": [0, 1, …], "devices": ["/dev/davinci0", …], …}
+"""
+
+RETURN = r"""
+_value:
+  description: What is wanted.
+  type: dict
+"""
+
+from typing import Any
+
+from ..plugin_utils.filters import guarded, host_share, known_release
+from ..plugin_utils.host_between import wants
+
+
+class FilterModule:
+    """What the plan wants of a server."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"host_wants": host_wants}
+
+
+@guarded
+def host_wants(plan: Any, host: Any) -> dict[str, Any]:
+    share = host_share(plan, host)
+    release = known_release(plan["release"]["name"])
+    return wants(plan, share, str(host), release.driver, release.firmware)

@@ -1,0 +1,58 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filter port_table: a thin cover of the planner."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: port_table
+short_description: The plan's ports as a table
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - Lists every port that somebody listens on, as aligned text.
+positional: host
+options:
+  _input:
+    description: The plan, as the fact C(pd_plan) or C(plan.json) holds it.
+    type: dict
+    required: true
+  host:
+    description: Only this host's ports; all hosts' by default.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Show the ports of all hosts
+  ansible.builtin.debug:
+    msg: "{{ pd_plan | ascend.pd_rollout.port_table }}"
+  # => host      port         purpose       instance
+  #    prefill1  8004         API           prefiller
+  #    prefill1  7001         master        prefiller
+  #    prefill1  36100-36115  KV handshake  prefiller
+"""
+
+RETURN = r"""
+_value:
+  description: The table, one line a row.
+  type: str
+"""
+
+from typing import Any
+
+from ..plugin_utils.filters import guarded, host_share, whole_plan
+from ..plugin_utils.rollout import render
+
+
+class FilterModule:
+    """A table of ports."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"port_table": port_table}
+
+
+@guarded
+def port_table(plan: Any, host: Any = None) -> str:
+    rows = whole_plan(plan)["ports"] if host is None else host_share(plan, host)["ports"]
+    return "\n".join(render.port_lines([row for row in rows if row["bound"]]))

@@ -1,0 +1,56 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filter reserved_ports: a thin cover of the planner."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: reserved_ports
+short_description: Ports to reserve on a server
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - Joins the fixed ports of a host, and HCCL's, as C(net.ipv4.ip_local_reserved_ports) takes them.
+  - Linux hands out ports from 32768 on to outgoing connections, which can then hold one that an engine wants.
+positional: host
+options:
+  _input:
+    description: The plan, as the fact C(pd_plan) or C(plan.json) holds it.
+    type: dict
+    required: true
+  host:
+    description: Name of the host in the inventory.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show what to reserve on the first prefill server
+  ansible.builtin.debug:
+    msg: "{{ pd_plan | ascend.pd_rollout.reserved_ports('prefill1') }}"
+  # => 7001,8004-8005,36100-36115,60000-60031
+"""
+
+RETURN = r"""
+_value:
+  description: Ports and ranges, joined with commas.
+  type: str
+"""
+
+from typing import Any
+
+from ..plugin_utils.filters import guarded, host_share
+from ..plugin_utils.rollout import ports
+
+
+class FilterModule:
+    """Ports to reserve."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"reserved_ports": reserved_ports}
+
+
+@guarded
+def reserved_ports(plan: Any, host: Any) -> str:
+    return ports.reserved(host_share(plan, host)["ports"])

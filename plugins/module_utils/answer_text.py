@@ -1,0 +1,104 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what an OpenAI-like API answers, and judges its text. Pure functions.
+
+A proxy that answers 200 proves nothing (it passes on an empty body when the decoder fails), and a model
+that read a wrong
+KV cache answers fluently in form: the first token wrong, then repetition. So the text itself is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+
+# A unit of up to 24 characters, five times in a row or more.
+_REPEATED = re.compile(r"(.{1,24}?)\1{4,}", re.DOTALL)
+# Shares beyond which a text counts as degenerate.
+REPEATED_SHARE = 0.5
+ONE_WORD_SHARE = 0.6
+UNREADABLE_SHARE = 0.2
+# Below this many words a share says nothing.
+ENOUGH_WORDS = 6
+_METRIC = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+(?P<value>\S+)")
+
+
+class BadAnswerError(ValueError):
+    """The answer has not the form that the API promises."""
+
+
+def degenerate(text):
+    """What is wrong with a text as a text, or None."""
+    shown = text.strip()
+    if not shown:
+        return "it is empty"
+    unreadable = sum(1 for c in shown if c == "\ufffd" or not (c.isprintable() or c.isspace()))
+    if unreadable / len(shown) > UNREADABLE_SHARE:
+        return f"{unreadable} of its {len(shown)} characters are unreadable"
+    for match in _REPEATED.finditer(shown):
+        if match.group(1).strip() and len(match.group(0)) / len(shown) >= REPEATED_SHARE:
+            times = len(match.group(0)) // len(match.group(1))
+            return f"it repeats {match.group(1)!r} {times} times"
+    words = shown.split()
+    if len(words) >= ENOUGH_WORDS:
+        word, times = Counter(words).most_common(1)[0]
+        if times / len(words) > ONE_WORD_SHARE:
+            return f"{times} of its {len(words)} words are {word!r}"
+    return None
+
+
+def same_beginning(text, reference, words):
+    """Whether two texts begin with the same words, as far as both go."""
+    ours, theirs = text.split()[:words], reference.split()[:words]
+    length = min(len(ours), len(theirs))
+    return length > 0 and ours[:length] == theirs[:length]
+
+
+def completion_text(body):
+    """The text of a completion that was not streamed."""
+    if not body.strip():
+        raise BadAnswerError("the body is empty")
+    try:
+        return json.loads(body)["choices"][0]["text"] or ""
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise BadAnswerError(f"no completion: {body[:300]!r}") from error
+
+
+def chat_stream_text(body):
+    """The text of a streamed chat completion, put together from its events."""
+    if not body.strip():
+        raise BadAnswerError("the body is empty")
+    parts, ended = [], False
+    for line in body.splitlines():
+        if not line.startswith("data:"):
+            continue
+        data = line[len("data:") :].strip()
+        if data == "[DONE]":
+            ended = True
+            break
+        try:
+            event = json.loads(data)
+            for choice in event.get("choices", []):
+                delta = choice.get("delta") or {}
+                parts.append(delta.get("reasoning_content") or "")
+                parts.append(delta.get("content") or "")
+        except (ValueError, AttributeError) as error:
+            raise BadAnswerError(f"an event that is no JSON: {data[:300]!r}") from error
+        if "error" in event:
+            raise BadAnswerError(f"an error in the stream: {json.dumps(event['error'])[:300]}")
+    if not parts and not ended:
+        raise BadAnswerError(f"no event stream: {body[:300]!r}")
+    if not ended:
+        raise BadAnswerError(f"the stream broke off before [DONE], after {''.join(parts)[:120]!r}")
+    return "".join(parts)
+
+
+def metric_sum(exposition, name):
+    """Sum of a counter over its labels in Prometheus' text form, or None when it does not occur."""
+    values = []
+    for line in exposition.splitlines():
+        match = _METRIC.match(line)
+        if match and match.group("name") == name:
+            values.append(float(match.group("value")))
+    return sum(values) if values else None

@@ -1,0 +1,227 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs commands: within a chain one after the other, chains at the same time, and nothing hangs the caller.
+
+One thread and one poll do for all of them, since commands wait nearly all of the time. Every command is the
+head of a process group. When its time is up the whole group is killed, because a tool that is stuck in the
+driver ignores SIGTERM and its children may hold the pipe open.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+# Longest answer that is looked at, in bytes.
+ANSWER_LIMIT = 65536
+# Seconds for the remains of what was killed; one that sleeps uninterruptibly inside the driver stays until
+# the driver lets it go.
+_PATIENCE = 1.0
+# Seconds until a command is looked for that has closed its output and not ended: the first time, and at most.
+_FIRST_LOOK, _LAST_LOOK = 0.001, 0.05
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one command. `problem`: None, missing, not_executable, timeout or not_asked."""
+
+    tool: str
+    query: str
+    text: str = ""
+    status: int | None = None
+    problem: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command with its time-out in seconds; stdout and stderr together are the answer."""
+
+    tool: str
+    query: str
+    words: Sequence[str]
+    timeout: float
+
+
+@dataclass(frozen=True)
+class ResultOf:
+    """What a chain yields to get the result of another one."""
+
+    chain: Hashable
+
+
+# Yields commands and gets their answers; its return value is the chain's result.
+Chain = Generator
+
+
+@dataclass(eq=False)
+class _Running:
+    chain: Hashable
+    command: Command
+    pid: int
+    pipe: int | None
+    begin: float
+    output: bytearray = field(default_factory=bytearray)
+    look: float = _FIRST_LOOK
+
+    @property
+    def deadline(self) -> float:
+        return self.begin + self.command.timeout
+
+
+def once(command: Command) -> Chain:
+    """The chain of a single command; its result is the answer."""
+    return (yield command)
+
+
+def run_chains(chains: Mapping[Hashable, Chain]) -> dict:
+    """Run all chains to their ends; their results by name."""
+    with _Runner(chains) as runner:
+        return runner.results()
+
+
+class _Runner:
+    """All chains, the commands that run for them, and who waits for whom."""
+
+    def __init__(self, chains: Mapping[Hashable, Chain]) -> None:
+        self.chains = chains
+        self.found: dict = {}
+        # Chains that can go on, with what they get; and those that wait for another one.
+        self.ready: deque = deque((name, None) for name in chains)
+        self.parked: dict[Hashable, list[Hashable]] = {}
+        self.running: set[_Running] = set()
+        self.killed: list[int] = []
+        self.pipes = selectors.DefaultSelector()
+        self.environment = {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
+        self.nothing = os.open(os.devnull, os.O_RDONLY)
+
+    def __enter__(self) -> _Runner:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for one in list(self.running):
+            self._kill(one)
+        patience = time.monotonic() + _PATIENCE
+        while self.killed and time.monotonic() < patience:
+            self.killed = [pid for pid in self.killed if _ended(pid) is None]
+            if self.killed:
+                time.sleep(_FIRST_LOOK)
+        self.pipes.close()
+        os.close(self.nothing)
+
+    def results(self) -> dict:
+        while self.ready or self.running:
+            while self.ready:
+                self._go_on(*self.ready.popleft())
+            if self.running:
+                self._wait()
+        return {name: self.found[name] for name in self.chains}
+
+    def _go_on(self, name: Hashable, value: object) -> None:
+        try:
+            wanted = self.chains[name].send(value)
+        except StopIteration as end:
+            self.found[name] = end.value
+            self.ready.extend((other, end.value) for other in self.parked.pop(name, ()))
+            return
+        if isinstance(wanted, Command):
+            self._start(name, wanted)
+        elif wanted.chain in self.found:
+            self.ready.append((name, self.found[wanted.chain]))
+        else:
+            self.parked.setdefault(wanted.chain, []).append(name)
+
+    def _start(self, name: Hashable, command: Command) -> None:
+        begin = time.monotonic()
+        reading, writing = os.pipe()
+        try:
+            pid = os.posix_spawnp(
+                command.words[0],
+                command.words,
+                self.environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, self.nothing, 0),
+                    (os.POSIX_SPAWN_DUP2, writing, 1),
+                    (os.POSIX_SPAWN_DUP2, writing, 2),
+                ],
+                setpgroup=0,
+                # Python ignores them, and its children would too.
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        except OSError as error:
+            os.close(reading)
+            # FileNotFoundError; else permission denied, or a file that the kernel cannot execute.
+            problem = "missing" if isinstance(error, FileNotFoundError) else "not_executable"
+            self.ready.append((name, Answer(command.tool, command.query, str(error), problem=problem)))
+            return
+        finally:
+            os.close(writing)
+        os.set_blocking(reading, False)
+        one = _Running(name, command, pid, reading, begin)
+        self.running.add(one)
+        self.pipes.register(reading, selectors.EVENT_READ, one)
+
+    def _wait(self) -> None:
+        """Until something happens: output, an end, or a time-out."""
+        now = time.monotonic()
+        until = min(one.deadline if one.pipe is not None else now + one.look for one in self.running)
+        for key, _events in self.pipes.select(max(0.0, until - now)):
+            self._read(key.data)
+        now = time.monotonic()
+        for one in list(self.running):
+            if one.pipe is None and (status := _ended(one.pid)) is not None:
+                text = one.output.decode("utf-8", "replace")
+                self._answer(one, text=text, status=status)
+            elif now >= one.deadline:
+                self._kill(one)
+                self._answer(one, problem="timeout")
+            elif one.pipe is None:
+                one.look = min(2 * one.look, _LAST_LOOK)
+
+    def _read(self, one: _Running) -> None:
+        try:
+            part = os.read(one.pipe, ANSWER_LIMIT)
+        except BlockingIOError:
+            return
+        one.output += part[: ANSWER_LIMIT - len(one.output)]
+        if not part:
+            self._close(one)
+
+    def _close(self, one: _Running) -> None:
+        if one.pipe is not None:
+            self.pipes.unregister(one.pipe)
+            os.close(one.pipe)
+            one.pipe = None
+
+    def _kill(self, one: _Running) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(one.pid, signal.SIGKILL)
+        # A process that has left the group may keep the pipe open: it is not read to its end.
+        self._close(one)
+        self.killed.append(one.pid)
+        self.running.discard(one)
+
+    def _answer(
+        self, one: _Running, text: str = "", status: int | None = None, problem: str | None = None
+    ) -> None:
+        self.running.discard(one)
+        seconds = time.monotonic() - one.begin
+        made = Answer(one.command.tool, one.command.query, text, status, problem, seconds)
+        self.ready.append((one.chain, made))
+
+
+def _ended(pid: int) -> int | None:
+    """The exit status of a child that has ended, negative for a signal; None while it runs."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return -1
+    if not found:
+        return None
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

@@ -1,0 +1,287 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What hccn_tool, npu-smi and the driver's files say, as values.
+
+Pure functions over text. Spaces, tabs, CRLF and full-width colons vary between driver versions, so every
+parser looks for its label and forgives the rest. A parser returns None (or None in a field) where the text
+does not say the value: whether that is "not configured" or "not understood" is for hccn_verdict to say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+IPV4 = r"(\d{1,3}(?:\.\d{1,3}){3})"
+COLON = r"[ \t]*[:：=][ \t]*"
+UNSET_ADDRESS = "0.0.0.0"
+
+# What tools print instead of an answer, also with exit status 0.
+ERROR_TEXT = re.compile(
+    r"\berr(or)?\b|\bfail(ed|ure|s)?\b|\binvalid\b|\bnot support|\bcannot\b|\bunable\b|\bdenied\b"
+    r"|\bnot permitted\b|\btime(d)? ?out\b|错误|失败|不支持",
+    re.IGNORECASE,
+)
+ROOT_TEXT = re.compile(
+    r"permission denied|operation not permitted|\b(use|as|by|be|only|requires?|needs?) (the )?root\b"
+    r"|\broot (user|privilege)|权限",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    address: str
+    interface: str | None
+
+
+@dataclass(frozen=True)
+class Address:
+    address: str
+    netmask: str | None
+
+
+@dataclass(frozen=True)
+class Vnic:
+    """The virtual NIC over HCCS, the address that peers ping on Atlas A3."""
+
+    status: str | None
+    address: str | None
+    netmask: str | None = None
+
+
+@dataclass(frozen=True)
+class Ping:
+    """`sent` and `received` are None where the driver only says success or not."""
+
+    success: bool
+    sent: int | None = None
+    received: int | None = None
+
+
+@dataclass(frozen=True)
+class SuperPod:
+    """`npu-smi info -t spod-info`: where a chip stands in its super pod."""
+
+    sdid: int
+    pod: int
+    size: int | None
+    server_index: int | None
+
+
+@dataclass(frozen=True)
+class NpuChip:
+    """One chip of the table of `npu-smi info`. Memory in MB."""
+
+    npu: int
+    chip: int
+    phy_id: int
+    name: str
+    health: str
+    bus_id: str
+    hbm_used: int | None = None
+    hbm_total: int | None = None
+
+
+@dataclass(frozen=True)
+class NpuProcess:
+    npu: int
+    chip: int
+    pid: int
+    name: str
+    memory_mb: int | None = None
+
+
+@dataclass(frozen=True)
+class NpuInfo:
+    version: str | None
+    chips: tuple[NpuChip, ...]
+    processes: tuple[NpuProcess, ...]
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "").split("\n")
+
+
+def _labelled(text: str, label: str, value: str, start: str = r"^[ \t]*") -> str | None:
+    """The value after `label:`, whatever stands around the colon."""
+    pattern = re.compile(start + label + COLON + value, re.IGNORECASE)
+    for line in _lines(text):
+        found = pattern.search(line)
+        if found:
+            return found.group(1).strip()
+    return None
+
+
+def first_line(text: str, width: int = 160) -> str:
+    """The first line that says something, to show what was seen."""
+    for line in _lines(text):
+        if line.strip():
+            return line.strip()[:width]
+    return ""
+
+
+def is_error(text: str) -> bool:
+    return ERROR_TEXT.search(text) is not None
+
+
+def wants_root(text: str) -> bool:
+    return ROOT_TEXT.search(text) is not None
+
+
+def parse_link(text: str) -> str | None:
+    """`link status: UP` → "UP"."""
+    value = _labelled(text, r"link[ _]status", r"(\w+)")
+    return value.upper() if value else None
+
+
+def parse_net_health(text: str) -> str | None:
+    """`net health status: Receive timeout` → "Receive timeout"."""
+    return _labelled(text, r"net[ _]health[ _]status", r"(\S.*)")
+
+
+def parse_netdetect(text: str) -> str | None:
+    """`netdetect address: 11.12.165.1` → "11.12.165.1"; "0.0.0.0" where no target is set."""
+    return _labelled(text, r"netdetect[ _]address", IPV4)
+
+
+def parse_gateway(text: str) -> Gateway | None:
+    """`default gateway:11.12.165.1, Iface:eth0`."""
+    address = _labelled(text, r"default[ _]gateway", IPV4)
+    if address is None or address == UNSET_ADDRESS:
+        return None
+    return Gateway(address, _labelled(text, r"iface", r"(\w[\w.-]*)", start=r"\b"))
+
+
+def parse_lldp(text: str) -> str | None:
+    """The switch port, from the line `Ifname: 400GE1/1/5:1` among the TLVs."""
+    return _labelled(text, r"ifname", r"(\S.*)")
+
+
+def parse_ip(text: str) -> Address | None:
+    """`ipaddr:11.12.165.80`, `netmask:255.255.255.0`."""
+    address = _labelled(text, r"ip[ _]?addr(?:ess)?", IPV4)
+    if address is None or address == UNSET_ADDRESS:
+        return None
+    return Address(address, _labelled(text, r"netmask", IPV4))
+
+
+def parse_vnic(text: str) -> Vnic:
+    """`vnic link status: UP`, `vnic ipaddr: 192.168.2.199`, `vnic netmask: …`; lines may be missing."""
+    status = _labelled(text, r"vnic[ _]link[ _]status", r"(\w+)")
+    address = _labelled(text, r"vnic[ _]ip[ _]?addr(?:ess)?", IPV4)
+    return Vnic(
+        status.upper() if status else None,
+        None if address == UNSET_ADDRESS else address,
+        _labelled(text, r"vnic[ _]netmask", IPV4),
+    )
+
+
+def parse_tls(text: str) -> int | None:
+    """`dev_id:0, tls switch[0](0:disable, …` → 0. None without a certificate, which counts as off."""
+    found = re.search(r"tls[ \t]+switch[ \t]*\[[ \t]*([01])[ \t]*\]", text, re.IGNORECASE)
+    return int(found.group(1)) if found else None
+
+
+def parse_ping(text: str) -> Ping | None:
+    """Both forms of `-ping` and `-hccs_ping`: packets counted, or `… ping success`. None: neither."""
+    counted = re.search(
+        r"(\d+)\s+packets?\s+transmitted\s*,\s*(\d+)\s+(?:packets?\s+)?received", text, re.IGNORECASE
+    )
+    if counted:
+        sent, received = int(counted.group(1)), int(counted.group(2))
+        return Ping(sent > 0 and sent == received, sent, received)
+    if re.search(r"\bping[ \t]+success", text, re.IGNORECASE):
+        return Ping(True)
+    if re.search(r"\bping[ \t]+fail", text, re.IGNORECASE):
+        return Ping(False)
+    return None
+
+
+def parse_spod(text: str) -> SuperPod | None:
+    """`SDID : 16777216`, `Super Pod Size : 384`, `Super Pod ID : 0`, `Server Index : 4`."""
+    number = r"(0x[0-9a-fA-F]+|\d+)"
+    values = {
+        name: _labelled(text, label, number)
+        for name, label in (
+            ("sdid", r"SDID"),
+            ("pod", r"Super[ _]?Pod[ _]ID"),
+            ("size", r"Super[ _]?Pod[ _]Size"),
+            ("server_index", r"Server[ _]Index"),
+        )
+    }
+    if values["sdid"] is None or values["pod"] is None:
+        return None
+    numbers = {name: None if value is None else int(value, 0) for name, value in values.items()}
+    return SuperPod(**numbers)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def parse_npu_info(text: str) -> NpuInfo | None:
+    """The table of `npu-smi info`: two lines a chip, then the processes.
+
+    Where an NPU is one chip (Atlas A2) there is no column Phy-ID, and the NPU's number is the chip's.
+    """
+    version = None
+    chips: list[NpuChip] = []
+    processes: list[NpuProcess] = []
+    head: tuple[int, str, str] | None = None
+    in_processes = seen = False
+    for line in _lines(text):
+        found = re.search(r"npu-smi\s+(\S+)\s+Version" + COLON + r"(\S+)", line)
+        if found:
+            version = found.group(2)
+        if not line.lstrip().startswith("|"):
+            continue
+        if "Bus-Id" in line:
+            seen = True
+        if "Process id" in line:
+            in_processes = True
+            continue
+        cells = _cells(line)
+        first = cells[0].split()
+        if in_processes:
+            if len(cells) == 4 and len(first) == 2 and all(word.isdigit() for word in (*first, cells[1])):
+                memory = int(cells[3]) if cells[3].isdigit() else None
+                processes.append(NpuProcess(int(first[0]), int(first[1]), int(cells[1]), cells[2], memory))
+            continue
+        if len(cells) != 3 or not first or not first[0].isdigit():
+            continue
+        if len(first) > 1 and not first[1].isdigit():
+            head = (int(first[0]), first[1], cells[1])
+        elif head is not None:
+            memory = re.findall(r"(\d+)\s*/\s*(\d+)", cells[2])
+            used, total = (int(memory[-1][0]), int(memory[-1][1])) if memory else (None, None)
+            phy_id = int(first[1]) if len(first) > 1 else head[0]
+            chips.append(NpuChip(head[0], int(first[0]), phy_id, head[1], head[2], cells[1], used, total))
+            head = None
+    return NpuInfo(version, tuple(chips), tuple(processes)) if seen or version else None
+
+
+def parse_driver_version(text: str) -> str | None:
+    """`Version=25.5.0` of the driver's version.info."""
+    value = _labelled(text, r"version", r"([\w.\-]+)")
+    return value or None
+
+
+def version_key(version: str) -> tuple:
+    """Orders 25.2.3 < 25.5.rc1 < 25.5.0: a release candidate comes before its release."""
+    return tuple(
+        (-1, int(re.sub(r"\D", "", part) or 0))
+        if part.lower().startswith("rc")
+        else (int(re.match(r"\d*", part)[0] or 0), 0)
+        for part in version.split(".")
+    )
+
+
+def parse_hccn_conf(text: str) -> dict[int, dict[str, str]]:
+    """`address_3=11.12.165.83` … → {3: {"address": "11.12.165.83"}}; anything else is left out."""
+    chips: dict[int, dict[str, str]] = {}
+    for line in _lines(text):
+        found = re.match(r"[ \t]*([A-Za-z][\w-]*?)_(\d+)[ \t]*=[ \t]*(\S+)[ \t]*$", line)
+        if found:
+            chips.setdefault(int(found.group(2)), {})[found.group(1).lower()] = found.group(3)
+    return chips

@@ -1,0 +1,269 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what Linux says of a server: /proc, /sys, firewalls, image names. Pure functions."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LISTEN = 0x0A
+TIME_WAIT = 0x06
+CLOSED = 0x07
+
+# proc(5): the columns of /proc/net/tcp that are used.
+_LOCAL, _STATE, _INODE = 1, 3, 9
+
+# Suffixes of the release's image tags by hardware (vllm-ascend v0.13.0, installation.md).
+_A3_TAG = re.compile(r"(^|[-_.])a3($|[-_.])", re.IGNORECASE)
+_OTHER_TAG = re.compile(r"(^|[-_.])(310p|a5)($|[-_.])", re.IGNORECASE)
+_RELEASE_TAG = re.compile(r"^v?\d+\.\d+")
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A TCP socket of this server."""
+
+    address: str
+    port: int
+    state: int
+    inode: int
+
+    @property
+    def listens(self) -> bool:
+        return self.state == LISTEN
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route of /proc/net/route; network and mask as numbers."""
+
+    interface: str
+    network: int
+    mask: int
+    metric: int
+
+
+def _address(word: str) -> str:
+    """An address of /proc/net/tcp or tcp6: words of 32 bits in the machine's own order."""
+    words = [int(word[at : at + 8], 16) for at in range(0, len(word), 8)]
+    raw = b"".join(struct.pack("=I", one) for one in words)
+    if len(raw) == 4:
+        return socket.inet_ntop(socket.AF_INET, raw)
+    if raw[:12] == b"\0" * 10 + b"\xff\xff":
+        return socket.inet_ntop(socket.AF_INET, raw[12:])
+    return socket.inet_ntop(socket.AF_INET6, raw)
+
+
+def parse_sockets(text: str) -> list[Socket]:
+    """/proc/net/tcp or /proc/net/tcp6; lines that cannot be read are left out."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) <= _INODE or not re.fullmatch(r"[0-9A-Fa-f]+:[0-9A-Fa-f]{4}", fields[_LOCAL]):
+            continue
+        address, port = fields[_LOCAL].split(":")
+        if len(address) in (8, 32):
+            found.append(
+                Socket(_address(address), int(port, 16), int(fields[_STATE], 16), int(fields[_INODE]))
+            )
+    return found
+
+
+def parse_routes(text: str) -> list[Route]:
+    """/proc/net/route, without routes that are down or reject."""
+    found = []
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) < 8 or not int(fields[3], 16) & 1 or int(fields[3], 16) & 0x200:
+            continue
+        network, mask = (int.from_bytes(struct.pack("=I", int(fields[at], 16)), "big") for at in (1, 7))
+        found.append(Route(fields[0], network, mask, int(fields[6])))
+    return found
+
+
+def route_to(routes: Iterable[Route], address: str) -> str | None:
+    """The NIC over which packets to the address leave: longest prefix, then lowest metric."""
+    try:
+        wanted = int.from_bytes(socket.inet_aton(address), "big")
+    except OSError:
+        return None
+    fitting = [route for route in routes if wanted & route.mask == route.network]
+    return min(fitting, key=lambda route: (-route.mask, route.metric)).interface if fitting else None
+
+
+def parse_ranges(text: str) -> list[tuple[int, int]]:
+    """`8004,36100-36115` as pairs of first and last; words that are no ports are left out."""
+    found = []
+    for word in re.split(r"[,\s]+", text.strip()):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        if match:
+            first = int(match.group(1))
+            found.append((first, int(match.group(2) or first)))
+    return found
+
+
+def merged_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same ports in as few ranges as possible."""
+    made: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if made and first <= made[-1][1] + 1:
+            made[-1] = (made[-1][0], max(last, made[-1][1]))
+        else:
+            made.append((first, last))
+    return made
+
+
+def range_text(ranges: Iterable[tuple[int, int]]) -> str:
+    """Ranges as net.ipv4.ip_local_reserved_ports takes them."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def uncovered(wanted: Iterable[tuple[int, int]], have: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What of the wanted ports is not in those that are there."""
+    left = merged_ranges(wanted)
+    for first, last in merged_ranges(have):
+        kept = []
+        for begin, end in left:
+            if begin < first:
+                kept.append((begin, min(end, first - 1)))
+            if end > last:
+                kept.append((max(begin, last + 1), end))
+            # Neither: all of it is there.
+        left = [(begin, end) for begin, end in kept if begin <= end]
+    return merged_ranges(left)
+
+
+def within(ranges: Iterable[tuple[int, int]], limits: tuple[int, int]) -> list[tuple[int, int]]:
+    """The part of the ranges inside the limits."""
+    cut = ((max(first, limits[0]), min(last, limits[1])) for first, last in ranges)
+    return [(first, last) for first, last in cut if first <= last]
+
+
+def parse_port_range(text: str) -> tuple[int, int] | None:
+    """/proc/sys/net/ipv4/ip_local_port_range."""
+    words = text.split()
+    return (int(words[0]), int(words[1])) if len(words) == 2 and all(w.isdigit() for w in words) else None
+
+
+def parse_cgroup(text: str) -> list[str]:
+    """Ids of the containers in /proc/PID/cgroup, the innermost of each line."""
+    found = []
+    for line in text.splitlines():
+        ids = re.findall(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", line)
+        if ids and ids[-1] not in found:
+            found.append(ids[-1])
+    return found
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """/proc/meminfo in bytes."""
+    return {
+        match.group(1): int(match.group(2)) * 1024
+        for match in re.finditer(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)
+    }
+
+
+def parse_choice(text: str) -> str | None:
+    """The chosen word of `always [madvise] never`."""
+    match = re.search(r"\[(\w+)\]", text)
+    return match.group(1) if match else None
+
+
+def parse_firmware(text: str) -> str | None:
+    """The firmware of `npu-smi info -t board`."""
+    match = re.search(
+        r"^[ \t]*Firmware Version[ \t]*:[ \t]*(\S+)", text.replace("\r", ""), re.MULTILINE | re.I
+    )
+    return match.group(1) if match else None
+
+
+def parse_iptables(text: str) -> list[str]:
+    """What keeps packets out, of `iptables -S`: a closed INPUT, and rules that drop or reject."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        closed = words[:2] == ["-P", "INPUT"] and words[2:] != ["ACCEPT"]
+        # Chains of Docker's own forwarding say nothing of the server's ports.
+        rule = words[:1] == ["-A"] and not words[1].startswith(("DOCKER", "FORWARD"))
+        if closed or (rule and any(word in ("DROP", "REJECT") for word in words)):
+            found.append(line.strip())
+    return found
+
+
+def parse_nft(text: str) -> list[str]:
+    """The same of `nft list ruleset`: input hooks that drop, and rules that drop or reject."""
+    found = []
+    chain, hook = "", False
+    for line in text.splitlines():
+        words = line.strip()
+        if words.startswith("chain "):
+            chain, hook = words.rstrip(" {"), False
+        elif "hook input" in words:
+            hook = True
+            if "policy drop" in words:
+                found.append(f"{chain}: policy drop")
+        elif hook and re.search(r"\b(drop|reject)\b", words):
+            found.append(f"{chain}: {words}")
+    return found
+
+
+def closes(rule: str, port: int) -> bool:
+    """Does a rule of iptables or nftables name this port, or all?"""
+    named = re.findall(r"(?:--dports?|dport)\s+(?:\{([^}]*)\}|([\d,:-]+))", rule)
+    if not named:
+        return True
+    ranges = parse_ranges(",".join(many or one for many, one in named).replace(":", "-"))
+    return any(first <= port <= last for first, last in ranges)
+
+
+def concerns(rule: str, addresses: Iterable[str]) -> bool:
+    """Can a rule of iptables or nftables meet packets between these? What it excepts is not judged."""
+    known = [ipaddress.ip_address(address) for address in addresses]
+    for named in re.findall(r"(?<!! )(?:-s|-d|saddr|daddr)\s+(?!!)(?:\{([^}]*)\}|([\d./]+))", rule):
+        networks = [_network(text) for text in (named[0] or named[1]).split(",")]
+        if not any(network and address in network for network in networks for address in known):
+            return False
+    return True
+
+
+def _network(text: str) -> ipaddress.IPv4Network | None:
+    try:
+        return ipaddress.IPv4Network(text.strip(), strict=False)
+    except ValueError:
+        return None
+
+
+def hardware(names: Iterable[str], chips_per_npu: int) -> str | None:
+    """`a3`, `a2` or None where it is not clear, from the names in npu-smi's table.
+
+    An A3 NPU shows as Ascend910 with two chips, an A2 as 910B1 … 910B4 with one.
+    """
+    seen = {name.upper().replace("ASCEND", "").strip() for name in names}
+    if not seen:
+        return None
+    if all(name.startswith("910B") for name in seen):
+        return "a2"
+    if all(name.startswith("910_93") or name == "910" for name in seen) and chips_per_npu == 2:
+        return "a3"
+    return None
+
+
+def image_hardware(image: str) -> str | None:
+    """The hardware that an image's tag names; None where the tag is of another kind, or there is none."""
+    name = image.split("@")[0].rpartition("/")[2]
+    tag = name.partition(":")[2]
+    if _A3_TAG.search(tag):
+        return "a3"
+    if _OTHER_TAG.search(tag):
+        return "other"
+    return "a2" if name.startswith("vllm-ascend:") and _RELEASE_TAG.match(tag) else None
+
+
+def architecture(machine: str) -> str | None:
+    """Docker's word for `uname -m`."""
+    return {"aarch64": "arm64", "arm64": "arm64", "x86_64": "amd64", "amd64": "amd64"}.get(machine)

@@ -1,0 +1,329 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reads an image from a registry as one stream: the archive that C(docker load) takes.
+
+The stream is made of the manifest alone, byte for byte the same each time, so it can be resumed at any place,
+and its size is known before the first byte of a layer. The Docker Engine's own pull begins anew when its run
+is over. Interfaces: OCI distribution specification 1.1; bearer tokens as registries of Docker's kind do it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import platform
+import re
+import ssl
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlencode, urljoin, urlsplit
+
+MANIFESTS = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+)
+INDEXES = (
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+)
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# Seconds without a byte, and bytes of one read.
+SILENT = 60
+PIECE = 1024 * 1024
+BLOCK = 512
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+
+
+class RegistryError(Exception):
+    """`kind`: down, login, missing, digest, tls or answer. What to do about it is the caller's sentence."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Place:
+    """A registry, or a mirror of one. `base`: https://registry.example:5000, a mirror's may have a path."""
+
+    base: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    ca: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.base.partition("://")[2]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """registry.example:5000/ascend/vllm-ascend:v1 in its parts; `tag` may be a digest."""
+
+    repository: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the archive: bytes that are at hand, or a blob (`digest`) of `size` bytes."""
+
+    size: int
+    data: bytes = b""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive of an image: what it is made of, and what the image will be called by its engine."""
+
+    digest: str
+    image_id: str
+    parts: tuple[Part, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+
+class _NoLogin(urllib.request.HTTPRedirectHandler):
+    """A login is for the registry, not for the store to which it points."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
+            new.remove_header("Authorization")
+        return new
+
+
+class Registry:
+    """One place, asked for one repository."""
+
+    def __init__(self, place: Place, repository: str) -> None:
+        self._place, self._repository = place, repository
+        # Of a mirror with a path, the API stands before the path: registry/v2/path/repository.
+        host, _, path = place.name.partition("/")
+        self._url = f"{place.base.partition('://')[0]}://{host}/v2/{path + '/' if path else ''}{repository}/"
+        try:
+            context = ssl.create_default_context(cadata=place.ca or None)
+        except ssl.SSLError as error:
+            raise RegistryError("tls", f"the CA given for {place.name} is no certificate: {error}") from error
+        if place.ca:
+            context.load_default_certs()
+        self._opener = urllib.request.build_opener(_NoLogin(), urllib.request.HTTPSHandler(context=context))
+        self._authorization = ""
+
+    def archive(self, reference: Reference, tag: str) -> Archive:
+        """What the archive consists of. `tag`: the name that the image gets with its engine."""
+        body, digest = self._manifest(reference.tag)
+        manifest = json.loads(body)
+        if manifest.get("mediaType") in INDEXES or "manifests" in manifest:
+            # The digest that is pinned is the index's, as the engine's own pull has it.
+            body, _digest = self._manifest(self._for_this_machine(manifest))
+            manifest = json.loads(body)
+        try:
+            config, layers = manifest["config"], manifest["layers"]
+            return Archive(digest, config["digest"], tuple(_archive_parts(config, layers, tag)))
+        except (KeyError, TypeError) as error:
+            raise RegistryError("answer", f"{self._place.name} gives no manifest of an image") from error
+
+    def _for_this_machine(self, index: dict) -> str:
+        wanted = ARCHITECTURES.get(platform.machine(), platform.machine())
+        offered = []
+        for entry in index.get("manifests", []):
+            told = entry.get("platform", {})
+            offered.append(f"{told.get('os')}/{told.get('architecture')}")
+            if told.get("os") == "linux" and told.get("architecture") == wanted:
+                return str(entry["digest"])
+        raise RegistryError("missing", f"it is not built for linux/{wanted}, but for {', '.join(offered)}")
+
+    def _manifest(self, tag: str) -> tuple[bytes, str]:
+        with self._open(f"manifests/{tag}", {"Accept": ", ".join(MANIFESTS + INDEXES)}) as answer:
+            body = answer.read()
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        if tag.startswith("sha256:") and tag != digest:
+            raise RegistryError("digest", f"{self._place.name} answers with {digest} for {tag}")
+        return body, digest
+
+    def stream(self, archive: Archive, start: int, read_back: Callable[[int, int], bytes]) -> Iterator[bytes]:
+        """The archive from byte `start` on, blobs verified. `read_back(at, size)`: bytes that are there.
+
+        Raises RegistryError with kind digest at the end of a blob that is not what it should be.
+        """
+        at = 0
+        for part in archive.parts:
+            end = at + part.size
+            if end > start:
+                if part.digest:
+                    yield from self._blob(part, at, max(0, start - at), read_back)
+                else:
+                    yield part.data[max(0, start - at) :]
+            at = end
+
+    def _blob(
+        self, part: Part, at: int, skip: int, read_back: Callable[[int, int], bytes]
+    ) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for known in range(0, skip, PIECE):
+            digest.update(read_back(at + known, min(PIECE, skip - known)))
+        headers = {"Range": f"bytes={skip}-"} if skip else {}
+        left = part.size - skip
+        with self._open(f"blobs/{part.digest}", headers) as answer:
+            if skip and answer.status != 206:
+                # A registry that knows no ranges: what is there already goes by.
+                _pass(answer, skip)
+            while left:
+                piece = _read(answer, min(PIECE, left), self._place.name)
+                digest.update(piece)
+                left -= len(piece)
+                yield piece
+        if f"sha256:{digest.hexdigest()}" != part.digest:
+            raise RegistryError(
+                "digest",
+                f"{self._place.name} gives other bytes (sha256:{digest.hexdigest()}) for {part.digest}",
+            )
+
+    def _open(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        url = urljoin(self._url, path)
+        # Without, with a login, and with a new token when one has run out in a long transfer.
+        for _ in range(3):
+            answer = self._try(url, headers)
+            if answer is not None:
+                return answer
+        raise self._no_entry()
+
+    def _no_entry(self) -> RegistryError:
+        who = f"as {self._place.username}" if self._place.username else "without a login"
+        return RegistryError("login", f"{self._place.name} refuses {self._repository} {who}")
+
+    def _try(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
+        """The answer; None if another authorization is to be tried, which is set then."""
+        request = urllib.request.Request(url, headers=headers)
+        if self._authorization:
+            request.add_unredirected_header("Authorization", self._authorization)
+        try:
+            return self._opener.open(request, timeout=SILENT)
+        except urllib.error.HTTPError as error:
+            if error.code == 401 and not self._authorization:
+                self._authorization = self._authorize(error.headers.get("WWW-Authenticate", ""))
+                return None
+            if error.code in (401, 403):
+                return self._refused()
+            if error.code == 404:
+                raise RegistryError(
+                    "missing", f"{self._place.name} has no {url.partition('/v2/')[2]}"
+                ) from error
+            raise RegistryError("down", f"{self._place.name} answers {error.code} {error.reason}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(self._place.name, error) from error
+
+    def _refused(self) -> None:
+        """The token may have ended in a long transfer; what was refused at once is refused for good."""
+        had, self._authorization = self._authorization, ""
+        if not had.startswith("Bearer"):
+            self._authorization = had
+
+    def _authorize(self, challenge: str) -> str:
+        basic = (
+            "Basic " + base64.b64encode(f"{self._place.username}:{self._place.password}".encode()).decode()
+        )
+        if not challenge.lower().startswith("bearer"):
+            if not self._place.username:
+                raise self._no_entry()
+            return basic
+        told = dict(_CHALLENGE.findall(challenge))
+        query = {"scope": f"repository:{self._repository}:pull"} | {
+            key: told[key] for key in ("service", "scope") if key in told
+        }
+        request = urllib.request.Request(f"{told.get('realm', '')}?{urlencode(query)}")
+        if self._place.username:
+            request.add_unredirected_header("Authorization", basic)
+        try:
+            with self._opener.open(request, timeout=SILENT) as answer:
+                token = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            raise RegistryError(
+                "login", f"{self._place.name} gives {self._place.username or 'nobody'} no token: {error.code}"
+            ) from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise _unreachable(f"the token service of {self._place.name}", error) from error
+        return f"Bearer {token.get('token') or token.get('access_token')}"
+
+
+def _unreachable(name: str, error: Exception) -> RegistryError:
+    reason = getattr(error, "reason", error)
+    # A connection that just ends is the network's affair, not the certificate's.
+    ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    kind = "tls" if isinstance(reason, ssl.SSLError) and not isinstance(reason, ended) else "down"
+    return RegistryError(kind, f"{name} cannot be reached: {reason or type(error).__name__}")
+
+
+def _read(answer: http.client.HTTPResponse, size: int, name: str) -> bytes:
+    try:
+        piece = answer.read(size)
+    except (OSError, http.client.HTTPException) as error:
+        raise _unreachable(name, error) from error
+    if not piece:
+        raise RegistryError("down", f"{name} ended the transfer")
+    return piece
+
+
+def _pass(answer: http.client.HTTPResponse, size: int) -> None:
+    while size:
+        size -= len(_read(answer, min(PIECE, size), "the registry"))
+
+
+def _header(name: str, size: int) -> bytes:
+    """The head of a file in a tar archive, the same whenever it is made."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, 0o644
+    return entry.tobuf(format=tarfile.GNU_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)
+
+
+def _archive_parts(config: dict, layers: list[dict], tag: str) -> Iterator[Part]:
+    """The archive of C(docker save), of which the engine reads manifest.json and the files named there."""
+    name = f"{_hex(config['digest'])}.json"
+    files = {name: config}
+    paths = []
+    for layer in layers:
+        path = f"{_hex(layer['digest'])}/layer.tar"
+        paths.append(path)
+        files[path] = layer
+    listed = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": paths}]).encode()
+    head = io.BytesIO()
+    head.write(_header("manifest.json", len(listed)) + listed + _padding(len(listed)))
+    yield Part(len(head.getvalue()), head.getvalue())
+    for path, blob in files.items():
+        size = int(blob["size"])
+        header = _header(path, size)
+        yield Part(len(header), header)
+        yield Part(size, digest=blob["digest"])
+        if padding := _padding(size):
+            yield Part(len(padding), padding)
+    yield Part(2 * BLOCK, bytes(2 * BLOCK))
+
+
+def _hex(digest: str) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", str(digest)):
+        raise RegistryError("answer", f"{digest!r} is no digest that is known here")
+    return digest.partition(":")[2]
+
+
+def reference(image: str, digest: str = "") -> Reference:
+    """Repository and tag of an image's name; a digest takes the tag's place."""
+    path = image.partition("@")[0]
+    first, slash, rest = path.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        path = rest
+    repository, _, tag = path.partition(":")
+    return Reference(repository, digest or tag or "latest")

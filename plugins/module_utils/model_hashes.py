@@ -1,0 +1,90 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Full hashes of a model's files, for those who ask for them: every byte is read, which takes minutes.
+
+Nothing here imports Ansible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# What a model consists of; notes and pictures beside it do not count.
+SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".tiktoken", ".py", ".jinja")
+# Lists of `sha256sum`, as some publishers lay them beside the weights.
+MANIFEST = re.compile(r"^(sha256sums?(\.txt)?|.+\.sha256)$", re.IGNORECASE)
+UNREADABLE = "unreadable"
+_LINE = re.compile(r"^([0-9a-fA-F]{64}) [ *](.+)$")
+# Network storage answers several readers faster than one; hashing itself takes a core each.
+READERS = 8
+CHUNK_BYTES = 8 * 2**20
+
+
+def counts(name: str) -> bool:
+    """Whether a file (its path below the model's directory) is part of the model."""
+    hidden = "/" in name and name.startswith(".")
+    return name.endswith(SUFFIXES) and not hidden and not MANIFEST.match(name)
+
+
+def files(directory: Path) -> list[str]:
+    """Every file below the directory, by its path from there; what cannot be listed is left out."""
+    found = []
+    for folder, _folders, names in os.walk(directory):
+        inner = os.path.relpath(folder, directory)
+        found += [name if inner == "." else f"{inner}/{name}" for name in names]
+    return sorted(found)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file in hexadecimal, or ``unreadable``."""
+    made = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                made.update(chunk)
+    except OSError:
+        return UNREADABLE
+    return made.hexdigest()
+
+
+def hash_all(directory: Path, names: Iterable[str]) -> dict[str, str]:
+    """The hashes of these files, several at a time."""
+    ordered = sorted(names)
+    if not ordered:
+        return {}
+    with ThreadPoolExecutor(min(READERS, len(ordered))) as pool:
+        return dict(zip(ordered, pool.map(lambda name: sha256(directory / name), ordered)))  # noqa: B905 - Python 3.9
+
+
+def manifest(directory: Path, names: Iterable[str]) -> dict[str, str]:
+    """What lists of `sha256sum` in the directory promise, by file."""
+    promised: dict[str, str] = {}
+    for name in names:
+        if "/" in name or not MANIFEST.match(name):
+            continue
+        try:
+            lines = (directory / name).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue
+        for line in lines:
+            match = _LINE.match(line)
+            if match:
+                promised[match.group(2).removeprefix("./")] = match.group(1).lower()
+    return promised
+
+
+def broken(promised: Mapping[str, str], hashes: Mapping[str, str]) -> list[str]:
+    """The files whose hash is not the promised one."""
+    return sorted(name for name, digest in promised.items() if hashes.get(name, digest) != digest)
+
+
+def combined(hashes: Mapping[str, str]) -> str:
+    """One fingerprint of all."""
+    text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,100 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""A lock file that says who holds it and since when.
+
+Every change is made while the lock's folder is held (flock), so two runs never both believe to be first. The
+file lies in /run: a server that boots anew is not locked. Its time of change tells when its run last gave a
+sign of life; zero says that none is to be expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class LockError(Exception):
+    """The lock cannot be read or written."""
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class RolloutLock:
+    """The lock at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def holder(self) -> dict | None:
+        """Who holds it, or None: the owner's own words, and in seconds of this server's clock
+
+        `since` (since the epoch), `age`, and `silent` since the last sign of life (None: none was given yet).
+        """
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            touched = self._path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            content, touched = None, self._path.stat().st_mtime
+        except OSError as error:
+            raise LockError(f"{self._path} cannot be read: {error.strerror}") from error
+        now = time.time()
+        if isinstance(content, dict) and isinstance(content.get("since"), (int, float)):
+            silent = max(0.0, now - touched) if touched else None
+            return {**content, "age": max(0.0, now - content["since"]), "silent": silent}
+        # Not written by us, whoever did: it still says "hands off", as old as the file is.
+        return {"run": "", "since": touched, "age": max(0.0, now - touched), "silent": None}
+
+    def acquire(self, owner: dict, replace: str | None = None, dry_run: bool = False) -> dict | None:
+        """None when `owner` has it now, else who has it. `replace`: the run whose lock may be taken over."""
+        try:
+            with _alone(self._path.parent):
+                other = self.holder()
+                if other and other.get("run") not in (owner["run"], replace):
+                    return other
+                if not dry_run and not (other and other.get("run") == owner["run"]):
+                    self._write({**owner, "since": time.time()})
+        except OSError as error:
+            raise LockError(f"{self._path} cannot be written: {error.strerror}") from error
+        return None
+
+    def release(self, run: str, dry_run: bool = False) -> bool:
+        """Give it back; whether this run had it. Another run's lock stays."""
+        try:
+            with _alone(self._path.parent):
+                mine = (self.holder() or {}).get("run") == run
+                if mine and not dry_run:
+                    self._path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise LockError(f"{self._path} cannot be removed: {error.strerror}") from error
+        return mine
+
+    def _write(self, content: dict) -> None:
+        handle, draft = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            Path(draft).chmod(0o644)
+            os.utime(draft, (0, 0))
+            Path(draft).replace(self._path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(draft).unlink()
+            raise

@@ -1,0 +1,174 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where weights stand while they are on their way, and how much of them has come.
+
+They grow in a hidden directory beside the model's own, so that one rename makes them visible, whole. A
+file that is still being written has a hidden name there, too: what carries its final name is complete.
+Nothing here imports Ansible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Beside a growing file: where rsync keeps what a cut transfer had brought.
+PARTIAL = ".rsync-partial"
+# rsync writes NAME as .NAME.XXXXXX until it is complete.
+GROWING = re.compile(r"^\.(?P<name>.+)\.[A-Za-z0-9]{6}$")
+ORIGINAL = re.compile(r"^config\.json\.orig(\.\d+)?$")
+CHUNK = 4 * 1024 * 1024
+# Files hashed at a time: each takes a core, and network storage answers several readers faster than one.
+READERS = 8
+
+
+class TransferError(Exception):
+    """A finding that ends the transfer on this server; what has come stays for the next run."""
+
+    def __init__(self, code: str, path: str, seen: str, expected: str, cure: str) -> None:
+        super().__init__(f"{code}: {path}: {seen} (expected: {expected})")
+        self.finding = {
+            "code": code,
+            "severity": "error",
+            "path": path,
+            "message": f"{path}: {seen} (expected: {expected})",
+            "seen": seen,
+            "expected": expected,
+            "cure": cure,
+        }
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file as the source has it: bytes, and the time of its last change in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def staging(path: Path) -> Path:
+    """The directory in which weights grow that shall stand at ``path``."""
+    return path.parent / f".{path.name}.incoming"
+
+
+def hidden(name: str) -> bool:
+    """Whether a relative name leads through a hidden directory or to a hidden file."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def files_below(directory: Path) -> list[str]:
+    """The relative names of all files, hidden ones too."""
+    found = []
+    for folder, _folders, names in os.walk(directory):
+        inner = os.path.relpath(folder, directory)
+        found += [name if inner == "." else f"{inner}/{name}" for name in names]
+    return sorted(found)
+
+
+def manifest_of(directory: Path) -> dict[str, FileState]:
+    """What a copy consists of: every file that is not hidden."""
+    states = {}
+    for name in files_below(directory):
+        if not hidden(name):
+            status = (directory / name).stat()
+            states[name] = FileState(status.st_size, status.st_mtime_ns)
+    return states
+
+
+def logical(name: str) -> str | None:
+    """The final relative name of a file that may still be on its way; None for what is none."""
+    folder, _slash, base = name.rpartition("/")
+    if folder == PARTIAL or folder.endswith(f"/{PARTIAL}"):
+        folder = folder[: -len(PARTIAL)].rstrip("/")
+    elif base.startswith("."):
+        growing = GROWING.match(base)
+        if not growing:
+            return None
+        base = growing["name"]
+    name = f"{folder}/{base}" if folder else base
+    return None if hidden(name) else name
+
+
+def arrived(directory: Path) -> int:
+    """Bytes that are there, those of growing files too; of two beginnings of one file the longer counts."""
+    sizes: dict[str, int] = {}
+    for name in files_below(directory):
+        final = logical(name)
+        if final is not None:
+            try:
+                size = (directory / name).lstat().st_size
+            except OSError:  # it was renamed in this moment
+                continue
+            sizes[final] = max(size, sizes.get(final, 0))
+    return sum(sizes.values())
+
+
+def bytes_below(directory: Path) -> int:
+    """Bytes of all files, whatever their names: a hub's client has growing ones in hidden directories."""
+    total = 0
+    for name in files_below(directory):
+        with contextlib.suppress(OSError):  # it was renamed in this moment
+            total += (directory / name).lstat().st_size
+    return total
+
+
+def keep_beginnings(directory: Path) -> list[str]:
+    """Have rsync go on with files that a killed one left under their growing names."""
+    kept = []
+    for name in files_below(directory):
+        folder, _slash, base = name.rpartition("/")
+        growing = GROWING.match(base)
+        if not growing or folder == PARTIAL or folder.endswith(f"/{PARTIAL}"):
+            continue
+        source = directory / name
+        target = directory / folder / PARTIAL / growing["name"]
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        if target.exists() and target.stat().st_size >= source.stat().st_size:
+            source.unlink()
+        else:
+            source.replace(target)
+            kept.append(str(target.relative_to(directory)))
+    return kept
+
+
+def set_aside(directory: Path, names: list[str]) -> None:
+    """Take files that are not what they should be out of sight; rsync takes from them what is right."""
+    for name in names:
+        source = directory / name
+        if source.is_symlink():
+            source.unlink()
+        elif source.is_file():
+            target = source.parent / PARTIAL / source.name
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            source.replace(target)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's contents, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def wrong_hashes(directory: Path, hashes: dict[str, str]) -> list[str]:
+    """Files that are not what a manifest says. A config.json that was adapted counts by its original."""
+
+    def right(name: str) -> bool:
+        candidates = [directory / name]
+        if name == "config.json":
+            candidates += sorted(path for path in directory.iterdir() if ORIGINAL.match(path.name))
+        return any(path.is_file() and sha256(path) == hashes[name].lower() for path in candidates)
+
+    names = sorted(hashes)
+    with ThreadPoolExecutor(READERS) as pool:
+        return [name for name, good in zip(names, pool.map(right, names)) if not good]  # noqa: B905 - Python 3.9

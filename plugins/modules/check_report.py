@@ -1,0 +1,134 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: check_report
+short_description: Report what all checks found, and fail on errors
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - An action that runs on the controller. One task with C(run_once) serves all servers. It puts together the
+    findings of M(ascend.pd_rollout.hccn_verdict), M(ascend.pd_rollout.host_check) and
+    M(ascend.pd_rollout.host_reach), compares the servers, prints one table, worst first and grouped, and
+    writes C(check.json) and C(check.md).
+  - A server without a result is a finding. It does not hide the others.
+options:
+  plan:
+    description: The plan of M(ascend.pd_rollout.plan).
+    type: dict
+    required: true
+  servers:
+    description: The servers, by their inventory names.
+    type: list
+    elements: str
+    required: true
+  verdict:
+    description: What M(ascend.pd_rollout.hccn_verdict) returned, if it ran.
+    type: dict
+  result:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_check) is
+      registered.
+    type: str
+    default: __host_check_result
+  reached:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_reach) is
+      registered.
+    type: str
+    default: __host_check_reached
+  weights:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.model_weights) is
+      registered, if it was looked at.
+    type: str
+    default: __host_check_weights
+  image_source:
+    description:
+      - C(docker_image_source), where deployment takes the image from. A server that lacks the image is an
+        error only where nothing can bring it.
+    type: str
+    default: registry
+  image_archive:
+    description: Where the image's archive is on the servers, if it comes from there.
+    type: str
+    default: ""
+  weights_source:
+    description:
+      - C(model_weights_source), where deployment takes the weights from. Only with V(present) they must be
+        there already.
+    type: str
+    default: present
+  clock_seconds:
+    description: How far the clocks of two servers may be apart, in seconds.
+    type: float
+    default: 2.0
+  waivers:
+    description:
+      - Findings that do not count. Each has RV(ignore:code), RV(ignore:place) (a server, or a pattern such as
+        V(decode*)), RV(ignore:reason) and RV(ignore:expires) (a date; the finding counts again from the day
+        after).
+      - A finding between servers is waived where the pattern meets all of them.
+    type: list
+    elements: raw
+    default: []
+  dest:
+    description:
+      - Directory for C(check.json) and C(check.md), on the controller.
+      - Nothing is written without it, and in check mode.
+    type: path
+  fail:
+    description: Whether findings of severity C(error) fail the task.
+    type: bool
+    default: true
+attributes:
+  action:
+    description: Runs on the controller only.
+    support: full
+  check_mode:
+    description: Can run in check mode and return the same result, without writing it.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Report on all servers
+  ascend.pd_rollout.check_report:
+    plan: "{{ pd_plan }}"
+    servers: "{{ ansible_play_hosts_all }}"
+    dest: plans/mine
+    waivers:
+      - code: host-driver-older
+        place: decode*
+        reason: the vendor has confirmed this driver for our release
+        expires: 2027-01-31
+  run_once: true
+"""
+
+RETURN = r"""
+ok:
+  description: Whether there is no finding of severity C(error).
+  type: bool
+  returned: always
+  sample: true
+findings:
+  description: All findings that stand, worst first, told apart by server.
+  type: list
+  elements: dict
+  returned: where the task does not fail
+  sample: []
+waived:
+  description: Those that a waiver covers, with its reason and date.
+  type: list
+  elements: dict
+  returned: where the task does not fail
+  sample: []
+msg:
+  description: The counts.
+  type: str
+  returned: always
+  sample: "Checks: 3 servers, 48 chips, HCCS, 96 pings, 74 connections: all good"
+"""

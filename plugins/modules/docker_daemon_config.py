@@ -1,0 +1,187 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: docker_daemon_config
+short_description: Merge options into Docker's daemon.json
+version_added: 0.1.0
+description:
+  - Lays O(config) over what is in C(daemon.json). Options that the file has and O(config) does not name stay.
+  - A file that is no JSON object is a failure, and stays as it is; so is an option that C(dockerd) has on its
+    command line too (it would refuse to start), and one that C(dockerd --validate) refuses, where the engine
+    is new enough to have it.
+  - The engine is neither reloaded nor restarted; the result tells which of the two the change needs.
+options:
+  config:
+    description:
+      - Options of C(daemon.json). Objects are merged, other values (lists too) replaced, and null removes
+        a key.
+    type: dict
+    required: true
+  path:
+    description: The file. Its directory is created if needed.
+    type: path
+    default: /etc/docker/daemon.json
+  backup:
+    description: Whether to keep a copy of the file before it changes.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    description: Merges and checks, and writes nothing.
+    support: full
+  diff_mode:
+    description: Shows the file before and after.
+    support: full
+  platform:
+    description: The target's operating system.
+    platforms: posix
+    support: full
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Pull through a mirror, and rotate the containers' logs
+  ascend.pd_rollout.docker_daemon_config:
+    config:
+      registry-mirrors: ["https://mirror.example"]
+      log-driver: json-file
+      log-opts: {max-size: 100m, max-file: "5"}
+"""
+
+RETURN = r"""
+path:
+  description: The file.
+  returned: always
+  type: str
+changed_keys:
+  description: The options that changed.
+  returned: always
+  type: list
+  elements: str
+  sample: [log-opts, registry-mirrors]
+restart_keys:
+  description: Those of them that take effect only when the engine starts again; the others by a reload.
+  returned: always
+  type: list
+  elements: str
+  sample: [log-opts]
+backup_file:
+  description: The copy of the file before the change.
+  returned: if the file was there and changed
+  type: str
+"""
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import docker_daemon_config, docker_engine
+
+VALIDATE_SECONDS = 30
+
+
+def refusal(text: str) -> str | None:
+    """Why dockerd would refuse this configuration.
+
+    None if it would not, or is too old to be asked (before 23.0).
+    """
+    dockerd = docker_engine.dockerd_path()
+    if dockerd is None:
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(text)
+        file.flush()
+        try:
+            run = subprocess.run(
+                [dockerd, "--validate", "--config-file", file.name],
+                capture_output=True,
+                text=True,
+                timeout=VALIDATE_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    output = (run.stderr + run.stdout).strip().replace(file.name, "daemon.json")
+    if run.returncode == 0 or "unknown flag" in output:
+        return None
+    return output
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "config": {"type": "dict", "required": True},
+            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "backup": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    path = Path(module.params["path"]).resolve()
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        merged = docker_daemon_config.merge(before, module.params["config"])
+    except docker_daemon_config.BrokenConfig as error:
+        module.fail_json(
+            msg=f"{path} is broken: {error}. It was not touched. dockerd could not start with it either: "
+            "repair it by hand, or move it away to have a new one made."
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        module.fail_json(msg=f"{path} cannot be read: {error}")
+    result = {
+        "changed": bool(merged.changed),
+        "path": str(path),
+        "changed_keys": list(merged.changed),
+        "restart_keys": list(merged.needs_restart),
+    }
+    if not merged.changed:
+        module.exit_json(**result)
+
+    wanted = docker_daemon_config.parse(merged.text)
+    arguments = docker_engine.daemon_arguments(docker_engine.daemon_pid())
+    added = tuple(key for key in merged.changed if key in wanted)
+    twice = docker_daemon_config.given_as_flags(added, arguments)
+    if twice:
+        module.fail_json(
+            msg=f"dockerd has {', '.join(twice)} on its command line already ({' '.join(arguments)}), and "
+            f"refuses to start with an option in both places. {path} was not touched. Remove the flag from "
+            "the service (a drop-in of docker.service, or /etc/default/docker), or the option from "
+            "docker_daemon_config."
+        )
+    refused = refusal(merged.text)
+    if refused:
+        module.fail_json(
+            msg=f"dockerd refuses the merged configuration, so {path} was not touched: {refused}"
+        )
+
+    result["diff"] = {
+        "before_header": str(path),
+        "after_header": str(path),
+        "before": before,
+        "after": merged.text,
+    }
+    if not module.check_mode:
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            existed = path.exists()
+            if existed and module.params["backup"]:
+                result["backup_file"] = module.backup_local(str(path))
+            descriptor, new = tempfile.mkstemp(prefix=".daemon.json.", dir=path.parent)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(merged.text)
+            module.atomic_move(new, str(path))
+            if not existed:
+                path.chmod(0o644)
+        except OSError as error:
+            module.fail_json(msg=f"{path} cannot be written: {error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

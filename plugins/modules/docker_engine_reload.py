@@ -1,0 +1,114 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: docker_engine_reload
+short_description: Have the Docker Engine read its configuration again, and see that it did
+version_added: 0.1.0
+description:
+  - Sends SIGHUP to C(dockerd), which is all that C(systemctl reload docker) does, so it works with any
+    service manager. No container is touched.
+  - Then waits for the engine's own event of having reloaded. An engine that refuses the new configuration
+    only writes that to its log and goes on with the old one; here it fails the task.
+options:
+  socket:
+    description: The engine's socket.
+    type: path
+    default: /var/run/docker.sock
+  pid_file:
+    description: The file with the engine's process id.
+    type: path
+    default: /var/run/docker.pid
+  timeout:
+    description: Seconds in which the engine must have reloaded.
+    type: int
+    default: 10
+attributes:
+  check_mode:
+    description: Says that it would reload.
+    support: full
+  diff_mode:
+    description: Has nothing to show.
+    support: none
+  platform:
+    description: The target's operating system.
+    platforms: posix
+    support: full
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Reload the Docker Engine
+  ascend.pd_rollout.docker_engine_reload:
+"""
+
+RETURN = r"""
+pid:
+  description: The engine's process id.
+  returned: always
+  type: int
+attributes:
+  description: The engine's configuration in effect, as it says in its event.
+  returned: if it was reloaded
+  type: dict
+  sample:
+    registry-mirrors: '["https://mirror.example/"]'
+"""
+
+import os
+import signal
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import docker_engine
+
+
+def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict:
+    """The attributes of the first reload after ``since``; raises EngineError."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        events = docker_engine.reload_events(since, time.time(), socket_path)
+        if events:
+            return events[0].get("Actor", {}).get("Attributes", {})
+        time.sleep(docker_engine.POLL_SECONDS)
+    raise docker_engine.EngineError(f"no reload within {timeout} s")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "socket": {"type": "path", "default": docker_engine.SOCKET},
+            "pid_file": {"type": "path", "default": docker_engine.PID_FILE},
+            "timeout": {"type": "int", "default": 10},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    pid = docker_engine.daemon_pid(params["pid_file"])
+    if pid is None:
+        module.fail_json(
+            msg=f"{params['pid_file']} names no running dockerd, so it cannot be told to reload. "
+            "If the engine runs under another supervisor, restart it there."
+        )
+    if module.check_mode:
+        module.exit_json(changed=True, pid=pid)
+    since = time.time()
+    try:
+        os.kill(pid, signal.SIGHUP)
+        attributes = wait_for_reload(since, params["timeout"], params["socket"])
+    except (OSError, docker_engine.EngineError) as error:
+        module.fail_json(
+            msg=f"The Docker Engine did not take over its new configuration: {error}. It goes on with the "
+            "old one, but would not start again with this daemon.json. Its log tells which option it "
+            "refuses: journalctl -u docker, or /var/log/docker.log where there is no systemd.",
+            pid=pid,
+        )
+    module.exit_json(changed=True, pid=pid, attributes=attributes)
+
+
+if __name__ == "__main__":
+    main()

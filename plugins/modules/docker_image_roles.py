@@ -1,0 +1,78 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: docker_image_roles
+short_description: Decide which server gets an image from where
+version_added: 0.1.0
+description:
+  - Reads what M(ascend.pd_rollout.docker_image_state) found on the hosts of the play. If one of them has the
+    image, it gives it to the others. If none has, the first gets it, and the others take it from there.
+  - To be run once for all hosts.
+options:
+  states:
+    description: The name under which the results were registered.
+    type: str
+    required: true
+  source:
+    description: Where the image comes from if no host has it.
+    type: str
+    choices: [registry, pull, archive, none]
+    required: true
+  digest:
+    description: The digest that it must have.
+    type: str
+    default: ""
+  archive:
+    description: The archive.
+    type: str
+    default: ""
+  archive_on_server:
+    description: Whether the archive lies on the servers.
+    type: bool
+    default: true
+  spread:
+    description: Whether servers give it to each other. If not, each gets it from the source.
+    type: bool
+    default: true
+  mirrors:
+    description: Registries that are asked first.
+    type: list
+    elements: str
+    default: []
+  allow_unqualified:
+    description: Allow an image whose name has no registry.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Changes nothing.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  action:
+    description: Runs on the controller.
+    support: full
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Decide who gets the image from where
+  ascend.pd_rollout.docker_image_roles:
+    states: image_state
+    source: registry
+  run_once: true
+  register: image_roles
+"""
+
+RETURN = r"""
+parts:
+  description: What each host does, by its name. A host with nothing to do is not there.
+  returned: always
+  type: dict
+  sample: {prefill1: {kind: registry, order: []}, prefill2: {kind: take, order: [prefill1]}}
+"""

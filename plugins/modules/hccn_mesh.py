@@ -1,0 +1,86 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hccn_mesh
+short_description: Say which chips shall ping which
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - An action that runs on the controller. One task with C(run_once) serves all servers. From the results of
+    M(ascend.pd_rollout.hccn_check) it makes the targets that each server gives to
+    M(ascend.pd_rollout.hccn_ping).
+  - Chips without an address, and pairs of servers in different super pods, are left out. They have a
+    finding already.
+options:
+  mesh:
+    description:
+      - V(full) is every chip to every chip of the other servers.
+      - V(pairs) is every chip to the chip of the same id on every other server.
+      - V(ring) is every chip to the chip of the same id on two neighbours, so the pings of a chip do not
+        grow with the number of servers.
+      - V(none) makes no targets.
+    type: str
+    choices: [none, ring, pairs, full]
+    default: ring
+  servers:
+    description: The servers, by their inventory names.
+    type: list
+    elements: str
+    required: true
+  result:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
+      registered.
+    type: str
+    default: __hccn_check_result
+attributes:
+  action:
+    description: Runs on the controller only.
+    support: full
+  check_mode:
+    description: Can run in check mode and return the same result.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Say who pings whom
+  ascend.pd_rollout.hccn_mesh:
+    servers: "{{ ansible_play_hosts }}"
+    mesh: ring
+  run_once: true
+  register: mesh
+
+- name: Ping
+  ascend.pd_rollout.hccn_ping:
+    kind: "{{ mesh.kind }}"
+    targets: "{{ mesh.targets[inventory_hostname] | default({}) }}"
+  become: true
+  register: ping
+"""
+
+RETURN = r"""
+kind:
+  description: What the fabric needs, C(hccs_ping) or C(ping).
+  type: str
+  returned: always
+  sample: hccs_ping
+targets:
+  description: For each server, for each of its chips, the addresses to ping.
+  type: dict
+  returned: always
+  sample:
+    decode1:
+      "0": [192.168.2.199]
+count:
+  description: How many pings that makes.
+  type: int
+  returned: always
+  sample: 96
+"""

@@ -1,0 +1,103 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hccn_ping
+short_description: Ping chips of other servers from the chips of this one
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - Runs all pings of one server in one call, the chips in parallel and one ping at a time per chip, which
+    is all that a chip can serve. Each has a time-out; one that hangs is killed and counts as failed.
+  - Failed pings are results, not failures of the module. M(ascend.pd_rollout.hccn_verdict) judges them.
+options:
+  targets:
+    description: For each chip, by its physical id, the addresses to ping, in this order.
+    type: dict
+    required: true
+  kind:
+    description:
+      - V(hccs_ping) goes over HCCS to vNIC addresses (Atlas A3), V(ping) over RoCE to the addresses of the
+        ports.
+    type: str
+    choices: [hccs_ping, ping]
+    default: hccs_ping
+  timeout:
+    description: Longest time for one ping, in seconds.
+    type: float
+    default: 10.0
+  hccn_tool:
+    description: Path of C(hccn_tool).
+    type: path
+    default: /usr/local/Ascend/driver/tools/hccn_tool
+attributes:
+  action:
+    description: >-
+      Has an action of the same name, which pipes the work into the server's Python where it can, because that
+      starts in a tenth of the time of a module. The result is the same.
+    support: full
+  check_mode:
+    description: Can run in check mode and return the same result.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed.
+    support: none
+seealso:
+  - module: ascend.pd_rollout.hccn_mesh
+  - module: ascend.pd_rollout.hccn_verdict
+"""
+
+EXAMPLES = r"""
+- name: Ping two chips of another server
+  ascend.pd_rollout.hccn_ping:
+    targets:
+      0: [192.168.2.199, 192.168.2.200]
+      1: [192.168.2.200]
+  become: true
+"""
+
+RETURN = r"""
+failed_pings:
+  description: The pings that did not succeed.
+  type: list
+  elements: dict
+  returned: always
+  sample:
+    - chip: 0
+      address: 192.168.2.199
+      seen: 3 packets transmitted, 0 received, 100.00% packet loss
+count:
+  description: How many pings were made.
+  type: int
+  returned: always
+  sample: 3
+seconds:
+  description: How long all of them took together, in seconds.
+  type: float
+  returned: always
+  sample: 2.1
+msg:
+  description: The result for people.
+  type: str
+  returned: always
+  sample: 2 of 3 pings succeeded in 2.1 s
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import hccn_server
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=hccn_server.PING_ARGUMENTS, supports_check_mode=True)
+    result = hccn_server.ping(module.params)
+    if result.pop("failed", False):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hccn_verdict
+short_description: Judge the NPU network of all servers together
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - An action that runs on the controller. One task with C(run_once) serves all servers. It takes the
+    results of M(ascend.pd_rollout.hccn_check) and, where given, of M(ascend.pd_rollout.hccn_ping), compares
+    the servers with each other, prints one table with all findings, worst first and grouped, and fails if
+    there is an error among them.
+  - Between servers it looks at TLS, super pod, Server Index, SDIDs, vNIC and RoCE addresses, drivers and
+    the pings.
+  - A server without a result is a finding. It does not hide the others.
+options:
+  servers:
+    description: The servers, by their inventory names.
+    type: list
+    elements: str
+    required: true
+  result:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
+      registered.
+    type: str
+    default: __hccn_check_result
+  mesh:
+    description: The mesh that was pinged, as given to M(ascend.pd_rollout.hccn_mesh).
+    type: str
+    choices: [none, ring, pairs, full]
+    default: none
+  pings:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_ping) is
+      registered.
+    type: str
+    default: __hccn_check_pings
+  plan:
+    description:
+      - The plan of M(ascend.pd_rollout.plan). With it, only failed pings between servers that must talk to
+        each other are errors.
+      - Without it every failed ping is an error.
+    type: dict
+  show:
+    description: Whether to print the report. Leave it off where M(ascend.pd_rollout.check_report) does.
+    type: bool
+    default: true
+  fail:
+    description: Whether findings of severity C(error) fail the task.
+    type: bool
+    default: true
+attributes:
+  action:
+    description: Runs on the controller only.
+    support: full
+  check_mode:
+    description: Can run in check mode and return the same result.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Check each server
+  ascend.pd_rollout.hccn_check:
+    fail: false
+  become: true
+  register: result
+
+- name: Judge them all
+  ascend.pd_rollout.hccn_verdict:
+    servers: "{{ ansible_play_hosts_all }}"
+    result: result
+  run_once: true
+"""
+
+RETURN = r"""
+ok:
+  description: Whether there is no finding of severity C(error).
+  type: bool
+  returned: always
+  sample: false
+findings:
+  description: All findings of all servers and pairs of servers, worst first.
+  type: list
+  elements: dict
+  returned: always
+  sample:
+    - code: hccn-tls-differs
+      severity: error
+      host: decode1
+      instance: null
+      variable: null
+      chips: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+      message: "decode1: another TLS switch than prefill1, prefill2"
+      seen: TLS switch 0 at prefill1, prefill2; TLS switch 1 at decode1
+      expected: TLS switch 0 everywhere
+      cure: for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do hccn_tool -i $i -tls -s enable 0; done
+      source: "vllm-ascend v0.13.0, docs: PD disaggregation, Mooncake, multi-node: verify the environment"
+fabric:
+  description: The fabric that most servers see.
+  type: str
+  returned: always
+  sample: hccs
+chips:
+  description: How many chips were asked.
+  type: int
+  returned: always
+  sample: 48
+pings:
+  description: How many pings were made.
+  type: int
+  returned: always
+  sample: 96
+table:
+  description: One line a server.
+  type: list
+  elements: str
+  returned: always
+  sample: ["server  chips  link  vNIC  TLS", "decode1 16     UP    UP    0"]
+report:
+  description: What was printed.
+  type: str
+  returned: always
+  sample: "HCCN check: 3 servers, 48 chips, HCCS: all good"
+"""

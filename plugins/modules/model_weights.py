@@ -1,0 +1,261 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_weights
+short_description: Verify the weights of a model and set the dtype in its C(config.json)
+version_added: 0.1.0
+description:
+  - Looks at a model directory in safetensors format on the server and reports everything that would stop an
+    engine minutes after its start, all at once.
+  - Every shard that any C(*.safetensors.index.json) names must be there (quantized models have an index
+    of their own, such as C(quant_model_weight_w8a8_dynamic.safetensors.index.json)), and its size must be
+    what its header says. Only the headers are read, a few kilobytes each, never the tensors.
+  - No leftovers of an unfinished download, C(config.json) and the tokenizer readable, the description of the
+    quantization there if the model is quantized.
+  - The dtype in C(config.json) (V(torch_dtype), or V(dtype) as newer models have it) is set to O(dtype)
+    if it is one of O(replaceable). Only that value's text changes; the original is kept beside it as
+    C(config.json.orig), and the new file takes its place in one step. Nothing is changed while anything
+    else is wrong.
+  - Several servers may do this at the same time in one shared directory.
+options:
+  path:
+    description: The model's directory on the server.
+    type: path
+    required: true
+  dtype:
+    description:
+      - The dtype that C(config.json) must name. Empty to leave it alone.
+    type: str
+    default: bfloat16
+  replaceable:
+    description: Values that may be replaced by O(dtype). Any other value is a finding.
+    type: list
+    elements: str
+    default: [float16]
+  patch:
+    description: Whether C(config.json) may be changed. If not, a dtype that should be replaced is a finding.
+    type: bool
+    default: true
+  quantization:
+    description:
+      - Whether C(quant_model_description.json) must be there. V(ascend) requires it, V(none) does not look,
+        V(auto) requires it if the directory has files of a quantized model (C(quant_model_*)).
+    type: str
+    choices: [auto, ascend, none]
+    default: auto
+  hashes:
+    description:
+      - V(full) reads every byte and returns the SHA-256 of every file. That takes minutes for hundreds of
+        gigabytes, and finds what sizes and headers do not show. Lists as C(sha256sum) writes them
+        (C(SHA256SUMS), C(*.sha256)) in the directory are compared.
+    type: str
+    choices: [none, full]
+    default: none
+  fail_on_findings:
+    description:
+      - Whether a finding of severity V(error) fails the task. If not, the findings are only returned.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    description: Looks at everything, and says what it would change.
+    support: full
+  diff_mode:
+    description: Shows the changed line of C(config.json).
+    support: full
+  platform:
+    description: The target's operating system.
+    platforms: posix
+    support: full
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Verify the weights and have them loaded as bfloat16
+  ascend.pd_rollout.model_weights:
+    path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
+
+- name: Only look, and go on
+  ascend.pd_rollout.model_weights:
+    path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
+    patch: false
+    fail_on_findings: false
+  register: weights
+"""
+
+RETURN = r"""
+findings:
+  description: Everything that is wrong; an empty list if the weights can be served.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    code:
+      description: The kind of finding, stable between versions.
+      type: str
+    severity:
+      description: V(error) or V(warning).
+      type: str
+    path:
+      description: The file or directory.
+      type: str
+    message:
+      description: The finding as one sentence.
+      type: str
+    seen:
+      description: What was seen.
+      type: str
+    expected:
+      description: What was expected.
+      type: str
+    cure:
+      description: What to do.
+      type: str
+    source:
+      description: Where this is known from.
+      type: str
+    files:
+      description: All files concerned, where there are several. Left out where the task fails.
+      type: list
+      elements: str
+  sample:
+    - code: weights_shard_missing
+      severity: error
+      path: /weights/model.safetensors.index.json
+      message: "/weights/model.safetensors.index.json: 1 of 163 shards missing ..."
+      seen: "1 of 163 shards missing: model-00007-of-00163.safetensors"
+      expected: all 163 shards that the index names
+      cure: copy or download these files again
+      source: "vllm-ascend v0.13.0: docs/source/tutorials/..."
+      files: [model-00007-of-00163.safetensors]
+indexes:
+  description: The indexes that were read.
+  returned: always
+  type: list
+  elements: str
+  sample: [model.safetensors.index.json]
+shards:
+  description: Number of safetensors files.
+  returned: always
+  type: int
+  sample: 163
+bytes:
+  description: Bytes in the safetensors files that are whole.
+  returned: always
+  type: int
+dtype:
+  description: The dtype that C(config.json) names now (in check mode, would name); null if it names none.
+  returned: always
+  type: str
+  sample: bfloat16
+fingerprint:
+  description:
+    - Equal on all servers that hold the same model. Made of names, sizes, shard headers and the contents
+      of the small files, with the dtype as it is after this task; the tensors are not read.
+    - Empty if the directory cannot be read.
+  returned: always
+  type: str
+hashes:
+  description: The SHA-256 of every file of the model, with C(config.json) as it is after this task.
+  returned: if O(hashes=full)
+  type: dict
+  sample: {config.json: 5d41402abc4b2a76b9719d911017c592ae1f1d2b3c4d5e6f708192a3b4c5d6e7}
+original:
+  description: Where the original C(config.json) is kept.
+  returned: if C(config.json) was changed
+  type: str
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import model_weights
+
+
+def readable(path: str, findings: list[model_weights.Finding]) -> str:
+    """All findings as one text for the screen."""
+    count = len(findings)
+    lines = [f"The weights at {path} cannot be served: {count} finding{'s' if count > 1 else ''}."]
+    for finding in findings:
+        lines += [
+            f"- {finding.code}: {finding.path}",
+            f"    seen:     {finding.seen}",
+            f"    expected: {finding.expected}",
+            f"    cure:     {finding.cure}",
+        ]
+    return "\n".join(lines)
+
+
+def config_diff(path: Path, patch: model_weights.ConfigPatch) -> dict[str, str]:
+    return {
+        "before_header": str(path),
+        "after_header": str(path),
+        "before": patch.before.decode("utf-8"),
+        "after": patch.after.decode("utf-8"),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "dtype": {"type": "str", "default": "bfloat16"},
+            "replaceable": {"type": "list", "elements": "str", "default": ["float16"]},
+            "patch": {"type": "bool", "default": True},
+            "quantization": {"type": "str", "choices": ["auto", "ascend", "none"], "default": "auto"},
+            "hashes": {"type": "str", "choices": ["none", "full"], "default": "none"},
+            "fail_on_findings": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    directory = Path(params["path"])
+    report = model_weights.inspect(
+        params["path"],
+        dtype=params["dtype"] or None,
+        replaceable=tuple(params["replaceable"]),
+        quantization=params["quantization"],
+    )
+    if not params["patch"]:
+        report = model_weights.without_patch(report, params["dtype"])
+    if params["hashes"] == "full" and report.fingerprint:
+        report = model_weights.with_hashes(report)
+    result = {"changed": False}
+    if report.patch and not report.errors:
+        result["changed"] = True
+        result["diff"] = config_diff(directory / model_weights.CONFIG_NAME, report.patch)
+        if not module.check_mode:
+            try:
+                result["original"] = str(model_weights.apply_patch(directory, report.patch))
+            except (OSError, model_weights.ConfigChanged) as error:
+                result = {"changed": False}
+                report.findings.append(model_weights.not_patched(report, params["dtype"], error))
+        if result["changed"]:
+            report.dtype = params["dtype"]
+    result.update(
+        findings=[finding.as_dict() for finding in report.findings],
+        indexes=report.indexes,
+        shards=report.shards,
+        bytes=report.size,
+        dtype=report.dtype,
+        fingerprint=report.fingerprint,
+        **({"hashes": report.hashes} if params["hashes"] == "full" else {}),
+    )
+    for finding in report.findings:
+        if finding.severity == "warning":
+            module.warn(f"{finding.code}: {finding.message}; {finding.cure}")
+    if report.errors and params["fail_on_findings"]:
+        # The screen shows all of a failure; hundreds of file names would hide the rest.
+        for finding in result["findings"]:
+            del finding["files"]
+        module.fail_json(msg=readable(report.path, report.errors), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Documentation of the action plugin plan, which runs on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: plan
+short_description: Plan a prefill/decode rollout from the inventory
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - Reads the groups C(prefiller), C(decoder) and C(proxy) and the C(pd_) variables of their
+    hosts, and computes everything that will run, that is instances, node ranks, engine ids,
+    ports, environment, arguments, launch scripts and containers.
+  - Checks the inventory against every rule of the release and reports all findings at once.
+    Errors fail the task, warnings are printed and it goes on. Hints stand in the plan's
+    C(findings) and are printed with C(-v).
+  - Runs on the controller only. No host is contacted.
+  - Use it with C(run_once), so that the plan is computed once for the whole cluster and every
+    host of the play gets it.
+options:
+  write:
+    description:
+      - Write the plan's files. They are C(plan.json), C(<host>/<instance>.sh),
+        C(<host>/proxy.sh), C(topology.md) and C(topology.svg). Nothing is written if a rule is
+        broken.
+    type: bool
+    default: false
+  dest:
+    description:
+      - Where the files go. The default is the variable C(pd_plan_dir), or C(plans/<inventory
+        name>) in the current directory.
+    type: path
+  every_deployment:
+    description:
+      - Plan every deployment that has a host in the play, where the inventory has several
+        (C(pd_deployment)). There is no C(pd_plan) then. Without it, a play with the hosts of more than one
+        fails.
+      - The files of each deployment go into a directory of its own below O(dest).
+    type: bool
+    default: false
+    version_added: 0.2.0
+  topology:
+    description:
+      - The topology that the inventory must describe, such as C(1P1D). Another one is an error.
+    type: str
+  fact:
+    description:
+      - Set the plan as the fact C(pd_plan). With V(false) the task's result is the plan, to be
+        registered as C(pd_plan).
+      - Both are used in the same way. But Ansible copies all facts of a host for each of its
+        tasks, so with hundreds of hosts the fact makes a run slower by the square of their
+        number, and the registered result does not. The playbooks of this collection register.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying anything.
+    support: full
+  diff_mode:
+    description: Returns what changed in each file when in diff mode.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Plan the cluster once, for all hosts of the play
+  ascend.pd_rollout.plan:
+    fact: false
+  run_once: true
+  register: pd_plan
+
+- name: Show where the first engine of this host serves
+  ansible.builtin.debug:
+    var: pd_plan.hosts[inventory_hostname].engines[0].api
+
+- name: Write the launch scripts, and fail unless this is one prefiller and one decoder
+  ascend.pd_rollout.plan:
+    write: true
+    topology: 1P1D
+    fact: false
+  run_once: true
+  register: pd_plan
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The plan, as the fact C(pd_plan). With O(fact=false) its parts are the result's own.
+  returned: success, when O(fact) is true
+  type: complex
+  contains:
+    pd_plan:
+      description: Everything that will run, and where. The file C(plan.json) holds the same.
+      type: dict
+      returned: success
+      sample:
+        version: 1
+        topology: 1P1D
+        instances:
+          - name: prefiller
+            role: prefiller
+            nodes: [prefill1, prefill2]
+            engine_ids: ["0", "1"]
+            kv_port: 36100
+hash:
+  description: SHA-256 of the plan's content.
+  returned: success
+  type: str
+  sample: 5d0c1f0b6f5f5c3d5d9c0f1e1c7d1c0a9f5e4b3a2d1c0b9a8f7e6d5c4b3a2f10
+directory:
+  description: Where the files are.
+  returned: when O(write) is true
+  type: str
+  sample: /home/operator/plans/atlas_a3_1p1d
+files:
+  description: The files that changed, below RV(directory).
+  returned: when O(write) is true
+  type: list
+  elements: str
+  sample: [plan.json, prefill1/prefiller.sh]
+"""

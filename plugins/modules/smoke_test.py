@@ -1,0 +1,384 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: smoke_test
+short_description: Ask a prefill/decode deployment two questions and judge the answers
+version_added: 0.1.0
+description:
+  - Sends a completion and a streamed chat completion through the proxy and looks at their text, not at the
+    status code.
+    The text must not be empty or degenerate, and must begin as the decoder's own answer does when it
+    computes
+    the prompt itself, without a transfer of the KV cache.
+  - Prefiller and decoder must both have served the requests, as their metrics tell.
+  - Where one engine does both, without a proxy, it is asked itself, and there is nothing to compare with.
+  - Everything that is wrong is reported together, each with what to look at.
+author:
+  - The ascend.pd_rollout authors
+requirements:
+  - Python 3.9 or later
+attributes:
+  check_mode:
+    description: Can run in check mode and sends nothing, as there may be nothing deployed yet.
+    support: full
+  diff_mode:
+    description: Shows differences when it changes something.
+    support: none
+options:
+  proxy_url:
+    description: Base URL of the proxy, or of the engine that does both.
+    type: str
+    required: true
+  model:
+    description: Name of the model in the API.
+    type: str
+    required: true
+  prefillers: &backends
+    description:
+      - The engines' heads that the proxy asks, as the plan's C(proxy) lists them. No prefillers means that
+        one engine does both, and that it is the one that is asked.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      host:
+        description: Address of the API.
+        type: str
+        required: true
+      port:
+        description: Port of the API.
+        type: int
+        required: true
+  decoders: *backends
+  api_key_file:
+    description: File on the server that holds the engines' API key. Without it no key is sent.
+    type: path
+  prompt:
+    description: What the completion continues. Take a text whose continuation leaves no doubt.
+    type: str
+    default: "The capital of France is"
+  chat_prompt:
+    description: What the chat completion answers.
+    type: str
+    default: "Name the capital of France in one sentence."
+  max_tokens:
+    description: Length of each answer.
+    type: int
+    default: 24
+  match_words:
+    description:
+      - Number of words at the beginning of the completion that must be those of the decoder's own answer.
+        V(0) asks for none, nor does a deployment without prefillers.
+      - Kernels of prefiller and decoder round differently, so later words may differ in a healthy
+        deployment.
+    type: int
+    default: 2
+  expect:
+    description: Regular expression that the completion's text must contain.
+    type: str
+  timeout:
+    description: Seconds for each request.
+    type: float
+    default: 120
+"""
+
+EXAMPLES = r"""
+- name: Ask the deployment
+  ascend.pd_rollout.smoke_test:
+    proxy_url: http://192.0.0.1:8005
+    model: deepseek_v3
+    prefillers: [{host: 192.0.0.1, port: 8004}]
+    decoders: [{host: 192.0.0.3, port: 8004}]
+    expect: Paris
+"""
+
+RETURN = r"""
+completion:
+  description: Text of the completion through the proxy.
+  returned: when it answered
+  type: str
+  sample: " Paris, a city on the Seine."
+chat:
+  description: Text of the streamed chat completion through the proxy.
+  returned: when it answered
+  type: str
+reference:
+  description: Text of the completion by the decoder alone.
+  returned: when it answered
+  type: str
+seconds:
+  description: How long each request took, until its first byte for the streamed one as well.
+  returned: success
+  type: dict
+  sample: {completion: 0.2, chat: 0.2, chat_first_byte: 0.1, reference: 0.1}
+problems:
+  description: Everything that is wrong.
+  returned: failure
+  type: list
+  elements: str
+"""
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.answer_text import (
+    BadAnswerError,
+    chat_stream_text,
+    completion_text,
+    degenerate,
+    metric_sum,
+    same_beginning,
+)
+
+# Counters of vLLM (V@0.13.0:vllm/v1/metrics/loggers.py): the prefiller computes the prompt, the decoder
+# generates.
+PREFILLER_METRIC = "vllm:prompt_tokens_total"
+DECODER_METRIC = "vllm:generation_tokens_total"
+# The counters are set after the answer is sent.
+METRICS_SETTLE_SECONDS = 2.0
+
+WRONG_KV = (
+    "The decoder reads a wrong KV cache. Look whether /etc/hccn.conf exists on every server and is mounted"
+    " into every engine's container (the decoder's plog says `'device ip' is not set correctly`), and whether"
+    " prefiller and decoder name the same sizes in kv_connector_extra_config."
+)
+
+CURES = {
+    "500": "The proxy says 500 when no prefiller answers: look at the logs of prefillers and proxy.",
+    "silent": "Look at the logs of proxy and decoder, and whether they run.",
+    "empty": "So the proxy passes on a decoder that failed: look at the decoder's log",
+    "text": WRONG_KV,
+}
+# Where one engine does prefill and decode there is neither a proxy nor a transfer to blame.
+CURES_OF_ONE = {
+    "500": "Look at the engine's log.",
+    "silent": "Look at the engine's log, and whether it runs.",
+    "empty": "The engine failed in the middle of its answer: look at its log",
+    "text": "The engine computes nonsense: look whether its weights are whole and config.json says bfloat16.",
+}
+
+
+class Http:
+    """Requests to engines and proxy, never through a proxy of the environment."""
+
+    def __init__(self, timeout, key=None):
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        self._timeout = timeout
+        self._key = key
+
+    def get(self, url):
+        return self._send(urllib.request.Request(url))[0]
+
+    def post(self, url, body):
+        """(text, seconds until the first byte, seconds in all)."""
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        return self._send(request)
+
+    def _send(self, request):
+        if self._key:
+            request.add_header("Authorization", f"Bearer {self._key}")
+        begin = time.monotonic()
+        with self._open(request, timeout=self._timeout) as response:
+            head = response.read(1)
+            first = time.monotonic() - begin
+            text = (head + response.read()).decode("utf-8", errors="replace")
+        return text, first, time.monotonic() - begin
+
+
+def says(error):
+    """An error of a request in few words."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code}: {error.read()[:300].decode('utf-8', errors='replace')!r}"
+    return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+class SmokeTest:
+    """The requests and judgements of DOCUMENTATION; C(http) sends, C(p) are the module's parameters."""
+
+    def __init__(self, http, p, sleep=time.sleep):
+        self.http, self.p, self.sleep = http, p, sleep
+        self.urls = {
+            side: [f"http://{backend['host']}:{backend['port']}" for backend in p[side + "s"]]
+            for side in ("prefiller", "decoder")
+        }
+        self.cures = CURES if self.urls["prefiller"] else CURES_OF_ONE
+        self.problems, self.result, self.seconds = [], {}, {}
+
+    def run(self):
+        before = self._counters()
+        completion = self._ask("completion", self.p["proxy_url"])
+        chat = self._chat()
+        if completion is not None or chat is not None:
+            self._served(before)
+        if completion is not None:
+            self._compare(completion)
+        return not self.problems
+
+    def _wrong(self, what, cure):
+        self.problems.append(f"{what}. {cure}")
+
+    def _counters(self):
+        return {
+            (side, url): self._counter(url, metric)
+            for side, metric in (("prefiller", PREFILLER_METRIC), ("decoder", DECODER_METRIC))
+            for url in self.urls[side]
+        }
+
+    def _counter(self, url, metric):
+        try:
+            return metric_sum(self.http.get(url + "/metrics"), metric) or 0.0
+        except (OSError, http.client.HTTPException) as error:
+            return says(error)
+
+    def _served(self, before):
+        """Of each side at least one engine's counter has moved."""
+        still = {side for side, urls in self.urls.items() if urls}
+        for _attempt in range(int(METRICS_SETTLE_SECONDS / 0.25)):
+            after = self._counters()
+            for (side, url), value in after.items():
+                then = before[(side, url)]
+                if isinstance(value, float) and isinstance(then, float) and value > then:
+                    still.discard(side)
+            if not still:
+                return
+            self.sleep(0.25)
+        for side in sorted(still):
+            urls = ", ".join(self.urls[side])
+            refused = [
+                f"{u}/metrics: {v}" for (s, u), v in after.items() if s == side and not isinstance(v, float)
+            ]
+            metric = PREFILLER_METRIC if side == "prefiller" else DECODER_METRIC
+            self._wrong(
+                f"No {side} served the requests: {metric} did not move at {urls}"
+                + "".join(f" ({r})" for r in refused),
+                f"Look at the proxy's list of {side}s and at the {side}'s log. An answer that only one side"
+                " worked on says nothing about the transfer of the KV cache.",
+            )
+
+    def _body(self, **more):
+        return {"model": self.p["model"], "max_tokens": self.p["max_tokens"], "temperature": 0, **more}
+
+    def _post(self, name, url, path, body):
+        """The answer's body, or None after noting why there is none."""
+        try:
+            text, first, seconds = self.http.post(url + path, body)
+        except urllib.error.HTTPError as error:
+            cure = {
+                401: "The engines ask for an API key: is pd_api_key the same everywhere?",
+                404: f"Is {self.p['model']!r} the engines' --served-model-name?",
+            }.get(
+                error.code,
+                self.cures["500"],
+            )
+            self._wrong(f"The {name} ({url}{path}) fails with {says(error)}", cure)
+            return None
+        except (OSError, http.client.HTTPException) as error:
+            self._wrong(
+                f"The {name} ({url}{path}) has no whole answer: {says(error)}",
+                self.cures["silent"],
+            )
+            return None
+        self.seconds[name] = round(seconds, 3)
+        if body.get("stream"):
+            self.seconds[name + "_first_byte"] = round(first, 3)
+        return text
+
+    def _ask(self, name, url):
+        body = self._post(name, url, "/v1/completions", self._body(prompt=self.p["prompt"], stream=False))
+        return None if body is None else self._text(name, body, completion_text)
+
+    def _chat(self):
+        messages = [{"role": "user", "content": self.p["chat_prompt"]}]
+        body = self._post(
+            "chat", self.p["proxy_url"], "/v1/chat/completions", self._body(messages=messages, stream=True)
+        )
+        return None if body is None else self._text("chat", body, chat_stream_text)
+
+    def _text(self, name, body, read):
+        """The text of an answer, judged; or None when there is none."""
+        try:
+            text = read(body)
+        except BadAnswerError as error:
+            decoders = ", ".join(self.urls["decoder"])
+            self._wrong(
+                f"The {name} is answered with status 200, but {error}",
+                f"{self.cures['empty']} ({decoders}).",
+            )
+            return None
+        self.result[name] = text
+        fault = degenerate(text)
+        if fault:
+            self._wrong(f"The text of the {name} is no answer: {fault}: {text[:200]!r}", self.cures["text"])
+        return text
+
+    def _compare(self, completion):
+        expect = self.p.get("expect")
+        if expect and not re.search(expect, completion):
+            self._wrong(
+                f"The completion of {self.p['prompt']!r} does not match {expect!r}: {completion[:200]!r}",
+                self.cures["text"] + " Or the expectation does not fit the model.",
+            )
+        if not self.p["match_words"] or not self.urls["prefiller"]:
+            return
+        reference = self._ask("reference", self.urls["decoder"][0])
+        if reference is not None and not same_beginning(completion, reference, self.p["match_words"]):
+            self._wrong(
+                f"Through prefiller and decoder {self.p['prompt']!r} goes on with {completion[:120]!r},"
+                f" the decoder alone says {reference[:120]!r}",
+                WRONG_KV,
+            )
+
+
+def main():
+    backends = {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "proxy_url": {"type": "str", "required": True},
+            "model": {"type": "str", "required": True},
+            "prefillers": backends,
+            "decoders": backends,
+            "api_key_file": {"type": "path", "no_log": False},
+            "prompt": {"type": "str", "default": "The capital of France is"},
+            "chat_prompt": {"type": "str", "default": "Name the capital of France in one sentence."},
+            "max_tokens": {"type": "int", "default": 24, "no_log": False},
+            "match_words": {"type": "int", "default": 2},
+            "expect": {"type": "str"},
+            "timeout": {"type": "float", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode:
+        module.exit_json(changed=False, skipped=True, msg="no requests are sent in check mode")
+    p = module.params
+    try:
+        key = Path(p["api_key_file"]).read_text(encoding="utf-8").strip() if p["api_key_file"] else None
+    except OSError as error:
+        module.fail_json(msg=f"Cannot read the API key: {error}")
+    test = SmokeTest(Http(p["timeout"], key), p)
+    if test.run():
+        module.exit_json(changed=False, seconds=test.seconds, **test.result)
+    module.fail_json(
+        msg="The deployment does not answer as it should:\n"
+        + "\n".join(f"- {problem}" for problem in test.problems),
+        problems=test.problems,
+        **test.result,
+    )
+
+
+if __name__ == "__main__":
+    main()

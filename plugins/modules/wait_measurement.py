@@ -1,0 +1,76 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: wait_measurement
+short_description: Wait for a measurement, and show how far it is
+version_added: 0.2.0
+description:
+  - An action that asks the server again and again by M(ascend.pd_rollout.measurement_watch), and prints a
+    line when there is progress.
+  - It does not fail when the commands do, so that what they have measured until then can be fetched first.
+    It returns RV(ok) and what to say.
+author:
+  - The ascend.pd_rollout authors
+attributes:
+  action:
+    description: Runs on the controller and calls a module on the server.
+    support: full
+  check_mode:
+    description: In check mode nothing is awaited.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed.
+    support: none
+options:
+  title:
+    description: What is run, in a word.
+    type: str
+    default: measurement
+  directory:
+    description: The measurement's folder on the server.
+    type: path
+    required: true
+  container:
+    description: Name of its container.
+    type: str
+    required: true
+  timeout:
+    description: Seconds until it counts as failed.
+    type: int
+    default: 14400
+"""
+
+EXAMPLES = r"""
+- name: Wait until the benchmark has ended
+  ascend.pd_rollout.wait_measurement:
+    title: benchmark
+    directory: /etc/pd_rollout/pd-benchmark
+    container: pd-benchmark
+  register: outcome
+"""
+
+RETURN = r"""
+ok:
+  description: Whether all commands ended well.
+  returned: success
+  type: bool
+  sample: true
+exit_code:
+  description: How they ended.
+  returned: when it is known
+  type: int
+  sample: 0
+seconds:
+  description: How long they were awaited.
+  returned: success
+  type: float
+  sample: 431.2
+msg:
+  description: What happened, with the last lines of the log where they did not end well.
+  returned: success
+  type: str
+"""

@@ -1,0 +1,53 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: weights_push
+short_description: Bring a model's weights from the controller to one server
+version_added: 0.2.0
+description:
+  - Copies every file that is not hidden with M(ansible.builtin.copy), one after the other. Each is compared
+    by its hash and gets its name in one step, so an interrupted run goes on with the file at which it was.
+options:
+  source:
+    description: The directory on the controller.
+    type: str
+    required: true
+  destination:
+    description: The directory on the server; it exists.
+    type: str
+    required: true
+attributes:
+  action:
+    description: Runs on the controller, and writes on the server.
+    support: full
+  check_mode:
+    description: Says which files would be copied.
+    support: full
+  diff_mode:
+    description: Shows nothing.
+    support: none
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Bring the weights to the first server
+  ascend.pd_rollout.weights_push:
+    source: /srv/models/DeepSeek-V3.1_w8a8mix_mtp
+    destination: /root/.cache/.DeepSeek-V3.1_w8a8mix_mtp.incoming
+"""
+
+RETURN = r"""
+bytes:
+  description: Bytes of all files.
+  returned: success
+  type: int
+sent:
+  description: Bytes of those that had to be sent.
+  returned: success
+  type: int
+"""

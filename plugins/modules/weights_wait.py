@@ -1,0 +1,57 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: weights_wait
+short_description: Wait until a model's weights have come to a server, with progress on the screen
+version_added: 0.2.0
+description:
+  - Asks M(ascend.pd_rollout.weights_transfer) again and again, and shows a line every few seconds with MB,
+    MB/s, the time left and the server from which they come.
+  - It fails with the finding that ended the transfer.
+options:
+  path:
+    description: The model's directory on the server.
+    type: str
+    required: true
+  container:
+    description: The container that downloads, to wait for it instead.
+    type: str
+attributes:
+  action:
+    description: Runs on the controller, and asks the server.
+    support: full
+  check_mode:
+    description: Waits for nothing.
+    support: full
+  diff_mode:
+    description: Shows nothing.
+    support: none
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Wait for the weights
+  ascend.pd_rollout.weights_wait:
+    path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
+"""
+
+RETURN = r"""
+status:
+  description: The last state, as M(ascend.pd_rollout.weights_transfer) gives it.
+  returned: always
+  type: dict
+seconds:
+  description: Seconds that it took.
+  returned: always
+  type: float
+findings:
+  description: What ended it, with code, path, seen, expected and cure.
+  returned: failure
+  type: list
+  elements: dict
+"""

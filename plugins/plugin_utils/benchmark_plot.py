@@ -1,0 +1,78 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""TTFT over time, as SVG and PNG: the requests of this benchmark, and the cluster's results until now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MISSING = (
+    "No plot: the Python of this controller has no matplotlib. `pip install matplotlib` installs it"
+    " (requirements-plot.txt names the version that is tested); the figures are complete without."
+)
+
+# Dates that find room below the plot.
+MOST_DATES = 12
+# What is free above the highest value.
+ROOM = 1.08
+
+
+def title(concurrency: int) -> str:
+    return f"{concurrency} at a time" if concurrency else "all at once"
+
+
+def draw(
+    folder: Path, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]], reference: float | None
+) -> list[str]:
+    """Write ttft.svg and ttft.png; their names. Raises ImportError without matplotlib.
+
+    `history`: summaries of the same load, oldest first, this one the last. `reference`: seconds, or None.
+    """
+    # The same data give the same file.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    matplotlib.rcParams["svg.hashsalt"] = "ascend.pd_rollout"
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    requests, time = figure.subplots(1, 2)
+    every = sorted({point["concurrency"] for one in history for point in one["points"]})
+    colours = {concurrency: f"C{position}" for position, concurrency in enumerate(every)}
+    for point in summary["points"]:
+        look = {"label": title(point["concurrency"]), "color": colours[point["concurrency"]]}
+        values = [(number, value) for number, value in enumerate(point["ttfts"], 1) if value is not None]
+        requests.plot(*zip(*values, strict=True), marker="o", markersize=3, **look) if values else None
+        for number, value in enumerate(point["ttfts"], 1):
+            if value is None:
+                requests.axvline(number, color="tab:red", alpha=0.3, linewidth=3)
+    requests.set(title="Each request (red: failed)", xlabel="request", ylabel="TTFT (s)")
+    requests.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # By position: as names, dates that one line lacks would stand behind those that it has.
+    for concurrency in every:
+        means = [
+            (position, point["ttft"]["mean"])
+            for position, one in enumerate(history)
+            for point in one["points"]
+            if point["concurrency"] == concurrency and point["ttft"]
+        ]
+        look = {"label": title(concurrency), "color": colours[concurrency]}
+        time.plot(*zip(*means, strict=True), marker="o", **look) if means else None
+    if reference is not None:
+        time.axhline(reference, color="tab:gray", linestyle="--", label=f"reference {reference} s")
+    time.set(title="Mean of each benchmark of this cluster", ylabel="TTFT (s)")
+    shown = range(0, len(history), -(-len(history) // MOST_DATES) or 1)
+    dates = [history[position]["date"] for position in shown]
+    time.set_xticks(list(shown), dates, rotation=30, ha="right", rotation_mode="anchor")
+    for axes in (requests, time):
+        axes.set_ylim(0, axes.get_ylim()[1] * ROOM)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    names = ["ttft.svg", "ttft.png"]
+    figure.savefig(folder / names[0], metadata={"Date": None})
+    figure.savefig(folder / names[1], dpi=120)
+    return names

@@ -1,0 +1,158 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets an image from where, so that it crosses the site's uplink once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# What a registry's name has and a user's has not: a dot, a port, or it is this host.
+QUALIFIED = re.compile(r"([^/]*[.:][^/]*|localhost)/")
+LOCAL = re.compile(r"(localhost|127\.[0-9.]+)(:[0-9]+)?$")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the role is asked for. `source`: registry, pull, archive or none."""
+
+    source: str
+    digest: str = ""
+    archive: str = ""
+    archive_on_server: bool = True
+    spread: bool = True
+    mirrors: tuple[str, ...] = ()
+    allow_unqualified: bool = False
+
+
+@dataclass
+class Decision:
+    """`parts`: what each host does, by name: its kind, and from whom it takes, best first."""
+
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+
+def problems(wish: Wish, image: str) -> list[str]:
+    """What is wrong with a wish, all of it."""
+    found = []
+    if wish.digest and not _DIGEST.fullmatch(wish.digest):
+        found.append(
+            f"docker_image_digest is {wish.digest!r}: give sha256: and 64 hexadecimal digits, or nothing."
+        )
+    if wish.source == "archive" and not wish.archive:
+        found.append("docker_image_source: archive needs docker_image_archive, a file made by docker save.")
+    if wish.source in ("archive", "registry") and "@" in image:
+        found.append(
+            f"{image} is named by digest, which an archive does not keep. Name it by tag, and give the digest"
+            " as docker_image_digest; pd_image may have both."
+        )
+    return found
+
+
+def decide(states: Mapping[str, Mapping[str, Any]], wish: Wish) -> Decision:
+    """The parts of all hosts, in their order. A host that needs nothing and gives nothing has none."""
+    decision = Decision()
+    for image in dict.fromkeys(state["image"] for state in states.values()):
+        group = {host: state for host, state in states.items() if state["image"] == image}
+        wrong = problems(wish, image)
+        decision.errors += wrong
+        wanting = [host for host, state in group.items() if not state["right"]]
+        if wrong or not wanting:
+            continue
+        having = [host for host, state in group.items() if state["right"]]
+        if wish.source == "pull":
+            decision.parts.update({host: {"kind": "pull", "order": []} for host in wanting})
+        elif wish.spread and having:
+            _spread(decision, {having[0]: "engine"}, wanting)
+        else:
+            _fetch(decision, image, group, wanting, wish)
+    return decision
+
+
+def _fetch(
+    decision: Decision,
+    image: str,
+    group: Mapping[str, Mapping[str, Any]],
+    wanting: Sequence[str],
+    wish: Wish,
+) -> None:
+    if wish.source == "none":
+        for host in wanting:
+            seen = ", ".join(group[host]["digests"])
+            decision.errors.append(
+                f"{image} on {host} is not the image expected. Seen: {seen}; expected: {wish.digest}."
+                if group[host]["id"]
+                else f"{image} is not on {host}. Bring it there, or let the role do it: docker_image_source:"
+                " registry or archive."
+            )
+        return
+    if wish.source == "registry":
+        if not (wish.mirrors or wish.allow_unqualified or QUALIFIED.match(image)):
+            decision.errors.append(
+                f"{image} names no registry, so the public one would be asked. Put yours in front"
+                f" (pd_image_registry: registry.example:5000, docker_image: registry.example:5000/{image}),"
+                " name a mirror (docker_registry_mirrors), load an archive (docker_image_source: archive), or"
+                " allow it (docker_image_source: pull, docker_image_allow_unqualified: true)."
+            )
+            return
+        origins = wanting[:1] if wish.spread else wanting
+    elif not wish.archive_on_server:
+        origins = wanting[:1] if wish.spread else wanting
+    else:
+        there = [host for host in wanting if (group[host]["archive"] or {}).get("exists")]
+        own = [host for host in there if not group[host]["archive"]["shared"]]
+        # Of a shared file system one reads, for its bytes cross the network each time.
+        origins = (own or there[:1]) if wish.spread else there
+        missing = [host for host in wanting if host not in there]
+        if not origins or (missing and not wish.spread):
+            decision.errors.append(
+                f"{wish.archive} is no file on {', '.join(missing)}. Copy the archive there (docker save -o"
+                f" {wish.archive.rpartition('/')[2]} {image}), correct docker_image_archive, or have it"
+                " copied from the controller (docker_image_archive_remote_src: false)."
+            )
+            return
+    kind = "registry" if wish.source == "registry" else "archive" if wish.archive_on_server else "controller"
+    _spread(decision, dict.fromkeys(origins, kind), [host for host in wanting if host not in origins])
+
+
+def _spread(decision: Decision, origins: Mapping[str, str], takers: Sequence[str]) -> None:
+    """A chain: each takes from the one before it, and from anybody else when that one fails."""
+    decision.parts.update({host: {"kind": kind, "order": []} for host, kind in origins.items()})
+    if not takers:
+        # The origin that has it already has nothing to do then; the others load what they get.
+        return
+    for number, host in enumerate(takers):
+        before, after = list(reversed(takers[:number])), list(takers[number + 1 :])
+        order = [*before[:1], *origins, *before[1:], *after]
+        decision.parts[host] = {"kind": "take", "order": order}
+
+
+def places(
+    image: str,
+    mirrors: Sequence[str],
+    logins: Mapping[str, Mapping[str, str]],
+    ca: str,
+    insecure: Sequence[str],
+) -> list[dict[str, str]]:
+    """The registries to ask, mirrors first, as M(ascend.pd_rollout.docker_image_job) takes them."""
+    named = image.partition("/")[0] if QUALIFIED.match(image) else ""
+    result = []
+    for one in [*mirrors, *([named] if named else [])]:
+        scheme, _, name = one.rpartition("://")
+        host = name.partition("/")[0]
+        if not scheme:
+            scheme = "http" if host in insecure or LOCAL.match(host) else "https"
+        login = logins.get(host, {})
+        result.append(
+            {
+                "base": f"{scheme}://{name.rstrip('/')}",
+                "username": str(login.get("username", "")),
+                "password": str(login.get("password", "")),
+                "ca": ca,
+            }
+        )
+    return result

@@ -1,0 +1,121 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who runs a rollout, in a form that tells later whether that run is still there."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def process_start(pid: int) -> str | None:
+    """When a process began, in the system's own words; None when there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+        # A controller without /proc (macOS).
+        done = subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() or None
+    except ProcessLookupError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def machine() -> str:
+    """A name of this controller that no other has, and that tells nothing about it."""
+    try:
+        identity = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
+    except OSError:
+        identity = ""
+    return hashlib.sha256(f"{socket.gethostname()} {identity}".encode()).hexdigest()[:16]
+
+
+def boot() -> str:
+    """This boot of the controller; empty where that cannot be told."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def describe(pid: int, deployment: str) -> dict[str, Any]:
+    """The owner that the process `pid` of this controller is."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "?"
+    started = process_start(pid) or ""
+    return {
+        "run": f"{pid}-{started}-{machine()}-{boot()[:8]}".replace(" ", "_"),
+        "user": user,
+        "controller": socket.gethostname(),
+        "machine": machine(),
+        "boot": boot(),
+        "pid": pid,
+        "started": started,
+        "deployment": deployment,
+    }
+
+
+def left_behind(holder: Mapping[str, Any], max_age: float, max_silence: float) -> str | None:
+    """Why a lock counts as left behind, or None when its run may still go on.
+
+    `max_silence`: seconds without a sign of life, of a run that gave one; `max_age`: seconds of any other.
+    """
+    if holder.get("silent") is not None:
+        if holder["silent"] > max_silence:
+            return f"its last sign of life was {span(holder['silent'])} ago"
+    elif holder["age"] > max_age:
+        return f"it is {span(holder['age'])} old, more than {span(max_age)}"
+    if holder.get("machine") == machine():
+        if holder.get("boot") != boot():
+            return "this controller has booted since"
+        if process_start(int(holder.get("pid") or 0)) != holder.get("started"):
+            return f"its process {holder.get('pid')} has ended without giving it back"
+    return None
+
+
+def span(seconds: float) -> str:
+    """A length of time in two units: 45 s, 3 min 5 s, 2 h 10 min."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def who(holder: Mapping[str, Any]) -> str:
+    """The owner in words."""
+    if not holder.get("user"):
+        return "Somebody"
+    return f"{holder['user']} on {holder.get('controller')} (process {holder.get('pid')})"
+
+
+def refusal(holder: Mapping[str, Any], host: str, path: str, max_silence: float) -> str:
+    """What the second rollout is told."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder["since"])))
+    text = (
+        f"{who(holder)} has been rolling out {holder.get('deployment') or 'something'} on {host}"
+        f" since {since}, for {span(holder['age'])}. Two rollouts at once would undo each other: wait until"
+        " that one has ended."
+    )
+    if holder.get("silent") is not None:
+        text += (
+            f" Its last sign of life was {span(holder['silent'])} ago; it gives the lock back when it ends,"
+            f" and after {span(max_silence)} of silence the lock is free to be taken."
+        )
+    return (
+        f"{text} If you know that it has ended, run again with -e deploy_lock_force=true, or remove {path} on"
+        f" {host}."
+    )

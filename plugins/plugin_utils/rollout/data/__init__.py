@@ -1,0 +1,26 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The planner's data files: YAML beside this module."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+_ROOT = Path(__file__).parent
+
+
+@cache
+def names(kind: str) -> tuple[str, ...]:
+    """The names of the data files of a kind, such as ``releases``."""
+    return tuple(sorted(path.stem for path in (_ROOT / kind).glob("*.yml")))
+
+
+def load(kind: str, name: str) -> dict[str, Any]:
+    """One data file; KeyError if there is none of that name."""
+    if name not in names(kind):
+        raise KeyError(name)
+    return cast("dict[str, Any]", yaml.safe_load((_ROOT / kind / f"{name}.yml").read_text(encoding="utf-8")))

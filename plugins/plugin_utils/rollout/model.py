@@ -1,0 +1,265 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of a plan: what is read from an inventory and what is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from .profiles import Profile
+from .releases import Release
+
+Role = Literal["prefiller", "decoder"]
+
+# A3 servers have 16 chips and a fabric of their own (HCCS), A2 servers 8 and RoCE.
+Server = Literal["atlas-a3", "atlas-a2"]
+CHIPS_OF: dict[Server, int] = {"atlas-a3": 16, "atlas-a2": 8}
+
+# Prefill and decode by engines of their own, or by one engine, without KV transfer and proxy.
+Mode = Literal["disaggregated", "colocated"]
+
+# One API server in front of all data-parallel ranks, or one for each rank, as launch_online_dp.py makes them.
+DpMode = Literal["internal", "external"]
+
+ROLES: tuple[Role, Role] = ("prefiller", "decoder")
+
+KV_ROLES: dict[Role, str] = {"prefiller": "kv_producer", "decoder": "kv_consumer"}
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Sizes of an engine's parallel groups, in ranks. One rank is one chip."""
+
+    tensor: int = 1
+    prefill_context: int = 1
+    decode_context: int = 1
+    pipeline: int = 1
+    data: int = 1
+    data_local: int | None = None
+
+    @property
+    def world_size(self) -> int:
+        """Chips of one data-parallel rank; decode context parallel adds none (it reuses the tensor ranks)."""
+        return self.tensor * self.prefill_context * self.pipeline
+
+    @property
+    def chips(self) -> int:
+        """Chips of the whole instance."""
+        return self.world_size * self.data
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The variables of one instance on one host, typed, defaults filled in."""
+
+    host: str
+    address: str | None
+    interface: str | None
+    chips_per_node: int
+    chips: tuple[int, ...] | None
+    parallel: Parallel
+    dp_mode: DpMode
+    # External: of the first rank of a node; the others count up from it.
+    api_port: int
+    master_port: int
+    dp_rpc_port: int
+    kv_port: int | None
+    engine_id: str | None
+    connector: str
+    kv_extra_config: Mapping[str, Any]
+    engine_env: Mapping[str, str | None]
+    engine_args: Mapping[str, Any]
+    profile: Profile
+    model_path: str
+    served_model_name: str
+    extra_mounts: tuple[Mount, ...]
+    shm_size: str
+    # Variables that could not be read: rules about them stay silent, the reader has spoken.
+    unread: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Mount:
+    source: str
+    target: str
+    read_only: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"source": self.source, "target": self.target, "read_only": self.read_only}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One instance on one host, as declared."""
+
+    host: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Group:
+    """One instance as declared: its hosts in the order of their node ranks."""
+
+    name: str
+    role: Role
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A whole inventory, read and typed."""
+
+    cluster: str
+    deployment: str
+    release: Release
+    mode: Mode
+    server: Server
+    image: str
+    # sha256:… by which the registry calls the image; empty: any.
+    image_digest: str
+    # Whether someone chose where the image comes from.
+    image_has_registry: bool
+    host_dir: str
+    # Where the plan's files go on the controller, None for the default.
+    plan_dir: str | None
+    api_key: bool
+    proxy_port: int
+    expected_concurrency: int | None
+    groups: tuple[Group, ...]
+    # Service address by host, for every host of the plan.
+    addresses: Mapping[str, str | None]
+    proxy_hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One data-parallel rank with an API server of its own: external data parallel."""
+
+    # Its number among all ranks of the instance.
+    number: int
+    chips: tuple[int, ...]
+    # The same chips as the container counts its devices, from 0.
+    places: tuple[int, ...]
+    api_port: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One engine process group on one host: an instance's share of a server."""
+
+    host: str
+    rank: int
+    # Index among all nodes of all instances, in plan order.
+    index: int
+    settings: Settings
+    chips: tuple[int, ...]
+    engine_id: str
+    # First data-parallel rank of this node, and how many run here.
+    data_start: int
+    data_local: int
+    # Flags and environment after profile and overrides, spelt as given.
+    args: Mapping[str, Any]
+    # The same flags by canonical name.
+    flags: Mapping[str, Any]
+    env: Mapping[str, str]
+    # With external data parallel, the ranks that run here; else none.
+    ranks: tuple[Rank, ...] = ()
+
+    @property
+    def api_ports(self) -> tuple[int, ...]:
+        """The ports at which this node serves the API: one for each rank, or the head's one; none where it
+        is headless."""
+        if self.ranks:
+            return tuple(rank.api_port for rank in self.ranks)
+        return (self.settings.api_port,) if self.rank == 0 else ()
+
+    @property
+    def address(self) -> str | None:
+        return self.settings.address
+
+    def flag(self, name: str) -> Any:
+        """The value of a flag by its canonical name, None where it is not given."""
+        return self.flags.get(name)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One engine, on one or more nodes; the first is its head and serves the API. With external data parallel
+    each rank of each node serves one."""
+
+    name: str
+    role: Role
+    # Index within its role.
+    index: int
+    nodes: tuple[Node, ...]
+    parallel: Parallel
+    kv_port: int
+    # Whether one data-parallel rank spans the nodes (--nnodes), or each node runs whole ranks of its own.
+    spans_nodes: bool
+
+    @property
+    def head(self) -> Node:
+        return self.nodes[0]
+
+    @property
+    def settings(self) -> Settings:
+        return self.nodes[0].settings
+
+    @property
+    def external(self) -> bool:
+        """Whether each data-parallel rank has an API server of its own."""
+        return self.settings.dp_mode == "external" and self.parallel.data > 1
+
+    @property
+    def local_world_size(self) -> int:
+        """Chips that the instance needs on each of its nodes."""
+        return self.parallel.chips // max(1, len(self.nodes))
+
+    @cached_property
+    def unread(self) -> frozenset[str]:
+        return frozenset().union(*(node.settings.unread for node in self.nodes))
+
+
+@dataclass(frozen=True)
+class Proxy:
+    host: str
+    address: str | None
+    port: int
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Everything that will run and where."""
+
+    declaration: Declaration
+    instances: tuple[Instance, ...]
+    proxies: tuple[Proxy, ...]
+    # (instance, node) pairs by host, in plan order.
+    by_host: Mapping[str, tuple[tuple[Instance, Node], ...]] = field(default_factory=dict)
+
+    @property
+    def release(self) -> Release:
+        return self.declaration.release
+
+    @property
+    def colocated(self) -> bool:
+        """Whether one engine does both, without KV transfer."""
+        return self.declaration.mode == "colocated"
+
+    def of(self, role: Role) -> tuple[Instance, ...]:
+        return tuple(i for i in self.instances if i.role == role)
+
+    @property
+    def topology(self) -> str:
+        """The name of the topology, such as 1P1D."""
+        if self.colocated:
+            return "colocated"
+        return f"{len(self.of('prefiller'))}P{len(self.of('decoder'))}D"
+
+
+def canonical(flag: str) -> str:
+    """A flag's name as vLLM's parser sees it: underscores and dashes are the same."""
+    return flag.replace("_", "-")

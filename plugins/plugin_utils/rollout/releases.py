@@ -1,0 +1,233 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Releases of vllm-ascend: a data file each, under ``data/releases``, and beside it what its code reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from .connectors import Connector, connectors, version
+from .data import load, names
+
+__all__ = ["Connector", "Limits", "Release", "Standing", "load_release", "release_names", "standing"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a release refuses, wants or does of itself, where releases differ."""
+
+    # The variable that must be on with prefill context parallel; None where none is read.
+    context_switch: str | None
+    # Whether prefill context parallel and data parallel go together.
+    prefill_context_with_data: bool
+    # Whether a decoder with one tensor rank works with DeepSeek-V3.1.
+    decoder_tensor_one: bool
+    # Whether max-num-batched-tokens is rounded up to tensor × prefill context with FlashComm1.
+    batch_rounded: bool
+    # Whether the PD guide asks for one speculative token on prefillers.
+    one_speculative_token: bool
+    # Whether balance scheduling is refused with separate prefill and decode.
+    balance_scheduling_refused: bool
+    # Whether fused MC2 works on prefillers, and with several data-parallel ranks.
+    fused_mc2: bool
+    # Whether o_proj and embedding tensor parallel need the recompute scheduler.
+    tensor_needs_recompute: bool
+    # Whether o_proj tensor parallel needs one tensor rank.
+    oproj_tensor_one: bool
+    # How many tokens may be speculated with xlite graphs.
+    xlite_speculative_tokens: int
+    # Whether multi-token prediction goes with a pipeline where no prefiller runs alone.
+    mtp_with_pipeline: bool
+
+
+@dataclass(frozen=True)
+class ConfigKey:
+    """A key of --additional-config that is for one role only."""
+
+    name: str
+    role: str
+    # "refused" or "ignored" on the other role.
+    elsewhere: str
+    # What the engine says there.
+    message: str
+
+
+@dataclass(frozen=True)
+class Release:
+    name: str
+    vllm: str
+    cann: str
+    mooncake: str
+    # The driver that is recommended for that CANN.
+    driver: str
+    # The oldest firmware of the NPUs that will do with it; None where no source gives a number.
+    firmware: str | None
+    image: str
+    proxy_directory: str
+    # Long options of the proxy's script by connector, without dashes.
+    proxy_options: Mapping[str, frozenset[str]]
+    connectors: Mapping[str, Connector]
+    # Inclusive.
+    mooncake_rpc: tuple[int, int]
+    ascend_direct_base: int
+    ascend_direct_step: int
+    # The variable that moves that base; None where it is fixed.
+    ascend_direct_variable: str | None
+    hccl_base: int
+    hccl_count: int
+    ephemeral: tuple[int, int]
+    manager_devices: tuple[str, ...]
+    mounts: tuple[str, ...]
+    limits: Limits
+    # Seconds after which vLLM gives up on its own engine's start; None where it waits.
+    engine_ready_timeout: int | None
+    # The variable for how long a prefiller keeps a request's cache for its decoder.
+    abort_timeout_variable: str
+    config_keys: tuple[ConfigKey, ...]
+    # Keys of --additional-config that an engine refuses which does prefill and decode.
+    colocated_refuses: frozenset[str]
+    # Settings of vllm-ascend that exclude another: the names of PD434's pairs that the release refuses.
+    exclusions: frozenset[str]
+    idle_env: frozenset[str]
+    idle_kv_keys: frozenset[str]
+    # What takes the place of an option or a variable that is gone, by name.
+    replaced_options: Mapping[str, str]
+    replaced_env: Mapping[str, str]
+    # Environment variables that the release's code reads, and keys of --additional-config.
+    environment: frozenset[str]
+    additional_config: frozenset[str]
+    # Deprecated variables, and the key of --additional-config that takes the place of each.
+    deprecated_env: Mapping[str, str]
+    # Kinds of the options that take a value: a word, or the list of what is allowed.
+    kinds: Mapping[str, str | tuple[str, ...]]
+    # Long options of `vllm serve`, without dashes.
+    value_options: frozenset[str]
+    switch_options: frozenset[str]
+    flag_options: frozenset[str]
+
+    @property
+    def options(self) -> frozenset[str]:
+        return self.value_options | self.switch_options | self.flag_options
+
+    @property
+    def proxy_scripts(self) -> Mapping[str, str]:
+        """The proxy's script by connector."""
+        return {name: connector.proxy_script for name, connector in self.connectors.items()}
+
+    def ascend_direct(self, chips: int, base: int | None = None) -> tuple[int, int]:
+        """The range AscendDirectTransport takes from on a server with so many chips; both ends included."""
+        first = self.ascend_direct_base if base is None else base
+        return first, first + self.ascend_direct_step * chips
+
+    def image_of(self, a3: bool) -> str:
+        """The image for A3 servers, or for A2: the same tag without its suffix
+        (A@v0.13.0:docs/source/installation.md)."""
+        return self.image if a3 else self.image.removesuffix("-a3")
+
+    def kv_base(self, chips: int) -> int:
+        """The first kv_port: the next full hundred clear of AscendDirectTransport's range."""
+        return self.ascend_direct(chips)[1] + 100
+
+
+def release_names() -> tuple[str, ...]:
+    """The releases that there is data for, oldest first."""
+    return tuple(sorted(names("releases"), key=version))
+
+
+@cache
+def load_release(name: str) -> Release:
+    """The release of that name; KeyError if there is none."""
+    raw = load("releases", name)
+    ports, container, proxy = raw["ports"], raw["container"], raw["proxy"]
+    options = load("vllm", str(raw["vllm"]))
+    reads = load("environment", name)
+    return Release(
+        name=str(raw["name"]),
+        vllm=str(raw["vllm"]),
+        cann=str(raw["cann"]),
+        mooncake=str(raw["mooncake"]),
+        driver=str(raw["driver"]),
+        firmware=str(raw["firmware"]) if raw.get("firmware") else None,
+        image=str(raw["image"]),
+        proxy_directory=str(proxy["directory"]),
+        proxy_options={key: frozenset(value) for key, value in proxy["options"].items()},
+        connectors=connectors(name),
+        mooncake_rpc=(ports["mooncake_rpc"][0], ports["mooncake_rpc"][1]),
+        ascend_direct_base=ports["ascend_direct_base"],
+        ascend_direct_step=ports["ascend_direct_step"],
+        ascend_direct_variable=ports["ascend_direct_variable"],
+        hccl_base=ports["hccl_base"],
+        hccl_count=ports["hccl_count"],
+        ephemeral=(ports["ephemeral"][0], ports["ephemeral"][1]),
+        manager_devices=tuple(container["manager_devices"]),
+        mounts=tuple(container["mounts"]),
+        limits=Limits(**raw["limits"]),
+        engine_ready_timeout=raw["engine_ready_timeout"],
+        abort_timeout_variable=str(raw["abort_timeout_variable"]),
+        config_keys=tuple(_config_keys(raw["config_keys"])),
+        colocated_refuses=frozenset(raw["colocated_refuses"]),
+        exclusions=frozenset(raw["exclusions"]),
+        idle_env=frozenset(raw["idle_env"]),
+        idle_kv_keys=frozenset(raw["idle_kv_keys"]),
+        replaced_options=dict(raw["replaced"]["options"]),
+        replaced_env=dict(raw["replaced"]["env"]),
+        environment=frozenset(reads["variables"]) | frozenset(raw["libraries_env"]),
+        additional_config=frozenset(reads["additional_config"]),
+        deprecated_env=dict(reads["deprecated"]),
+        kinds={name: _kind(kind) for name, kind in options["values"].items()},
+        value_options=frozenset(options["values"]),
+        switch_options=frozenset(options["switches"]),
+        flag_options=frozenset(options["flags"]),
+    )
+
+
+def _kind(kind: Any) -> str | tuple[str, ...]:
+    return tuple(str(choice) for choice in kind) if isinstance(kind, list) else str(kind)
+
+
+def _config_keys(raw: Mapping[str, Any]) -> Iterator[ConfigKey]:
+    for name, facts in raw.items():
+        yield ConfigKey(
+            str(name), str(facts["role"]), str(facts["elsewhere"]), " ".join(str(facts["message"]).split())
+        )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a name stands that a release does not know."""
+
+    # The first release that no longer has it, None where none ever had it.
+    gone_since: str | None = None
+    # The first release that has it, where it comes later.
+    comes_with: str | None = None
+    # What takes its place.
+    instead: str | None = None
+
+    def sentence(self) -> str:
+        """For people, ready to stand behind a message; empty where nothing is known."""
+        parts = []
+        if self.gone_since is not None:
+            parts.append(f"gone since {self.gone_since}")
+        if self.comes_with is not None:
+            parts.append(f"it comes with {self.comes_with}")
+        return f" ({'; '.join(parts)})" if parts else ""
+
+
+def standing(release: Release, name: str, what: str) -> Standing:
+    """Why the release does not know a name: ``what`` is "options" or "environment"."""
+    replaced = "replaced_options" if what == "options" else "replaced_env"
+    has = {other: name in getattr(load_release(other), what) for other in release_names()}
+    here = version(release.name)
+    earlier = [other for other in has if version(other) < here]
+    gone_since = None
+    if any(has[other] for other in earlier):
+        last = max((other for other in earlier if has[other]), key=version)
+        gone_since = next(other for other in has if version(other) > version(last))
+    later = [other for other in has if version(other) > here and has[other]]
+    instead = None
+    if gone_since is not None:
+        instead = getattr(load_release(gone_since), replaced).get(name)
+    return Standing(gone_since, later[0] if later and gone_since is None else None, instead)

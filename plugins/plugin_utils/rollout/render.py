@@ -1,0 +1,204 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The plan's files, and what is printed about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .picture import sizes, svg, title
+from .ports import span
+
+
+def files(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Every file of a plan: its path below the plan's directory, and its text."""
+    result = {
+        "plan.json": json.dumps(plan, indent=2, ensure_ascii=False) + "\n",
+        "topology.md": markdown(plan),
+        "topology.svg": svg(plan),
+    }
+    for host, share in plan["hosts"].items():
+        for engine in share["engines"]:
+            result[f"{host}/{engine['instance']}.sh"] = engine["script"]
+        if share["proxy"] is not None:
+            result[f"{host}/proxy.sh"] = share["proxy"]["script"]
+    return result
+
+
+def write(directory: Path, plan: Mapping[str, Any], *, dry_run: bool) -> dict[str, tuple[str, str]]:
+    """Write what differs from what is there, and remove an earlier plan's scripts; the texts before and
+    after."""
+    wanted = files(plan)
+    changes: dict[str, tuple[str, str]] = {}
+    for name, text in wanted.items():
+        path = directory / name
+        before = _text(path)
+        if before == text:
+            continue
+        changes[name] = (before or "", text)
+        if not dry_run:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(path.name + ".part")
+            part.write_text(text, encoding="utf-8")
+            part.chmod(0o755 if name.endswith(".sh") else 0o644)
+            part.replace(path)
+    for name in _left_over(directory, wanted):
+        changes[name] = (_text(directory / name) or "", "")
+        if not dry_run:
+            (directory / name).unlink()
+            if not any((directory / name).parent.iterdir()):
+                (directory / name).parent.rmdir()
+    return changes
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError:
+        return ""
+
+
+def _left_over(directory: Path, wanted: Mapping[str, str]) -> list[str]:
+    """Launch scripts that the plan before this one named, and this one does not. Other files are nobody's
+    business."""
+    return sorted(
+        name
+        for path in directory.glob("*/*.sh")
+        if (name := f"{path.parent.name}/{path.name}") not in wanted
+        and "Written by ascend.pd_rollout" in (_text(path) or "")
+    )
+
+
+def summary(plan: Mapping[str, Any], directory: str, changed: Sequence[str], *, dry_run: bool) -> str:
+    """What `plan.yml` prints: where the files are, and the ports that somebody listens on."""
+    verb = "would change" if dry_run else "changed"
+    state = f"{verb} {len(changed)} of its files" if changed else "up to date"
+    lines = [
+        f"{title(plan)}: {plan['topology']} with {plan['release']['name']}. {directory}: {state}.",
+        "",
+    ]
+    rows = [row for row in plan["ports"] if row["bound"]]
+    lines.extend(port_lines(rows[:40]))
+    if len(rows) > 40:
+        lines.append(f"… {len(rows) - 40} more in topology.md")
+    hints = sum(finding["severity"] == "hint" for finding in plan["findings"])
+    if hints:
+        lines.extend(["", f"{hints} hint{'s' if hints > 1 else ''} in topology.md"])
+    return "\n".join(lines)
+
+
+def port_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Port rows as an aligned table."""
+    head = ("host", "port", "purpose", "instance")
+    cells = [_row(row) for row in rows]
+    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in [head, *cells]
+    ]
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return row["host"], span(row["first"], row["last"]), row["purpose"], row["instance"] or ""
+
+
+def markdown(plan: Mapping[str, Any]) -> str:
+    """topology.md: who runs where, every port, what to know."""
+    return "\n".join(_markdown(plan)) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(_cell(value) for value in row) + " |"
+    yield ""
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def _markdown(plan: Mapping[str, Any]) -> Iterator[str]:
+    release = plan["release"]
+    alone = plan["topology"] == "colocated"
+    yield f"# {title(plan)}: {plan['topology']}"
+    yield ""
+    yield "![topology](topology.svg)"
+    yield ""
+    yield f"- Release: vllm-ascend {release['name']}, vLLM {release['vllm']}, CANN {release['cann']}"
+    yield f"- Image: `{plan['image']}`"
+    yield f"- Model: `{plan['model']['path']}`, served as `{plan['model']['served_name']}`"
+    yield f"- KV connector: {'none' if alone else plan['connector']}"
+    yield f"- API key: {'required' if plan['api_key'] else 'none'}"
+    yield f"- Plan: `{plan['hash'][:12]}`"
+    yield ""
+    yield "## Instances"
+    yield ""
+    rows = []
+    for instance in plan["instances"]:
+        for rank, host in enumerate(instance["nodes"]):
+            share = plan["hosts"][host]
+            engine = next(e for e in share["engines"] if e["instance"] == instance["name"])
+            rows.append(
+                (
+                    instance["name"],
+                    "prefill and decode" if alone else instance["role"],
+                    sizes(instance["parallel"]),
+                    f"{host} ({share['address']})",
+                    f"{rank} (head)" if rank == 0 else rank,
+                    _chips(engine["chips"]),
+                    *(() if alone else (engine["engine_id"], engine["kv_port"])),
+                    _apis(engine),
+                )
+            )
+    transfer = () if alone else ("engine id", "kv_port")
+    yield from _table(("instance", "role", "sizes", "host", "node", "chips", *transfer, "API"), rows)
+    yield "## What clients ask" if alone else "## Proxy"
+    yield ""
+    for host, share in plan["hosts"].items():
+        if share["entry"] is not None:
+            yield f"- {host}: `http://{share['entry']['host']}:{share['entry']['port']}`"
+    yield ""
+    yield "## Ports"
+    yield ""
+    yield "*listens*: somebody listens on each of them. *takes*: a library takes some of them, at random or"
+    yield "as it needs. *reserved*: set aside, and opened by nobody."
+    yield ""
+    port_rows = [(*_row(row), _use(row)) for row in plan["ports"]]
+    yield from _table(("host", "port", "purpose", "instance", ""), port_rows)
+    if plan["findings"]:
+        yield "## Findings"
+        yield ""
+        for finding in plan["findings"]:
+            place = " / ".join(p for p in (finding["host"], finding["instance"], finding["variable"]) if p)
+            where = f" ({place})" if place else ""
+            yield f"- **{finding['severity']} {finding['code']}**{where}: {finding['message']}"
+            if finding["seen"]:
+                yield f"  Seen: {finding['seen']}."
+            if finding["expected"]:
+                yield f"  Expected: {finding['expected']}."
+            yield f"  Cure: {finding['cure']}. Source: {finding['source']}."
+
+
+def _apis(engine: Mapping[str, Any]) -> str:
+    """Where the engine answers; of several ranks the first and the last port."""
+    if not engine["api"]:
+        return "headless"
+    url = f"http://{engine['api']['host']}:{engine['api']['port']}"
+    ranks = engine["ranks"]
+    return f"{url} … {ranks[-1]['api']['port']}" if len(ranks) > 1 else url
+
+
+def _use(row: Mapping[str, Any]) -> str:
+    if row["bound"]:
+        return "listens"
+    return "reserved" if row["instance"] else "takes"
+
+
+def _chips(chips: Sequence[int]) -> str:
+    if len(chips) > 2 and chips[-1] - chips[0] == len(chips) - 1:
+        return f"{chips[0]}-{chips[-1]}"
+    return ", ".join(map(str, chips))

@@ -1,0 +1,148 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the rules share: how one is declared, what it is given, and how it reads flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..findings import Finding, Rule, Severity, declare
+from ..model import Cluster, Instance, Node, Role
+from ..ports import PortUse
+
+# Block size where none is given, and the one forced with prefix caching or chunked prefill
+# (A@v0.13.0:vllm_ascend/utils.py:1078, refresh_block_size).
+ASCEND_BLOCK_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule looks at."""
+
+    cluster: Cluster
+    table: Mapping[str, tuple[PortUse, ...]]
+    wanted_topology: str | None = None
+
+    def instances(self, *variables: str, role: Role | None = None) -> Iterator[Instance]:
+        """The instances whose variables of these names could be read; about others the reader has spoken."""
+        for instance in self.cluster.instances:
+            if (role is None or instance.role == role) and not instance.unread.intersection(variables):
+                yield instance
+
+    def nodes(self, *variables: str) -> Iterator[tuple[Instance, Node]]:
+        for instance in self.cluster.instances:
+            for node in instance.nodes:
+                if not node.settings.unread.intersection(variables):
+                    yield instance, node
+
+
+Check = Callable[[Rule, Context], Iterator[Finding]]
+
+_RULES: list[tuple[Rule, Check]] = []
+
+
+def rule(code: str, severity: Severity, title: str, *, cure: str, source: str) -> Callable[[Check], Check]:
+    """Declare a rule; the function below it yields the findings."""
+    declared = declare(code, severity, title, cure=cure, source=source)
+
+    def enter(function: Check) -> Check:
+        _RULES.append((declared, function))
+        return function
+
+    return enter
+
+
+def all_rules() -> tuple[tuple[Rule, Check], ...]:
+    return tuple(_RULES)
+
+
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def number(value: Any) -> int | None:
+    """A flag's value as a whole number, with vLLM's units (25.6k = 25600, 1K = 1024); None if it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]{1,12})([kmgtKMGT]?)", value)
+        if match:
+            return int(match[1]) * _UNITS.get(match[2], 1)
+        match = re.fullmatch(r"([0-9]{1,12}\.[0-9]{1,6})([kmgt])", value)
+        if match:
+            return int(float(match[1]) * _UNITS[match[2]])
+    return None
+
+
+def flag_number(node: Node, name: str, default: int | None = None) -> int | None:
+    """The whole number of a flag, the default where it is not given, None where it is none."""
+    value = node.flag(name)
+    return default if value is None else number(value)
+
+
+def block_size(node: Node) -> int | None:
+    """The block size the engine ends up with, in tokens."""
+    given = flag_number(node, "block-size", ASCEND_BLOCK_SIZE)
+    caching = node.flag("enable-prefix-caching") is not False
+    if given != ASCEND_BLOCK_SIZE and (caching or chunked_prefill(node)):
+        return ASCEND_BLOCK_SIZE
+    return given
+
+
+def chunked_prefill(node: Node) -> bool:
+    """Whether prompts are cut into chunks: vLLM's default."""
+    return node.flag("enable-chunked-prefill") is not False
+
+
+def interleave(instance: Instance) -> int | None:
+    """cp_kv_cache_interleave_size as vLLM ends up with, in tokens (V@0.13.0:vllm/config/vllm.py:788)."""
+    old = flag_number(instance.head, "dcp-kv-cache-interleave-size", 1)
+    if instance.parallel.decode_context > 1 and old is not None and old > 1:
+        return old
+    return flag_number(instance.head, "cp-kv-cache-interleave-size", 1)
+
+
+def context_parallel(instance: Instance) -> int:
+    return instance.parallel.prefill_context * instance.parallel.decode_context
+
+
+def graph_mode(node: Node) -> bool:
+    """Whether the engine runs with captured graphs."""
+    if node.flag("enforce-eager") is True:
+        return False
+    config = node.flag("compilation-config")
+    return not (isinstance(config, Mapping) and config.get("cudagraph_mode") == "NONE")
+
+
+def additional_config(node: Node) -> Mapping[str, Any]:
+    """--additional-config, empty where it is not given as a mapping."""
+    config = node.flag("additional-config")
+    return config if isinstance(config, Mapping) else {}
+
+
+def moved_setting(context: Context, node: Node, variable: str) -> Any:
+    """A setting of vllm-ascend: the key of --additional-config that takes a variable's place at this release,
+    else the variable, None where neither is given."""
+    key = context.cluster.release.deprecated_env.get(variable)
+    config = additional_config(node)
+    return config[key] if key is not None and key in config else node.env.get(variable)
+
+
+def flashcomm(context: Context, node: Node) -> bool:
+    """Whether FlashComm1 is on: by the variable, or by the key of --additional-config in its place."""
+    return is_on(moved_setting(context, node, "VLLM_ASCEND_ENABLE_FLASHCOMM1"))
+
+
+def is_on(value: Any) -> bool:
+    """Whether a setting is on as upstream reads it: bool(int(value)), or true."""
+    text = "0" if value is None else str(value).strip()
+    return value is True or (text.isascii() and text.isdigit() and int(text[:9]) != 0)
+
+
+def switched_on(node: Node, name: str) -> bool:
+    """Whether an environment variable is on as upstream reads it."""
+    return is_on(node.env.get(name))

@@ -1,0 +1,310 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rules about what the chosen release knows: environment variables, keys of --additional-config, image."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+
+from ..findings import ERROR, HINT, WARNING, Finding, Rule, shown
+from ..model import Instance, Node
+from ..releases import load_release, release_names, standing
+from ..values import did_you_mean
+from .base import Context, additional_config, flag_number, flashcomm, number, rule
+
+# vLLM's own and vllm-ascend's variables begin with it: one that the code does not read is a mistake.
+_OURS = "VLLM_"
+# Variables of the libraries: their list is not complete, so only a near miss is told.
+_LIBRARIES = ("ASCEND_", "HCCL_", "MC_", "ATB_", "LCCL_", "GLOO_", "TP_", "PYTORCH_NPU_", "TASK_", "OMP_")
+_NEAR = 0.88
+# Seconds: a load of 15 minutes and the graph capture after it.
+SAFE_READY_TIMEOUT = 1200
+_READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
+
+
+def _places(c: Context) -> Iterator[tuple[str, Instance, tuple[Node, ...]]]:
+    """Every variable of pd_engine_env, the instance and its nodes that set it."""
+    for instance in c.instances("pd_engine_env"):
+        by_name: dict[str, list[Node]] = {}
+        for node in instance.nodes:
+            for name, value in node.settings.engine_env.items():
+                if value is not None:
+                    by_name.setdefault(name, []).append(node)
+        for name, nodes in by_name.items():
+            yield name, instance, tuple(nodes)
+
+
+def _one_host(instance: Instance, nodes: tuple[Node, ...]) -> str | None:
+    """The host, where it is one of several."""
+    return nodes[0].host if len(nodes) == 1 and len(instance.nodes) > 1 else None
+
+
+@rule(
+    "PD420",
+    ERROR,
+    "Every variable of vLLM and vllm-ascend in the environment is one that the release reads",
+    cure="correct the variable's name, or remove it from pd_engine_env",
+    source="V@0.13.0:vllm/envs.py, A@v0.13.0:vllm_ascend/envs.py, and those of the other releases",
+)
+def environment_known(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    for name, instance, nodes in _places(c):
+        if name in release.environment or name in release.idle_env:
+            continue
+        where = standing(release, name, "environment")
+        if not name.startswith(_OURS) and where.gone_since is None:
+            continue
+        near = "" if where.gone_since or where.comes_with else did_you_mean(name, release.environment)
+        cure = None
+        if where.instead is not None:
+            cure = f"remove it; in its place: {where.instead}"
+        elif where.comes_with is not None:
+            cure = f"remove it, or set pd_release to {where.comes_with} or a later release"
+        elif where.gone_since is not None:
+            cure = "remove it from pd_engine_env"
+        yield r.at(
+            f"release {release.name} reads no variable {name}{near}{where.sentence()}",
+            host=_one_host(instance, nodes),
+            instance=instance.name,
+            variable="pd_engine_env",
+            seen=name,
+            expected=f"a variable that {release.name} reads",
+            cure=cure,
+        )
+
+
+@rule(
+    "PD421",
+    WARNING,
+    "Variables of the libraries in the environment are spelt as they are known",
+    cure="correct the variable's name; if it is meant so, the warning does no harm",
+    source="plugins/plugin_utils/rollout/data/releases (libraries_env)",
+)
+def libraries_known(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    for name, instance, nodes in _places(c):
+        if name in release.environment or name in release.idle_env or not name.startswith(_LIBRARIES):
+            continue
+        if standing(release, name, "environment").gone_since is not None:
+            continue
+        near = difflib.get_close_matches(name, sorted(release.environment), n=1, cutoff=_NEAR)
+        if near:
+            yield r.at(
+                f"nothing is known of {name}; did you mean {near[0]}?",
+                host=_one_host(instance, nodes),
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=name,
+                expected=near[0],
+            )
+
+
+@rule(
+    "PD422",
+    WARNING,
+    "Every key of additional-config is one that the release reads",
+    cure="correct the key in pd_engine_args, or remove it",
+    source="A@v0.13.0:vllm_ascend/ascend_config.py, and those of the other releases",
+)
+def config_known(r: Rule, c: Context) -> Iterator[Finding]:
+    """vllm-ascend passes over keys that it does not know without a word."""
+    release = c.cluster.release
+    for instance in c.instances("pd_engine_args"):
+        for key in additional_config(instance.head):
+            if key in release.additional_config:
+                continue
+            where = standing(release, key, "additional_config")
+            near = (
+                "" if where.gone_since or where.comes_with else did_you_mean(key, release.additional_config)
+            )
+            yield r.at(
+                f"release {release.name} passes over the key {shown(key, 60)}{near}{where.sentence()}",
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen=f"additional-config: {shown(key, 60)}",
+                expected=f"one of the {len(release.additional_config)} keys that {release.name} reads",
+            )
+
+
+def _key_of_other_role(c: Context, elsewhere: str, r: Rule) -> Iterator[Finding]:
+    if c.cluster.colocated:
+        return
+    for key in c.cluster.release.config_keys:
+        if key.elsewhere != elsewhere:
+            continue
+        for instance in c.instances("pd_engine_args", "pd_profile"):
+            if instance.role != key.role and additional_config(instance.head).get(key.name):
+                yield r.at(
+                    key.message,
+                    instance=instance.name,
+                    variable="pd_engine_args",
+                    seen=f"additional-config: {key.name} in a {instance.role}",
+                    expected=f"only in a {key.role}",
+                )
+
+
+@rule(
+    "PD423",
+    ERROR,
+    "Keys of additional-config that one role refuses stand with the other only",
+    cure="set the key in the group_vars of the other role, not of all",
+    source="A@v0.18.0:vllm_ascend/platform.py:245, vllm_ascend/ascend_config.py:148",
+)
+def config_of_role(r: Rule, c: Context) -> Iterator[Finding]:
+    yield from _key_of_other_role(c, "refused", r)
+
+
+@rule(
+    "PD424",
+    WARNING,
+    "Keys of additional-config that one role passes over stand with the other only",
+    cure="set the key in the group_vars of the other role, not of all",
+    source="A@v0.23.0:vllm_ascend/platform.py:694",
+)
+def config_passed_over(r: Rule, c: Context) -> Iterator[Finding]:
+    yield from _key_of_other_role(c, "ignored", r)
+
+
+@rule(
+    "PD425",
+    HINT,
+    "No variable is deprecated at the release",
+    cure="set the key in additional-config instead, before the release that no longer reads the variable",
+    source="A@v0.23.0:vllm_ascend/ascend_config.py (_get_config_value)",
+)
+def environment_deprecated(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    for name, key in release.deprecated_env.items():
+        users = [instance for instance, node in c.nodes("pd_engine_env") if name in node.env]
+        if users:
+            yield r.at(
+                f"{release.name} still reads {name} and says that a later release will not",
+                instance=users[0].name if len({instance.name for instance in users}) == 1 else None,
+                variable="pd_engine_env",
+                seen=name,
+                expected=f"{key} in additional-config",
+            )
+
+
+@rule(
+    "PD608",
+    ERROR,
+    "The image is the release's",
+    cure="set pd_image to the image of pd_release, or pd_release to the release of the image",
+    source="A@v0.13.0:docs/source/installation.md (the tag names the release)",
+)
+def image_of_release(r: Rule, c: Context) -> Iterator[Finding]:
+    """Flags, ports and environment are the release's: another release in the image takes others."""
+    image, release = c.cluster.declaration.image, c.cluster.release
+    match = re.search(r":(v[0-9]+\.[0-9]+\.[0-9]+)(-|$)", image)
+    if match and match[1] != release.name and match[1] in release_names():
+        yield r.at(
+            f"the image is of {match[1]}, and the plan would be of {release.name}",
+            variable="pd_image",
+            seen=image,
+            expected=f"an image of {release.name}, such as {release.image}",
+        )
+
+
+@rule(
+    "PD609",
+    WARNING,
+    "vLLM waits long enough for its own engine",
+    cure=f'set {_READY_TIMEOUT}: "3600" in pd_engine_env',
+    source="V@0.18.0:vllm/envs.py; vllm-ascend issues 7098, 6778",
+)
+def ready_timeout(r: Rule, c: Context) -> Iterator[Finding]:
+    default = c.cluster.release.engine_ready_timeout
+    if default is None:
+        return
+    for instance in c.instances("pd_engine_env"):
+        value = instance.head.env.get(_READY_TIMEOUT)
+        seconds = default if value is None else number(value)
+        if seconds is None or seconds < SAFE_READY_TIMEOUT:
+            yield r.at(
+                f"vLLM itself ends an engine that loads longer than {shown(value or str(default), 20)} s, "
+                "and a load of 15 minutes has been seen",
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{_READY_TIMEOUT}={f'(not set: {default})' if value is None else value}",
+                expected=f"at least {SAFE_READY_TIMEOUT} seconds",
+            )
+
+
+@rule(
+    "PD610",
+    WARNING,
+    "The time a prefiller keeps a finished prompt's cache is set by the variable that the connector reads",
+    cure="set the variable of the release",
+    source=(
+        "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:162; "
+        "A@v0.18.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_connector.py"
+    ),
+)
+def abort_timeout(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    names = {name for name in _abort_variables() if name != release.abort_timeout_variable}
+    for instance, node in c.nodes("pd_engine_env"):
+        for name in sorted(names & node.env.keys() & release.environment):
+            yield r.at(
+                f"the connector of {release.name} reads {release.abort_timeout_variable}, not {name}",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=name,
+                expected=release.abort_timeout_variable,
+            )
+
+
+def _abort_variables() -> set[str]:
+    return {load_release(name).abort_timeout_variable for name in release_names()}
+
+
+@rule(
+    "PD611",
+    HINT,
+    "With FlashComm1 and prefill context parallel, a batch is a multiple of their ranks",
+    cure="choose a multiple of tensor × prefill_context for max-num-batched-tokens",
+    source="A@v0.18.0:vllm_ascend/ascend_config.py:73",
+)
+def batch_rounded(r: Rule, c: Context) -> Iterator[Finding]:
+    if not c.cluster.release.limits.batch_rounded:
+        return
+    for instance in c.instances("pd_parallel", "pd_engine_args", "pd_engine_env"):
+        batch = flag_number(instance.head, "max-num-batched-tokens")
+        ranks = instance.parallel.tensor * instance.parallel.prefill_context
+        rounds = instance.parallel.prefill_context > 1 and flashcomm(c, instance.head)
+        if rounds and batch is not None and batch % ranks:
+            yield r.at(
+                f"the engine rounds {batch} up to {-(-batch // ranks) * ranks}, a multiple of {ranks}",
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen=f"max-num-batched-tokens {batch}",
+                expected=-(-batch // ranks) * ranks,
+            )
+
+
+@rule(
+    "PD612",
+    WARNING,
+    "Fused MC2 is left out where the release notes say that it fails",
+    cure="set VLLM_ASCEND_ENABLE_FUSED_MC2: null in pd_engine_env",
+    source="A@v0.18.0 release notes, known issues (vllm-ascend issue 8320)",
+)
+def fused_mc2(r: Rule, c: Context) -> Iterator[Finding]:
+    if c.cluster.release.limits.fused_mc2:
+        return
+    name = "VLLM_ASCEND_ENABLE_FUSED_MC2"
+    for instance in c.instances("pd_parallel", "pd_engine_env", "pd_profile"):
+        value = number(instance.head.env.get(name, "0"))
+        if value and (instance.role == "prefiller" or instance.parallel.data > 1):
+            yield r.at(
+                "fused MC2 is not for prefillers of separate prefill and decode, nor for several "
+                "data-parallel ranks",
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{name}={value}, {instance.role}, data {instance.parallel.data}",
+                expected="0",
+            )

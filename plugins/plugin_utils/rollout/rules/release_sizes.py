@@ -1,0 +1,170 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rules about sizes that releases and connectors differ in, and about the partition of layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ..findings import ERROR, WARNING, Finding, Rule, shown
+from ..launch import kv_extra_config
+from .base import Context, rule
+
+
+@rule(
+    "PD220",
+    ERROR,
+    "Prefill context parallel and data parallel go together at the release",
+    cure="set prefill_context or data to 1, or use v0.18.0",
+    source="A@v0.23.0:vllm_ascend/platform.py:351",
+)
+def context_or_data(r: Rule, c: Context) -> Iterator[Finding]:
+    if c.cluster.release.limits.prefill_context_with_data:
+        return
+    for instance in c.instances("pd_parallel"):
+        sizes = instance.parallel
+        if sizes.data > 1 and sizes.prefill_context > 1:
+            yield r.at(
+                "PCP (Prefill Context Parallelism) and DP (Data Parallelism) cannot be enabled "
+                f"simultaneously in the current version of vLLM Ascend. Got "
+                f"data_parallel_size={sizes.data} and prefill_context_parallel_size={sizes.prefill_context}.",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"prefill_context {sizes.prefill_context}, data {sizes.data}",
+                expected="one of them 1",
+            )
+
+
+@rule(
+    "PD221",
+    WARNING,
+    "Without MLA, the decode context size divides the tensor ranks of one key/value head",
+    cure="choose a decode_context that divides tensor / key/value heads",
+    source="A@v0.13.0:docs/source/user_guide/feature_guide/context_parallel.md (in no code)",
+)
+def context_divides_heads(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel", "pd_profile"):
+        profile, sizes = instance.settings.profile, instance.parallel
+        if profile.attention != "gqa" or not profile.kv_heads or sizes.decode_context == 1:
+            continue
+        ranks = sizes.tensor // profile.kv_heads
+        if ranks >= sizes.decode_context and ranks % sizes.decode_context:
+            yield r.at(
+                f"{sizes.tensor} tensor ranks are {ranks} for each of {profile.kv_heads} key/value heads, "
+                f"and {sizes.decode_context} does not divide that",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"decode_context {sizes.decode_context}",
+                expected=f"a divisor of {ranks}",
+            )
+
+
+@rule(
+    "PD223",
+    ERROR,
+    "One engine for prefill and decode has no pipeline beside multi-token prediction",
+    cure="set pipeline to 1, or speculative-config: null in pd_engine_args",
+    source="A@v0.23.0:vllm_ascend/platform.py:443",
+)
+def mtp_or_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
+    """A decoder has no pipeline at all (PD210), and a prefiller may have both."""
+    if not c.cluster.colocated or c.cluster.release.limits.mtp_with_pipeline:
+        return
+    for instance in c.instances("pd_parallel", "pd_engine_args"):
+        speculation = instance.head.flag("speculative-config")
+        if instance.parallel.pipeline < 2 or not isinstance(speculation, Mapping) or not speculation:
+            continue
+        # Without a method vLLM takes that of the model, multi-token prediction where it has one.
+        if "mtp" in str(speculation.get("method", "mtp")).lower():
+            yield r.at(
+                "PP+MTP is only supported on PD-disaggregated P nodes (kv_role='kv_producer').",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"pipeline {instance.parallel.pipeline}, speculative-config",
+                expected="one of them",
+            )
+
+
+@rule(
+    "PD520",
+    ERROR,
+    "kv_connector_extra_config gives decoders no pipeline",
+    cure="remove pp_size from decode in pd_kv_extra_config",
+    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197",
+)
+def decode_pipeline_told(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_kv_extra_config"):
+        if not instance.settings.kv_extra_config:
+            continue
+        told = kv_extra_config(c.cluster, instance, instance.head).get("decode")
+        size = told.get("pp_size", 1) if isinstance(told, Mapping) else 1
+        if size != 1 or isinstance(size, bool):
+            yield r.at(
+                "decode pp size must be 1",
+                instance=instance.name,
+                variable="pd_kv_extra_config",
+                seen=f"decode.pp_size: {shown(size, 40)}",
+                expected="decode.pp_size: 1",
+            )
+
+
+@rule(
+    "PD521",
+    ERROR,
+    "A partition of the layers has one part for each pipeline rank, and all layers",
+    cure="correct prefill.pp_layer_partition in pd_kv_extra_config, or remove it for an even one",
+    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py (get_prefill_pp_indices)",
+)
+def layer_partition(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel", "pd_kv_extra_config", "pd_profile"):
+        if not instance.settings.kv_extra_config:
+            continue
+        told = kv_extra_config(c.cluster, instance, instance.head).get("prefill")
+        partition = told.get("pp_layer_partition") if isinstance(told, Mapping) else None
+        if partition is None:
+            continue
+        size = told.get("pp_size", 1) if isinstance(told, Mapping) else 1
+        layers = instance.settings.profile.layers
+        text = str(partition)
+        given = re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text)
+        parts = [int(part) for part in text.split(",")] if given else []
+        if not parts:
+            message = f"Invalid partition string: {shown(text, 60)}"
+        elif len(parts) != size:
+            message = f"len(partitions)={len(parts)} does not match pp_size={shown(size, 20)}"
+        elif layers is not None and sum(parts) != layers:
+            message = f"sum(partitions)={sum(parts)} does not match num_hidden_layers={layers}"
+        else:
+            continue
+        yield r.at(
+            message,
+            instance=instance.name,
+            variable="pd_kv_extra_config",
+            seen=f"prefill.pp_layer_partition: {shown(text, 60)}",
+            expected=f"{shown(size, 20)} numbers, together {layers or 'all layers'}",
+        )
+
+
+@rule(
+    "PD522",
+    ERROR,
+    "With the layerwise connector, decoders have no prefill context parallel",
+    cure="set prefill_context to 1 for the decoder",
+    source="A@v0.23.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_layerwise_connector.py:804",
+)
+def layerwise_decoder(r: Rule, c: Context) -> Iterator[Finding]:
+    """Before prefill context parallel is known to the connector PD511 says it for both roles."""
+    if c.cluster.colocated:
+        return
+    for instance in c.instances("pd_parallel", "pd_kv_connector", role="decoder"):
+        connector = c.cluster.release.connectors.get(instance.settings.connector)
+        knows = connector is not None and connector.prefill_context_parallel
+        if knows and connector and connector.listener == "decoder" and instance.parallel.prefill_context > 1:
+            yield r.at(
+                "Prefill context parallel is not support on decoder nodes",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"prefill_context {instance.parallel.prefill_context}",
+                expected="prefill_context 1",
+            )

@@ -1,0 +1,401 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rules about parallel sizes and chips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..findings import ERROR, HINT, Finding, Rule, shown
+from ..model import Node
+from ..topology import joined
+from .base import Context, rule
+
+
+def _chips(chips: tuple[int, ...]) -> str:
+    """Chip numbers for people."""
+    if len(chips) > 1 and chips[-1] - chips[0] == len(chips) - 1:
+        return f"{chips[0]}-{chips[-1]}"
+    return ",".join(map(str, chips))
+
+
+@rule(
+    "PD201",
+    ERROR,
+    "The chips of an instance divide evenly over its nodes",
+    cure="change pd_parallel, or the number of hosts in the instance's group",
+    source="V@0.13.0:vllm/v1/executor/multiproc_executor.py",
+)
+def world_divides(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel"):
+        world, nodes = instance.parallel.world_size, len(instance.nodes)
+        if instance.spans_nodes and world % nodes:
+            yield r.at(
+                f"global world_size ({world}) must be divisible by nnodes_within_dp ({nodes}). ".strip(),
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"tensor × prefill_context × pipeline = {world} on {nodes} nodes",
+                expected=f"a multiple of {nodes}",
+            )
+
+
+@rule(
+    "PD202",
+    ERROR,
+    "Tensor × pipeline × data ranks divide evenly over the nodes (prefill context is not counted there)",
+    cure="change pd_parallel, or the number of hosts in the instance's group",
+    source="V@0.13.0:vllm/engine/arg_utils.py:1417-1436",
+)
+def ranks_divide(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel"):
+        sizes, nodes = instance.parallel, len(instance.nodes)
+        world = sizes.data * sizes.pipeline * sizes.tensor
+        if instance.spans_nodes and world % nodes:
+            yield r.at(
+                f"world_size={world} must be divisible by nnodes={nodes}.",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"data × pipeline × tensor = {world} on {nodes} nodes",
+                expected=f"a multiple of {nodes}",
+            )
+
+
+@rule(
+    "PD203",
+    ERROR,
+    "Every node has the chips that its ranks need",
+    cure="lower tensor, prefill_context or data, add hosts to the instance, or give it more chips",
+    source="A@v0.13.0:vllm_ascend/worker/worker.py",
+)
+def enough_chips(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_parallel", "pd_chips", "pd_chips_per_node"):
+        need = instance.local_world_size
+        if need > len(node.chips):
+            yield r.at(
+                f"local_world_size ({need}) must be less than or equal to the number of visible devices "
+                f"({len(node.chips)}).",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"{need} ranks and {len(node.chips)} chips",
+                expected=f"at most {len(node.chips)} ranks on this host",
+            )
+
+
+@rule(
+    "PD204",
+    HINT,
+    "No chip that an instance has stands idle",
+    cure="raise pd_parallel, or name the chips that it uses in pd_chips",
+    source="A@v0.13.0:docs/source/installation.md",
+)
+def idle_chips(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_parallel", "pd_chips", "pd_chips_per_node"):
+        need = instance.local_world_size
+        if need < len(node.chips):
+            yield r.at(
+                f"the instance has {len(node.chips)} chips here and uses {need}",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_chips",
+                seen=f"{len(node.chips)} chips",
+                expected=f"{need} chips",
+            )
+
+
+@rule(
+    "PD205",
+    ERROR,
+    "A chip belongs to one instance",
+    cure="give each instance of the host its own chips with pd_chips",
+    source="A@v0.13.0:vllm_ascend/worker/worker.py (Error in memory profiling)",
+)
+def chips_apart(r: Rule, c: Context) -> Iterator[Finding]:
+    for host, pairs in c.cluster.by_host.items():
+        owner: dict[int, str] = {}
+        for instance, node in pairs:
+            shared = tuple(chip for chip in node.chips if chip in owner)
+            if shared:
+                others = dict.fromkeys(owner[chip] for chip in shared)
+                yield r.at(
+                    f"{instance.name} and {joined(others)} both use chips {_chips(shared)}",
+                    host=host,
+                    instance=instance.name,
+                    variable="pd_chips",
+                    seen=_chips(node.chips),
+                    expected="chips that no other instance of this host uses",
+                )
+            owner.update((chip, instance.name) for chip in node.chips if chip not in owner)
+
+
+@rule(
+    "PD206",
+    ERROR,
+    "Chips have the numbers of the server's chips",
+    cure="correct pd_chips, or pd_chips_per_node",
+    source="A@v0.13.0:docs/source/installation.md",
+)
+def chips_exist(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_chips", "pd_chips_per_node"):
+        last = node.settings.chips_per_node - 1
+        beyond = tuple(chip for chip in node.chips if chip > last)
+        if beyond:
+            yield r.at(
+                f"the server has no chips {_chips(beyond)}",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_chips",
+                seen=_chips(node.chips),
+                expected=f"numbers from 0 to {last}",
+            )
+
+
+@rule(
+    "PD207",
+    ERROR,
+    "The nodes' data-parallel ranks together are all of them, each once",
+    cure="make data_local × the number of nodes equal data",
+    source="V@0.13.0:vllm/config/parallel.py:286",
+)
+def data_ranks(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel"):
+        sizes, nodes = instance.parallel, len(instance.nodes)
+        local = instance.head.data_local if sizes.data > 1 else sizes.data_local or 1
+        if local > sizes.data:
+            yield r.at(
+                f"data_parallel_size_local ({local}) must be <= data_parallel_size ({sizes.data})",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"data {sizes.data}, data_local {local}",
+                expected=f"data_local {max(1, sizes.data // nodes)}",
+            )
+        elif sizes.data > 1 and sizes.data >= nodes and local * nodes != sizes.data:
+            yield r.at(
+                f"{nodes} nodes with {local} ranks each are not the {sizes.data} ranks of data",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"data {sizes.data}, data_local {local}, {nodes} nodes",
+                expected=f"data_local × {nodes} = data",
+            )
+
+
+@rule(
+    "PD208",
+    ERROR,
+    "A data-parallel rank fits into one node",
+    cure="give the instance at most as many hosts as data-parallel ranks, or make it several instances",
+    source="V@0.13.0:vllm/engine/arg_utils.py:1417-1436",
+)
+def data_rank_in_node(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel"):
+        data, nodes = instance.parallel.data, len(instance.nodes)
+        if 1 < data < nodes:
+            yield r.at(
+                f"{data} data-parallel ranks on {nodes} nodes: a rank of several nodes beside others is "
+                "not planned",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"data {data}, {nodes} nodes",
+                expected=f"data 1, or a multiple of {nodes}",
+            )
+
+
+@rule(
+    "PD209",
+    ERROR,
+    "Pipeline and prefill context parallel exclude each other",
+    cure="set pipeline or prefill_context to 1",
+    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1125",
+)
+def pipeline_or_context(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel"):
+        sizes = instance.parallel
+        if sizes.pipeline > 1 and sizes.prefill_context > 1:
+            yield r.at(
+                "pp and pcp cannot open in same time",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"pipeline {sizes.pipeline}, prefill_context {sizes.prefill_context}",
+                expected="one of them 1",
+            )
+
+
+@rule(
+    "PD210",
+    ERROR,
+    "A decoder has no pipeline",
+    cure="set pipeline to 1 for the decoder",
+    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197",
+)
+def decoder_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
+    if c.cluster.colocated:
+        return
+    for instance in c.instances("pd_parallel", role="decoder"):
+        if instance.parallel.pipeline > 1:
+            yield r.at(
+                "decode pp size must be 1",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"pipeline {instance.parallel.pipeline}",
+                expected="pipeline 1",
+            )
+
+
+def _divisors(value: int, limit: int = 12) -> str:
+    found = [str(n) for n in range(1, min(value, 4096) + 1) if value % n == 0]
+    return joined(found, limit)
+
+
+@rule(
+    "PD211",
+    ERROR,
+    "The decode context size divides the tensor size, and is not larger",
+    cure="choose a decode_context that divides tensor",
+    source="V@0.13.0:vllm/engine/arg_utils.py:1354",
+)
+def decode_context_divides(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel"):
+        sizes = instance.parallel
+        if sizes.tensor % sizes.decode_context:
+            yield r.at(
+                f"tp_size={sizes.tensor} must be divisible bydcp_size={sizes.decode_context}.",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"tensor {sizes.tensor}, decode_context {sizes.decode_context}",
+                expected=f"decode_context one of {_divisors(sizes.tensor)}",
+            )
+
+
+@rule(
+    "PD212",
+    ERROR,
+    "The model's attention heads divide over the tensor ranks",
+    cure="choose a tensor size that divides the number of heads",
+    source="V@0.13.0:vllm/config/model.py",
+)
+def heads_divide(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel", "pd_profile"):
+        heads = instance.settings.profile.heads
+        if heads and heads % instance.parallel.tensor:
+            yield r.at(
+                f"Total number of attention heads ({heads}) must be divisible by tensor parallel size "
+                f"({instance.parallel.tensor}).",
+                instance=instance.name,
+                variable="pd_parallel",
+                seen=f"tensor {instance.parallel.tensor}",
+                expected=f"one of {_divisors(heads)}",
+            )
+
+
+@rule(
+    "PD213",
+    ERROR,
+    "Without MLA, decode context parallel fits the key/value heads",
+    cure="lower decode_context, or raise tensor",
+    source="V@0.13.0:vllm/config/model.py:1053",
+)
+def decode_context_fits_heads(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.instances("pd_parallel", "pd_profile"):
+        profile, sizes = instance.settings.profile, instance.parallel
+        kv_heads, dcp = profile.kv_heads, sizes.decode_context
+        if profile.attention != "gqa" or not kv_heads or dcp == 1:
+            continue
+        largest = sizes.tensor // kv_heads
+        if sizes.tensor <= kv_heads:
+            message = (
+                f"tensor parallel size {sizes.tensor} must be greater than total num kv heads {kv_heads} "
+                "when enable "
+                "decode context parallel for GQA/MQA"
+            )
+        elif dcp > largest:
+            message = (
+                "decode context parallel size must less than or equal to (tensor parallel size "
+                f"{sizes.tensor} // total "
+                f"num kv heads {kv_heads}) = {largest}, but got {dcp}"
+            )
+        elif profile.heads and (profile.heads // kv_heads) % dcp:
+            message = (
+                f"Total number of q per kv attn heads ({profile.heads // kv_heads}) must be divisible by "
+                "dcp world size "
+                f"when enable decode context parallel for GQA ({dcp})."
+            )
+        else:
+            continue
+        yield r.at(
+            message,
+            instance=instance.name,
+            variable="pd_parallel",
+            seen=f"tensor {sizes.tensor}, decode_context {dcp}, {kv_heads} kv heads",
+            expected=f"decode_context at most {max(1, largest)}",
+        )
+
+
+# What must be the same on all nodes of one instance, by variable.
+_SHARED = {
+    "pd_parallel": "parallel",
+    "pd_profile": "profile",
+    "pd_dp_mode": "dp_mode",
+    "pd_api_port": "api_port",
+    "pd_master_port": "master_port",
+    "pd_dp_rpc_port": "dp_rpc_port",
+    "pd_kv_port": "kv_port",
+    "pd_kv_connector": "connector",
+    "pd_kv_extra_config": "kv_extra_config",
+    "pd_served_model_name": "served_model_name",
+    "pd_engine_args": "engine_args",
+}
+
+
+@rule(
+    "PD108",
+    ERROR,
+    "The nodes of one instance agree: they are one engine",
+    cure="set it once, in the group_vars of the instance",
+    source="V@0.13.0:vllm/engine/arg_utils.py:1417-1436",
+)
+def nodes_agree(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance in c.cluster.instances:
+        for variable, attribute in _SHARED.items():
+            readable = [node for node in instance.nodes if variable not in node.settings.unread]
+            if not readable:
+                continue
+            first = _get(readable[0], attribute)
+            for node in readable[1:]:
+                value = _get(node, attribute)
+                if value is not first and value != first:
+                    yield r.at(
+                        f"{variable} has another value than on {readable[0].host}, and both are one engine",
+                        host=node.host,
+                        instance=instance.name,
+                        variable=variable,
+                        seen=shown(value),
+                        expected=shown(first),
+                    )
+
+
+def _get(node: Node, attribute: str) -> object:
+    value = getattr(node.settings, attribute)
+    return value.name if attribute == "profile" else value
+
+
+@rule(
+    "PD222",
+    ERROR,
+    "The planner says which chips an engine sees",
+    cure="remove it from pd_engine_env, and name the instance's chips in pd_chips",
+    source="A@v0.13.0:examples/external_online_dp/launch_online_dp.py",
+)
+def chips_by_name(r: Rule, c: Context) -> Iterator[Finding]:
+    """The container has the engine's chips only, and counts them from 0: the server's numbers would be wrong
+    there."""
+    for instance, node in c.nodes("pd_engine_env"):
+        value = node.env.get("ASCEND_RT_VISIBLE_DEVICES")
+        if value is not None:
+            yield r.at(
+                "ASCEND_RT_VISIBLE_DEVICES is set by hand",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"ASCEND_RT_VISIBLE_DEVICES={value}",
+                expected=f"pd_chips: {value}",
+            )

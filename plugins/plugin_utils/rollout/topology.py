@@ -1,0 +1,207 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who runs where: instances, node ranks, chips, engine ids and KV ports, from what an inventory declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from .connectors import Connector
+from .model import (
+    ROLES,
+    Cluster,
+    Declaration,
+    Group,
+    Instance,
+    Node,
+    Parallel,
+    Proxy,
+    Rank,
+    Role,
+    Settings,
+    canonical,
+)
+
+# Distance of the KV ports of two neighbouring nodes, as in the guides.
+KV_PORT_STRIDE = 100
+
+
+def engine_ids(sizes: Sequence[int]) -> list[list[str]]:
+    """An id per node: its index among all nodes.
+
+    ``sizes`` are the instances' numbers of nodes, prefillers first.
+
+    >>> engine_ids([2, 1])
+    [['0', '1'], ['2']]
+    """
+    starts = accumulate(sizes, initial=0)
+    return [[str(start + rank) for rank in range(size)] for start, size in zip(starts, sizes, strict=False)]
+
+
+def kv_ports(sizes: Sequence[int], base: int, limit: int = 60000) -> list[int]:
+    """A KV port per instance: the base and 100 for every node before the instance.
+
+    Ports stay below ``limit``, where HCCL's begin; in a cluster of hundreds of nodes they start over. That
+    is harmless: ports matter on one host only, and engine ids stay unique.
+
+    >>> kv_ports([2, 1], base=30000)
+    [30000, 30200]
+    """
+    slots = max(1, (limit - base) // KV_PORT_STRIDE - 1)
+    starts = accumulate(sizes, initial=0)
+    return [base + KV_PORT_STRIDE * (start % slots) for start, _ in zip(starts, sizes, strict=False)]
+
+
+def handshake_ports(
+    kv_port: int,
+    parallel: Parallel,
+    node_rank: int = 0,
+    nodes: int = 1,
+    connector: Connector | None = None,
+) -> Sequence[int]:
+    """The handshake ports of one node, ascending: those of its ranks, counted through the whole instance.
+
+    Node 0 holds the first ranks; which rank has which port is a fact of the connector, and differs by release
+    (``data/connectors``). Without a connector every rank has the next port.
+
+    >>> handshake_ports(30000, Parallel(tensor=16, prefill_context=2), node_rank=1, nodes=2)
+    range(30016, 30032)
+    """
+    local = parallel.chips // max(1, nodes)
+    if connector is not None:
+        return connector.ports(kv_port, parallel, node_rank * local, local)
+    first = kv_port + node_rank * local
+    return range(first, first + local)
+
+
+def build(declaration: Declaration) -> Cluster:
+    """The cluster that a declaration describes."""
+    ordered = [group for role in ROLES for group in declaration.groups if group.role == role]
+    sizes = [len(group.members) for group in ordered]
+    ids = engine_ids(sizes)
+    chips = max((m.settings.chips_per_node for g in ordered for m in g.members), default=16)
+    ports = kv_ports(sizes, declaration.release.kv_base(chips), declaration.release.hccl_base)
+    counts: dict[Role, int] = dict.fromkeys(ROLES, 0)
+    instances: list[Instance] = []
+    index = 0
+    for group, group_ids, port in zip(ordered, ids, ports, strict=True):
+        instances.append(_instance(group, counts[group.role], index, group_ids, port))
+        counts[group.role] += 1
+        index += len(group.members)
+    proxies = tuple(
+        Proxy(host, declaration.addresses.get(host), declaration.proxy_port)
+        for host in declaration.proxy_hosts
+    )
+    by_host: dict[str, list[tuple[Instance, Node]]] = {}
+    for instance in instances:
+        for node in instance.nodes:
+            by_host.setdefault(node.host, []).append((instance, node))
+    return Cluster(
+        declaration, tuple(instances), proxies, {host: tuple(pairs) for host, pairs in by_host.items()}
+    )
+
+
+def _instance(group: Group, index: int, first_index: int, ids: Sequence[str], port: int) -> Instance:
+    head = group.members[0].settings
+    parallel = head.parallel
+    size = len(group.members)
+    # With data parallel every node runs whole ranks of its own; without, one rank spans the nodes.
+    spans = size > 1 and parallel.data == 1
+    local = 1 if parallel.data == 1 else parallel.data_local or max(1, parallel.data // size)
+    external = head.dp_mode == "external" and parallel.data > 1
+    merged = [_flags(member.settings, group.role) for member in group.members]
+    nodes = tuple(
+        Node(
+            host=member.host,
+            rank=rank,
+            index=first_index + rank,
+            settings=member.settings,
+            chips=member.settings.chips or tuple(range(member.settings.chips_per_node)),
+            # The guides of external data parallel give an instance one id on all its nodes.
+            engine_id=member.settings.engine_id or ids[0 if external else rank],
+            data_start=0 if spans else rank * local,
+            data_local=local,
+            args=args,
+            flags=flags,
+            env=_env(member.settings, group.role),
+            ranks=tuple(_ranks(member.settings, parallel, rank * local, local)) if external else (),
+        )
+        for rank, (member, (args, flags)) in enumerate(zip(group.members, merged, strict=True))
+    )
+    pinned = next((m.settings.kv_port for m in group.members if m.settings.kv_port is not None), None)
+    return Instance(group.name, group.role, index, nodes, parallel, pinned or port, spans)
+
+
+def _ranks(settings: Settings, parallel: Parallel, start: int, count: int) -> Iterator[Rank]:
+    """The ranks of one node: each the next chips and the next API port
+    (A@v0.13.0:examples/external_online_dp/launch_online_dp.py)."""
+    chips = settings.chips or tuple(range(settings.chips_per_node))
+    size = parallel.world_size
+    # No more than the chips are for: what is beyond them is a finding, and need not be listed.
+    for place in range(min(count, max(1, len(chips) // size))):
+        places = range(place * size, (place + 1) * size)
+        yield Rank(
+            number=start + place,
+            chips=chips[places.start : places.stop],
+            places=tuple(places),
+            api_port=settings.api_port + place,
+        )
+
+
+def _flags(settings: Settings, role: Role) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The flags of a node as they are spelt, and by canonical name."""
+    profile = settings.profile.roles[role]
+    if not settings.engine_args:
+        return profile.args, profile.flags
+    merged = merged_flags(profile.args, settings.engine_args)
+    return merged, {canonical(name): value for name, value in merged.items()}
+
+
+def merged_flags(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Flags with changes laid over them, in the base's order; null takes a flag away. ``a_b`` and ``a-b``
+    are one flag."""
+    if not changes:
+        return base
+    spelt = {canonical(name): name for name in base}
+    result = dict(base)
+    for name, value in changes.items():
+        known = spelt.get(canonical(name), name)
+        if value is None:
+            result.pop(known, None)
+        else:
+            result[known] = value
+    return result
+
+
+def _env(settings: Settings, role: Role) -> Mapping[str, str]:
+    base = settings.profile.roles[role].env
+    if not settings.engine_env:
+        return base
+    result = dict(base)
+    for name, value in settings.engine_env.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result
+
+
+def listens(cluster: Cluster, instance: Instance) -> bool:
+    """Whether the instance opens its handshake ports: the producer with MooncakeConnectorV1, the consumer
+    with the other."""
+    connector = connector_of(cluster, instance)
+    return not cluster.colocated and connector is not None and connector.listener == instance.role
+
+
+def connector_of(cluster: Cluster, instance: Instance) -> Connector | None:
+    """The instance's connector as the release has it, None where it has none of that name."""
+    return cluster.release.connectors.get(instance.settings.connector)
+
+
+def joined(names: Iterable[str], limit: int = 3) -> str:
+    """Names for a sentence, cut where there are many."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

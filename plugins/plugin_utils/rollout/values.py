@@ -1,0 +1,265 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Readers of values: each takes whatever stands in an inventory and gives a typed value, or BadValue."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .findings import shown
+from .model import DpMode, Mode, Mount, Parallel, Server
+
+# Largest size of one parallel group, in ranks: a typing error must not make the planner list a million ports.
+MAX_PARALLEL = 65536
+
+
+class BadValue(Exception):
+    """A value that cannot be read; ``expected`` says what could."""
+
+    def __init__(self, expected: str, seen: object = None, message: str | None = None) -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.seen = seen
+        self.message = message
+
+
+def whole(low: int, high: int, unit: str = "") -> Callable[[Any], int]:
+    """A reader of whole numbers in [low, high]; text of digits counts, as templates and -e give it."""
+    expected = f"a whole number from {low} to {high}{unit}"
+
+    def read(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise BadValue(expected)
+        return int(value)
+
+    return read
+
+
+port = whole(1, 65535)
+
+
+def text(pattern: str, expected: str) -> Callable[[Any], str]:
+    compiled = re.compile(pattern)
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not compiled.fullmatch(value):
+            raise BadValue(expected)
+        return str(value)
+
+    return read
+
+
+_PRINTABLE = r"[^\s\x00-\x1f\x7f]+"
+absolute_path = text(
+    r"/(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\x7f:,]*", "an absolute path without '..', ':' or ','"
+)
+word = text(_PRINTABLE, "text without spaces")
+
+
+def yes_or_no(value: Any) -> bool:
+    if isinstance(value, bool):
+        return bool(value)
+    raise BadValue("true or false")
+
+
+def read_chips(value: Any) -> tuple[int, ...]:
+    expected = "chip numbers, such as [0, 1, 2] or 0-7,12"
+    numbers: list[int] = []
+    if isinstance(value, str):
+        for part in value.split(","):
+            match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4}))?\s*", part)
+            if not match:
+                raise BadValue(expected)
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                raise BadValue(expected)
+            numbers.extend(range(first, last + 1))
+    elif isinstance(value, (list, tuple)):
+        read = whole(0, 9999)
+        try:
+            numbers = [read(item) for item in value]
+        except BadValue:
+            raise BadValue(expected) from None
+    elif isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9999:
+        numbers = [int(value)]
+    else:
+        raise BadValue(expected)
+    if not numbers:
+        raise BadValue("at least one chip")
+    if len(set(numbers)) != len(numbers):
+        raise BadValue("each chip once")
+    return tuple(sorted(numbers))
+
+
+def read_mode(value: Any) -> Mode:
+    if value == "disaggregated":
+        return "disaggregated"
+    if value == "colocated":
+        return "colocated"
+    raise BadValue("disaggregated or colocated")
+
+
+def read_server(value: Any) -> Server:
+    if value == "atlas-a3":
+        return "atlas-a3"
+    if value == "atlas-a2":
+        return "atlas-a2"
+    raise BadValue("atlas-a3 or atlas-a2")
+
+
+def read_dp_mode(value: Any) -> DpMode:
+    if value == "internal":
+        return "internal"
+    if value == "external":
+        return "external"
+    raise BadValue("internal or external")
+
+
+_PARALLEL_KEYS = ("tensor", "prefill_context", "decode_context", "pipeline", "data", "data_local")
+
+
+def read_parallel(value: Any) -> Parallel:
+    expected = "a mapping of " + ", ".join(_PARALLEL_KEYS)
+    if not isinstance(value, Mapping):
+        raise BadValue(expected)
+    sizes: dict[str, int] = {}
+    read = whole(1, MAX_PARALLEL)
+    problems: list[str] = []
+    for key, size in value.items():
+        if not isinstance(key, str) or key not in _PARALLEL_KEYS:
+            problems.append(f"{shown(key, 40)} is no size{did_you_mean(key, _PARALLEL_KEYS)}")
+            continue
+        if key == "data_local" and size is None:
+            continue
+        try:
+            sizes[str(key)] = read(size)
+        except BadValue as error:
+            problems.append(f"{key} is {shown(size, 40)}, not {error.expected}")
+    if problems:
+        raise BadValue(expected, message="; ".join(problems))
+    return Parallel(**sizes)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value as plain JSON types; BadValue if it holds anything that JSON does not."""
+    if depth > 20:
+        raise BadValue("a value nested at most 20 deep")
+    if value is None or isinstance(value, bool):
+        return None if value is None else bool(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadValue("a finite number")
+        return float(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise BadValue("names of text", seen=key, message=f"the name {shown(key, 40)} is not text")
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, depth + 1) for item in value]
+    raise BadValue(
+        "text, numbers, true, false, null, lists and mappings",
+        message=f"a value of type {type(value).__name__}",
+    )
+
+
+def read_mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BadValue("a mapping")
+    result = plain(value)
+    json.dumps(result)
+    return dict(result)
+
+
+def read_flags(value: Any) -> dict[str, Any]:
+    flags = read_mapping(value)
+    for name in flags:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
+            hint = f" (write {name.lstrip('-')})" if name.startswith("-") else ""
+            raise BadValue(f"names of long flags without dashes{hint}", seen=name)
+    return flags
+
+
+_ENV_VALUES = "text, or a number; quote true and false, since programs differ in what they take for them"
+
+
+def read_env(value: Any) -> dict[str, str | None]:
+    if not isinstance(value, Mapping):
+        raise BadValue("a mapping of environment variables")
+    result: dict[str, str | None] = {}
+    for name, item in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise BadValue("names of letters, digits and underscores", seen=name)
+        if item is None:
+            result[str(name)] = None
+        elif isinstance(item, (str, int, float)) and not isinstance(item, bool):
+            line = str(item)
+            if any(ord(c) < 32 or ord(c) == 127 for c in line) or not _encodable(line):
+                raise BadValue("text of one line", seen=name)
+            result[str(name)] = line
+        else:
+            raise BadValue(_ENV_VALUES, seen=name)
+    return result
+
+
+def read_mounts(value: Any) -> tuple[Mount, ...]:
+    expected = "a list of absolute paths, or of {source, target, read_only}"
+    if not isinstance(value, (list, tuple)):
+        raise BadValue(expected)
+    mounts = []
+    for item in value:
+        if isinstance(item, str):
+            mounts.append(Mount(absolute_path(item), absolute_path(item), True))
+        elif (
+            isinstance(item, Mapping) and set(item) <= {"source", "target", "read_only"} and "source" in item
+        ):
+            source = absolute_path(item["source"])
+            mounts.append(
+                Mount(
+                    source, absolute_path(item.get("target", source)), yes_or_no(item.get("read_only", True))
+                )
+            )
+        else:
+            raise BadValue(expected, seen=item)
+    return tuple(mounts)
+
+
+def read_engine_id(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise BadValue("text or a number")
+    return text(r"[A-Za-z0-9._-]{1,64}", "letters, digits, dots, dashes and underscores")(str(value))
+
+
+def read_secret(value: Any) -> bool:
+    """Whether a secret is set. Its value goes no further than this."""
+    if value is None:
+        return False
+    if not isinstance(value, str):
+        raise BadValue("text", seen="(not shown)")
+    if any(c.isspace() or ord(c) < 32 for c in str(value)):
+        raise BadValue("text without spaces or line ends", seen="(not shown)")
+    return str(value) != ""
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def did_you_mean(name: object, candidates: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""

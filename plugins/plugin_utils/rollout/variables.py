@@ -1,0 +1,297 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The variables of the contract: how each is read, its default, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from .model import DpMode, Mode, Mount, Parallel, Server
+from .values import (
+    absolute_path,
+    port,
+    read_chips,
+    read_dp_mode,
+    read_engine_id,
+    read_env,
+    read_flags,
+    read_mapping,
+    read_mode,
+    read_mounts,
+    read_parallel,
+    read_secret,
+    read_server,
+    text,
+    whole,
+    word,
+)
+
+T = TypeVar("T")
+
+DEFAULT_RELEASE = "v0.13.0"
+DEFAULT_PROFILE = "deepseek-v3.1-w8a8"
+
+# Largest server the planner believes in, in chips, for the same reason as values.MAX_PARALLEL.
+MAX_CHIPS_PER_NODE = 1024
+
+
+@dataclass(frozen=True)
+class Variable(Generic[T]):
+    """A variable of the contract."""
+
+    name: str
+    read: Callable[[Any], T]
+    default: T
+    meaning: str
+    # Whether the cluster, a host or an instance has it.
+    scope: str = "instance"
+    required: bool = False
+    # May hold a secret: its value is in no finding.
+    private: bool = False
+    # What the default is for people, where the value does not say it.
+    default_text: str | None = None
+
+
+def _optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return lambda value: None if value is None or value == "" else read(value)
+
+
+_registry = text(
+    r"[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._-]+)*/?", "a registry, such as registry.example:5000/mirror"
+)
+_image = text(
+    r"[^\s@]+(@sha256:[0-9a-f]{64})?",
+    "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, also with @sha256: and 64 digits",
+)
+_interface = text(r"[A-Za-z0-9._:@-]{1,15}", "the name of a network interface")
+_deployment = text(r"[a-z0-9][a-z0-9_.-]{0,30}", "lower-case letters, digits, dots, dashes")
+_no_mapping: Mapping[str, Any] = {}
+_no_env: Mapping[str, str | None] = {}
+_no_mounts: tuple[Mount, ...] = ()
+
+RELEASE = Variable(
+    "pd_release",
+    word,
+    DEFAULT_RELEASE,
+    "release of vllm-ascend; decides image, flags, ports, proxy",
+    "cluster",
+)
+MODE: Variable[Mode] = Variable(
+    "pd_mode",
+    read_mode,
+    "disaggregated",
+    "`disaggregated`: prefillers and decoders; `colocated`: one engine, the group `decoder`, does both, "
+    "without KV transfer and proxy",
+    "cluster",
+)
+SERVER: Variable[Server] = Variable(
+    "pd_server",
+    read_server,
+    "atlas-a3",
+    "kind of the servers, `atlas-a3` or `atlas-a2`; decides the image and the number of chips",
+    "cluster",
+)
+IMAGE = Variable(
+    "pd_image",
+    _optional(_image),
+    None,
+    "whole image reference, by tag, or pinned by the registry's digest: `name:tag@sha256:…`; its name on "
+    "servers is the one with the tag",
+    "cluster",
+    default_text="the release's, for `pd_server`",
+)
+REGISTRY = Variable(
+    "pd_image_registry",
+    _optional(_registry),
+    None,
+    "registry or mirror in front of the release's image",
+    "cluster",
+)
+DEPLOYMENT = Variable(
+    "pd_deployment",
+    _deployment,
+    "pd",
+    "name of the deployment: first part of container names, and a directory; instances with another one are "
+    "another deployment",
+    "cluster",
+)
+HOST_DIR = Variable(
+    "pd_host_dir", absolute_path, "/etc/pd_rollout", "directory of the launch scripts on servers", "cluster"
+)
+PLAN_DIR = Variable(
+    "pd_plan_dir",
+    _optional(text(r"[^\x00-\x1f]+", "a path")),
+    None,
+    "where the plan is written on the controller",
+    "cluster",
+    default_text="`plans/<inventory name>`",
+)
+PROXY_PORT = Variable("pd_proxy_port", port, 8005, "port of the proxy", "cluster")
+API_KEY = Variable(
+    "pd_api_key",
+    read_secret,
+    False,
+    "key that clients must send; stands in no plan, command line or log",
+    "cluster",
+    private=True,
+    default_text="none",
+)
+CONCURRENCY = Variable(
+    "pd_expected_concurrency",
+    _optional(whole(1, 10**6)),
+    None,
+    "requests at once that the decoders should take; a warning if they take fewer",
+    "cluster",
+)
+
+PROFILE = Variable(
+    "pd_profile",
+    word,
+    DEFAULT_PROFILE,
+    "default engine arguments and environment per role (`generic` adds none of a model)",
+)
+MODEL_PATH = Variable(
+    "pd_model_path", absolute_path, "/", "directory of the weights on the servers", required=True
+)
+SERVED_NAME = Variable("pd_served_model_name", word, "model", "name of the model in the API", required=True)
+NODE_IP = Variable("pd_node_ip", word, "", "service address, IPv4", "host", default_text="`ansible_host`")
+INTERFACE = Variable(
+    "pd_interface",
+    _optional(_interface),
+    None,
+    "NIC of the service address",
+    "host",
+    default_text="found on the server when the engine starts",
+)
+CHIPS_PER_NODE = Variable(
+    "pd_chips_per_node",
+    whole(1, MAX_CHIPS_PER_NODE, " chips"),
+    16,
+    "chips of one server",
+    "host",
+    default_text="16; 8 with `pd_server: atlas-a2`",
+)
+CHIPS = Variable(
+    "pd_chips",
+    _optional(read_chips),
+    None,
+    "chips that the instance uses on the host: a list, or text such as `0-7`",
+    default_text="all",
+)
+PARALLEL = Variable(
+    "pd_parallel",
+    read_parallel,
+    Parallel(),
+    "`{tensor, prefill_context, decode_context, pipeline, data, data_local}`, in ranks",
+    default_text="all 1",
+)
+DP_MODE: Variable[DpMode] = Variable(
+    "pd_dp_mode",
+    read_dp_mode,
+    "internal",
+    "`internal`: one API server in front of all data-parallel ranks; `external`: one for each rank, each on "
+    "a port and chips of its own",
+)
+API_PORT = Variable(
+    "pd_api_port",
+    port,
+    8004,
+    "port of the engine's API; with `pd_dp_mode: external` that of each node's first rank, the others count "
+    "up from it",
+)
+MASTER_PORT = Variable("pd_master_port", port, 7001, "port at which the nodes of one instance meet")
+DP_RPC_PORT = Variable(
+    "pd_dp_rpc_port", port, 5980, "port at which data-parallel ranks of several nodes meet"
+)
+KV_PORT = Variable(
+    "pd_kv_port",
+    _optional(port),
+    None,
+    "first handshake port of the instance, one for each chip",
+    default_text="computed",
+)
+ENGINE_ID = Variable(
+    "pd_engine_id", _optional(read_engine_id), None, "engine id of the node", default_text="computed"
+)
+CONNECTOR = Variable(
+    "pd_kv_connector", word, "MooncakeConnectorV1", "`MooncakeConnectorV1` or `MooncakeLayerwiseConnector`"
+)
+KV_EXTRA = Variable(
+    "pd_kv_extra_config",
+    read_mapping,
+    _no_mapping,
+    "merged into `kv_connector_extra_config`",
+    default_text="`{}`",
+)
+ENGINE_ENV = Variable(
+    "pd_engine_env",
+    read_env,
+    _no_env,
+    "environment over the profile's; `null` takes a variable away",
+    private=True,
+    default_text="from the profile",
+)
+ENGINE_ARGS = Variable(
+    "pd_engine_args",
+    read_flags,
+    _no_mapping,
+    "long flags of `vllm serve` by name without dashes, over the profile's: `true` is the flag, `false` "
+    "its `--no-…`, a "
+    "mapping JSON (as a whole, in place of the profile's), a list several words, `null` takes a flag away",
+    private=True,
+    default_text="from the profile",
+)
+EXTRA_MOUNTS = Variable(
+    "pd_extra_mounts",
+    read_mounts,
+    _no_mounts,
+    "more mounts: paths, or `{source, target, read_only}`",
+    default_text="`[]`",
+)
+SHM_SIZE = Variable(
+    "pd_shm_size",
+    text(r"[1-9][0-9]*[bkmgBKMG]?", "a size, such as 1g"),
+    "1g",
+    "shared memory of an engine's container",
+)
+
+VARIABLES: tuple[Variable[Any], ...] = (
+    RELEASE,
+    MODE,
+    SERVER,
+    IMAGE,
+    REGISTRY,
+    DEPLOYMENT,
+    HOST_DIR,
+    PLAN_DIR,
+    PROXY_PORT,
+    API_KEY,
+    CONCURRENCY,
+    PROFILE,
+    MODEL_PATH,
+    SERVED_NAME,
+    NODE_IP,
+    INTERFACE,
+    CHIPS_PER_NODE,
+    CHIPS,
+    PARALLEL,
+    DP_MODE,
+    API_PORT,
+    MASTER_PORT,
+    DP_RPC_PORT,
+    KV_PORT,
+    ENGINE_ID,
+    CONNECTOR,
+    KV_EXTRA,
+    ENGINE_ENV,
+    ENGINE_ARGS,
+    EXTRA_MOUNTS,
+    SHM_SIZE,
+)
+
+KNOWN = frozenset(variable.name for variable in VARIABLES)
+
+# Set by the collection itself while it runs; an inventory has no business with them.
+RUNTIME = frozenset({"pd_plan"})

@@ -1,0 +1,235 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who needs the weights, who has them, and who takes them from whom. Pure functions; no Ansible.
+
+A chain: every server takes from the one before it. What one of them sends crosses its NIC once, whatever
+their number, and since files go on as they come, the last server is only a few files behind the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# What another copy of the weights cures. Anything else is the matter of whoever owns the server.
+CURED_BY_COPY = frozenset(
+    {
+        "weights_path_missing",
+        "weights_absent",
+        "weights_incomplete_download",
+        "weights_index_missing",
+        "weights_index_invalid",
+        "weights_index_mismatch",
+        "weights_shard_missing",
+        "weights_shard_truncated",
+        "weights_shard_oversized",
+        "weights_shard_corrupt",
+        "weights_shard_lfs_pointer",
+        "weights_config_missing",
+        "weights_config_invalid",
+        "weights_tokenizer_missing",
+        "weights_tokenizer_invalid",
+        "weights_quant_description_missing",
+        "weights_hash_mismatch",
+    }
+)
+# Sources outside of the servers, and what each needs to be named.
+OUTSIDE = {
+    "modelscope": "model_weights_id",
+    "huggingface": "model_weights_id",
+    "controller": "model_weights_directory",
+}
+# How many servers of the chain behind the nearest one are asked when that one dies, and the first at last.
+FALLBACKS = 3
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the look at one server's weights gave."""
+
+    name: str
+    fingerprint: str
+    findings: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def errors(self) -> list[Mapping[str, Any]]:
+        return [finding for finding in self.findings if finding["severity"] == "error"]
+
+    @property
+    def whole(self) -> bool:
+        return not self.errors
+
+    @property
+    def curable(self) -> bool:
+        return all(finding["code"] in CURED_BY_COPY for finding in self.errors)
+
+    @property
+    def damaged(self) -> list[str]:
+        """Files that are there and not what they should be."""
+        return sorted(
+            {
+                name
+                for finding in self.errors
+                if finding["code"] not in ("weights_shard_missing", "weights_index_missing")
+                for name in finding.get("files", ())
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Need:
+    """Who gets the weights, and where they come from."""
+
+    wanted: tuple[str, ...] = ()
+    seed: str = ""
+    # Whether the seed has to be given them first, from outside.
+    outside: bool = False
+    findings: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Who takes from whom: a server's sources, nearest first; and who sees another's file system."""
+
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def members(self) -> list[str]:
+        return list(self.sources)
+
+    def clients(self, name: str) -> list[str]:
+        """The servers that may take from this one."""
+        return [other for other, sources in self.sources.items() if name in sources]
+
+
+def finding(code: str, place: str, seen: str, expected: str, cure: str) -> dict[str, Any]:
+    return {
+        "code": code,
+        "severity": "error",
+        "path": place,
+        "message": f"{place}: {seen} (expected: {expected})",
+        "seen": seen,
+        "expected": expected,
+        "cure": cure,
+    }
+
+
+def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed: str = "") -> Need:
+    """Decide from the look at all servers; every reason against it at once.
+
+    C(named) has the values of what OUTSIDE asks for; C(seed) is the server that shall have them first.
+    """
+    wanted = tuple(server.name for server in servers if not server.whole)
+    if not wanted:
+        return Need(findings=tuple(_different(servers)))
+    findings = [
+        {**one, "path": f"{server.name}: {one['path']}", "message": f"{server.name}: {one['message']}"}
+        for server in servers
+        if not server.curable
+        for one in server.errors
+    ]
+    findings += _different(servers)
+    whole = [server.name for server in servers if server.whole]
+    names = [server.name for server in servers]
+    if seed and seed not in names:
+        findings.append(
+            finding(
+                "weights_seed_unknown",
+                "model_weights_seed",
+                f'"{seed}", which this play does not reach',
+                f"one of {', '.join(names)}",
+                "name a server with an engine, and do not exclude it by --limit",
+            )
+        )
+    if not whole and source in OUTSIDE and not named.get(OUTSIDE[source]):
+        findings.append(
+            finding(
+                "weights_source_unnamed",
+                OUTSIDE[source],
+                f"nothing, and model_weights_source is {source}",
+                "what to bring",
+                f"set {OUTSIDE[source]}",
+            )
+        )
+    if not whole and source not in OUTSIDE:
+        findings += [
+            finding(
+                "weights_no_source",
+                "model_weights_source",
+                f"{source}, and the weights are whole on none of {', '.join(names)}",
+                "one server that has them, or a source outside",
+                "set model_weights_source to modelscope, huggingface or controller, or copy them to one",
+            ),
+            *(
+                {
+                    **one,
+                    "path": f"{server.name}: {one['path']}",
+                    "message": f"{server.name}: {one['message']}",
+                }
+                for server in servers
+                if server.curable
+                for one in server.errors
+            ),
+        ]
+    if findings:
+        return Need(wanted=wanted, findings=tuple(findings))
+    if whole:
+        return Need(wanted=wanted, seed=seed if seed in whole else whole[0])
+    return Need(wanted=wanted, seed=seed or wanted[0], outside=True)
+
+
+def _different(servers: Sequence[Server]) -> list[dict[str, Any]]:
+    """Servers whose weights are whole, and not the same."""
+    by_print: dict[str, list[str]] = {}
+    for server in servers:
+        if server.whole:
+            by_print.setdefault(server.fingerprint, []).append(server.name)
+    if len(by_print) < 2:
+        return []
+    groups = sorted(by_print.values(), key=len, reverse=True)
+    return [
+        finding(
+            "weights_differ",
+            ", ".join(group),
+            f"whole weights that are not those of {', '.join(groups[0])}",
+            "the same weights on all servers",
+            "remove or rename those that are not wanted, and run again",
+        )
+        for group in groups[1:]
+    ]
+
+
+def groups(seen: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """For each server the first of those that share its file system: itself, if it shares with none.
+
+    C(seen) has, for each server, the servers whose files it sees beside its weights.
+    """
+    first = {name: name for name in seen}
+
+    def root(name: str) -> str:
+        while first[name] != name:
+            name = first[name]
+        return name
+
+    for name, others in seen.items():
+        for other in others:
+            if other in first:
+                one, two = sorted((root(name), root(other)), key=list(seen).index)
+                first[two] = one
+    return {name: root(name) for name in seen}
+
+
+def chain(wanted: Sequence[str], seed: str, seen: Mapping[str, Sequence[str]]) -> Chain:
+    """The seed, and behind it one server of each file system that lacks the weights."""
+    order = [seed, *(name for name in wanted if name != seed)]
+    group = groups({name: seen.get(name, ()) for name in order})
+    members = [name for name in order if group[name] == name]
+    shared = {name: group[name] for name in order if group[name] != name}
+    sources: dict[str, tuple[str, ...]] = {}
+    for position, name in enumerate(members):
+        before = members[:position][::-1]
+        near = before[:FALLBACKS]
+        sources[name] = tuple(near if seed in near or not before else [*near, seed])
+    return Chain(sources=sources, shared=shared)

@@ -1,0 +1,114 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/checks.md from the table of checks. `--check` only says whether it is current.
+
+.venv/bin/python scripts/gen_checks_docs.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "checks.md"
+# The tables need no Ansible.
+sys.path.insert(0, str(ROOT / "plugins"))
+
+from module_utils.hccn_checks import CHECKS  # noqa: E402
+from module_utils.host_checks import HOST_CHECKS  # noqa: E402
+from module_utils.weights_checks import WEIGHTS_CHECKS  # noqa: E402
+
+HEAD = """\
+# Checks
+
+Made by `scripts/gen_checks_docs.py` from `hccn_checks.py`, `host_checks.py` and `weights_checks.py` in
+`plugins/module_utils`; change them there.
+
+The roles `hccn_check`, `host_check` and `check_report` run them on every server of the plan, before
+anything is launched:
+
+    ansible-playbook -i inventory/… playbooks/check.yml
+
+Each finding comes with its code, the servers and chips concerned, what was seen, what was expected, the cure
+as a command, and the source. Chips and servers that show the same are one finding. An error stops a rollout;
+warnings and hints do not. `check_waivers` takes single findings out, with a reason and until a date
+([check_report](../roles/check_report/README.md)).
+"""
+
+FABRIC = """
+**Which network decides.** Between the servers of one super pod (Atlas A3) HCCL and the KV transfer go over
+HCCS. There the vNIC, the place in the super pod, TLS and `-hccs_ping` decide, while the RoCE port may be
+unused: in some pods it shows link `DOWN` and net health `Init` although everything works. So the severity
+depends on the fabric, which `hccn_check_fabric` declares (`auto`, `hccs` or `roce`; `auto` takes HCCS unless
+the tools work and every chip says that it knows neither a super pod nor a vNIC).
+
+**One cause, one finding.** A link that is down also spoils the net health, and an unset detection address
+leaves it at `Init`; only the cause is reported. A chip whose vNIC is down is left out of the ping mesh, and
+so are servers of another super pod.
+"""
+
+SERVERS = """
+**What is ours is not foreign.** Ports and NPUs that containers of the same deployment hold are left alone, so
+the checks are clean while it runs.
+
+**How ports are tried.** A temporary listener stands on every free port of the plan, for ranges that libraries
+take ports from on the first and the last one. It ends when all who were to try have tried; if the run is
+killed, by itself after two minutes. Only servers that will use a port try it: the proxy the APIs, nodes of an
+instance their head, decoders the prefillers' handshake ports.
+"""
+
+WEIGHTS = """
+The role `model_weights` looks with the same eyes ([model_weights](../roles/model_weights/README.md#findings),
+with what else can go wrong while it brings them). All are errors. Where `model_weights_source` names a source
+that cures a finding, `check.yml` shows it as a warning: `deploy.yml` will bring the weights.
+"""
+
+
+def listed(title: str, rows: list[tuple[str, ...]], head: str) -> str:
+    text = f"\n### {title}\n\n{head}\n|{'---|' * len(rows[0])}\n"
+    return text + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def pages() -> str:
+    text = HEAD + "\n## NPUs and their network\n" + FABRIC
+    for title, between in (("On one server", False), ("Between servers", True)):
+        rows = [
+            (f"[`{one.code}`](#{one.code})", one.title, one.hccs, one.roce)
+            for one in CHECKS.values()
+            if one.between is between
+        ]
+        text += listed(title, rows, "| code | | HCCS | RoCE |")
+    text += "\n## Servers and the network between them\n" + SERVERS
+    for title, between in (("Each server", False), ("All servers, and the report", True)):
+        rows = [
+            (f"[`{one.code}`](#{one.code})", one.title, one.severity)
+            for one in HOST_CHECKS.values()
+            if one.between is between
+        ]
+        text += listed(title, rows, "| code | | |")
+    text += "\n## Weights\n" + WEIGHTS
+    text += "\n| code | |\n|---|---|\n"
+    text += "".join(f"| [`{one.code}`](#{one.code}) | {one.title} |\n" for one in WEIGHTS_CHECKS.values())
+    text += "\n## Every check\n"
+    for check in [*CHECKS.values(), *HOST_CHECKS.values(), *WEIGHTS_CHECKS.values()]:
+        text += f"\n### {check.code}\n\n{check.title}. {check.why}\n\n"
+        text += f"- expected: {check.expected}\n- cure: `{check.cure}`\n- source: {check.source}\n"
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    text = pages()
+    if arguments == ["--check"]:
+        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
+        if not current:
+            print(
+                f"{TARGET.relative_to(ROOT)} is not current: run scripts/gen_checks_docs.py", file=sys.stderr
+            )
+        return 0 if current else 1
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/faults.md from the table that the scenario `faults` tests. `--check`: is it current?
+
+.venv/bin/python scripts/gen_faults_docs.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "molecule" / "faults" / "faults.yml"
+TARGET = ROOT / "docs" / "faults.md"
+# The tables need no Ansible.
+sys.path.insert(0, str(ROOT / "plugins"))
+
+from module_utils.hccn_checks import CHECKS  # noqa: E402
+from module_utils.host_checks import HOST_CHECKS  # noqa: E402
+
+ORDER = (
+    "Access",
+    "NPUs, driver, devices",
+    "Each chip",
+    "Between servers",
+    "hccn.conf",
+    "Tools",
+    "Ports",
+    "Network of the servers",
+    "Docker, disk, memory",
+    "Kernel",
+    "Weights",
+)
+# An answer that is not there weighs as much as the state that it hides.
+WEIGHED = frozenset({"hccn-query-failed", "hccn-answer-unreadable", "hccn-tool-hangs"})
+COLUMNS = "| fault | injected by | the engines show | when | we show |\n|---|---|---|---|---|\n"
+HEAD = """\
+# Faults
+
+Made by `scripts/gen_faults_docs.py` from `molecule/faults/faults.yml`; change it there.
+
+What goes wrong with servers like these, what the engines show of it and when, and what `playbooks/check.yml`
+shows. {rows} faults; each is injected into simulated servers by the scenario `faults`, which sees exactly the
+findings of this table at their places and no others, and none after the cure.
+
+**When we show it:** always in the check, seconds after its start and before anything on a server is changed;
+`deploy.yml` begins with it. All faults of all servers are shown in one run.
+
+**What the engines show** is said for a launch by hand, as the guide has it. Times are those of a model of 671
+billion parameters: loading takes 5–9 minutes, and a group that does not form gives up after
+`HCCL_CONNECT_TIMEOUT`, 2 minutes.
+
+To see one, make servers with `simulator/sim up --inventory inventory/simulated_1p1d`, inject it and run the
+check. Codes lead to the cure ([checks](checks.md)). The severity is that in a super pod.
+"""
+
+
+def rows() -> list[dict[str, Any]]:
+    """Every row of the table, with a list of servers."""
+    runs = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return [
+        {**row, "at": row["at"] if isinstance(row["at"], list) else [row["at"]]}
+        for run in runs
+        for row in run["rows"]
+    ]
+
+
+def value(one: Any) -> str:
+    """A parameter as `sim fault` takes it."""
+    if isinstance(one, str):
+        # The address of a server, which only a run knows.
+        one = re.sub(r"\{\{ ((?:prefill|decode)\d) \}\}", r"ADDRESS_OF_\1", one)
+        return f"'{one}'" if " " in one else one
+    return json.dumps(one, separators=(",", ":"))
+
+
+def injected(row: dict[str, Any]) -> Iterator[str]:
+    """How the fault gets there."""
+    if row.get("down"):
+        yield f"`sim stop {row['at'][0]}`"
+    for name, parameters in (row.get("do") or {}).items():
+        words = " ".join(f"{key}={value(one)}" for key, one in (parameters or {}).items())
+        for host in row["at"]:
+            yield f"`sim fault {host} {name}{' ' + words if words else ''}`"
+    for name, one in (row.get("set") or {}).items():
+        yield f"in the inventory `{name}: {value(one)}`"
+    for name, one in (row.get("vars") or {}).items():
+        yield f"`-e {name}={value(one)}`"
+
+
+def shown(row: dict[str, Any]) -> Iterator[str]:
+    """The findings, each once, with severity and link."""
+    for code in dict.fromkeys(text.partition("@")[0] for text in row["finds"]):
+        if code in CHECKS:
+            severity = CHECKS[code].hccs
+        elif code in HOST_CHECKS:
+            severity = HOST_CHECKS[code].severity
+        else:
+            brought = "model_weights_source" in (row.get("vars") or {})
+            yield f"[`{code}`](checks.md#{code}) {'warning' if brought else 'error'}"
+            continue
+        yield f"[`{code}`](checks.md#{code}) {'by query' if code in WEIGHED else severity}"
+
+
+def cell(text: str) -> str:
+    """A text inside a table."""
+    return text.replace("|", "\\|")
+
+
+def pages() -> str:
+    """The page."""
+    every = rows()
+    text = HEAD.format(rows=len(every))
+    for title in ORDER:
+        text += f"\n## {title}\n\n{COLUMNS}"
+        for row in every:
+            if row["about"] == title:
+                cells = (
+                    row["fault"],
+                    "<br>".join(injected(row)),
+                    row["upstream"],
+                    row["when"],
+                    "<br>".join(shown(row)),
+                )
+                text += f"| {' | '.join(map(cell, cells))} |\n"
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    text = pages()
+    if arguments == ["--check"]:
+        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
+        if not current:
+            print(
+                f"{TARGET.relative_to(ROOT)} is not current: run scripts/gen_faults_docs.py", file=sys.stderr
+            )
+        return 0 if current else 1
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

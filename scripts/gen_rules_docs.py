@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write docs/rules.md and docs/variables.md from the planner's code. With --check: only say whether they
+are current."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
+
+import yaml  # noqa: E402
+from rollout import inventory, rules  # noqa: E402
+from rollout.findings import ERROR, Rule, catalogue  # noqa: E402
+from rollout.releases import release_names  # noqa: E402
+from rollout.variables import VARIABLES, Variable  # noqa: E402
+
+# The modules that declare rules, so that the catalogue is whole.
+DECLARING = (inventory, rules)
+
+SECTIONS = {
+    "1": "Inventory, groups and addresses",
+    "2": "Sizes and chips",
+    "3": "Ports",
+    "4": "Engine flags and environment",
+    "5": "KV transfer",
+    "6": "Advice",
+}
+
+# Who else refuses what an error refuses, proven by the conformance tests.
+REFUSALS = ROOT / "tests" / "conformance" / "refusals.yml"
+
+
+def refusers() -> dict[str, str]:
+    """By code: who would find it instead, and at which releases."""
+    table = yaml.safe_load(REFUSALS.read_text(encoding="utf-8"))
+    found = {code: by for by, codes in table["elsewhere"].items() for code in codes}
+    for code in dict.fromkeys(row["rule"] for row in table["cases"]):
+        by_release: dict[str, list[str]] = {}
+        for row in (row for row in table["cases"] if row["rule"] == code):
+            for release in row.get("releases", release_names()):
+                by = row["by"]
+                who = by if isinstance(by, str) else by.get(release, by["default"])
+                known = by_release.setdefault(release, [])
+                known.extend([who] if who not in known else [])
+        found[code] = _in_words(by_release)
+    return found
+
+
+def _in_words(by_release: dict[str, list[str]]) -> str:
+    """One answer where all releases that have the rule agree, else one for each answer."""
+    answers: dict[str, list[str]] = {}
+    for release in (name for name in release_names() if name in by_release):
+        answers.setdefault(" or ".join(by_release[release]), []).append(release)
+    if len(answers) == 1 and len(by_release) == len(release_names()):
+        return next(iter(answers))
+    return "; ".join(f"{', '.join(releases)}: {who}" for who, releases in answers.items())
+
+
+def rules_text() -> str:
+    return "\n".join(_rules()) + "\n"
+
+
+def _rules() -> Iterator[str]:
+    yield "# Rules of the planner"
+    yield ""
+    yield "<!-- Written by scripts/gen_rules_docs.py: change the rules, not this file. -->"
+    yield ""
+    yield "What `plan.yml` and every deployment check in the inventory before a host is touched. Errors"
+    yield "stop, warnings are printed, hints stand in `topology.md` and are printed with `-v`. `A@v0.13.0`"
+    yield "is vllm-ascend and `V@0.13.0` vLLM at that version, with the file that has the rule or the fact."
+    yield ""
+    yield "*Else found by*: who refuses it where the planner is not asked: the real vLLM and vllm-ascend of"
+    yield "each release, as `make conformance` sees them. *Nobody*: the engine starts, and fails or answers"
+    yield "wrongly later."
+    others = refusers()
+    section = ""
+    for rule in catalogue():
+        if rule.code[2] != section:
+            section = rule.code[2]
+            yield ""
+            yield f"## {SECTIONS[section]}"
+            yield ""
+            yield "| code | severity | rule | cure | else found by | source |"
+            yield "|---|---|---|---|---|---|"
+        yield _rule_row(rule, others)
+
+
+def _rule_row(rule: Rule, others: dict[str, str]) -> str:
+    other = others[rule.code] if rule.severity == ERROR else "-"
+    cells = (rule.code, rule.severity, rule.title, rule.cure, other, rule.source)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def variables_text() -> str:
+    return "\n".join(_variables()) + "\n"
+
+
+def _variables() -> Iterator[str]:
+    yield "# Variables of an inventory"
+    yield ""
+    yield "<!-- Written by scripts/gen_rules_docs.py: change rollout/variables.py, not this file. -->"
+    yield ""
+    yield "Groups: `prefiller`, `decoder`, `proxy`. Each child group of `prefiller` and of `decoder` is one"
+    yield "instance of the engine; a role group without children is one instance itself. The order of hosts"
+    yield "is the node rank, and the first host is the head. *cluster*: set it once, in `group_vars/all`."
+    yield "*instance*: in the group_vars of `all`, of a role or of an instance. *host*: a host may have its"
+    yield "own."
+    yield ""
+    yield "| variable | for | meaning | default |"
+    yield "|---|---|---|---|"
+    for variable in VARIABLES:
+        yield f"| `{variable.name}` | {variable.scope} | {variable.meaning} | {_default(variable)} |"
+
+
+def _default(variable: Variable[object]) -> str:
+    if variable.required:
+        return "required"
+    if variable.default_text is not None:
+        return variable.default_text
+    return "none" if variable.default is None else f"`{variable.default}`"
+
+
+def main() -> int:
+    wanted = {"rules.md": rules_text(), "variables.md": variables_text()}
+    stale = []
+    for name, text in wanted.items():
+        path = ROOT / "docs" / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if "--check" not in sys.argv[1:]:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(
+            "docs written: " + ", ".join(stale)
+            if "--check" not in sys.argv[1:]
+            else "docs out of date: " + ", ".join(stale)
+        )
+    return 1 if stale and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

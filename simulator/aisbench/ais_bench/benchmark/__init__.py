@@ -1,0 +1,1 @@
+"""A stand-in for AISBench; see README.md beside this package."""

@@ -1,0 +1,1 @@
+"""Configurations by the names of AISBench's own."""

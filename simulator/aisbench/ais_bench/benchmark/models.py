@@ -1,0 +1,5 @@
+"""What the model configuration imports."""
+
+
+class VLLMCustomAPIChat:
+    """Asks an OpenAI-compatible server."""

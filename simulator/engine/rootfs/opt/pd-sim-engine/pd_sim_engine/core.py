@@ -1,0 +1,406 @@
+"""An engine core: one data-parallel rank with its scheduler, its blocks and its side of the hand-over."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import RELEASE, model
+from .config import CONNECTOR
+from .handover import ABORT_SECONDS, Held, plog
+from .layerwise import Fatal, Receiver, Sender
+from .mapping import Consumer, ranks_without_context_parallel
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+EXECUTE_TIMEOUT = 300.0
+"""VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS."""
+
+
+class EngineDead(Exception):
+    """The engine core has died; the API server answers 500 and goes."""
+
+
+class RequestFailed(Exception):
+    """This request only: the API answers 500 and goes on."""
+
+
+@dataclass
+class Work:
+    """One request."""
+
+    request_id: str
+    prompt: str
+    right: list[str]
+    """The answer of the model to this prompt."""
+    max_tokens: int
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop: list[str] = field(default_factory=list)
+    kv: dict[str, Any] | None = None
+
+
+@dataclass
+class Outcome:
+    """What is known when the request is finished."""
+
+    prompt_tokens: int
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+    kv: dict[str, Any] | None = None
+    completion_tokens: int = 0
+
+
+class Core:
+    """One data-parallel rank of this process."""
+
+    def __init__(self, engine: Engine, dp_rank: int, num_blocks: int) -> None:
+        self.engine, self.dp_rank = engine, dp_rank
+        self.config, self.timing, self.metrics = engine.config, engine.timing, engine.metrics
+        self.log = engine.core_logs[dp_rank]
+        self.num_blocks = num_blocks
+        self.slot = asyncio.Semaphore(self.config.max_num_seqs)
+        self.free_blocks = list(range(1, num_blocks))
+        self.blocks_freed = asyncio.Condition()
+        self.steps = itertools.count()
+        """Of the forward passes that other nodes take part in: two of the same request are not mixed up."""
+        self.unfreed: dict[str, set[int]] = {}
+        """Request -> ranks that have not been told to free its blocks."""
+
+    async def _take(self, tokens: int) -> list[int]:
+        count = max(1, math.ceil(tokens / (self.config.block_size * self.config.cp_size)))
+        async with self.blocks_freed:
+            await self.blocks_freed.wait_for(lambda: len(self.free_blocks) >= count)
+            taken, self.free_blocks = self.free_blocks[:count], self.free_blocks[count:]
+        self._show_usage()
+        return taken
+
+    def free_blocks_now(self, blocks: list[int]) -> None:
+        self.free_blocks += blocks
+        self._show_usage()
+
+    async def _give_back(self, blocks: list[int]) -> None:
+        self.free_blocks_now(blocks)
+        async with self.blocks_freed:
+            self.blocks_freed.notify_all()
+
+    def _show_usage(self) -> None:
+        used = 1 - len(self.free_blocks) / max(1, self.num_blocks - 1)
+        self.metrics.set("vllm:kv_cache_usage_perc", used, self.dp_rank)
+
+    async def generate(self, work: Work, outcome: Outcome) -> AsyncGenerator[str, None]:
+        """The tokens of the answer, one after the other; `outcome` is filled in."""
+        dp_rank, metrics, or_death = self.dp_rank, self.metrics, self.engine.or_death
+        arrived = time.monotonic()
+        metrics.change("vllm:num_requests_waiting", 1, dp_rank)
+        waiting = True
+        blocks: list[int] = []
+        keep = False
+        running = False
+        try:
+            await or_death(self.slot.acquire(), lambda _: self.slot.release())
+            running = True
+            wanted = outcome.prompt_tokens + work.max_tokens
+            blocks = await or_death(self._take(wanted), self.free_blocks_now)
+            metrics.change("vllm:num_requests_waiting", -1, dp_rank)
+            waiting = False
+            metrics.change("vllm:num_requests_running", 1, dp_rank)
+            scheduled = time.monotonic()
+            metrics.observe("vllm:request_queue_time_seconds", scheduled - arrived, dp_rank)
+            await self.engine.disturb()
+            good = await or_death(self._prefill(work, outcome, blocks))
+            first: float | None = None
+            async for token in self._decode(work, outcome, good):
+                if first is None:
+                    first = time.monotonic()
+                    metrics.observe("vllm:time_to_first_token_seconds", first - arrived, dp_rank)
+                    metrics.observe("vllm:request_prefill_time_seconds", first - scheduled, dp_rank)
+                yield token
+            keep = await self._hand_over(work, outcome, blocks)
+            self.engine.served += 1
+            self._count(work, outcome, arrived, scheduled, first or scheduled)
+        except BaseException:
+            metrics.finish("abort", dp_rank)
+            raise
+        finally:
+            if waiting:
+                metrics.change("vllm:num_requests_waiting", -1, dp_rank)
+            else:
+                metrics.change("vllm:num_requests_running", -1, dp_rank)
+            if running:
+                self.slot.release()
+            if blocks and not keep:
+                await self._give_back(blocks)
+
+    async def _prefill(self, work: Work, outcome: Outcome, blocks: list[int]) -> bool:
+        """Compute the prompt, or get its blocks. False when the blocks are not the prompt's."""
+        engine, dp_rank = self.engine, self.dp_rank
+        kv = work.kv or {}
+        factor, _ = engine.slowness()
+        receiver = engine.receivers.get(dp_rank)
+        if kv.get("do_remote_prefill") and receiver is not None:
+            return await self._receive(receiver, work, outcome, blocks)
+        consumer = engine.consumers.get(dp_rank)
+        tokens = outcome.prompt_tokens
+        wanted = ("remote_engine_id", "remote_host", "remote_port")
+        if kv.get("do_remote_prefill") and consumer is not None:
+            if not kv.get("remote_block_ids"):
+                # The proxy of the other connector: this one waits for blocks that nobody has named.
+                where = (CONNECTOR, 1012, "update_state_after_alloc")
+                engine.die("AssertionError", "", where, worker=False)
+                raise EngineDead
+            if RELEASE.tells_request and "remote_request_id" not in kv:
+                # A producer of an earlier release.
+                engine.die("KeyError", "'remote_request_id'", (CONNECTOR, 799, "add_new_req"), worker=False)
+                raise EngineDead
+            if all(kv.get(key) is not None for key in wanted):
+                self.metrics.add("vllm:external_prefix_cache_queries", tokens, dp_rank)
+                try:
+                    good = await consumer.pull(work.request_id, model.digest(work.prompt), kv)
+                except Exception as error:
+                    # An assertion, or an index that is not there: both are fatal in a worker's forward pass.
+                    where = (CONNECTOR, 1360, "context_parallel_parameters_check")
+                    engine.die(type(error).__name__, str(error), where)
+                    raise EngineDead from None
+                self.metrics.add("vllm:external_prefix_cache_hits", tokens, dp_rank)
+                self.metrics.add("vllm:prompt_tokens", tokens, dp_rank)
+                return good
+            self.log.warning(
+                "mooncake_connector.py:1017",
+                f"Got invalid KVTransferParams: {kv}. This request will not utilize KVTransfer",
+            )
+        seconds = self.timing.prefill_seconds_per_1k * tokens / 1000 * factor
+        if kv.get("do_remote_decode") and engine.sender is not None:
+            await self._push(engine.sender, work, seconds)
+        else:
+            await asyncio.sleep(seconds)
+        self.metrics.add("vllm:prompt_tokens", tokens, dp_rank)
+        self.metrics.add("vllm:prefix_cache_queries", tokens, dp_rank)
+        return True
+
+    async def _receive(self, receiver: Receiver, work: Work, outcome: Outcome, blocks: list[int]) -> bool:
+        """Let the proxy find a prefiller that pushes the blocks, and wait for it without a limit."""
+        tokens, kv = outcome.prompt_tokens, work.kv or {}
+        used = blocks[: max(1, math.ceil(tokens / (self.config.block_size * self.config.cp_size)))]
+        url = kv.get("metaserver")
+        finished = receiver.await_blocks(work.request_id, used)
+        told = asyncio.ensure_future(receiver.tell(url, receiver.parameters(work.request_id, used)))
+        self.log.info(
+            "mooncake_layerwise_connector.py:668",
+            f"Send request: {work.request_id} to proxy metaserver: {url}",
+        )
+        self.metrics.add("vllm:external_prefix_cache_queries", tokens, self.dp_rank)
+        try:
+            sent = await finished
+        finally:
+            told.cancel()
+            receiver.leave(work.request_id)
+        if not sent:
+            raise RequestFailed
+        self.engine.first_log.info(
+            "mooncake_layerwise_connector.py:1028",
+            "Number of completed KV cache recv requests: 0, receive requests: 1",
+        )
+        self.metrics.add("vllm:external_prefix_cache_hits", tokens, self.dp_rank)
+        self.metrics.add("vllm:prompt_tokens", tokens, self.dp_rank)
+        if not self.engine.is_sound():
+            plog("'device ip' is not set correctly")
+            return False
+        return receiver.holds(used, model.digest(work.prompt))
+
+    async def _push(self, sender: Sender, work: Work, seconds: float) -> None:
+        """All nodes push what they hold while they compute; the forward pass ends when they all have."""
+        engine, kv = self.engine, work.kv or {}
+        given: dict[str, Any] = {
+            "dp_rank": self.dp_rank,
+            "request_id": work.request_id,
+            "prompt": model.digest(work.prompt),
+            "kv": kv,
+            "seconds": seconds,
+        }
+        sound = engine.is_sound() and not engine.spoiled_weights
+        mark = self._mark()
+        try:
+            sender.check(kv)
+            if engine.head is not None and self.config.nnodes > 1:
+                engine.head.broadcast({"mark": mark, "push": {**given, "sound": sound}})
+            await sender.push(**given, sound=sound)
+        except Fatal as fatal:
+            engine.die(fatal.kind, fatal.message, fatal.frame, worker=fatal.worker)
+            raise EngineDead from None
+        await self._on_all_nodes(mark)
+
+    def _tokens(self, work: Work, good: bool) -> Iterator[str]:
+        if self.config.model.dtype == "float16" and self.config.model.is_mla:
+            return model.overflowed()
+        if not good or self.engine.spoiled_weights:
+            return model.spoiled(work.right)
+        if work.ignore_eos or work.min_tokens > len(work.right):
+            return model.endless(work.right)
+        return iter(work.right)
+
+    async def _decode(self, work: Work, outcome: Outcome, good: bool) -> AsyncIterator[str]:
+        factor, _ = self.engine.slowness()
+        seconds = self.timing.token_seconds * factor
+        text = ""
+        for token in self._tokens(work, good):
+            await self.engine.or_death(asyncio.sleep(seconds))
+            outcome.completion_tokens += 1
+            self.metrics.add("vllm:generation_tokens", 1, self.dp_rank)
+            self.metrics.observe("vllm:inter_token_latency_seconds", seconds, self.dp_rank)
+            text += token
+            hit = next((stop for stop in work.stop if stop and stop in text), None)
+            if hit is not None:
+                outcome.finish_reason, outcome.stop_reason = "stop", hit
+                kept = token[: max(0, len(token) - (len(text) - text.index(hit)))]
+                if kept:
+                    yield kept
+                return
+            yield token
+            if outcome.completion_tokens >= work.max_tokens:
+                outcome.finish_reason = "length"
+                return
+        outcome.finish_reason = "stop"
+
+    # -- a producer's blocks, until they are fetched ----------------------------------------------
+
+    async def _hand_over(self, work: Work, outcome: Outcome, blocks: list[int]) -> bool:
+        """A producer keeps the blocks and tells where they are. True when they are kept."""
+        engine, config, producer = self.engine, self.config, self.engine.producer
+        if producer is None or outcome.finish_reason != "length":
+            return False
+        if not (work.kv or {}).get("do_remote_decode"):
+            return False
+        prompt_blocks = max(1, math.ceil(outcome.prompt_tokens / (config.block_size * config.cp_size)))
+        own_id = f"{work.request_id}-{os.urandom(4).hex()}" if RELEASE.tells_request else work.request_id
+        held = Held(
+            request_id=own_id,
+            blocks=blocks[:prompt_blocks],
+            prompt=model.digest(work.prompt),
+            dtype=config.model.dtype,
+            sound=engine.is_sound() and not engine.spoiled_weights,
+        )
+        readers = self._readers(own_id)
+        self.unfreed[own_id] = set(range(config.world_size))
+        self.log.info(
+            "mooncake_connector.py:1064",
+            f"Delaying free of {len(held.blocks)} blocks for request {own_id}",
+        )
+        try:
+            await self._held_by_nodes(held, readers)
+        except BaseException:
+            # The client went, or the engine dies: no node may take the blocks for this request's later.
+            self._forget(own_id)
+            raise
+        producer.hold(self.dp_rank, held, readers)
+        held.blocks = blocks
+        limit = float(os.environ.get(RELEASE.abort_variable, ABORT_SECONDS))
+        asyncio.get_running_loop().call_later(limit, self._force_free, own_id)
+        engine_id = engine.engine_id_of(self.dp_rank)
+        outcome.kv = {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": blocks[:prompt_blocks],
+            "remote_engine_id": engine_id,
+            "remote_host": producer.host,
+            "remote_port": producer.base_port(self.dp_rank),
+            "remote_pcp_size": config.pcp,
+            "remote_dcp_size": config.dcp,
+            "last_token_id": model.token_id(work.right[0]) if work.right else 0,
+            "remote_multi_nodes_meta_mapping": {
+                rank: {
+                    "host": info["host"],
+                    "engine_id": engine_id if config.nnodes == 1 else info["engine_id"],
+                }
+                for rank, info in engine.nodes.items()
+            },
+            "num_prompt_blocks": math.ceil(outcome.prompt_tokens / config.block_size),
+        }
+        if RELEASE.tells_request:
+            outcome.kv |= {"remote_request_id": own_id, "remote_ptp_size": config.tp}
+        return True
+
+    async def _held_by_nodes(self, held: Held, readers: set[int] | None) -> None:
+        """The forward pass ends on all nodes before its request is answered: none may be read too early."""
+        head = self.engine.head
+        if head is None or self.config.nnodes == 1:
+            return
+        mark = self._mark()
+        head.broadcast(
+            {
+                "mark": mark,
+                "hold": vars(held),
+                "dp_rank": self.dp_rank,
+                "readers": None if readers is None else sorted(readers),
+            }
+        )
+        await self._on_all_nodes(mark)
+
+    def _mark(self) -> str:
+        """What the other nodes say when they have done their part of a forward pass."""
+        return f"step:{self.dp_rank}:{next(self.steps)}"
+
+    async def _on_all_nodes(self, mark: str) -> None:
+        head = self.engine.head
+        if head is None or self.config.nnodes == 1:
+            return
+        seconds = EXECUTE_TIMEOUT * self.timing.hccl_connect_timeout_scale
+        if not await self.engine.or_death(head.gather(mark, seconds)):
+            self.engine.die("TimeoutError", "RPC call to execute_model timed out.")
+            raise EngineDead
+
+    def _readers(self, request_id: str) -> set[int] | None:
+        """Without context parallelism only some ranks are read; the producer knows which. None: it counts
+        readers."""
+        config = self.config
+        assert config.kv is not None
+        if config.cp_size > 1:
+            return None
+        view = Consumer.seen_by(config, tp=config.kv.size("decode", "tp_size"))
+        return {rank for ranks in ranks_without_context_parallel(view, request_id) for rank in ranks}
+
+    def rank_freed(self, rank: int, request_id: str) -> None:
+        """A chip has been read by all its readers. When all chips are, the blocks go back."""
+        waiting = self.unfreed.get(request_id)
+        if waiting is None:
+            return
+        waiting.discard(rank)
+        if not waiting:
+            self._free(request_id)
+
+    def _force_free(self, request_id: str) -> None:
+        if request_id in self.unfreed:
+            self.engine.first_log.info("mooncake_connector.py:171", f"Force freed request: {request_id}")
+            self._free(request_id)
+
+    def _free(self, request_id: str) -> None:
+        held = self._forget(request_id)
+        if held is not None:
+            asyncio.get_running_loop().create_task(self._give_back(held.blocks))
+
+    def _forget(self, request_id: str) -> Held | None:
+        """On all nodes. What this one held."""
+        producer = self.engine.producer
+        assert producer is not None
+        self.unfreed.pop(request_id, None)
+        held = producer.drop(self.dp_rank, request_id)
+        if self.engine.head is not None and self.config.nnodes > 1:
+            self.engine.head.broadcast({"drop": request_id, "dp_rank": self.dp_rank})
+        return held
+
+    def _count(self, work: Work, outcome: Outcome, arrived: float, scheduled: float, first: float) -> None:
+        now, metrics, dp_rank = time.monotonic(), self.metrics, self.dp_rank
+        metrics.finish(outcome.finish_reason or "stop", dp_rank)
+        metrics.observe("vllm:e2e_request_latency_seconds", now - arrived, dp_rank)
+        metrics.observe("vllm:request_inference_time_seconds", now - scheduled, dp_rank)
+        metrics.observe("vllm:request_decode_time_seconds", now - first, dp_rank)
+        metrics.observe("vllm:request_prompt_tokens", outcome.prompt_tokens, dp_rank)
+        metrics.observe("vllm:request_generation_tokens", outcome.completion_tokens, dp_rank)
+        metrics.observe("vllm:request_params_max_tokens", work.max_tokens, dp_rank)

@@ -1,0 +1,3 @@
+"""As much of vLLM as the real proxy script imports."""
+
+__version__ = "0.13.0"

@@ -1,0 +1,446 @@
+"""Renders the answers of the simulated hccn_tool and npu-smi from the state of the simulated server.
+
+Started by tool.sh whenever server.json or faults.json has changed: `render.py STATE_DIR CACHE_DIR`.
+`render.py --faults` prints every fault that these tools know, as JSON: name → [parameters, what shows].
+
+Runs with `python3 -S -E` on any Python from 3.9 on; standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+# Every fault of the tools: its parameters and what it shows. `chips` (physical ids) defaults to all chips.
+FAULTS = {
+    "link_down": ("chips", "hccn_tool -link says DOWN"),
+    "net_health": ("chips, value=Fault", "hccn_tool -net_health says the value"),
+    "netdetect_unset": ("chips", "hccn_tool -netdetect says 0.0.0.0"),
+    "gateway_unset": ("chips", "hccn_tool -gateway shows none"),
+    "gateway": ("chips, value", "hccn_tool -gateway shows another address than hccn.conf"),
+    "lldp_missing": ("chips", "hccn_tool -lldp has no Ifname line"),
+    "ip_unset": ("chips", "hccn_tool -ip shows no address"),
+    "ip": ("chips, value", "hccn_tool -ip shows another address than hccn.conf"),
+    "vnic_down": ("chips", "hccn_tool -vnic says DOWN; pings of the chip fail"),
+    "vnic_missing": ("chips", "hccn_tool -vnic shows no address"),
+    "vnic_address": ("chips, value", "hccn_tool -vnic shows this address (e.g. one of another chip)"),
+    "tls_on": ("chips", "hccn_tool -tls says switch 1"),
+    "tls_missing": ("chips", "hccn_tool -tls finds no certificate and prints no switch"),
+    "ping_fail": ("chips, to=all", "hccn_tool -ping to these chip or server addresses fails"),
+    "hccs_ping_fail": ("chips, to=all", "hccn_tool -hccs_ping to these chip or server addresses fails"),
+    "hccs_ping_hang": ("chips, to=all", "hccn_tool -hccs_ping to these chip addresses never returns"),
+    "hccs_ping_form": ("value=packets", "hccn_tool -hccs_ping counts packets, as some driver versions do"),
+    "super_pod": ("chips, id", "npu-smi spod-info says another Super Pod ID; no HCCS to other servers"),
+    "super_pod_size": ("chips, value", "npu-smi spod-info says another Super Pod Size"),
+    "sdid": ("chips, value", "npu-smi spod-info says this SDID (e.g. one of another chip)"),
+    "server_index": ("chips, value", "npu-smi spod-info says this Server Index"),
+    "spod_unsupported": ("chips", "npu-smi spod-info is not supported by the driver"),
+    "npu_health": ("chips, value=Alarm", "npu-smi info says this Health"),
+    "npu_missing": ("chips", "npu-smi info does not list the chips"),
+    "npu_process": (
+        "chips, pid=4242, name=python3, memory=1024",
+        "npu-smi info lists a process on the chips",
+    ),
+    "hbm_used": ("chips, value=60000", "npu-smi info says that this many MB of HBM are used"),
+    "firmware": ("value=7.1.0.3.220", "npu-smi names another firmware"),
+    "tool_slow": ("seconds", "every query of hccn_tool and npu-smi takes this long"),
+    "tool_hang": ("tool=all, chips, query=all", "hccn_tool or npu-smi never returns and ignores SIGTERM"),
+    "tool_error": (
+        "tool=all, chips, query=all, exit=0, message",
+        "the tool prints an error, by default with exit 0",
+    ),
+    "tool_empty": ("tool=all, chips, query=all, exit=0", "the tool prints nothing"),
+    "tool_needs_root": ("tool=all", "the tool refuses users other than root"),
+    "tool_format": ("value=spaces|tabs|crlf|bare", "the same answers in another version's white space"),
+}
+
+HCCN_QUERIES = (
+    "link",
+    "net_health",
+    "netdetect",
+    "gateway",
+    "lldp",
+    "ip",
+    "vnic",
+    "tls",
+    "ping",
+    "hccs_ping",
+)
+HBM_MB = 65536
+
+
+def words(value) -> str:
+    """A list of addresses, or a single one, as words for the shell."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+class Server:
+    """The simulated server: its state and the faults that are on."""
+
+    def __init__(self, state: dict, faults: dict) -> None:
+        self.state = state
+        self.faults = {name: params or {} for name, params in faults.items()}
+        self.timing = state.get("timing") or {}
+        self.count = int(state.get("chips", 16))
+        self.index = int(state.get("server_index", 0))
+        # Atlas A2: an NPU is one chip, there is no super pod, and the network is RoCE.
+        self.a2 = str(state.get("soc", "")).startswith("Ascend910B")
+        self.per_npu = 1 if self.a2 else 2
+        self.npu_name = str(state["soc"]).removeprefix("Ascend") if self.a2 else "Ascend910"
+        given = {int(entry.get("id", at)): entry for at, entry in enumerate(state.get("chip") or [])}
+        self.chips = {chip: {**self.usual(chip), **given.get(chip, {})} for chip in range(self.count)}
+
+    def usual(self, chip: int) -> dict:
+        """What a chip says of itself where server.json says nothing."""
+        return {
+            "sdid": (self.index << 22) + (chip << 18),
+            "vnic_ip": f"192.168.{self.index}.{chip + 1}",
+            "ip": f"11.12.{self.index}.{chip + 1}",
+            "gateway": f"11.12.{self.index}.254",
+            "netdetect": f"11.12.{self.index}.254",
+            "lldp_ifname": f"400GE1/{self.index}/{chip // 8 + 1}:{chip % 8 + 1}",
+        }
+
+    def fault(self, name: str, chip: int | None = None, **where: str) -> dict | None:
+        """The parameters of the fault when it is on for this chip (and tool and query), else None."""
+        params = self.faults.get(name)
+        if params is None:
+            return None
+        chips = params.get("chips")
+        if chips is not None and chip is not None and chip not in [int(one) for one in as_list(chips)]:
+            return None
+        for key, value in where.items():
+            if params.get(key, "all") not in ("all", value) and value not in as_list(params.get(key)):
+                return None
+        return params
+
+    def value(self, name: str, chip: int, usual, key: str = "value"):
+        """The value that a fault sets for the chip, or the usual one."""
+        params = self.fault(name, chip)
+        return usual if params is None else params.get(key, usual)
+
+    @property
+    def driver(self) -> str:
+        changed = self.faults.get("driver_version")
+        return str(self.state.get("driver", "25.5.0") if changed is None else changed.get("value", "24.1.0"))
+
+    @property
+    def firmware(self) -> str:
+        changed = self.faults.get("firmware")
+        usual = str(self.state.get("firmware", "7.8.0.2.212"))
+        return usual if changed is None else str(changed.get("value", "7.1.0.3.220"))
+
+    def seconds(self, key: str, usual: float) -> float:
+        slow = self.faults.get("tool_slow")
+        return float(slow["seconds"] if slow and "seconds" in slow else self.timing.get(key, usual))
+
+
+def as_list(value) -> list:
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str):
+        return [word for word in value.replace(",", " ").split() if word]
+    return [value]
+
+
+def hccn_text(server: Server, chip: int, query: str) -> str:
+    """What hccn_tool prints for a query that is not a ping."""
+    own = server.chips[chip]
+    down = server.fault("link_down", chip) is not None
+    if query == "link":
+        return f"link status: {'DOWN' if down else 'UP'}\n"
+    if query == "net_health":
+        unset = server.fault("netdetect_unset", chip) is not None
+        usual = "Init" if unset else "Fault" if down else "Success"
+        bad = server.fault("net_health", chip)
+        return f"net health status: {bad.get('value', 'Fault') if bad is not None else usual}\n"
+    if query == "netdetect":
+        address = "0.0.0.0" if server.fault("netdetect_unset", chip) is not None else own["netdetect"]
+        return f"netdetect address: {address}\n"
+    if query == "gateway":
+        if server.fault("gateway_unset", chip) is not None:
+            return "default gateway is not set\n"
+        return f"default gateway:{server.value('gateway', chip, own['gateway'])}, Iface:eth0\n"
+    if query == "lldp":
+        ifname = (
+            ""
+            if server.fault("lldp_missing", chip) is not None
+            else f"Port ID TLV\n\tIfname: {own['lldp_ifname']}\n"
+        )
+        return (
+            "Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\n"
+            f"{ifname}"
+            "Time to Live TLV\n\t120\nPort Description TLV\n\tto-npu\n"
+            "System Name TLV\n\tleaf-1\nEnd of LLDPDU TLV\n"
+        )
+    if query == "ip":
+        if server.fault("ip_unset", chip) is not None:
+            return "ip address is not configured\n"
+        return f"ipaddr:{server.value('ip', chip, own['ip'])}\nnetmask:255.255.255.0\n"
+    if query == "vnic":
+        if server.a2:
+            return "This device does not support querying vnic.\n"
+        if server.fault("vnic_missing", chip) is not None:
+            return "vnic link status: DOWN\n"
+        status = "DOWN" if server.fault("vnic_down", chip) is not None else "UP"
+        address = server.value("vnic_address", chip, own["vnic_ip"])
+        return f"vnic link status: {status}\nvnic ipaddr: {address}\nvnic netmask: 255.255.255.0\n"
+    if server.fault("tls_missing", chip) is not None:
+        return "the certificate does not exist\n"
+    switch = 1 if server.fault("tls_on", chip) is not None else 0
+    return (
+        f"dev_id:{chip}, tls switch[{switch}](0:disable, 1:enable), "
+        "tls preconfigured[1](0:non-preset, 1:preset), tls alarm time threshold[60]days\n"
+    )
+
+
+def ping_settings(server: Server, chip: int, query: str) -> dict[str, str]:
+    """Which pings of the chip fail or hang; the rest is found out by reaching the other server."""
+    state = server.state
+    own_fault = server.fault(f"{query}_fail", chip)
+    fails = [words(own_fault.get("to", "all"))] if own_fault is not None else []
+    form = "packets"
+    if query == "hccs_ping":
+        form = str(
+            (server.faults.get("hccs_ping_form") or {}).get("value", state.get("hccs_ping_form", "success"))
+        )
+        if server.fault("vnic_down", chip) is not None or server.fault("vnic_missing", chip) is not None:
+            fails.append("all")
+        if server.fault("super_pod", chip) is not None:
+            others = {str(host) for host in (state.get("peers") or {}).values()} - {
+                str(state.get("address", ""))
+            }
+            fails += sorted(others)
+    elif server.fault("link_down", chip) is not None or server.fault("ip_unset", chip) is not None:
+        fails.append("all")
+    hang = server.fault("hccs_ping_hang", chip) if query == "hccs_ping" else None
+    return {
+        "form": form,
+        "fails_to": " ".join(fails),
+        "hang_to": words(hang.get("to", "all")) if hang is not None else "",
+        "self": str(state.get("address", "")),
+    }
+
+
+def spod_text(server: Server, chip: int) -> str:
+    if server.a2 or server.fault("spod_unsupported", chip) is not None:
+        return "This device does not support querying spod-info.\n"
+    own = server.chips[chip]
+    rows = (
+        ("SDID", server.value("sdid", chip, own["sdid"])),
+        ("Super Pod Size", server.value("super_pod_size", chip, server.state.get("super_pod_size", 384))),
+        ("Super Pod ID", server.value("super_pod", chip, server.state.get("super_pod_id", 0), key="id")),
+        ("Server Index", server.value("server_index", chip, server.index)),
+    )
+    return "".join(f"\t{name} : {value}\n" for name, value in rows)
+
+
+def listed(server: Server) -> list[int]:
+    """The chips that npu-smi lists."""
+    return [chip for chip in server.chips if server.fault("npu_missing", chip) is None]
+
+
+def health(server: Server, chip: int) -> str:
+    bad = server.fault("npu_health", chip)
+    return "OK" if bad is None else str(bad.get("value", "Alarm"))
+
+
+def info_text(server: Server) -> str:
+    """The table of `npu-smi info`: two lines a chip, then the processes."""
+    rule = (
+        "+---------------------------+---------------+----------------------------------------------------+\n"
+    )
+    double = rule.replace("-", "=")
+    text = "+" + "-" * 96 + "+\n"
+    text += f"| npu-smi {server.driver:<24} Version: {server.driver:<53}|\n{rule}"
+    text += (
+        "| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|\n"
+    )
+    text += f"| Chip  {'' if server.a2 else 'Phy-ID':<19} "
+    text += "| Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |\n"
+    text += double
+    for chip in listed(server):
+        npu, half = divmod(chip, server.per_npu)
+        power = "173.3" if half == 0 else "-"
+        full = server.fault("hbm_used", chip)
+        used = 3100 + 13 * chip if full is None else int(full.get("value", 60000))
+        text += f"| {npu:<5} {server.npu_name:<20}| {health(server, chip):<14}|"
+        text += f" {power:<11} {41:<17} {0:<5}/ {0:<14}|\n"
+        text += f"| {half:<5} {'' if server.a2 else chip:<20}| 0000:{0x9D + 2 * chip:02X}:00.0  "
+        text += f"| {0:<11} {0:<5}/ {0:<10}"
+        text += f" {used:<5}/ {HBM_MB:<14}|\n"
+        text += double if half == server.per_npu - 1 else "+" + "-" * 96 + "+\n"
+    text += rule
+    text += (
+        "| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |\n"
+    )
+    text += double
+    running = server.faults.get("npu_process")
+    for npu in range(server.count // server.per_npu):
+        chips = range(npu * server.per_npu, (npu + 1) * server.per_npu)
+        busy = [chip for chip in chips if server.fault("npu_process", chip) is not None]
+        for chip in busy:
+            process = (
+                f"| {npu:<7} {chip % server.per_npu:<18}| {running.get('pid', 4242):<14}| "
+                f"{running.get('name', 'python3')!s:<25}| {running.get('memory', 1024):<24}|\n"
+            )
+            text += process
+        if not busy:
+            text += f"| {f'No running processes found in NPU {npu}':<95}|\n"
+        text += double
+    return text
+
+
+def npu_answers(server: Server) -> dict[str, tuple[str, int | None]]:
+    """Every answer of npu-smi by file name: its text and the chip it concerns."""
+    answers: dict[str, tuple[str, int | None]] = {
+        "info": (info_text(server), None),
+        "version": (f"npu-smi version: {server.driver}\n", None),
+    }
+    mapping = f"\t{'NPU ID':<31}{'Chip ID':<31}{'Chip Logic ID':<31}{'Chip Phy-ID':<31}Chip Name\n"
+    listing = f"\t{'Total Count':<31}: {len({chip // server.per_npu for chip in listed(server)})}\n"
+    for chip in server.chips:
+        npu, half = divmod(chip, server.per_npu)
+        place = f".{npu}.{half}"
+        if server.fault("npu_missing", chip) is not None:
+            continue
+        mapping += f"\t{npu:<31}{half:<31}{chip:<31}{chip:<31}{server.npu_name}\n"
+        answers[f"spod-info{place}"] = (spod_text(server, chip), chip)
+        answers[f"health{place}"] = (f"\t{'Health':<31}: {health(server, chip)}\n", chip)
+        busy = server.fault("npu_process", chip)
+        answers[f"proc-mem{place}"] = (
+            f"\t{'NPU ID':<31}: {npu}\n\t{'Chip ID':<31}: {half}\n"
+            + (
+                f"\tProcess id:{busy.get('pid', 4242)}    Process name:{busy.get('name', 'python3')}"
+                f"    Process memory(MB):{busy.get('memory', 1024)}\n"
+                if busy is not None
+                else "\tNo process in device.\n"
+            ),
+            chip,
+        )
+        if half == 0:
+            listing += f"\n\t{'NPU ID':<31}: {npu}\n\t{'Chip Count':<31}: {server.per_npu}\n"
+            board = (
+                f"\t{'NPU ID':<31}: {npu}\n\t{'Product Name':<31}: IT21HMDB01-B2\n"
+                f"\t{'Software Version':<31}: {server.driver}\n"
+                f"\t{'Firmware Version':<31}: {server.firmware}\n"
+                f"\t{'Compatibility':<31}: OK\n\t{'Chip Count':<31}: {server.per_npu}\n"
+            )
+            answers[f"board.{npu}"] = (board, None)
+            answers[f"health.{npu}"] = (f"\t{'Health':<31}: {health(server, chip)}\n", chip)
+        answers[f"board{place}"] = (
+            f"\t{'NPU ID':<31}: {npu}\n\t{'Chip ID':<31}: {half}\n\t{'Chip Type':<31}: Ascend\n"
+            f"\t{'Chip Name':<31}: {server.npu_name}\n\t{'Chip Version':<31}: V1\n"
+            f"\t{'Chip Phy-ID':<31}: {chip}\n",
+            chip,
+        )
+    answers["map"] = (mapping, None)
+    answers["list"] = (listing, None)
+    return answers
+
+
+def reformatted(text: str, form: str | None) -> str:
+    """The same answer with the white space of another version."""
+    if form == "tabs":
+        return text.replace(": ", ":\t")
+    if form == "crlf":
+        return text.replace("\n", "\r\n")
+    if form == "bare":
+        return text.replace(" : ", ":").replace(": ", ":")
+    if form == "spaces":
+        return text.replace(": ", ":").replace(":", " :  ") if ":00." not in text else text
+    return text
+
+
+def fragment(
+    server: Server, tool: str, chip: int | None, query: str, delay: float, text: str, **more: str
+) -> str:
+    """The shell file of one answer, with the faults that hold for every query."""
+    rc = 0
+    form = server.faults.get("tool_format")
+    text = reformatted(text, None if form is None else form.get("value", "spaces"))
+    empty = server.fault("tool_empty", chip, tool=tool, query=query)
+    error = server.fault("tool_error", chip, tool=tool, query=query)
+    if empty is not None:
+        text, rc = "", int(empty.get("exit", 0))
+    if error is not None:
+        text, rc = (
+            str(error.get("message", "Error: the operation failed, error code 0x5")) + "\n",
+            int(error.get("exit", 0)),
+        )
+    settings = {"delay": f"{delay:g}", "rc": str(rc), "out": text, **more}
+    if server.fault("tool_hang", chip, tool=tool, query=query) is not None:
+        settings["hang"] = "1"
+    if server.fault("tool_needs_root", tool=tool) is not None:
+        settings["root"] = "1"
+    return "".join(f"{name}={quoted(value)}\n" for name, value in settings.items())
+
+
+def files(server: Server) -> dict[str, str]:
+    """Every file of the rendered state, by its path."""
+    made: dict[str, str] = {}
+    query_seconds = server.seconds("query_seconds", 0.05)
+    for chip in server.chips:
+        for query in HCCN_QUERIES:
+            if query.endswith("ping"):
+                delay, text, more = (
+                    server.seconds("ping_seconds", 1.0),
+                    "",
+                    ping_settings(server, chip, query),
+                )
+            else:
+                delay, text, more = query_seconds, hccn_text(server, chip, query), {}
+            made[f"hccn/{chip}/{query}"] = fragment(server, "hccn_tool", chip, query, delay, text, **more)
+    for name, (text, chip) in npu_answers(server).items():
+        made[f"npu/{name}"] = fragment(server, "npu-smi", chip, name.split(".")[0], query_seconds, text)
+    for address, host in (server.state.get("peers") or {}).items():
+        made[f"peer/{address}"] = f"{host}\n"
+    for own in server.chips.values():
+        for address in (own["vnic_ip"], own["ip"]):
+            made.setdefault(f"peer/{address}", f"{server.state.get('address', '')}\n")
+    return made
+
+
+def render(state_dir: Path, cache: Path) -> None:
+    """Write the rendered state beside the present one, then switch over to it in one step."""
+    server, faults = state_dir / "server.json", state_dir / "faults.json"
+    # Times first, contents after: what changes in between is newer than the stamp, and is rendered anew.
+    newest = max(path.stat().st_mtime_ns for path in (server, faults, Path(__file__)) if path.exists())
+    with_faults = faults.exists()
+    present = Server(
+        json.loads(server.read_text(encoding="utf-8")),
+        json.loads(faults.read_text(encoding="utf-8") or "{}") if with_faults else {},
+    )
+    target = cache / f"state.{time.time_ns()}"
+    for name, text in files(present).items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+    for name in ("stamp", "with-faults") if with_faults else ("stamp",):
+        (target / name).touch()
+        os.utime(target / name, ns=(newest, newest))
+    link, link_new = cache / "current", cache / "current.new"
+    before = link.resolve() if link.is_symlink() else None
+    link_new.unlink(missing_ok=True)
+    link_new.symlink_to(target)
+    link_new.replace(link)
+    for old in cache.glob("state.*"):
+        # The state before this one may still be read by a tool that runs.
+        if old not in (target, before):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--faults"]:
+        print(json.dumps(FAULTS, indent=1))
+    else:
+        render(Path(sys.argv[1]), Path(sys.argv[2]))

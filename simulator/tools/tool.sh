@@ -1,0 +1,90 @@
+# Common part of the simulated hccn_tool and npu-smi (sourced by both).
+#
+# The state stands in $state/server.json and $state/faults.json. render.py turns it into one small shell file per answer,
+# anew whenever one of the two has changed; a query then costs one dash and one sleep.
+
+cache=${PD_SIM_CACHE:-/run/pd-sim-tools}
+if [ -z "${PD_SIM_CACHE-}" ] && [ ! -w /run ]; then
+    cache=/tmp/pd-sim-tools.$(id -u)
+fi
+
+# fresh: is the rendered state newer than what it was made from?
+fresh() {
+    [ -e "$cache/current/stamp" ] || return 1
+    [ "$state/server.json" -nt "$cache/current/stamp" ] && return 1
+    [ "$state/render.py" -nt "$cache/current/stamp" ] && return 1
+    if [ -e "$state/faults.json" ]; then
+        [ "$state/faults.json" -nt "$cache/current/stamp" ] && return 1
+        [ -e "$cache/current/with-faults" ]
+    else
+        [ ! -e "$cache/current/with-faults" ]
+    fi
+}
+
+# hang: as a driver call that never returns. Only SIGKILL ends it.
+hang() {
+    trap '' HUP INT TERM
+    sleep 86400
+    exit 1
+}
+
+# load FILE: sets delay, rc, out … of this answer; handles what goes wrong before there is an answer.
+load() {
+    if [ ! -e "$state/server.json" ]; then
+        printf 'dcmi module initialize failed. ret is -8005\n'
+        exit 255
+    fi
+    if ! fresh; then
+        mkdir -p "$cache"
+        exec 9>"$cache/render.lock"
+        flock 9
+        fresh || python3 -S -E "$state/render.py" "$state" "$cache" || exit 255
+        exec 9>&-
+    fi
+    [ -e "$cache/current/$1" ] || return 1
+    hang= root= delay=0 rc=0 out= fails_to= hang_to= form= self=
+    . "$cache/current/$1"
+    if [ -n "$root" ] && [ "$(id -u)" != 0 ]; then
+        printf '%s: Permission denied, please use root to execute this command\n' "${0##*/}"
+        exit 1
+    fi
+    if [ -n "$hang" ]; then hang; fi
+    return 0
+}
+
+# reaches ADDRESS: does a ping from this chip to that chip address arrive? The server that holds it is really contacted.
+reaches() {
+    case " $fails_to " in *" $1 "* | *" all "*) return 1 ;; esac
+    [ -e "$cache/current/peer/$1" ] || return 1
+    read -r host < "$cache/current/peer/$1"
+    case " $fails_to " in *" $host "*) return 1 ;; esac
+    [ "$host" = "$self" ] && return 0
+    # A port that nobody listens on: the refusal shows that the server is up, and costs it nothing. A server that is down is
+    # given up by the kernel after about three seconds; less would fail pings where this machine is busy.
+    case $(LC_ALL=C timeout 5 bash -c ": < /dev/tcp/$host/1" 2>&1; echo "exit $?") in
+        *"exit 0" | *refused*) return 0 ;;
+    esac
+    return 1
+}
+
+# answer RECEIVED: what a ping prints.
+answer() {
+    if [ -n "$out" ]; then
+        printf '%s' "$out"
+        return
+    fi
+    printf 'device %s PING %s\n' "$chip" "$address"
+    i=0
+    while [ "$i" -lt "$1" ]; do
+        printf 'recv seq=%s,time=0.114000ms\n' "$i"
+        i=$((i + 1))
+    done
+    if [ "$form" = packets ]; then
+        printf '%s packets transmitted, %s received, %s.00%% packet loss\n' "$packets" "$1" \
+            $((100 - 100 * $1 / packets))
+    elif [ "$1" -gt 0 ]; then
+        printf 'This pkt ping success\n'
+    else
+        printf 'This pkt ping failed, recv timeout\n'
+    fi
+}

@@ -1,0 +1,220 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What hccn_tool and npu-smi print, in the variants of driver versions, shells and accidents."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import hccn_parsers as p
+
+NOTHING = [
+    "",
+    "\n",
+    "   \r\n",
+    "command not found\n",
+    "错误：设备不存在\n",
+    "Error: get info failed, code 0x5\n",
+]
+
+CASES = {
+    p.parse_link: [
+        ("link status: UP\n", "UP"),
+        ("link status: DOWN\n", "DOWN"),
+        ("link status:UP", "UP"),
+        ("link status :  UP  \n", "UP"),
+        ("\tlink status:\tUP\r\n", "UP"),
+        ("Link Status: up\n", "UP"),
+        ("link status：UP\n", "UP"),
+        ("[info] ready\nlink status: UP\n", "UP"),
+    ],
+    p.parse_net_health: [
+        ("net health status: Success\n", "Success"),
+        ("net health status: Fault\n", "Fault"),
+        ("net health status: Receive timeout\r\n", "Receive timeout"),
+        ("net health status:\tSocket fail \n", "Socket fail"),
+        ("net health status:Init", "Init"),
+    ],
+    p.parse_netdetect: [
+        ("netdetect address: 11.12.165.1\n", "11.12.165.1"),
+        ("netdetect address:0.0.0.0\r\n", "0.0.0.0"),
+        ("netdetect address : \t11.12.165.1\n", "11.12.165.1"),
+    ],
+    p.parse_gateway: [
+        ("default gateway:11.12.165.1, Iface:eth0\n", p.Gateway("11.12.165.1", "eth0")),
+        ("default gateway: 11.12.165.1, Iface: eth0\r\n", p.Gateway("11.12.165.1", "eth0")),
+        ("default gateway:\t11.12.165.1\n", p.Gateway("11.12.165.1", None)),
+        ("default gateway:0.0.0.0, Iface:eth0\n", None),
+        ("default gateway:\n", None),
+    ],
+    p.parse_lldp: [
+        ("Port ID TLV\n\tIfname: 400GE1/1/5:1\nTime to Live TLV\n\t120\n", "400GE1/1/5:1"),
+        ("\tIfname:400GE1/1/5:1\r\n", "400GE1/1/5:1"),
+        ("  ifname :\t400GE1/1/5:1\n", "400GE1/1/5:1"),
+        ("Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\n", None),
+    ],
+    p.parse_ip: [
+        ("ipaddr:11.12.165.80\nnetmask:255.255.255.0\n", p.Address("11.12.165.80", "255.255.255.0")),
+        ("ipaddr: 11.12.165.80\r\nnetmask: 255.255.255.0\r\n", p.Address("11.12.165.80", "255.255.255.0")),
+        ("ipaddr\t:\t11.12.165.80\n", p.Address("11.12.165.80", None)),
+        ("ipaddr:0.0.0.0\nnetmask:0.0.0.0\n", None),
+        ("vnic ipaddr: 192.168.2.199\n", None),
+    ],
+    p.parse_tls: [
+        ("dev_id:0, tls switch[0](0:disable, 1:enable), tls preconfigured[1](0:non-preset, 1:preset)", 0),
+        ("dev_id:0, tls switch[1](0:disable, 1:enable), tls alarm time threshold[60]days\r\n", 1),
+        ("dev_id:0,\ttls  switch [ 1 ](0:disable, 1:enable)\n", 1),
+        ("tls preconfigured[1](0:non-preset, 1:preset)\n", None),
+        ("the certificate does not exist\n", None),
+    ],
+    p.parse_ping: [
+        (
+            "device 0 PING A\nrecv seq=0,time=0.1ms\n3 packets transmitted, 3 received, 0.00% packet loss\n",
+            p.Ping(True, 3, 3),
+        ),
+        ("3 packets transmitted, 1 received, 66.67% packet loss\r\n", p.Ping(False, 3, 1)),
+        ("3 packets transmitted,3 packets received\n", p.Ping(True, 3, 3)),
+        ("0 packets transmitted, 0 received\n", p.Ping(False, 0, 0)),
+        ("device 0 PING A\nThis pkt ping success\n", p.Ping(True)),
+        ("This pkt ping failed, recv timeout\n", p.Ping(False)),
+    ],
+    p.parse_spod: [
+        (
+            "\tSDID : 16777216\n\tSuper Pod Size : 384\n\tSuper Pod ID : 0\n\tServer Index : 4\n",
+            p.SuperPod(16777216, 0, 384, 4),
+        ),
+        (
+            "SDID                : 0x1000000\r\nSuper Pod Size:384\r\nSuper Pod ID:\t2\r\nServer Index:4\r\n",
+            p.SuperPod(16777216, 2, 384, 4),
+        ),
+        ("SDID : 0\nSuper Pod ID : 0\n", p.SuperPod(0, 0, None, None)),
+        ("This device does not support querying spod-info.\n", None),
+        ("SDID : 16777216\n", None),
+    ],
+    p.parse_driver_version: [
+        ("Version=25.5.0\nascendhal_version=7.35.23\n", "25.5.0"),
+        ("version: 24.1.rc3\r\n", "24.1.rc3"),
+        ("\n Version = 25.2.0 \n", "25.2.0"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "value"),
+    [
+        pytest.param(parser, text, value, id=f"{parser.__name__}-{number}")
+        for parser, cases in CASES.items()
+        for number, (text, value) in enumerate(cases)
+    ],
+)
+def test_value(parser, text, value) -> None:
+    assert parser(text) == value
+
+
+@pytest.mark.parametrize("parser", CASES, ids=lambda parser: parser.__name__)
+@pytest.mark.parametrize("text", NOTHING)
+def test_no_value(parser, text) -> None:
+    assert parser(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "vnic"),
+    [
+        (
+            "vnic link status: UP\nvnic ipaddr: 192.168.2.199\nvnic netmask: 255.255.255.0\n",
+            p.Vnic("UP", "192.168.2.199", "255.255.255.0"),
+        ),
+        ("vnic link status:UP\r\nvnic ipaddr:192.168.2.199\r\n", p.Vnic("UP", "192.168.2.199")),
+        ("vnic link status:\tDOWN\nvnic ipaddr:\t192.168.2.199\n", p.Vnic("DOWN", "192.168.2.199")),
+        ("vnic link status: DOWN\n", p.Vnic("DOWN", None)),
+        ("vnic ipaddr: 192.168.2.199\n", p.Vnic(None, "192.168.2.199")),
+        ("vnic link status: UP\nvnic ipaddr: 0.0.0.0\n", p.Vnic("UP", None)),
+        *((text, p.Vnic(None, None)) for text in NOTHING),
+    ],
+)
+def test_vnic(text, vnic) -> None:
+    assert p.parse_vnic(text) == vnic
+
+
+NPU_INFO = """\
++------------------------------------------------------------------------------------------------+
+| npu-smi 25.5.0                   Version: 25.5.0                                               |
++---------------------------+---------------+----------------------------------------------------+
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip  Phy-ID              | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 4     Ascend910           | OK            | 169.7       41                0    / 0             |
+| 0     8                   | 0000:9D:00.0  | 0           0    / 0          3422 / 65536         |
++------------------------------------------------------------------------------------------------+
+| 4     Ascend910           | Warning       | -           40                0    / 0             |
+| 1     9                   | 0000:9F:00.0  | 0           0    / 0          62449/ 65536         |
++===========================+===============+====================================================+
+| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
++===========================+===============+====================================================+
+| 4       1                 | 824166        | VLLMWorker_TP            | 59316                   |
++===========================+===============+====================================================+
+| No running processes found in NPU 5                                                            |
+"""
+
+
+@pytest.mark.parametrize("text", [NPU_INFO, NPU_INFO.replace("\n", "\r\n")], ids=["lf", "crlf"])
+def test_npu_info(text) -> None:
+    info = p.parse_npu_info(text)
+    assert info is not None
+    assert info.version == "25.5.0"
+    assert [(c.npu, c.chip, c.phy_id, c.health, c.hbm_used, c.hbm_total) for c in info.chips] == [
+        (4, 0, 8, "OK", 3422, 65536),
+        (4, 1, 9, "Warning", 62449, 65536),
+    ]
+    assert info.processes == (p.NpuProcess(4, 1, 824166, "VLLMWorker_TP", 59316),)
+
+
+def test_npu_info_where_an_npu_is_one_chip() -> None:
+    info = p.parse_npu_info("""\
+| npu-smi 25.5.0                   Version: 25.5.0                                               |
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
+| 2     910B3               | OK            | 93.4        40                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          3161 / 65536         |
+| 3     910B3               | Alarm         | 90.1        39                0    / 0             |
+| 0                         | 0000:C2:00.0  | 0           0    / 0          3162 / 65536         |
+""")
+    assert info is not None
+    assert [(c.npu, c.chip, c.phy_id, c.name, c.health, c.hbm_used) for c in info.chips] == [
+        (2, 0, 2, "910B3", "OK", 3161),
+        (3, 0, 3, "910B3", "Alarm", 3162),
+    ]
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_npu_info_of_nothing(text) -> None:
+    assert p.parse_npu_info(text) is None
+
+
+def test_hccn_conf() -> None:
+    text = (
+        "# by hand\naddress_0=11.12.1.1\r\nnetmask_0=255.255.255.0\n"
+        " gateway_10 = 11.12.1.254 \nsend_arp_status_0=1\nnoise\n"
+    )
+    assert p.parse_hccn_conf(text) == {
+        0: {"address": "11.12.1.1", "netmask": "255.255.255.0", "send_arp_status": "1"},
+        10: {"gateway": "11.12.1.254"},
+    }
+
+
+def test_versions_are_ordered() -> None:
+    versions = ["24.1.rc3", "24.1.0", "25.2.0", "25.2.3", "25.5.rc1", "25.5.0"]
+    assert sorted(versions, key=p.version_key) == versions
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Permission denied, please use root to execute this command", True),
+        ("hccn_tool: operation not permitted", True),
+        ("This command requires root", True),
+        ("link status: UP", False),
+        ("net health status: Fault", False),
+    ],
+)
+def test_wants_root(text, wanted) -> None:
+    assert p.wants_root(text) is wanted

@@ -1,0 +1,391 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Each bad state of a server gives exactly its finding, with the severity of the fabric."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import hccn_verdict as v
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.check_findings import SEVERITIES, numbers
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.command_chains import Answer
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.hccn_checks import CHECKS, chip_words
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.hccn_query import ServerAnswers
+
+CHIPS = range(4)
+
+
+def good(chip: int) -> dict[str, str]:
+    return {
+        "link": "link status: UP\n",
+        "net_health": "net health status: Success\n",
+        "netdetect": "netdetect address: 11.12.1.254\n",
+        "gateway": "default gateway:11.12.1.254, Iface:eth0\n",
+        "lldp": "Port ID TLV\n\tIfname: 400GE1/1/5:1\n",
+        "ip": f"ipaddr:11.12.1.{chip}\nnetmask:255.255.255.0\n",
+        "vnic": f"vnic link status: UP\nvnic ipaddr: 192.168.1.{chip}\n",
+        "tls": f"dev_id:{chip}, tls switch[0](0:disable, 1:enable), tls preconfigured[1]\n",
+        "spod-info": (f"\tSDID : {chip}\n\tSuper Pod Size : 384\n\tSuper Pod ID : 0\n\tServer Index : 1\n"),
+    }
+
+
+def table(chips=CHIPS, health: dict[int, str] | None = None) -> str:
+    text = "| npu-smi 25.5.0   Version: 25.5.0   |\n| Chip  Phy-ID   | Bus-Id  | AICore(%)  |\n"
+    for chip in chips:
+        text += f"| {chip // 2} Ascend910 | {(health or {}).get(chip, 'OK')} | - 40 0 / 0 |\n"
+        text += f"| {chip % 2} {chip} | 0000:9D:00.0 | 0 0 / 0 3422 / 65536 |\n"
+    return text
+
+
+CONF = "".join(
+    f"address_{c}=11.12.1.{c}\nnetmask_{c}=255.255.255.0\ngateway_{c}=11.12.1.254\n" for c in CHIPS
+)
+
+
+def judged(
+    changes=None, *, info=None, conf: str | None = CONF, version: str | None = "Version=25.5.0\n", **expect
+):
+    """The findings of a good server with some answers changed: {(chip or None for all, query): answer}."""
+    asked = {}
+    for chip in CHIPS:
+        texts = good(chip)
+        for (which, query), answer in (changes or {}).items():
+            if which is None or chip == which or (isinstance(which, tuple) and chip in which):
+                texts[query] = answer.replace("{chip}", str(chip)) if isinstance(answer, str) else answer
+        asked[chip] = {
+            query: answer
+            if isinstance(answer, Answer)
+            else Answer("npu-smi" if query == "spod-info" else "hccn_tool", query, answer, 0)
+            for query, answer in texts.items()
+        }
+    info = info if isinstance(info, Answer) else Answer("npu-smi", "info", info or table(), 0)
+    return v.judge(ServerAnswers(asked, info, version, conf, 0.5), v.Expectations(**expect))
+
+
+def codes(state) -> list[tuple[str, str, list[int]]]:
+    return [(one["code"], one["severity"], one["chips"]) for one in state.findings]
+
+
+ALL = list(CHIPS)
+
+CASES = [
+    # what is changed, code, severity on HCCS and on RoCE, chips
+    ({(3, "link"): "link status: DOWN\n"}, "hccn-link-down", "warning", "error", [3]),
+    ({(None, "link"): "link status: DOWN\n"}, "hccn-link-down", "warning", "error", ALL),
+    ({(1, "net_health"): "net health status: Fault\n"}, "hccn-net-health", "warning", "error", [1]),
+    ({(1, "net_health"): "net health status: Init\n"}, "hccn-net-health", "warning", "error", [1]),
+    ({(1, "net_health"): "net health status: Socket fail\r\n"}, "hccn-net-health", "warning", "error", [1]),
+    (
+        {(1, "net_health"): "net health status: Fault\n", (1, "link"): "link status: DOWN\n"},
+        "hccn-link-down",
+        "warning",
+        "error",
+        [1],
+    ),
+    ({(2, "netdetect"): "netdetect address: 0.0.0.0\n"}, "hccn-netdetect-unset", "hint", "hint", [2]),
+    (
+        {(2, "netdetect"): "netdetect address: 0.0.0.0\n", (2, "net_health"): "net health status: Init\n"},
+        "hccn-netdetect-unset",
+        "hint",
+        "hint",
+        [2],
+    ),
+    ({(0, "gateway"): "default gateway is not set\n"}, "hccn-gateway-unset", "hint", "warning", [0]),
+    ({(0, "lldp"): ""}, "hccn-lldp-missing", "hint", "hint", [0]),
+    ({(0, "lldp"): "Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\n"}, "hccn-lldp-missing", "hint", "hint", [0]),
+    ({(0, "ip"): "ip address is not configured\n"}, "hccn-ip-unset", "hint", "error", [0]),
+    (
+        {(3, "vnic"): "vnic link status: DOWN\nvnic ipaddr: 192.168.1.3\n"},
+        "hccn-vnic-down",
+        "error",
+        "hint",
+        [3],
+    ),
+    ({(3, "vnic"): "vnic ipaddr: 192.168.1.3\n"}, "hccn-vnic-down", "error", "hint", [3]),
+    ({(3, "vnic"): "vnic link status: DOWN\n"}, "hccn-vnic-missing", "error", "hint", [3]),
+    (
+        {(3, "vnic"): "vnic link status: UP\nvnic ipaddr: 192.168.1.2\n"},
+        "hccn-vnic-duplicate",
+        "error",
+        "hint",
+        [2, 3],
+    ),
+    ({((1, 2), "tls"): "dev_id:1, tls switch[1](0:…\n"}, "hccn-tls-mixed", "error", "error", [1, 2]),
+    ({(None, "tls"): "dev_id:1, tls switch[1](0:…\n"}, "hccn-tls-on", "warning", "warning", ALL),
+    (
+        {(3, "spod-info"): "SDID : 3\nSuper Pod ID : 7\nServer Index : 1\n"},
+        "hccn-super-pod-mixed",
+        "error",
+        "warning",
+        [3],
+    ),
+    (
+        {(3, "spod-info"): "SDID : 3\nSuper Pod ID : 0\nServer Index : 2\n"},
+        "hccn-server-index-mixed",
+        "error",
+        "warning",
+        [3],
+    ),
+    (
+        {(3, "spod-info"): "SDID : 2\nSuper Pod ID : 0\nServer Index : 1\n"},
+        "hccn-sdid-duplicate",
+        "error",
+        "warning",
+        [2, 3],
+    ),
+    # Answers that are none
+    ({(1, "spod-info"): "Error: internal error\n"}, "hccn-query-failed", "error", "hint", [1]),
+    ({(1, "vnic"): ""}, "hccn-answer-unreadable", "error", "hint", [1]),
+    ({(1, "link"): "链路状态正常\n"}, "hccn-answer-unreadable", "warning", "error", [1]),
+    ({(1, "tls"): ""}, "hccn-answer-unreadable", "error", "error", [1]),
+    (
+        {(1, "link"): "Error: get link status failed, code 0x5\n"},
+        "hccn-query-failed",
+        "warning",
+        "error",
+        [1],
+    ),
+    ({(1, "tls"): "Error: device {chip} is busy\n"}, "hccn-query-failed", "error", "error", [1]),
+    ({(None, "tls"): "Error: device {chip} is busy\n"}, "hccn-query-failed", "error", "error", ALL),
+    (
+        {(1, "ip"): Answer("hccn_tool", "ip", "", 255)},
+        "hccn-query-failed",
+        "hint",
+        "error",
+        [1],
+    ),
+    (
+        {(None, "tls"): Answer("hccn_tool", "tls", problem="timeout")},
+        "hccn-tool-hangs",
+        "error",
+        "error",
+        ALL,
+    ),
+    (
+        {
+            (None, query): "hccn_tool: Permission denied, please use root\n"
+            for query in good(0)
+            if query != "spod-info"
+        },
+        "hccn-tool-needs-root",
+        "error",
+        "error",
+        [],
+    ),
+    (
+        {
+            (None, query): Answer(
+                "hccn_tool", query, "[Errno 13] Permission denied", problem="not_executable"
+            )
+            for query in good(0)
+            if query != "spod-info"
+        },
+        "hccn-tool-not-executable",
+        "error",
+        "error",
+        [],
+    ),
+    (
+        {
+            (None, query): Answer("hccn_tool", query, "[Errno 2] No such file", problem="missing")
+            for query in good(0)
+            if query != "spod-info"
+        },
+        "hccn-tool-missing",
+        "error",
+        "error",
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "hccs", "roce", "chips"),
+    CASES,
+    ids=[f"{n}-{case[1]}" for n, case in enumerate(CASES)],
+)
+@pytest.mark.parametrize("fabric", ["hccs", "roce"])
+def test_one_finding(changes, code, hccs, roce, chips, fabric) -> None:
+    state = judged(changes, fabric=fabric)
+    assert codes(state) == [(code, hccs if fabric == "hccs" else roce, chips)]
+    assert state.ok is (state.findings[0]["severity"] != "error")
+    finding = state.findings[0]
+    assert "{" not in finding["cure"].replace("{print", "")
+    assert finding["seen"] and finding["expected"] and finding["source"] and finding["message"]
+
+
+def test_a_good_server() -> None:
+    state = judged()
+    assert state.findings == []
+    assert (state.ok, state.fabric, state.driver) == (True, "hccs", "25.5.0")
+    assert state.to_dict()["chips"][3] == {
+        "chip": 3,
+        "link": "UP",
+        "net_health": "Success",
+        "netdetect": "11.12.1.254",
+        "gateway": "11.12.1.254",
+        "lldp": "400GE1/1/5:1",
+        "ip": "11.12.1.3",
+        "vnic": "192.168.1.3",
+        "vnic_status": "UP",
+        "tls": 0,
+        "sdid": 3,
+        "super_pod": 0,
+        "super_pod_size": 384,
+        "server_index": 1,
+        "npu_health": "OK",
+    }
+    assert v.summary(state) == "4 chips, HCCS, driver 25.5.0: all good (37 queries in 0.5 s)"
+
+
+def test_a_chip_without_super_pod() -> None:
+    outside = {(3, "spod-info"): "This device does not support querying spod-info.\n"}
+    assert codes(judged(outside)) == [("hccn-spod-unknown", "error", [3])]
+    assert judged(outside, fabric="roce").findings == []
+
+
+def test_a_chip_that_is_not_listed_is_one_finding() -> None:
+    gone = {(3, "spod-info"): "This device does not support querying spod-info.\n"}
+    assert codes(judged(gone, info=table(range(3)))) == [("npu-missing", "error", [3])]
+    gone = {(3, "spod-info"): "Error: invalid chip\n"}
+    assert codes(judged(gone, info=table(range(3)))) == [("npu-missing", "error", [3])]
+
+
+def test_what_was_not_asked_any_more_weighs_too() -> None:
+    hung = {(3, query): Answer("hccn_tool", query, problem="not_asked") for query in good(0)}
+    hung |= {(3, query): Answer("hccn_tool", query, problem="timeout") for query in ("link", "net_health")}
+    assert codes(judged(hung)) == [("hccn-tool-hangs", "error", [3])]
+
+
+def test_no_certificate_counts_as_tls_off() -> None:
+    assert judged({(2, "tls"): "the certificate does not exist\n"}).findings == []
+    assert judged({(2, "tls"): "Error: tls certificate is not found\n"}).findings == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "code", "chips"),
+    [
+        (None, "hccn-conf-missing", ALL),
+        ("", "hccn-conf-empty", ALL),
+        ("# nothing\nnetmask_0=255.255.255.0\n", "hccn-conf-empty", ALL),
+        (CONF.replace("address_2=11.12.1.2\n", ""), "hccn-conf-incomplete", [2]),
+        (CONF.replace("address_2=11.12.1.2\n", "address_2=11.12.1.77\n"), "hccn-conf-disagrees", [2]),
+        (CONF.replace("gateway_1=11.12.1.254", "gateway_1=11.12.1.1"), "hccn-conf-disagrees", [1]),
+    ],
+)
+def test_hccn_conf(conf, code, chips) -> None:
+    assert codes(judged(conf=conf)) == [(code, "error", chips)]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "expected"),
+    [
+        ({"info": table(range(3))}, [("npu-missing", "error", [3])]),
+        ({"info": table(health={1: "Alarm"})}, [("npu-unhealthy", "error", [1])]),
+        ({"info": table(health={1: "Warning", 2: "Warning"})}, [("npu-warning", "warning", [1, 2])]),
+        ({"info": "dcmi module initialize failed. ret is -8005\n"}, [("hccn-query-failed", "error", [])]),
+        ({"info": Answer("npu-smi", "info", problem="timeout")}, [("hccn-tool-hangs", "error", [])]),
+        ({"version": None}, [("npu-driver-unknown", "warning", [])]),
+        ({"version": "nothing\n"}, [("npu-driver-unknown", "warning", [])]),
+        ({"driver_minimum": "25.5.0"}, []),
+        ({"driver_minimum": "25.5.1"}, [("npu-driver-old", "error", [])]),
+        ({"version": "Version=25.5.rc1\n", "driver_minimum": "25.5.0"}, [("npu-driver-old", "error", [])]),
+        ({"super_pod": 0}, []),
+        ({"super_pod": 1}, [("hccn-super-pod-unexpected", "error", ALL)]),
+        ({"tls": "off"}, []),
+        ({"tls": "on"}, [("hccn-tls-unexpected", "error", ALL)]),
+    ],
+)
+def test_npus_driver_and_declared(keywords, expected) -> None:
+    assert codes(judged(**keywords)) == expected
+
+
+def test_declared_tls_replaces_the_advice() -> None:
+    on = {(None, "tls"): "tls switch[1]\n"}
+    assert judged(on, tls="on").findings == []
+    assert codes(judged(on, tls="off")) == [("hccn-tls-unexpected", "error", ALL)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fabric"),
+    [
+        ({}, "hccs"),
+        (
+            {
+                (None, "spod-info"): "This device does not support querying spod-info.\n",
+                (None, "vnic"): "not set\n",
+            },
+            "roce",
+        ),
+        ({(None, "spod-info"): "This device does not support querying spod-info.\n"}, "hccs"),
+        ({(None, query): Answer("x", query, problem="timeout") for query in good(0)}, "hccs"),
+        ({(None, query): "Error: driver is not loaded\n" for query in good(0)}, "hccs"),
+    ],
+    ids=["a3", "neither pod nor vnic", "vnic only", "hangs", "no driver"],
+)
+def test_automatic_fabric(changes, fabric) -> None:
+    assert judged(changes).fabric == fabric
+
+
+def test_a_link_that_is_down_in_an_unused_port_does_not_stop_hccs() -> None:
+    unused = {
+        (None, "link"): "link status: DOWN\n",
+        (None, "net_health"): "net health status: Init\n",
+        (None, "netdetect"): "netdetect address: 0.0.0.0\n",
+        (None, "ip"): "ip address is not configured\n",
+    }
+    state = judged(unused)
+    assert state.ok
+    assert [code for code, _severity, _chips in codes(state)] == [
+        "hccn-link-down",
+        "hccn-ip-unset",
+        "hccn-netdetect-unset",
+    ]
+    assert not judged(unused, fabric="roce").ok
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        (Answer("hccn_tool", "hccs_ping", "This pkt ping success\n", 0), None),
+        (Answer("hccn_tool", "hccs_ping", "3 packets transmitted, 3 received, 0.00% packet loss\n", 0), None),
+        (Answer("hccn_tool", "ping", "3 packets transmitted, 2 received\n", 0), "2 of 3 packets received"),
+        (
+            Answer("hccn_tool", "hccs_ping", "device 0 PING A\nThis pkt ping failed\n", 0),
+            "This pkt ping failed",
+        ),
+        (Answer("hccn_tool", "hccs_ping", "Error: busy\n", 0), "Error: busy"),
+        (Answer("hccn_tool", "hccs_ping", "", 0), "no output, exit status 0"),
+        (Answer("hccn_tool", "hccs_ping", problem="timeout"), "no answer within 10 s, killed"),
+        (Answer("hccn_tool", "hccs_ping", "No such file", problem="missing"), "No such file"),
+    ],
+)
+def test_ping_failure(answer, seen) -> None:
+    assert v.ping_failure(answer, 10) == seen
+
+
+def test_the_table_of_checks_is_sound() -> None:
+    for code, check in CHECKS.items():
+        assert code == check.code
+        assert code.startswith(("hccn-", "npu-"))
+        assert {check.hccs, check.roce} <= set(SEVERITIES)
+        assert all((check.title, check.why, check.expected, check.cure, check.source))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([3], "3"),
+        ([0, 1, 2, 3], "0-3"),
+        ([7, 3, 4], "3-4, 7"),
+        ([], ""),
+        ([1, 1, 3], "1, 3"),
+    ],
+)
+def test_numbers(values, text) -> None:
+    assert numbers(values) == text
+
+
+def test_chip_words() -> None:
+    assert chip_words([3]) == "chip 3"
+    assert chip_words([3, 7]) == "chips 3, 7"
+    assert chip_words(range(16)) == "16 chips (0-15)"

@@ -1,0 +1,129 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The temporary listener: it greets, is told apart from others, and goes away."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import host_listener as h
+
+HERE = "127.0.0.1"
+
+
+def free_ports(count: int) -> list[int]:
+    made = [socket.create_server((HERE, 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in made]
+    for one in made:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def listener() -> Iterator[h.Listener]:
+    made, refused = h.start(HERE, free_ports(3), "prefill1", 30)
+    assert made is not None
+    assert refused == {}
+    yield made
+    h.stop(made.pid, made.started)
+    os.waitpid(made.pid, 0)
+
+
+def targets(ports, server="prefill1") -> list[dict]:
+    return [{"server": server, "address": HERE, "port": port} for port in ports]
+
+
+def test_it_greets_and_tells_the_time(listener: h.Listener) -> None:
+    # More than one round: who has been greeted does not block the next.
+    for _ in range(2):
+        for trial in h.attempt_all(targets(listener.ports), 5):
+            assert trial.problem is None
+            assert trial.clock is not None
+            difference, uncertainty = trial.clock
+            assert abs(difference) <= uncertainty + 0.1
+
+
+def test_a_guest_that_stays_disturbs_nobody(listener: h.Listener) -> None:
+    with socket.create_connection((HERE, listener.ports[0])):
+        assert h.attempt(HERE, listener.ports[0], "prefill1", 5).problem is None
+
+
+def test_another_server(listener: h.Listener) -> None:
+    trial = h.attempt(HERE, listener.ports[0], "decode1", 5)
+    assert (trial.problem, trial.seen) == ("other", "prefill1 answers")
+
+
+def test_it_ends_and_its_ports_are_free_at_once(listener: h.Listener) -> None:
+    assert h.attempt(HERE, listener.ports[0], "prefill1", 5).problem is None
+    assert h.stop(listener.pid, listener.started)
+    assert not h.stop(listener.pid, listener.started)
+    assert h.attempt(HERE, listener.ports[0], "prefill1", 5).problem == "refused"
+    with socket.socket() as one:
+        # Without SO_REUSEADDR: nothing may linger.
+        one.bind((HERE, listener.ports[0]))
+
+
+def test_nobody_else_is_ended() -> None:
+    assert not h.stop(os.getpid(), (h.start_time(os.getpid()) or 0) + 1)
+    assert not h.stop(1, h.start_time(1) or 0)
+
+
+def test_it_ends_by_itself() -> None:
+    made, _refused = h.start(HERE, free_ports(1), "prefill1", 0.1)
+    assert made is not None
+    os.waitpid(made.pid, 0)
+    assert h.start_time(made.pid) is None
+
+
+def listening_for(*clients: str) -> h.Listener:
+    made, _refused = h.start(HERE, free_ports(2), "prefill1", 30, clients)
+    assert made is not None
+    return made
+
+
+def test_it_ends_when_all_have_taken_leave() -> None:
+    made = listening_for("prefill2", "decode1")
+    assert h.take_leave(HERE, made.ports[0], "prefill2", 5)
+    # Who comes late is still greeted, and a stranger's leave does not count.
+    assert h.take_leave(HERE, made.ports[0], "decode7", 5)
+    assert h.attempt(HERE, made.ports[1], "prefill1", 5).problem is None
+    assert not h.gone_within(made.pid, made.started, 0.05)
+    assert h.take_leave(HERE, made.ports[1], "decode1", 5)
+    os.waitpid(made.pid, 0)
+    for port in made.ports:
+        with socket.socket() as one:
+            # Without SO_REUSEADDR: nothing may linger.
+            one.bind((HERE, port))
+
+
+def test_leave_of_a_listener_that_is_gone_is_told() -> None:
+    made = listening_for("decode1")
+    h.stop(made.pid, made.started)
+    os.waitpid(made.pid, 0)
+    assert not h.take_leave(HERE, made.ports[0], "decode1", 1)
+    assert h.gone_within(made.pid, made.started, 0)
+
+
+def test_taken_ports_are_told() -> None:
+    with socket.create_server((HERE, 0)) as other:
+        port = other.getsockname()[1]
+        made, refused = h.start(HERE, [port], "prefill1", 1)
+    assert made is None
+    assert list(refused) == [port]
+
+
+def test_something_else_answers() -> None:
+    with socket.create_server((HERE, 0)) as other:
+        port = other.getsockname()[1]
+        begin = time.monotonic()
+        assert h.attempt(HERE, port, "prefill1", 0.3).problem == "timeout"
+        assert time.monotonic() - begin < 2
+
+
+def test_no_way() -> None:
+    assert h.attempt("255.255.255.255", 1, "x", 0.3).problem == "error"
+    assert h.attempt_all([], 1) == []

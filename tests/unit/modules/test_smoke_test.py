@@ -1,0 +1,218 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import urllib.error
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.modules.smoke_test import Http, SmokeTest
+
+PROXY, PREFILLER, DECODER = "http://10.0.0.1:8005", "http://10.0.0.1:8004", "http://10.0.0.3:8004"
+PARAMETERS = {
+    "proxy_url": PROXY,
+    "model": "deepseek_v3",
+    "prefillers": [{"host": "10.0.0.1", "port": 8004}],
+    "decoders": [{"host": "10.0.0.3", "port": 8004}],
+    "prompt": "The capital of France is",
+    "chat_prompt": "Name it.",
+    "max_tokens": 24,
+    "match_words": 2,
+    "expect": None,
+}
+
+
+def completion(text):
+    return json.dumps({"choices": [{"text": text}]})
+
+
+def stream(text):
+    return "data: " + json.dumps({"choices": [{"delta": {"content": text}}]}) + "\n\ndata: [DONE]\n\n"
+
+
+class Deployment:
+    """Answers as proxy and engines; C(answers) by URL, an exception is raised."""
+
+    def __init__(self, **answers):
+        self.answers = {
+            "completion": completion(" Paris, a city on the Seine."),
+            "chat": stream("It is Paris."),
+            "reference": completion(" Paris, a city by the Seine."),
+            **answers,
+        }
+        self.prompt_tokens = self.generation_tokens = 0.0
+        self.served = answers.get("served", ("prefiller", "decoder"))
+        self.posted = []
+
+    def get(self, url):
+        if url == PREFILLER + "/metrics":
+            return f'vllm:prompt_tokens_total{{engine="0"}} {self.prompt_tokens}\n'
+        if url == DECODER + "/metrics":
+            return f'vllm:generation_tokens_total{{engine="0"}} {self.generation_tokens}\n'
+        raise AssertionError(url)
+
+    def post(self, url, body):
+        self.posted.append((url, body))
+        if url.startswith(PROXY):
+            self.prompt_tokens += 5 if "prefiller" in self.served else 0
+            self.generation_tokens += 5 if "decoder" in self.served else 0
+        name = {
+            PROXY + "/v1/completions": "completion",
+            PROXY + "/v1/chat/completions": "chat",
+            DECODER + "/v1/completions": "reference",
+        }[url]
+        if isinstance(self.answers[name], Exception):
+            raise self.answers[name]
+        return self.answers[name], 0.1, 0.2
+
+
+def ask(deployment, **parameters):
+    test = SmokeTest(deployment, {**PARAMETERS, **parameters}, sleep=lambda seconds: None)
+    test.run()
+    return test
+
+
+def test_a_sound_deployment():
+    deployment = Deployment()
+    test = ask(deployment, expect="Paris")
+    assert test.problems == []
+    assert test.result == {
+        "completion": " Paris, a city on the Seine.",
+        "chat": "It is Paris.",
+        "reference": " Paris, a city by the Seine.",
+    }
+    assert test.seconds == {"completion": 0.2, "chat": 0.2, "chat_first_byte": 0.1, "reference": 0.2}
+    assert all(
+        body["temperature"] == 0 and body["model"] == "deepseek_v3" for _url, body in deployment.posted
+    )
+    assert [body["stream"] for _url, body in deployment.posted] == [False, True, False]
+
+
+def http_error(code, text=""):
+    return urllib.error.HTTPError("http://x", code, "", None, io.BytesIO(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("answers", "parameters", "problem", "cure"),
+    [
+        pytest.param(
+            {"completion": ""}, {}, "status 200, but the body is empty", "decoder's log", id="empty-body"
+        ),
+        pytest.param(
+            {"chat": ""}, {}, "The chat is answered with status 200", "decoder's log", id="empty-stream"
+        ),
+        pytest.param({"completion": http_error(500)}, {}, "HTTP 500", "prefillers", id="500"),
+        pytest.param({"completion": http_error(401)}, {}, "HTTP 401", "pd_api_key", id="401"),
+        pytest.param({"completion": http_error(404)}, {}, "HTTP 404", "--served-model-name", id="404"),
+        pytest.param({"completion": ConnectionRefusedError("refused")}, {}, "refused", "proxy", id="refused"),
+        pytest.param(
+            {"completion": completion(" is is is is is is is is")}, {}, "repeats", "hccn.conf", id="garbage"
+        ),
+        pytest.param(
+            {"completion": completion(" Berlin, a big city.")},
+            {},
+            "the decoder alone says",
+            "hccn.conf",
+            id="other",
+        ),
+        pytest.param({"completion": completion("")}, {}, "it is empty", "hccn.conf", id="empty-text"),
+        pytest.param({}, {"expect": "Rome"}, "does not match 'Rome'", "expectation", id="unexpected"),
+        pytest.param(
+            {"served": ("decoder",)}, {}, "No prefiller served", "list of prefillers", id="no-prefiller"
+        ),
+        pytest.param(
+            {"served": ("prefiller",)}, {}, "No decoder served", "list of decoders", id="no-decoder"
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_cure(answers, parameters, problem, cure):
+    problems = ask(Deployment(**answers), **parameters).problems
+    assert any(problem in text and cure in text for text in problems), problems
+
+
+def test_everything_wrong_is_told_together():
+    problems = ask(Deployment(completion=completion(""), chat="", served=())).problems
+    assert len(problems) == 4 + 1  # text, stream, two sides, and the beginning
+
+
+def test_the_comparison_can_be_left_out():
+    test = ask(Deployment(completion=completion(" Berlin, a big city.")), match_words=0)
+    assert test.problems == []
+    assert "reference" not in test.result
+
+
+ALONE = {"proxy_url": DECODER, "prefillers": []}
+
+
+class OneEngine(Deployment):
+    """Does prefill and decode itself."""
+
+    def post(self, url, body):
+        self.posted.append((url, body))
+        self.generation_tokens += 5
+        answer = self.answers["chat" if "chat" in url else "completion"]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, 0.1, 0.2
+
+
+def test_one_engine_for_both_is_asked_itself_and_compared_with_nothing():
+    deployment = OneEngine()
+    test = ask(deployment, expect="Paris", **ALONE)
+    assert test.problems == []
+    assert [url for url, _body in deployment.posted] == [
+        DECODER + "/v1/completions",
+        DECODER + "/v1/chat/completions",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "cure"),
+    [
+        ({"completion": http_error(500)}, "Look at the engine's log"),
+        ({"completion": ConnectionRefusedError("refused")}, "whether it runs"),
+        ({"chat": ""}, "in the middle of its answer"),
+        ({"completion": completion(" is is is is is is is is")}, "weights"),
+    ],
+    ids=["500", "refused", "empty", "garbage"],
+)
+def test_what_is_wrong_with_one_engine_blames_no_proxy_and_no_transfer(answers, cure):
+    (problem,) = ask(OneEngine(**answers), **ALONE).problems
+    assert cure in problem
+    assert "proxy" not in problem
+    assert "KV" not in problem
+
+
+class Echo(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.reply(b"")
+
+    def do_POST(self):
+        self.reply(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def reply(self, body):
+        text = f"{self.headers.get('Authorization')} ".encode() + body
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args):
+        """Nothing on the screen."""
+
+
+@pytest.mark.parametrize(("key", "sent"), [("secret", "Bearer secret"), (None, "None")])
+def test_the_key_goes_into_the_header_and_no_environment_proxy_is_used(monkeypatch, key, sent):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with HTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        assert Http(5, key).get(url) == f"{sent} "
+        text, first, seconds = Http(5, key).post(url, {"a": 1})
+        server.shutdown()
+    assert text == f'{sent} {{"a": 1}}'
+    assert 0 <= first <= seconds

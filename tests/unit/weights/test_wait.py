@@ -1,0 +1,84 @@
+"""What a run says when the weights did not come."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.action.weights_wait import failure
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import TransferError
+from ansible_collections.ascend.pd_rollout.plugins.modules import weights_transfer
+
+
+def test_a_finding_is_shown_with_its_cure():
+    found = TransferError("weights_changed", "/w", "one file changed", "none", "run again").finding
+    assert failure(
+        "decode1", {"state": "failed", "finding": found, "log": ["12:00:00 last line"]}
+    ).splitlines() == [
+        "The weights did not come to decode1; what has come stays, and the next run goes on with it.",
+        "- weights_changed: /w",
+        "    seen:     one file changed",
+        "    expected: none",
+        "    cure:     run again",
+        "    log: 12:00:00 last line",
+    ]
+
+
+def test_a_process_that_is_gone_is_no_silent_success():
+    text = failure("decode1", {"state": "absent", "finding": None})
+    assert "decode1 has ended without a word" in text
+    assert "cure:" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "seen"),
+    [
+        (
+            "Fetching 4 files\nOSError: No space left on device\n",
+            "weights_disk_full",
+            "OSError: No space left",
+        ),
+        ("RepositoryNotFoundError: 404\n", "weights_download_failed", "RepositoryNotFoundError: 404"),
+        (
+            "Traceback\n  File x\nurllib3.exceptions.MaxRetryError: too many 503\n"
+            "Downloading [a.json]:   0%|          | 0.00/33.0 [00:30<?, ?B/s]\r"
+            "Downloading [a]: 6.00MB [00:30, 207kB/s]\n",
+            "weights_download_failed",
+            "urllib3.exceptions.MaxRetryError: too many 503",
+        ),
+        ("", "weights_download_failed", "its log is empty"),
+    ],
+    ids=["full", "refused", "behind bars of progress", "silent"],
+)
+def test_how_a_download_ended(text, code, seen):
+    found = weights_transfer.download_finding("/w", 1, text)
+    assert found["code"] == code
+    assert f"exit code 1: {seen}" in found["seen"]
+    assert "run again: it goes on where it was" in found["cure"]
+
+
+def test_servers_see_the_signs_of_those_that_share_their_file_system(tmp_path):
+    path = tmp_path / "models" / "deepseek"
+    for name in ("a-b", "b"):
+        weights_transfer.probe({"path": str(path), "run": "0123456789ab", "name": name, "address": "x"})
+    listing = {"path": str(path), "run": "0123456789ab", "name": "b"}
+    assert weights_transfer.seen(listing) == ["a-b", "b"]
+    assert weights_transfer.seen({**listing, "run": "ba9876543210"}) == []
+    weights_transfer.remove_probes(listing)
+    assert weights_transfer.seen(listing) == ["a-b"]
+
+
+def test_a_transfer_that_was_never_started_is_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_transfer.weights_process, "RUN", tmp_path)
+    assert weights_transfer.status_of({"path": "/w"}) == {"state": "absent", "finding": None}
+
+
+def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_transfer.weights_process, "RUN", tmp_path)
+    folder = weights_transfer.weights_process.folder_of("/w")
+    folder.mkdir()
+    (folder / "process.json").write_text(json.dumps({"pid": 1, "birth": "never"}))
+    (folder / "status.json").write_text(json.dumps({"state": "copying", "finding": None}))
+    (folder / "log").write_text("12:00:00 copying\n")
+    status = weights_transfer.status_of({"path": "/w"})
+    assert (status["state"], status["log"]) == ("absent", ["12:00:00 copying"])
