@@ -50,6 +50,23 @@ def counts(path: Path) -> Counts:
     return total
 
 
+def failures(path: Path) -> list[str]:
+    """The failed tests of a report: suite, test, and what was wrong."""
+    return [
+        "\n    ".join(
+            [f"{path.stem}: {case.get('classname') or ''}::{case.get('name')}", *beginning(problem)]
+        )
+        for case in ElementTree.parse(path).getroot().iter("testcase")
+        for problem in (*case.iter("failure"), *case.iter("error"))
+    ]
+
+
+def beginning(problem: ElementTree.Element) -> list[str]:
+    """What a failure says, short enough for a list."""
+    told = [line for line in (problem.text or "").splitlines() if line.startswith("E ")]
+    return [line[:200] for line in (told or (problem.get("message") or "").splitlines())[:6]]
+
+
 def all_counts(name: str) -> Counts:
     """What the reports of a suite say: it may have written several, NAME.….xml."""
     return sum((counts(path) for path in RESULTS.glob(f"{name}.*xml")), Counts())
@@ -136,7 +153,9 @@ def main() -> int:
     )
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], metavar="SUITE", help=", ".join(SUITES))
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
-    parser.add_argument("--counts", action="store_true", help="print the sum of all results as the last line")
+    parser.add_argument(
+        "--counts", action="store_true", help="list what failed, and the sum of all as the last line"
+    )
     parser.add_argument("--scenario", action="append", default=[], help="only this Molecule scenario")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -147,7 +166,12 @@ def main() -> int:
     for name in options.suites:
         good = (molecule(options.scenario) if name == "molecule" else SUITES[name]()) and good
     if options.counts:
-        total = sum((counts(path) for path in RESULTS.glob("*.xml")), Counts())
+        reports = sorted(RESULTS.glob("*.xml"))
+        total = sum((counts(path) for path in reports), Counts())
+        if total.failed:
+            say(colour("1;31", "\nFailed:"))
+            for failure in [one for path in reports for one in failures(path)]:
+                say(f"  {failure}")
         say(f"{total.passed} passed, {total.failed} failed")
     return 0 if good else 1
 
