@@ -162,8 +162,12 @@ class Running:
     def wait_for(self, text: str, seconds: float = 60.0) -> None:
         """Until the log holds the text. A process that ends before fails the test with its log."""
         until = time.monotonic() + seconds
-        while text not in self.log:
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log[-4000:]}"
+        while True:
+            # First whether it has ended, then what it wrote: the text may be the last that it says.
+            code = self.process.poll()
+            if text in self.log:
+                return
+            assert code is None, f"ended with {code}:\n{self.log[-4000:]}"
             assert time.monotonic() < until, f"no {text!r} in {seconds} s:\n{self.log[-4000:]}"
             time.sleep(0.02)
 

@@ -126,14 +126,14 @@ def test_stop_is_quick_and_the_other_node_stays(lab: Lab) -> None:
     pair = start_pair(lab)
     head, worker = pair.nodes
     code, seconds = head.terminate()
-    assert (code, seconds < 5) == (0, True)
+    assert (code, seconds < 30) == (0, True)
     assert "Shutting down FastAPI HTTP server." in head.log
     worker.wait_for("Did the remote server shutdown or crash?")
     time.sleep(0.3)
     assert worker.process.poll() is None
     for engine in (worker, pair.decoder):
         code, seconds = engine.terminate()
-        assert (code, seconds < 5) == (0, True)
+        assert (code, seconds < 30) == (0, True)
 
 
 def test_head_without_its_other_node_hangs_then_dies(lab: Lab) -> None:
@@ -156,4 +156,4 @@ def test_stop_while_starting(lab: Lab) -> None:
     engine = node(lab, 0, free_port())
     engine.wait_for("distributed_init_method")
     code, seconds = engine.terminate()
-    assert (code, seconds < 5) == (130, True)
+    assert (code, seconds < 30) == (130, True)

@@ -158,7 +158,7 @@ RUNS: dict[str, tuple[dict[str, dict[str, dict[str, object]]], dict[str, object]
             "server2": {"tool_not_executable": {"tool": "hccn_tool"}},
             "server3": {"tool_hang": {"tool": "hccn_tool", "chips": [3]}},
         },
-        {"hccn_check_timeout": 4},
+        {"hccn_check_timeout": 8},
         [
             ("hccn-tool-hangs", "error", "server3", [3]),
             ("hccn-tool-missing", "error", "server1", []),
@@ -248,20 +248,20 @@ def test_a_ping_that_hangs_is_a_finding_and_the_rest_is_pinged(
     verdict: Verdict, fault: Callable[..., None]
 ) -> None:
     fault("server3", "hccs_ping_hang", chips=[4])
-    found = verdict(mesh="ring", hccn_check_ping_timeout=5)
+    found = verdict(mesh="ring", hccn_check_ping_timeout=10)
     assert [(one["code"], one["host"], one["chips"]) for one in found["findings"]] == [
         ("hccn-ping-failed", "server3", [4]),
         ("hccn-ping-failed", "server3", [4]),
     ]
-    assert all("no answer within 5 s" in one["seen"] for one in found["findings"])
+    assert all("no answer within 10 s" in one["seen"] for one in found["findings"])
 
 
 def test_hanging_tools_do_not_hang_the_run(verdict: Verdict, fault: Callable[..., None]) -> None:
     fault("server2", "tool_hang")
     begin = time.monotonic()
-    found = verdict(hccn_check_timeout=3)
+    found = verdict(hccn_check_timeout=8)
     # Two time-outs a chip, and the start of the playbook on a busy machine.
-    assert time.monotonic() - begin < 45
+    assert time.monotonic() - begin < 90
     assert {(one["code"], one["host"]) for one in found["findings"]} == {("hccn-tool-hangs", "server2")}
 
 

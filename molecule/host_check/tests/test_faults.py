@@ -168,7 +168,7 @@ def test_a_server_that_is_down_does_not_hide_the_others(
     fault("prefill2", "device_missing", "chip=3")
     sim("stop", down)
     try:
-        found = report("--timeout", "5")
+        found = report("--timeout", "15")
     finally:
         sim("start", down)
     assert codes(found) == [("hccn-not-checked", down), ("host-device-missing", "prefill2")], found["said"]

@@ -107,7 +107,7 @@ def test_an_engine_that_does_not_come(tmp_path: Path, capsys: pytest.CaptureFixt
     assert result["failed"]
     assert "did not answer within 1 s" in result["msg"]
     assert "journalctl -u docker" in result["msg"]
-    assert 1 <= time.monotonic() - started < 5
+    assert 1 <= time.monotonic() - started < 30
 
 
 def test_an_engine_that_is_not_ready(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

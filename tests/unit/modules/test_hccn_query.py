@@ -67,13 +67,13 @@ def test_a_tool_that_cannot_be_executed(tmp_path, content) -> None:
 
 def test_a_hanging_tool_is_killed_with_its_children(tools, tmp_path) -> None:
     pid_file = tmp_path / "pid"
-    hanging = tools(f"trap '' TERM INT HUP; sleep 300 & echo $! > {pid_file}; wait", timeout=0.5)
+    hanging = tools(f"trap '' TERM INT HUP; sleep 300 & echo $! > {pid_file}; wait", timeout=2)
     begin = time.monotonic()
     answer = ask(hanging.hccn(0, "link"))
     assert answer.problem == "timeout"
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 60
     child = int(pid_file.read_text())
-    for _attempt in range(50):
+    for _attempt in range(600):
         try:
             state = Path(f"/proc/{child}/stat").read_text().split()[2]
         except FileNotFoundError:
@@ -87,9 +87,9 @@ def test_a_hanging_tool_is_killed_with_its_children(tools, tmp_path) -> None:
 
 def test_a_child_that_left_the_session_does_not_hold_the_run(tools) -> None:
     begin = time.monotonic()
-    answer = ask(tools("setsid sleep 3 & sleep 300", timeout=0.3).hccn(0, "link"))
+    answer = ask(tools("setsid sleep 60 & sleep 300", timeout=0.3).hccn(0, "link"))
     assert answer.problem == "timeout"
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 50
 
 
 def test_a_tool_that_closes_its_output_and_goes_on_is_waited_for(tools) -> None:
@@ -154,7 +154,7 @@ def test_chips_run_in_parallel_and_each_asks_one_at_a_time(tools, tmp_path) -> N
 def test_the_run_ends_although_everything_hangs(tools) -> None:
     begin = time.monotonic()
     answers = q.query_server(range(8), tools("sleep 300", "sleep 300", timeout=0.5))
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
     problems = [answer.problem for answer in answers.chips[0].values()]
     assert problems.count("timeout") == q.TIMEOUTS_PER_CHIP
     assert set(problems) == {"timeout", "not_asked"}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -174,7 +175,7 @@ def test_hanging_tool_ignores_sigterm(server) -> None:
     begin = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
         server.run("hccn_tool", "-i", "0", "-link", "-g", timeout=0.5)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
     assert server.hccn(0, "tls") != ""
 
 
@@ -203,26 +204,15 @@ def test_ping_faults(server) -> None:
 
 
 def test_one_ping_at_a_time_per_chip(server) -> None:
-    server.describe(peers={"192.168.5.1": "127.0.0.2"}, timing={"query_seconds": 0, "ping_seconds": 0.4})
-    server.hccn(0, "link")
-
-    def pings(chips: list[int]) -> float:
-        begin = time.monotonic()
-        command = "192.168.5.1"
-        running = [
-            subprocess.Popen(
-                [TOOLS / "hccn_tool", "-i", str(chip), "-hccs_ping", "-g", "address", command],
-                env=server.env,
-                stdout=subprocess.DEVNULL,
-            )
-            for chip in chips
-        ]
-        for process in running:
-            process.wait()
-        return time.monotonic() - begin
-
-    assert pings([0, 0]) >= 0.8
-    assert pings([0, 1]) < 0.8
+    server.describe(peers={"192.168.5.1": "127.0.0.2"})
+    ping = ("hccs_ping", "address", "192.168.5.1")
+    assert "success" in server.hccn(0, *ping)
+    with (server.cache / "ping.0.lock").open() as of_the_ping_before:
+        fcntl.flock(of_the_ping_before, fcntl.LOCK_EX)
+        assert "success" in server.hccn(1, *ping), "another chip does not wait"
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.run("hccn_tool", "-i", "0", "-hccs_ping", "-g", *ping[1:], timeout=0.5)
+    assert "success" in server.hccn(0, *ping)
 
 
 def test_a_query_costs_next_to_no_cpu(server) -> None:
