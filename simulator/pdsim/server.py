@@ -54,6 +54,9 @@ CAPABILITIES = (
 UNCONFINED = ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined")
 # Below the default of 1024: the machine's own work, Ansible above all, comes first.
 CPU_SHARES = 512
+# Linux takes the ports of outgoing connections from 32768-60999, where a plan has ports too: now and then an
+# engine finds one of its own taken. Servers here are like those on which the ports of the plan are reserved.
+OUTGOING_PORTS = "40000 58999"
 
 
 @dataclass(frozen=True)
@@ -256,4 +259,4 @@ def start_options(container: str, volume: str, archives: Path) -> list[str]:
     options += ["--volume", f"{volume}:/var/lib/docker"]
     options += ["--volume", f"{archives}:{IMAGES}:ro"]
     options += ["--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec"]
-    return options
+    return [*options, "--sysctl", f"net.ipv4.ip_local_port_range={OUTGOING_PORTS}"]

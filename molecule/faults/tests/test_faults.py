@@ -24,7 +24,6 @@ RUNS: list[dict[str, Any]] = yaml.safe_load(TABLE.read_text())
 OF_THE_MACHINE = {
     "host-governor",
     "host-numa-balancing",
-    "host-ports-not-reserved",
     "host-swappiness",
     "host-thp",
 }
