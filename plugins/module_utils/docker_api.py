@@ -37,9 +37,12 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class DockerApi:
-    """The Docker Engine behind C(path), a UNIX socket; C(timeout) in seconds holds for each call."""
+    """The Docker Engine behind C(path), a UNIX socket; C(timeout) in seconds holds for each call.
 
-    def __init__(self, path=DEFAULT_SOCKET, timeout=10):
+    It is long, as C(community.docker)'s is: an engine that starts containers on a busy server answers late.
+    """
+
+    def __init__(self, path=DEFAULT_SOCKET, timeout=60):
         self._path = path
         self._timeout = timeout
 
@@ -74,19 +77,25 @@ class DockerApi:
         body = self._get(f"/images/{quote(reference)}/json")
         return None if body is None else json.loads(body)["Id"]
 
-    def logs(self, name, tail, since=None, until=None):
-        """The last C(tail) lines of both streams, optionally between two of the engine's own times."""
+    def logs(self, name, tail, since=None, until=None, early=0):
+        """The last C(tail) lines of both streams, optionally between two of the engine's own times.
+
+        What was said in the C(early) seconds before C(since) counts too.
+        """
         query = {"stdout": 1, "stderr": 1, "tail": tail}
-        for key, when in (("since", since), ("until", until)):
+        for key, when, before in (("since", since, early), ("until", until, 0)):
             if when and when != NO_TIME:
-                query[key] = unix_time(when)
+                query[key] = unix_time(when, before)
         return demultiplex(self._get(f"/containers/{quote(name)}/logs", **query) or b"")
 
 
-def unix_time(when):
-    """C(2026-01-02T03:04:05.678901234Z) as the engine's queries take it: C(1767323045.678901234)."""
+def unix_time(when, before=0):
+    """C(2026-01-02T03:04:05.678901234Z) as the engine's queries take it: C(1767323045.678901234).
+
+    C(before): whole seconds earlier.
+    """
     date, _dot, fraction = when.rstrip("Z").partition(".")
-    seconds = calendar.timegm(time.strptime(date[:19], "%Y-%m-%dT%H:%M:%S"))
+    seconds = calendar.timegm(time.strptime(date[:19], "%Y-%m-%dT%H:%M:%S")) - before
     return f"{seconds}.{(fraction or '0')[:9].ljust(9, '0')}"
 
 

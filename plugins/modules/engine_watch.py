@@ -218,6 +218,8 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log impor
 SCAN_LINES = 400
 POLL_SECONDS = 0.5
 PROBE_TIMEOUT_SECONDS = 2.0
+# An older Docker Engine takes the time of a start after it: a script that fails at once has said all by then.
+START_LAG_SECONDS = 5
 
 
 def probe(url, expect, timeout=PROBE_TIMEOUT_SECONDS):
@@ -295,6 +297,8 @@ def observe(docker, target, log_lines, probe_health=probe):
     # When it runs again it is the attempt before that tells why.
     again = restarted and state["Status"] == "running"
     window = {"until" if again else "since": report["started_at"]}
+    if report["failed"] and not again:
+        window["early"] = START_LAG_SECONDS
     ranks = target.get("ranks") or []
     text = docker.logs(target["name"], SCAN_LINES * max(1, len(ranks)), **window)
     report["log"] = split_lines(text)[-log_lines:]

@@ -80,6 +80,11 @@ def test_logs_are_bounded_by_the_engines_own_time(docker):
     assert query == {"stdout": "1", "stderr": "1", "tail": "20", "since": "1767323045.500000000"}
 
 
+def test_what_was_said_shortly_before_counts_when_asked_for(docker):
+    query = json.loads(docker.logs("pd-decode1", 20, since="2026-01-02T03:04:05.5Z", early=5))
+    assert query["since"] == "1767323040.500000000"
+
+
 def test_image_id(docker):
     assert docker.image_id("ascend/vllm-ascend:v0.13.0-a3") == "sha256:1"
     assert docker.image_id("other") is None

@@ -107,6 +107,13 @@ def test_restarts_before_the_watch_do_not_count():
     assert docker.queries == [{"since": STARTED}] * 2
 
 
+@pytest.mark.parametrize("status", ["exited", "restarting"])
+def test_what_was_said_before_the_time_of_the_start_is_read_too(status):
+    docker = FakeDocker((status, 0, CRASH), exit_code=1)
+    assert observe(docker, target(baseline=0), 5, healthy)["reason"]
+    assert docker.queries == [{"since": STARTED, "early": 5}]
+
+
 def test_a_container_between_two_restarts_has_failed():
     assert observe(FakeDocker(("restarting", 1, CRASH)), target(), 5, healthy)["failed"]
 
