@@ -102,13 +102,11 @@ def exit_code_of(folder):
 
 def look(folder, container, api):
     """(running, exit code) at this moment."""
-    code = exit_code_of(folder)
-    if code is not None:
-        return False, code
     found = api.inspect(container)
+    # With its word written it ends in a moment; who removes it must not meet it half way.
     if found is not None and found["State"]["Status"] in ("created", "running"):
         return True, None
-    # It may have written its word between the two looks.
+    # Read last: its word is the last that a container does.
     return False, exit_code_of(folder)
 
 

@@ -20,11 +20,12 @@ finish() {
     exit "$1"
 }
 
+# Before there are commands: a signal may come at once.
+trap 'kill -TERM $(jobs -p); finish 143' TERM INT
 # Starting took a while; from here on the lease counts.
 touch heartbeat
 bash commands.sh > log 2>&1 &
 child=$!
-trap 'kill -TERM "$child"; finish 143' TERM INT
 while kill -0 "$child" 2> /dev/null; do
     sleep 0.5
     age=$(($(date +%s) - $(stat -c %Y heartbeat)))

@@ -64,6 +64,11 @@ def test_they_end_when_the_container_is_stopped(tmp_path: Path) -> None:
     assert ended(int((tmp_path / "pid").read_text()))
 
 
+def test_they_end_when_the_container_is_stopped_at_once(tmp_path: Path) -> None:
+    running = start(tmp_path, "kill -TERM $PPID\nexec sleep 60\n")
+    assert running.wait(20) == exit_code(tmp_path) == 143
+
+
 def ended(pid: int) -> bool:
     """Whether a process ends soon."""
     until = time.monotonic() + 10
@@ -91,12 +96,13 @@ class Api:
     [
         ("running", None, (True, None)),
         ("created", None, (True, None)),
-        ("running", 0, (False, 0)),
+        ("running", 0, (True, None)),
+        ("removing", 0, (False, 0)),
         (None, 3, (False, 3)),
         (None, None, (False, None)),
         ("exited", None, (False, None)),
     ],
-    ids=["at work", "starting", "ended well", "gone with a word", "gone without", "killed"],
+    ids=["at work", "starting", "about to end", "ended well", "gone with a word", "gone without", "killed"],
 )
 def test_a_look(tmp_path: Path, status: str | None, code: int | None, seen: tuple[bool, int | None]) -> None:
     if code is not None:
