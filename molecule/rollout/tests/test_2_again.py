@@ -8,6 +8,7 @@ Each test leaves the deployment as it was: sound.
 
 from __future__ import annotations
 
+import calendar
 import json
 import re
 import time
@@ -119,7 +120,8 @@ def test_an_engine_that_crashes_at_start_fails_the_run_at_once_with_its_reason(p
     assert done.returncode != 0
     assert "decoder on decode1 failed" in done.stdout
     assert "the memory of chip 3 is broken" in done.stdout
-    assert end - time.mktime(time.strptime(died[:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone < 10
+    # Far from engine_ready_timeout; a busy machine takes its time for the end of a run.
+    assert end - calendar.timegm(time.strptime(died[:19], "%Y-%m-%dT%H:%M:%S")) < 60
     sound(play(DEPLOY))
 
 

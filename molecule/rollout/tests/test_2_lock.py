@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_the_second_rollout_hears_of_the_first(play, held, server):
     done = play(*DEPLOY)
     assert done.returncode != 0
     assert "bob on control2 (process 4711) has been rolling out pd on decode1 since" in told(done)
-    assert re.search(r"for 3 min \d+ s\. Two rollouts at once would undo each other", told(done))
+    assert re.search(r"for [3-9] min \d+ s\. Two rollouts at once would undo each other", told(done))
     assert "after 5 min 0 s of silence the lock is free to be taken" in told(done)
     assert "TASK [Give back the lock]" not in done.stdout, "it goes no further"
     assert locked(server) == ["decode1"], "what it had locked itself is free again"
@@ -70,14 +71,15 @@ def test_the_second_rollout_hears_of_the_first(play, held, server):
 
 @pytest.mark.parametrize(
     ("silent", "why"),
-    [(None, "it is 24 h 0 min old"), (7200, "its last sign of life was 2 h 0 min ago")],
+    [(None, r"it is 24 h \d min old"), (7200, r"its last sign of life was 2 h \d min ago")],
     ids=["old", "silent"],
 )
 def test_a_lock_that_was_left_behind_is_taken_over(play, held, server, silent, why):
     held(86400, silent)
     done = play(*DEPLOY)
     assert done.returncode == 0, told(done)
-    assert f"decode1: the lock of bob on control2 (process 4711) is taken over: {why}" in told(done)
+    taken = re.escape("decode1: the lock of bob on control2 (process 4711) is taken over: ")
+    assert re.search(taken + why, told(done)), told(done)
     assert locked(server) == []
 
 
@@ -109,10 +111,11 @@ def test_a_run_that_is_ended_in_the_middle_gives_its_locks_back(inventory, serve
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    # Signs of life come as soon as somebody is there to give the lock back.
+    # Signs of life come as soon as somebody is there to give the lock back. All servers are asked at once:
+    # the run might be over before the last of them had its turn.
     alive = f"timeout 120 sh -c 'until test $(stat -c %Y {LOCK} || echo 0) -gt 0; do sleep 0.1; done' 2>&1"
-    for name in SERVERS:
-        server(name).check_output(alive)
+    with ThreadPoolExecutor(len(SERVERS)) as pool:
+        list(pool.map(lambda name: server(name).check_output(alive), SERVERS))
     os.killpg(run.pid, number)
     run.wait()
     given_back(server)
