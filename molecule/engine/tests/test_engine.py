@@ -98,7 +98,7 @@ def test_a_group_that_does_not_form_is_told(server, play, sim, servers):
     sim("fault", "server1", "network_cut", f"to={servers['server2']['address']}")
     try:
         host.run_expect([0], "docker stop -t 1 pd-prefill")
-        done = play(CONVERGE, "-e", "engine_ready_timeout=15")
+        done = play(CONVERGE, "-e", "engine_ready_timeout=30")
     finally:
         sim("heal", "server1")
     assert done.returncode != 0
