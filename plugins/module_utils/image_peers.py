@@ -150,7 +150,7 @@ def take(
     """Fill a store from (name, address, port), the first that has something new. Raises NoSource, DiskFull.
 
     `note` hears where bytes come from, before the first of them too; what it raises ends the transfer.
-    `patience`: seconds without news.
+    `patience`: seconds without news, while there is a source.
     """
     peers: dict[tuple[str, int], Peer] = {}
     rest: dict[str, float] = {}
@@ -159,7 +159,11 @@ def take(
     try:
         while not store.complete:
             gained = False
-            for name, address, port in sources():
+            known = sources()
+            if not known:
+                # The first of them may still look through what an earlier run left there.
+                last = time.monotonic()
+            for name, address, port in known:
                 note("")
                 if rest.get(name, 0.0) > time.monotonic():
                     continue

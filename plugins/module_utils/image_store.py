@@ -63,8 +63,9 @@ class Store:
     def note(self, digest: str, length: int) -> None:
         """A chunk that lies in the file is part of the archive."""
         with self._news:
-            self.hashes.append(digest)
+            # In this order: who sees the hash reads the chunk, up to the size.
             self.size += length
+            self.hashes.append(digest)
             self._news.notify_all()
 
     def adopt(self, digest: str) -> bool:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -227,6 +228,22 @@ def _having() -> Engine:
     engine.loaded = CONTENT
     engine.record(DIGEST, "sha256:1")
     return engine
+
+
+def test_a_process_that_dies_at_once_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(Job, "run", lambda _self: os._exit(1))
+    with pytest.raises(image_folder.JobError, match="ended without a word"):
+        image_job.start(order(tmp_path / "f"))
+
+
+def test_what_an_earlier_run_left_may_be_hashed_for_long(tmp_path, monkeypatch):
+    """By a clock that jumps by ten minutes at every look."""
+    looks = itertools.count()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: 600.0 * next(looks))
+        status = image_job.start(order(tmp_path / "f"))
+    Folder(str(tmp_path / "f")).end_job()
+    assert status["port"]
 
 
 def test_an_archive_is_read_where_it_lies(tmp_path):

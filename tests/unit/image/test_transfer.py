@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,21 @@ def test_what_is_there_is_not_taken_again(tmp_path, serve, kept):
     assert server.served < len(CONTENT) - kept * CHUNK + 2000
 
 
+def test_a_hash_shows_when_its_chunk_can_be_read(tmp_path):
+    """Others ask for a chunk as soon as they see its hash."""
+    readable = []
+
+    class Hashes(list):
+        def append(self, digest: str) -> None:
+            readable.append(hashlib.sha256(store.read(len(self))).hexdigest() == digest)
+            super().append(digest)
+
+    store = part(tmp_path / "a")
+    store.hashes = Hashes()
+    fill(store)
+    assert readable == [True] * 11
+
+
 def test_what_is_there_of_something_else_is_taken_anew(tmp_path, serve):
     _server, (address, port) = serve(fill(part(tmp_path / "a")))
     other = CONTENT[: 2 * CHUNK] + bytes(9 * CHUNK)
@@ -157,6 +173,20 @@ def test_when_nobody_has_more_the_reasons_are_told(tmp_path, serve):
         )
     assert "refused" in raised.value.reasons["gone"]
     assert store.size == 5 * CHUNK, "what has come stays"
+
+
+def test_time_without_a_source_is_not_time_without_news(tmp_path, serve):
+    """The first server may hash what an earlier run left for longer, before it can be asked."""
+    _server, (address, port) = serve(fill(part(tmp_path / "a")))
+    known_from = time.monotonic() + 0.8
+    take(
+        part(tmp_path / "b"),
+        "secret",
+        lambda: [("late", address, port)] if time.monotonic() > known_from else [],
+        lambda name: None,
+        0.1,
+    )
+    assert (tmp_path / "b").read_bytes() == CONTENT
 
 
 def test_without_the_token_nothing_is_given(tmp_path, serve):
