@@ -1,9 +1,9 @@
-"""The uplink: passes connections on to the registry, counts what comes back, and can be slow or cut.
+"""The uplink: passes connections on to the registry, counts what comes back, and can be slow, still or cut.
 
     gate.py PORT TARGET_PORT FOLDER
 
-FOLDER/gate.json is read at each piece: {"rate": bytes a second, "limit": bytes after which all is cut}.
-FOLDER/count holds the bytes so far.
+FOLDER/gate.json is read at each piece: {"rate": bytes a second, "hold": bytes after which nothing passes
+until that is taken back, "limit": bytes after which all is cut}. FOLDER/count holds the bytes so far.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 
 PIECE = 64 * 1024
+# Seconds between two looks whether it goes on.
+LOOK = 0.05
 
 
 class Gate:
@@ -42,13 +44,20 @@ class Gate:
             draft.write_text(str(total))
             draft.replace(self._folder / "count")
 
+    def reached(self, mark: str) -> bool:
+        size = self.settings().get(mark)
+        return size is not None and self.passed() >= size
+
     def closed(self) -> bool:
-        limit = self.settings().get("limit")
-        return limit is not None and self.passed() >= limit
+        return self.reached("limit")
 
     def back(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while not self.closed() and (piece := source.recv(PIECE)):
+            while True:
+                while self.reached("hold"):
+                    time.sleep(LOOK)
+                if self.closed() or not (piece := source.recv(PIECE)):
+                    break
                 target.sendall(piece)
                 self.count(len(piece))
                 if rate := self.settings().get("rate"):

@@ -11,7 +11,7 @@ from outside import FOLDER, SERVERS, Runner, World
 
 @pytest.fixture
 def world(server, servers):
-    """Open, fast and undamaged before and after the test."""
+    """Open and undamaged before and after the test."""
     one = World(server("source"), servers["source"]["address"])
     one.gate()
     yield one

@@ -27,10 +27,14 @@ class World:
         return int(self.host.run("cat /opt/source/count").stdout or 0)
 
     def gate(self, **settings: int) -> None:
-        """`rate`: bytes a second; `more`: bytes that still pass."""
+        """`hold`: bytes that pass until the gate is set anew; `more`: bytes that pass before all is cut."""
+        if "hold" in settings:
+            settings["hold"] += self.count
         if "more" in settings:
             settings["limit"] = self.count + settings.pop("more")
-        self.host.check_output(f"echo '{json.dumps(settings)}' > /opt/source/gate.json")
+        draft = "/opt/source/.gate.json"
+        # In one step: what is read half written would be an open gate.
+        self.host.check_output(f"echo '{json.dumps(settings)}' > {draft} && mv {draft} /opt/source/gate.json")
 
     def image(self, tag: str = "v1") -> str:
         return f"{self.address}:5000/ascend/tiny:{tag}"

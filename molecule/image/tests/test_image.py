@@ -138,10 +138,15 @@ def test_other_bytes_than_the_digest_says(run, world, ids, damaged, server):
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_transfer_cut_at_60_percent_goes_on_from_there(run, world, ids, part, server):
+def test_a_transfer_cut_at_60_percent_goes_on_from_there(run, world, ids, part, until, server):
     before = world.count
-    world.gate(more=SIZE * 60 // 100)
-    done = run()
+    # Cut when the last one has something, too; until then the uplink stands still.
+    world.gate(hold=SIZE * 60 // 100)
+    started = run.start()
+    until("image3", CHUNK)
+    until("image1", 8 * CHUNK)
+    world.gate(more=0)
+    done = run.end(started)
     assert not done.good
     assert "cannot be reached" in done.told or "ended the transfer" in done.told
     assert "MB are kept; run again, it goes on from there" in done.told
@@ -160,9 +165,11 @@ def test_a_transfer_cut_at_60_percent_goes_on_from_there(run, world, ids, part, 
 @pytest.mark.usefixtures("bare")
 def test_the_first_server_dies_and_another_goes_on(run, world, ids, until, processes, server):
     before = world.count
-    world.gate(rate=6_000_000)
+    # The first cannot have all before it dies, however long it takes to see how far the others are.
+    world.gate(hold=6 * CHUNK)
     started = run.start()
-    until("image3", 4 * CHUNK)
+    for name in ("image2", "image3"):
+        until(name, 4 * CHUNK)
     server("image1").check_output(f"kill -9 {processes('image1')}")
     done = run.end(started)
     assert not done.good
@@ -181,10 +188,11 @@ def test_the_first_server_dies_and_another_goes_on(run, world, ids, until, proce
 def test_a_server_in_the_middle_dies_and_the_next_takes_from_another(
     run, world, ids, until, processes, server
 ):
-    world.gate(rate=6_000_000)
+    world.gate(hold=4 * CHUNK)
     started = run.start()
     until("image3", 2 * CHUNK)
     server("image2").check_output(f"kill -9 {processes('image2')}")
+    world.gate()
     done = run.end(started)
     assert not done.good
     assert "did not come to image2" in done.told
@@ -196,13 +204,14 @@ def test_a_server_in_the_middle_dies_and_the_next_takes_from_another(
 
 @pytest.mark.usefixtures("bare")
 def test_after_an_interrupt_servers_end_by_themselves(run, world, until, processes, server):
-    world.gate(rate=6_000_000)
-    started = run.start(docker_image_idle=4)
+    world.gate(hold=4 * CHUNK)
+    # More seconds than lie between two words of the controller on a busy machine.
+    started = run.start(docker_image_idle=20)
     until("image2", 2 * CHUNK)
     pids = {name: processes(name) for name in SERVERS}
     run.interrupt(started)
     for name in SERVERS:
-        gone = f"timeout 30 sh -c 'while test -e /proc/{pids[name]}; do sleep 0.2; done'"
+        gone = f"timeout 120 sh -c 'while test -e /proc/{pids[name]}; do sleep 0.2; done'"
         server(name).check_output(gone)
         assert server(name).run(f"ls -A {FOLDER}").stdout.split() == ["archive.part"]
     world.gate()
@@ -232,19 +241,19 @@ def test_a_disk_without_room_is_seen_before_the_first_byte(run, server, small):
 
 @pytest.mark.usefixtures("bare")
 def test_a_disk_that_fills_up_on_the_way(run, world, ids, server, small):
-    world.gate(rate=6_000_000)
+    world.gate(hold=4 * CHUNK)
     started = run.start("--limit", "image2,source", docker_image_directory=small)
     server("image2").check_output(
         f"timeout 240 sh -c 'until test $(stat -c %s {small}/archive.part || echo 0) -gt 9000000;"
         " do sleep 0.1; done' 2>&1"
     )
     server("image2").run("dd if=/dev/zero of=/mnt/small/other bs=1M")
+    world.gate()
     done = run.end(started)
     assert not done.good
     assert f"the disk of {small} is full" in done.told
     assert "docker_image_directory" in done.told
     server("image2").check_output("rm /mnt/small/other")
-    world.gate()
     done = run("--limit", "image2,source", docker_image_directory=small)
     assert done.good, done.output
     assert ids(world.image(), ("image2",)) == [world.image_id()]
