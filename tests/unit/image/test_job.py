@@ -99,7 +99,8 @@ def order(path, kind="registry", **more) -> Order:
         "address": "127.0.0.1",
         "token": "secret",
         "folder": str(path),
-        "idle": 2,
+        # Until a test sets it to 0: a busy machine may be silent for a while, too.
+        "idle": 60,
         "load_timeout": 5,
         "patience": 30,
         "places": [Place("https://registry.example")],
@@ -114,14 +115,15 @@ def run(path, engine=None, **more):
     folder = Folder(str(path))
     folder.make()
     folder.touch(more.pop("sources", []))
-    job = Job(order(path, **more), engine or Engine())
-    life = threading.Thread(target=job.run)
+    given = order(path, **more)
+    life = threading.Thread(target=Job(given, engine or Engine()).run)
     life.start()
     deadline = time.monotonic() + 60
     while (status := folder.read()).get("phase") not in ("ready", "failed"):
         folder.touch()
         assert time.monotonic() < deadline, status
         time.sleep(0.02)
+    given.idle = 0
     return status, life, folder
 
 
@@ -207,7 +209,8 @@ def test_servers_take_it_from_an_engine_that_has_it(tmp_path):
     giver = Folder(str(tmp_path / "giver"))
     giver.make()
     giver.touch([])
-    first = threading.Thread(target=Job(order(giver.path, kind="engine", idle=3), _having()).run)
+    given = order(giver.path, kind="engine")
+    first = threading.Thread(target=Job(given, _having()).run)
     first.start()
     while not giver.read().get("port"):
         time.sleep(0.02)
@@ -218,8 +221,9 @@ def test_servers_take_it_from_an_engine_that_has_it(tmp_path):
     assert status["from"] == "giver"
     assert engine.loaded == CONTENT
     assert engine.records == {DIGEST: "sha256:1"}, "its name with a digest came along"
-    life.join(30)
-    first.join(30)
+    life.join(60)
+    given.idle = 0
+    first.join(60)
     assert not giver.path.exists()
 
 
@@ -290,6 +294,7 @@ def brought(path, archive=CONTENT, at_once=3, upto=None, claimed=None):
             sent.append(wanted)
         folder.touch()
         time.sleep(0.01)
+    given.idle = 0
     # A process would end now with all its threads; here they are waited for.
     life.join(60)
     for thread in threading.enumerate():
