@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 
 def changed(text: bytes, values: dict) -> bytes:
@@ -36,8 +37,12 @@ def passed(source: socket.socket, target: socket.socket, values: dict) -> None:
 def serve(place: str, behind: str, values: dict) -> None:
     """Answer for ever."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(place)
+    draft = Path(f"{place}.new")
+    draft.unlink(missing_ok=True)
+    listener.bind(str(draft))
     listener.listen(64)
+    # Who finds it there is answered.
+    draft.rename(place)
     while True:
         guest, _ = listener.accept()
         engine = socket.socket(socket.AF_UNIX)

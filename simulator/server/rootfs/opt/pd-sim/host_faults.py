@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import tarfile
 import time
@@ -45,8 +46,13 @@ class SshStopped(Fault):
         end_sessions()
 
     def heal(self, parameters: dict) -> None:
-        """Start it, unless a boot has."""
+        """Start it, unless a boot has. It goes into the background first, and listens then."""
         subprocess.run(["/usr/sbin/sshd"], check=False, stderr=subprocess.DEVNULL)
+        for _ in range(600):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", 22), timeout=5):
+                return
+            time.sleep(0.05)
+        raise SystemExit("sshd does not start")
 
     boot = apply
 
@@ -366,7 +372,7 @@ class DockerSays(Fault):
             start_new_session=True,
         )
         self.pidfile.write_text(str(process.pid))
-        for _ in range(100):
+        for _ in range(600):
             if self.socket.exists():
                 return
             time.sleep(0.05)
