@@ -15,8 +15,9 @@ import pytest
 CONVERGE = "molecule/weights_fan_out/converge.yml"
 MODEL = "/srv/models/deepseek"
 STAGING = "/srv/models/.deepseek.incoming"
-#: MB/s at which a fault can be put into the middle of a transfer of 24 MB.
-SLOW = {"model_weights_bandwidth": 2, "model_weights_patience": 10}
+#: MB/s at which a fault can be put into the middle of a transfer of 24 MB: after 60 % of it, ten seconds are
+#: left to see that and to log in.
+SLOW = {"model_weights_bandwidth": 1, "model_weights_patience": 10}
 PATIENCE = 120.0
 
 
