@@ -136,12 +136,12 @@ def test_a_chain_hands_on_while_it_comes_in(tmp_path, serve):
     for run in runs:
         run.start()
     fill(first, CONTENT[: 4 * CHUNK], finish=False)
-    first.news(99, 0.3)
+    third.news(0, 60)
     assert 0 < len(third.hashes) <= 4
     assert not third.complete
     fill(first)
     for run in runs:
-        run.join(10)
+        run.join(60)
     assert (tmp_path / "c").read_bytes() == CONTENT
 
 
@@ -213,11 +213,11 @@ def test_a_source_that_began_anew_is_followed(tmp_path, serve):
         target=take, args=(store, "secret", lambda: [("one", address, port)], lambda name: None, 10)
     )
     run.start()
-    wrong.news(99, 0.3)
+    store.news(3, 60)
     assert store.size == 4 * CHUNK
     wrong.begin_anew(1, trust=False)
     fill(wrong)
-    run.join(10)
+    run.join(60)
     assert (tmp_path / "b").read_bytes() == CONTENT
 
 

@@ -217,10 +217,14 @@ def test_one_ping_at_a_time_per_chip(server) -> None:
 
 def test_a_query_costs_next_to_no_cpu(server) -> None:
     server.hccn(0, "link")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for chip in range(16):
-        server.hccn(chip, "link")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    # About 3 ms each where it was written; a Python that only starts takes ten times as long.
-    assert seconds / 16 < 0.02
+
+    def of_all_chips() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        for chip in range(16):
+            server.hccn(chip, "link")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    # About 3 ms each where it was written; a Python that only starts takes ten times as long. The least of
+    # three: what else the machine does makes a program dearer, never cheaper.
+    assert min(of_all_chips() for _round in range(3)) / 16 < 0.02
