@@ -107,8 +107,9 @@ class OverMount(Fault):
         subprocess.run(["mount", "--bind", str(other), str(path)], check=True)
 
     def heal(self, parameters: dict) -> None:
-        """Take it away; a boot does so too."""
-        subprocess.run(["umount", str(self.path(parameters))], check=False, stderr=subprocess.DEVNULL)
+        """Take it away, whoever reads it at the moment; a boot does so too."""
+        command = ["umount", "--lazy", str(self.path(parameters))]
+        subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
     def boot(self, parameters: dict) -> None:
         """Mount it again."""

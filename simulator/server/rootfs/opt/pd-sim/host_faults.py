@@ -160,8 +160,8 @@ class Governor(Fault):
         (self.place / "cpufreq" / "scaling_governor").write_text(f"{parameters.get('value', 'powersave')}\n")
 
     def heal(self, parameters: dict) -> None:
-        """Take it away."""
-        subprocess.run(["umount", str(self.place)], check=False, stderr=subprocess.DEVNULL)
+        """Take it away, whoever reads it at the moment."""
+        subprocess.run(["umount", "--lazy", str(self.place)], check=False, stderr=subprocess.DEVNULL)
 
     boot = apply
 
