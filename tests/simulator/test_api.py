@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import COMMON, Lab, Running, Server
+from .harness import COMMON, ROOTFS, Lab, Running, Server
 
 ONE = (*COMMON, "--tensor-parallel-size", "2", "--enforce-eager", "--max-num-seqs", "2")
 
@@ -138,6 +141,50 @@ def test_more_requests_than_sequences(engine: Running) -> None:
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: chat(engine, "hi")[0], range(6)))
     assert answers == [200] * 6
+
+
+# Who leaves sends a reset while the server writes. Garbage collection would end the stream too, but when?
+LEFT = """
+import asyncio, gc, socket
+from pd_sim_engine.http_server import HttpServer, Response
+
+async def main():
+    ended = asyncio.Event()
+
+    async def pieces():
+        try:
+            while True:
+                yield b"piece"
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    async def answer(request):
+        return Response(stream=pieces())
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    await HttpServer(answer, lambda line: None).start(listener)
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(b"GET / HTTP/1.1\\r\\n\\r\\n")
+    await reader.readuntil(b"piece")
+    writer.transport.abort()
+    await asyncio.wait_for(ended.wait(), 30)
+
+gc.disable()
+asyncio.run(main())
+"""
+
+
+def test_a_stream_ends_with_its_client() -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOTFS / "opt" / "pd-sim-engine"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_fault_hang(place: tuple[Server, Running]) -> None:

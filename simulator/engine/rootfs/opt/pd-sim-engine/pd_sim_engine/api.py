@@ -6,7 +6,8 @@ import json
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from . import VLLM_VERSION, model
@@ -224,13 +225,14 @@ class Api:
 
     async def _completion_events(
         self, body: dict[str, Any], head: dict[str, Any], jobs: list[tuple[Work, Outcome]]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         for index, (work, outcome) in enumerate(jobs):
             held: str | None = None
-            async for token in self.engine.generate(work, outcome):
-                if held is not None:
-                    yield {**head, "choices": [_text_choice(index, held, None, None)]}
-                held = token
+            async with aclosing(self.engine.generate(work, outcome)) as tokens:
+                async for token in tokens:
+                    if held is not None:
+                        yield {**head, "choices": [_text_choice(index, held, None, None)]}
+                    held = token
             yield {
                 **head,
                 "choices": [_text_choice(index, held or "", outcome.finish_reason, outcome.stop_reason)],
@@ -288,7 +290,7 @@ class Api:
 
     async def _chat_events(
         self, body: dict[str, Any], head: dict[str, Any], work: Work, outcome: Outcome
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         def choice(
             delta: dict[str, Any], finish: str | None = None, stop: str | None = None
         ) -> dict[str, Any]:
@@ -299,22 +301,24 @@ class Api:
 
         started = False
         held: str | None = None
-        async for token in self.engine.generate(work, outcome):
-            if not started:
-                started = True
-                yield choice({"role": "assistant", "content": ""})
-            if held is not None:
-                yield choice({"content": held})
-            held = token
+        async with aclosing(self.engine.generate(work, outcome)) as tokens:
+            async for token in tokens:
+                if not started:
+                    started = True
+                    yield choice({"role": "assistant", "content": ""})
+                if held is not None:
+                    yield choice({"content": held})
+                held = token
         yield choice({"content": held or ""}, outcome.finish_reason, outcome.stop_reason)
         if (body.get("stream_options") or {}).get("include_usage"):
             yield {**head, "choices": [], "usage": _usage([outcome])}
 
-    def _streamed(self, events: AsyncIterator[dict[str, Any]]) -> Response:
-        async def pieces() -> AsyncIterator[bytes]:
+    def _streamed(self, events: AsyncGenerator[dict[str, Any], None]) -> Response:
+        async def pieces() -> AsyncGenerator[bytes, None]:
             try:
-                async for event in events:
-                    yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+                async with aclosing(events):
+                    async for event in events:
+                        yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
             except RequestFailed:
                 yield _error_event("Internal server error")
             except EngineDead:

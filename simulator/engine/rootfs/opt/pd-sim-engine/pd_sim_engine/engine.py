@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -528,7 +528,7 @@ class Engine:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    async def generate(self, work: Work, outcome: Outcome) -> AsyncIterator[str]:
+    async def generate(self, work: Work, outcome: Outcome) -> AsyncGenerator[str, None]:
         """The tokens of the answer, one after the other; `outcome` is filled in."""
         if self.died.done():
             raise EngineDead

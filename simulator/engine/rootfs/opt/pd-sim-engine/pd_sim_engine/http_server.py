@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -36,7 +36,7 @@ class Response:
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes, None] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -138,8 +138,10 @@ async def _write_response(writer: asyncio.StreamWriter, response: Response, *, k
         return
     lines.append("transfer-encoding: chunked")
     writer.write("\r\n".join([*lines, "", ""]).encode())
-    async for piece in response.stream:
-        writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
-        await writer.drain()
+    # Closed also when the client is gone: else what works for it would go on until Python collects it.
+    async with aclosing(response.stream) as stream:
+        async for piece in stream:
+            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            await writer.drain()
     writer.write(b"0\r\n\r\n")
     await writer.drain()
