@@ -149,7 +149,13 @@ def test_a_request_left_in_the_middle_ends_on_a_headless_rank(lab: Lab) -> None:
         with socket.create_connection((head.address, head.port)) as client:
             request = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n"
             client.sendall(request.encode() + text)
-            assert b"200 OK" in client.recv(100)
+            got = b""
+            # Until a token has come: the head then knows that the request runs, on whatever rank.
+            while b"data: " not in got:
+                piece = client.recv(4096)
+                assert piece, got
+                got += piece
+            assert b"200 OK" in got
     until = time.monotonic() + 30
     while head.metric("vllm:num_requests_running") and time.monotonic() < until:
         time.sleep(0.05)

@@ -33,8 +33,8 @@ def node(
 
 
 def test_head_waits_and_names_the_missing_rank(lab: Lab) -> None:
-    engine = node(lab, 0, free_port(), env={"HCCL_CONNECT_TIMEOUT": "40"}, scale=0.05)
     begun = time.monotonic()
+    engine = node(lab, 0, free_port(), env={"HCCL_CONNECT_TIMEOUT": "40"}, scale=0.05)
     engine.wait_for("world_size=4 rank=0 local_rank=0 distributed_init_method=tcp://")
     assert engine.ends() == 1
     assert time.monotonic() - begun > 1.5, "40 s, scaled by 0.05"
