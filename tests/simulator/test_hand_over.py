@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -93,6 +94,27 @@ def test_an_answer_that_comes_too_late_is_nobodys(lab: Lab) -> None:
     pair.prefiller.process.send_signal(signal.SIGCONT)
     answer = pair.decoder.complete(prompts["next"], request_id="next", kv_transfer_params=given["next"])
     assert answer["choices"][0]["text"] == RIGHT
+
+
+def test_a_read_that_fails_does_not_hurt_the_one_behind_it(lab: Lab) -> None:
+    """Both go over the same connections, one after the other."""
+    pair = start_pair(lab, nodes=1, pcp=1, dcp=1)
+    assert pair.answer(request_id="known") == RIGHT
+    given = {request: pair.prefill(request_id=request) for request in ("first", "second")}
+    asked = pair.decoder.metric("vllm:external_prefix_cache_queries_total")
+    pair.prefiller.process.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.map(
+            lambda one: pair.decoder.complete(request_id=one[0], kv_transfer_params=one[1]), given.items()
+        )
+        pair.decoder.wait_until(
+            lambda: pair.decoder.metric("vllm:external_prefix_cache_queries_total") == asked + 10
+        )
+        pair.decoder.wait_for("Failed to transfer KV cache for request")
+        pair.prefiller.process.send_signal(signal.SIGCONT)
+        texts = [answer["choices"][0]["text"] for answer in answers]
+    assert RIGHT in texts
+    assert pair.decoder.request("/health")[0] == 200
 
 
 def test_client_that_leaves_a_prefill_leaves_no_blocks(lab: Lab) -> None:

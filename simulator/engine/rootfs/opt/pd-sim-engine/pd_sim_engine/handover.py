@@ -361,7 +361,7 @@ class ConsumerSide:
             host, engine_id = host_of(remote, port)
             begun = time.perf_counter()
             try:
-                got = await self._read(log, rank, host, engine_id, port, remote["remote_block_ids"])
+                got, session = await self._read(log, rank, host, engine_id, port, remote["remote_block_ids"])
             except _TransferError as error:
                 log.error(
                     "mooncake_connector.py:427",
@@ -378,7 +378,7 @@ class ConsumerSide:
                         f"KV cache transfer for request {request_id} took {took:.2f} ms (1 groups, "
                         f"{len(remote['remote_block_ids'])} blocks). local_ip {self.host} "
                         f"local_device_id {rank} "
-                        f"remote_session_id {host}:{self.known[engine_id, port]}",
+                        f"remote_session_id {host}:{session}",
                     )
             await self._done(log, rank, host, port, request_id, counts)
         if remote["remote_pcp_size"] * remote["remote_dcp_size"] > 1:
@@ -406,7 +406,8 @@ class ConsumerSide:
 
     async def _read(
         self, log: Log, rank: int, host: str, engine_id: str, port: int, blocks: list[int]
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], int]:
+        """What the chip there holds, and the transfer port over which it came."""
         async with self.learning[engine_id, port]:
             if (engine_id, port) not in self.known:
                 meta = await self._exchange(log, rank, host, port, {"msg": GET_META})
@@ -418,10 +419,11 @@ class ConsumerSide:
                 self.known[meta["engine_id"], port] = meta["te_rpc_port"]
         if (engine_id, port) not in self.known:
             raise _TransferError(f"{port}", "KeyError")
+        # Another request whose read fails forgets the port while this one waits for its turn.
+        session = self.known[engine_id, port]
         try:
-            return await self._channel(host, self.known[engine_id, port], engine_id).ask(
-                {"read": True, "blocks": blocks}, RECEIVE_SECONDS * TRIES + 1
-            )
+            channel = self._channel(host, session, engine_id)
+            return await channel.ask({"read": True, "blocks": blocks}, RECEIVE_SECONDS * TRIES + 1), session
         except (OSError, ValueError, TimeoutError):
             self.known.pop((engine_id, port), None)
             raise _TransferError("Mooncake transfer failed, ret: -1", "RuntimeError") from None
