@@ -51,7 +51,7 @@ OWN = "as-written"
 """Folder of the plans for the release that the inventory names."""
 PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
 AT_ONCE = 2
-"""Plans that are made at the same time."""
+"""Plans that are made, and releases that are tested, at the same time."""
 
 
 class Failed(Exception):
@@ -208,8 +208,8 @@ class Environment:
         run([*command, "--output", str(bench)], "reading the parser of vllm bench serve")
         say(f"{self.data.relative_to(ROOT)} and {planner.relative_to(ROOT)} written.")
 
-    def test(self, plans: Path, options: list[str]) -> bool:
-        """Run the tests in this environment; True if they pass."""
+    def test(self, plans: Path, options: list[str]) -> tuple[bool, str]:
+        """Run the tests in this environment: whether they pass, and what pytest prints."""
         environment = os.environ | {
             "PD_CONFORMANCE_VLLM": self.version,
             "PD_CONFORMANCE_SOURCE": str(self.source),
@@ -223,9 +223,16 @@ class Environment:
         environment["PYTEST_ADDOPTS"] = re.sub(r"(--junitxml=\S+)\.xml", rf"\1.{self.version}.xml", added)
         command = [str(self.python), "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "tests/conformance"]
         done = subprocess.run(
-            [*command, *options], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False
+            [*command, *options],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
-        return done.returncode == 0
+        return done.returncode == 0, done.stdout
 
 
 def render_plan(inventory: Path, release: str, folder: Path) -> None:
@@ -257,6 +264,18 @@ def render_plans(folder: Path, versions: list[str]) -> None:
     say(f"  done in {time.monotonic() - begun:.0f} s")
 
 
+def run_tests(plans: Path, versions: list[str], options: list[str]) -> bool:
+    """The tests in the environments of all these versions; True if they pass. One process uses one core."""
+    say(f"Tests against vLLM {', '.join(versions)}, {AT_ONCE} at a time …")
+    good = True
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        done = pool.map(lambda version: Environment(version).test(plans, options), versions)
+        for version, (passed, told) in zip(versions, done, strict=True):
+            say(f"Against vLLM {version}:\n{told.rstrip()}")
+            good = good and passed
+    return good
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -277,11 +296,7 @@ def main() -> int:
             return 0
         with tempfile.TemporaryDirectory(prefix="pd-conformance-") as folder:
             render_plans(Path(folder), versions)
-            good = True
-            for version in versions:
-                say(f"Against vLLM {version}:")
-                good = Environment(version).test(Path(folder), rest) and good
-        return 0 if good else 1
+            return 0 if run_tests(Path(folder), versions, rest) else 1
     except Failed as failure:
         print(failure, file=sys.stderr)
         return 1
