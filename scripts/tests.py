@@ -8,12 +8,14 @@ without a failed test (a linter, a scenario that does not converge) counts as on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,9 @@ from pdsim.ui import colour, say  # noqa: E402
 BIN = ROOT / ".venv" / "bin"
 SIM = ROOT / "simulator" / "sim"
 RESULTS = ROOT / "build" / "test-results"
+# Scenarios at a time.
+AT_ONCE = 2
+LONGEST = ("rollout", "image", "weights_fan_out")
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,15 @@ def all_counts(name: str) -> Counts:
     return sum((counts(path) for path in RESULTS.glob(f"{name}.*xml")), Counts())
 
 
-def run(name: str, *command: str | Path) -> bool:
-    """Run one suite; True if all is well."""
+def run(name: str, *command: str | Path, log: Path | None = None) -> bool:
+    """Run one suite; True if all is well. With a `log` what it prints goes there, and is shown if it fails."""
     report = RESULTS / f"{name}.xml"
     for earlier in RESULTS.glob(f"{name}.*xml"):
         earlier.unlink()
-    say(colour("1;36", f"\n── {name} ") + colour("36", "─" * max(3, 76 - len(name))))
+    if log is None:
+        say(colour("1;36", f"\n── {name} ") + colour("36", "─" * max(3, 76 - len(name))))
+    else:
+        say(f"{name} …")
     environment = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -85,14 +93,23 @@ def run(name: str, *command: str | Path) -> bool:
     }
     environment["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} --junitxml={report}".strip()
     begun = time.monotonic()
-    code = subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False
-    ).returncode
+    with log.open("wb") if log else contextlib.nullcontext() as output:
+        code = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output and subprocess.STDOUT,
+            check=False,
+        ).returncode
     if code and all_counts(name).failed == 0:
         record_failure(report, name, code)
     found = all_counts(name)
     verdict = colour("31", "failed") if code else colour("32", "passed")
-    say(f"{name}: {verdict}, {found.passed} passed, {found.failed} failed ({time.monotonic() - begun:.0f} s)")
+    told = f"{log.read_text(errors='replace')}\n" if log and code else ""
+    took = time.monotonic() - begun
+    say(f"{told}{name}: {verdict}, {found.passed} passed, {found.failed} failed ({took:.0f} s)")
     return code == 0
 
 
@@ -125,22 +142,31 @@ def conformance() -> bool:
 
 
 def scenarios() -> list[str]:
-    """Molecule's scenarios."""
-    return sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    """Molecule's scenarios, the longest first: then the last ones to end do so at about the same time."""
+    names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    return sorted(names, key=lambda name: name not in LONGEST)
 
 
 def molecule(names: Sequence[str] = ()) -> bool:
-    """Scenario by scenario; whatever happens, its servers go."""
-    good = True
-    for name in names or scenarios():
-        try:
-            good = run(f"molecule-{name}", BIN / "molecule", "test", "--scenario-name", name) and good
-        finally:
-            if (ROOT / ".sim" / f"molecule-{name}").exists():
-                subprocess.run(
-                    [SIM, "down", "--name", f"molecule-{name}"], stdin=subprocess.DEVNULL, check=False
-                )
-    return good
+    """Two scenarios at a time, as each of them waits for half of its time; one alone shows what it does."""
+    chosen = names or scenarios()
+    if len(chosen) == 1:
+        return one_scenario(chosen[0], None)
+    say(
+        colour("1;36", f"\n── molecule: {len(chosen)} scenarios, {AT_ONCE} at a time ")
+        + colour("36", "─" * 30)
+    )
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return all(list(pool.map(lambda name: one_scenario(name, RESULTS / f"molecule-{name}.log"), chosen)))
+
+
+def one_scenario(name: str, log: Path | None) -> bool:
+    """Whatever happens, its servers go."""
+    try:
+        return run(f"molecule-{name}", BIN / "molecule", "test", "--scenario-name", name, log=log)
+    finally:
+        if (ROOT / ".sim" / f"molecule-{name}").exists():
+            subprocess.run([SIM, "down", "--name", f"molecule-{name}"], stdin=subprocess.DEVNULL, check=False)
 
 
 SUITES = {"lint": lint, "unit": unit, "molecule": molecule, "conformance": conformance}

@@ -422,28 +422,41 @@ def fetch_proxy(release: str, folder: Path, current: Step) -> dict[str, bytes]:
 def preload_volume(tag: str) -> str:
     """A volume with a Docker data folder that holds the engine image already; made when first asked for."""
     name = f"pdsim-preload-{digest(server_recipe(), engine_recipe(tag))}"
-    if run(["volume", "inspect", name], None).returncode == 0:
-        return name
+    with lock():
+        if not preloaded(name):
+            with step(f"Docker data folder with the engine image {tag} (once)"):
+                preload(name, tag)
+    return name
+
+
+def preloaded(name: str) -> bool:
+    """Whether a preloaded volume is whole: as long as its draft is there, it is not."""
+    found = [run(["volume", "inspect", volume], None).returncode == 0 for volume in (name, f"{name}-new")]
+    return found == [True, False]
+
+
+def preload(name: str, tag: str) -> None:
+    """Make a preloaded volume: a draft that a Docker Engine has loaded the image into, and its copy."""
     from pdsim.server import start_options  # imported here: that module needs this one
 
-    with step(f"Docker data folder with the engine image {tag} (once)"):
-        docker("volume", "create", "--label", "pdsim.preload=unfinished", f"{name}-new")
-        container = f"{name}-maker"
+    for unfinished in (name, f"{name}-new"):
+        docker("volume", "rm", "--force", unfinished)
+    docker("volume", "create", "--label", "pdsim.preload=unfinished", f"{name}-new")
+    container = f"{name}-maker"
+    docker("rm", "--force", container, check=False)
+    try:
+        options = start_options(container, f"{name}-new", engine_folder(tag))
+        docker("run", "--detach", *options, "--network", "none", server_image(), "sleep", "600")
+        script = (
+            "dockerd >/tmp/log 2>&1 & until docker info >/dev/null 2>&1; do sleep 0.2; done; "
+            "docker load --quiet --input /opt/pd-sim/images/vllm-ascend.tar && kill %1 && wait"
+        )
+        docker("exec", container, "bash", "-mc", script)
+    finally:
         docker("rm", "--force", container, check=False)
-        try:
-            options = start_options(container, f"{name}-new", engine_folder(tag))
-            docker("run", "--detach", *options, "--network", "none", server_image(), "sleep", "600")
-            script = (
-                "dockerd >/tmp/log 2>&1 & until docker info >/dev/null 2>&1; do sleep 0.2; done; "
-                "docker load --quiet --input /opt/pd-sim/images/vllm-ascend.tar && kill %1 && wait"
-            )
-            docker("exec", container, "bash", "-mc", script)
-        finally:
-            docker("rm", "--force", container, check=False)
-        docker("volume", "create", "--label", "pdsim.preload=ready", name)
-        copy_volume(f"{name}-new", name)
-        docker("volume", "rm", f"{name}-new")
-    return name
+    docker("volume", "create", "--label", "pdsim.preload=ready", name)
+    copy_volume(f"{name}-new", name)
+    docker("volume", "rm", f"{name}-new")
 
 
 def copy_volume(source: str, target: str) -> None:
