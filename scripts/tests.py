@@ -78,7 +78,7 @@ def all_counts(name: str) -> Counts:
 
 
 def run(name: str, *command: str | Path, log: Path | None = None) -> bool:
-    """Run one suite; True if all is well. With a `log` what it prints goes there, and is shown if it fails."""
+    """Run one suite; True if all is well. What it prints goes to `log`, and is shown if it fails."""
     report = RESULTS / f"{name}.xml"
     for earlier in RESULTS.glob(f"{name}.*xml"):
         earlier.unlink()
