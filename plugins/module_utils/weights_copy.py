@@ -211,7 +211,8 @@ class Copy:
         if self.job.bandwidth and module == "weights":
             command.append(f"--bwlimit={max(1, round(self.job.bandwidth * 1e6 / 1024))}")
         source = f"rsync://{USER}@{bracketed(address)}:{self.job.port}/{module}/"
-        output = (self.folder / "rsync.log").open("w+")
+        log = self.folder / "rsync.log"
+        output = log.open("w+")
         with (
             output,
             subprocess.Popen(
@@ -224,15 +225,18 @@ class Copy:
             ) as process,
         ):
             try:
-                self.attend(process)
+                self.attend(process, log)
             except BaseException:
                 end(process)
                 raise
             output.seek(0)
             return subprocess.CompletedProcess(command, process.returncode, output.read())
 
-    def attend(self, process: subprocess.Popen) -> None:
-        """Stay with a running rsync. Its receiver has no time-out of its own: silence is seen here."""
+    def attend(self, process: subprocess.Popen, log: Path) -> None:
+        """Stay with a running rsync. Its receiver has no time-out of its own: silence is seen here.
+
+        On a full disk it says so at once, and goes on to read all that the source still sends, for nothing.
+        """
         patience = max(SHORT, self.job.patience)
         grown, size = time.monotonic(), -1
         while True:
@@ -242,6 +246,9 @@ class Copy:
             except subprocess.TimeoutExpired:
                 self.measure()
                 self.daemon_lives()
+            if NO_SPACE in log.read_text(errors="replace"):
+                end(process)
+                return
             now = bytes_below(self.staging)
             if now != size:
                 grown, size = time.monotonic(), now
