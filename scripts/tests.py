@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -69,7 +70,10 @@ def failures(path: Path) -> list[str]:
 def beginning(problem: ElementTree.Element) -> list[str]:
     """What a failure says, short enough for a list."""
     told = [line for line in (problem.text or "").splitlines() if line.startswith("E ")]
-    return [line[:200] for line in (told or (problem.get("message") or "").splitlines())[:6]]
+    told = told or (problem.get("message") or "").splitlines()
+    # A play's whole output may stand there: what went wrong comes late in it.
+    telling = [line for line in told if re.search(r"ERROR|fatal:|Error: \S|^E +assert ", line)]
+    return [line[:300] for line in (telling or told)[:6]]
 
 
 def all_counts(name: str) -> Counts:
