@@ -8,10 +8,8 @@ Each test leaves the deployment as it was: sound.
 
 from __future__ import annotations
 
-import calendar
 import json
 import re
-import time
 
 import pytest
 
@@ -113,15 +111,15 @@ def test_an_engine_that_crashes_at_start_fails_the_run_at_once_with_its_reason(p
     sim("fault", "decode1", "engine_crash_start", "message=the memory of chip 3 is broken")
     try:
         done = play(DEPLOY)
-        end = time.time()
-        died = server("decode1").check_output("docker inspect -f '{{.State.FinishedAt}}' pd-decoder")
     finally:
         sim("heal", "decode1")
     assert done.returncode != 0
-    assert "decoder on decode1 failed" in done.stdout
+    # At once: while it waits for its next attempt, or makes that. Seconds would measure the machine.
+    at_once = (
+        r"decoder on decode1 failed: (it ended and was restarted \(1 time\)|its container is restarting)"
+    )
+    assert re.search(at_once, done.stdout), done.stdout
     assert "the memory of chip 3 is broken" in done.stdout
-    # Far from engine_ready_timeout; a busy machine takes its time for the end of a run.
-    assert end - calendar.timegm(time.strptime(died[:19], "%Y-%m-%dT%H:%M:%S")) < 60
     sound(play(DEPLOY))
 
 
