@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 from ..plugin_utils import accuracy
-
-display = Display()
 
 
 class ActionModule(ActionBase):
@@ -74,6 +72,6 @@ class ActionModule(ActionBase):
         found = {"cluster": args["cluster"], "datasets": [verdict.to_dict() for verdict in verdicts]}
         text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
         (folder / "accuracy.json").write_text(text, encoding="utf-8")
-        display.display(title)
+        show(title)
         for line, colour in accuracy.screen(verdicts):
-            display.display(line, color=colour)
+            show(line, color=colour)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 from ..plugin_utils import benchmark_plot as plot
 from ..plugin_utils import benchmark_report as report
@@ -119,7 +120,7 @@ class ActionModule(ActionBase):
         names = self._plot(args, folder, summary)
         (folder / "report.md").write_text(report.markdown(summary, said, bool(names)), encoding="utf-8")
         for line, colour in report.screen(summary, said):
-            display.display(line, color=colour)
+            show(line, color=colour)
         return [report.SUMMARY, "report.md", *names]
 
     def _plot(self, args: dict[str, Any], folder: Path, summary: dict[str, Any]) -> list[str]:

@@ -13,13 +13,11 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 from ..plugin_utils import check_report as reports
 from ..plugin_utils import host_between as between
 from ..plugin_utils.hccn_results import registered
-
-display = Display()
 
 COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan", None: None}
 
@@ -73,7 +71,7 @@ class ActionModule(ActionBase):
         if directory is not None and written:
             self._write(directory, plan, report, results)
         for text, severity in reports.screen(report, str(directory) if written else None):
-            display.display(text, color=COLOURS[severity])
+            show(text, color=COLOURS[severity])
         errors = report.errors
         named = "; ".join(f"{one['code']} at {one['host'] or 'all'}" for one in errors[:3])
         more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""

@@ -12,14 +12,12 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_engine import ZSTD_MAGIC
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_job import GZIP_MAGIC
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_store import CHUNK, chunk_hashes
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import image_board, image_roles
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
-
-display = Display()
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 # Seconds: of one long poll; between two lines of progress of one host.
 HOLD = 2.0
@@ -203,7 +201,7 @@ class ActionModule(ActionBase):
         self._board.post(**{**self._board.hosts()[self._host], **what})
 
     def _show(self, text: str) -> None:
-        display.display(f"{self._host} image: {text}")
+        show(f"{self._host} image: {text}")
 
     def _job(self, state: str, **arguments: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._execute_module(

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 from ..module_utils.check_findings import counted, ordered
 from ..plugin_utils import hccn_between as between
 from ..plugin_utils.hccn_results import registered, servers_of
 from ..plugin_utils.rollout import findings as finding_texts
-
-display = Display()
 
 COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}
 
@@ -63,9 +61,9 @@ class ActionModule(ActionBase):
         head = _headline(servers, shown, pings)
         blocks = [(_block(one), one["severity"]) for one in shown]
         if options["show"] and (servers or findings):
-            display.display("\n".join([head, "", *(f"  {line}" for line in between.table(servers)), ""]))
+            show("\n".join([head, "", *(f"  {line}" for line in between.table(servers)), ""]))
         for text, severity in blocks if options["show"] else ():
-            display.display(text, color=COLOURS[severity])
+            show(text, color=COLOURS[severity])
 
         errors = [one for one in findings if one["severity"] == "error"]
         result.update(

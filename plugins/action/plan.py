@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVarsVars
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 from ..plugin_utils.rollout import plan as planner
 from ..plugin_utils.rollout import render
@@ -98,7 +99,7 @@ class ActionModule(ActionBase):
                 {"before_header": name, "after_header": name, "before": before, "after": after}
                 for name, (before, after) in sorted(changes.items())
             ]
-        display.display(render.summary(content, str(directory), sorted(changes), dry_run=dry_run))
+        show(render.summary(content, str(directory), sorted(changes), dry_run=dry_run))
 
 
 def _wanted(plans: Mapping[str, planner.Plan], hosts: Iterable[str]) -> Mapping[str, planner.Plan]:
@@ -133,7 +134,7 @@ def shown(findings: Iterable[Finding]) -> list[Finding]:
 def _show(findings: Iterable[Finding]) -> None:
     """Print findings in blocks of one severity's colour."""
     for severity, same in groupby(findings, key=lambda finding: finding.severity):
-        display.display("\n".join(report(same)) + "\n", color=_COLOURS[severity])
+        show("\n".join(report(same)) + "\n", color=_COLOURS[severity])
 
 
 def read_inventory(task_vars: Mapping[str, Any]) -> RawInventory:

@@ -14,6 +14,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import lock_guard, lock_owner
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 display = Display()
 
@@ -62,7 +63,7 @@ class ActionModule(ActionBase):
                 "msg": lock_owner.refusal(holder, host, options["path"], options["max_silence"]),
             }
         taken = f"{host}: the lock of {lock_owner.who(holder)} is taken over: {why}."
-        display.display(taken)
+        show(taken)
         answer = self._ask({**arguments, "replace": holder.get("run", "")}, task_vars)
         if answer.get("holder"):
             # Another run was quicker.

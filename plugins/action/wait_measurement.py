@@ -9,10 +9,8 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
-
-display = Display()
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 # Seconds between two lines about the same run, so that hours of progress stay readable.
 SHOW_EVERY = 10.0
@@ -59,7 +57,7 @@ class ActionModule(ActionBase):
             if known != shown and (
                 heading != shown.split(",")[0] or time.monotonic() - shown_at >= SHOW_EVERY
             ):
-                display.display(f"{host} {title}: {known} ({seconds:.0f} s)")
+                show(f"{host} {title}: {known} ({seconds:.0f} s)")
                 shown, shown_at = known, time.monotonic()
             if not seen["running"]:
                 ok, message = (

@@ -22,6 +22,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log impor
     Progress,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.start_board import StartBoard
 
 display = Display()
@@ -330,7 +331,7 @@ class ActionModule(ActionBase):
         ):
             return
         target.shown, target.shown_at = text, now
-        display.display(f"{self._host} {target.title}: {text}")
+        show(f"{self._host} {target.title}: {text}")
 
     def _failed(self, target: Target) -> str:
         report = target.report

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import manifest_of
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
-
-display = Display()
 
 # Seconds between two lines of progress.
 SHOW_EVERY = 5.0
@@ -65,7 +63,7 @@ class ActionModule(ActionBase):
                     "rate": rate,
                     "source": "controller",
                 }
-                display.display(f"{host} weights: {progress(status)}")
+                show(f"{host} weights: {progress(status)}")
                 shown = now
         return {**result, "changed": sent > 0, "bytes": total, "sent": sent}
 

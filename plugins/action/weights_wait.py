@@ -9,11 +9,9 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
-
-display = Display()
 
 # Seconds of one long poll, and between two lines of progress of one server.
 HOLD = 2.0
@@ -69,7 +67,7 @@ class ActionModule(ActionBase):
             ended = status["state"] in ("complete", "failed", "absent")
             text = progress(status)
             if text != line and (ended or time.monotonic() - shown > SHOW_EVERY) and status.get("source"):
-                display.display(f"{host} weights: {text}")
+                show(f"{host} weights: {text}")
                 line, shown = text, time.monotonic()
             if ended:
                 break

@@ -75,7 +75,7 @@ def plugin_of(module, monkeypatch, tmp_path, options):
         {key: options.get(key, option.get("default")) for key, option in spec.items()},
     )
     monkeypatch.setattr(module.ActionBase, "run", lambda *_: {})
-    monkeypatch.setattr(module.display, "display", lambda *_: None)
+    monkeypatch.setattr(module, "show", lambda *_: None)
     monkeypatch.setattr(wait_ready.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
     monkeypatch.setattr(wait_ready.context, "CLIARGS", {"forks": 50})
     return plugin

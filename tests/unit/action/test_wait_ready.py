@@ -62,7 +62,7 @@ class Run:
         # What happens on other hosts while this one sleeps.
         self.meanwhile = None
         monkeypatch.setattr(wait_ready.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
-        monkeypatch.setattr(wait_ready.display, "display", self.screen.append)
+        monkeypatch.setattr(wait_ready, "show", self.screen.append)
         monkeypatch.setattr(wait_ready.display, "warning", self.warnings.append)
         monkeypatch.setattr(wait_ready.time, "time", lambda: self.now)
         monkeypatch.setattr(wait_ready.time, "monotonic", lambda: self.now)

@@ -162,7 +162,7 @@ def run(monkeypatch, tmp_path):
     """Run the action against a lock on this disk; what it shows is kept."""
     shown, guarded = [], []
     path = tmp_path / "lock"
-    monkeypatch.setattr(action.display, "display", shown.append)
+    monkeypatch.setattr(action, "show", shown.append)
     monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
     monkeypatch.setattr(action.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
     monkeypatch.setattr(
