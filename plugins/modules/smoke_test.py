@@ -16,6 +16,8 @@ description:
     the prompt itself, without a transfer of the KV cache.
   - Prefiller and decoder must both have served the requests, as their metrics tell.
   - Where one engine does both, without a proxy, it is asked itself, and there is nothing to compare with.
+  - A request that has no answer is sent to each engine itself, and their answers are shown. The proxy's
+    status is not the cause; upstream's says 500 for a request that the prefiller refuses with 400.
   - Everything that is wrong is reported together, each with what to look at.
 author:
   - The ascend.pd_rollout authors
@@ -139,6 +141,12 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.answer_text impo
     metric_sum,
     same_beginning,
 )
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_answers import (
+    ask_engines,
+    cure,
+    error_text,
+    report,
+)
 
 # Counters of vLLM (V@0.13.0:vllm/v1/metrics/loggers.py): the prefiller computes the prompt, the decoder
 # generates.
@@ -153,19 +161,10 @@ WRONG_KV = (
     " prefiller and decoder name the same sizes in kv_connector_extra_config."
 )
 
-CURES = {
-    "500": "The proxy says 500 when no prefiller answers: look at the logs of prefillers and proxy.",
-    "silent": "Look at the logs of proxy and decoder, and whether they run.",
-    "empty": "So the proxy passes on a decoder that failed: look at the decoder's log",
-    "text": WRONG_KV,
-}
 # Where one engine does prefill and decode there is neither a proxy nor a transfer to blame.
-CURES_OF_ONE = {
-    "500": "Look at the engine's log.",
-    "silent": "Look at the engine's log, and whether it runs.",
-    "empty": "The engine failed in the middle of its answer: look at its log",
-    "text": "The engine computes nonsense: look whether its weights are whole and config.json says bfloat16.",
-}
+WRONG_ENGINE = (
+    "The engine computes nonsense: look whether its weights are whole and config.json says bfloat16."
+)
 
 
 class Http:
@@ -195,13 +194,6 @@ class Http:
         return text, first, time.monotonic() - begin
 
 
-def says(error):
-    """An error of a request in few words."""
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code}: {error.read()[:300].decode('utf-8', errors='replace')!r}"
-    return str(getattr(error, "reason", error)) or type(error).__name__
-
-
 class SmokeTest:
     """The requests and judgements of DOCUMENTATION; C(http) sends, C(p) are the module's parameters."""
 
@@ -211,8 +203,11 @@ class SmokeTest:
             side: [f"http://{backend['host']}:{backend['port']}" for backend in p[side + "s"]]
             for side in ("prefiller", "decoder")
         }
-        self.cures = CURES if self.urls["prefiller"] else CURES_OF_ONE
+        self.alone = not self.urls["prefiller"]
+        self.text_cure = WRONG_ENGINE if self.alone else WRONG_KV
         self.problems, self.result, self.seconds = [], {}, {}
+        # (what is wrong, path, body) of requests through the proxy that have no answer.
+        self.unanswered = []
 
     def run(self):
         before = self._counters()
@@ -222,7 +217,16 @@ class SmokeTest:
             self._served(before)
         if completion is not None:
             self._compare(completion)
+        # Last, as the engines count these requests too.
+        self._explain()
         return not self.problems
+
+    def _explain(self):
+        """Why requests have no answer: the engines are asked themselves, as the proxy's status is not the
+        cause."""
+        for what, path, body in self.unanswered:
+            answers = ask_engines(self.http, self.urls, path, body)
+            self._wrong(f"{what}. {report(answers)}", cure(answers, self.p["model"]))
 
     def _wrong(self, what, cure):
         self.problems.append(f"{what}. {cure}")
@@ -238,7 +242,7 @@ class SmokeTest:
         try:
             return metric_sum(self.http.get(url + "/metrics"), metric) or 0.0
         except (OSError, http.client.HTTPException) as error:
-            return says(error)
+            return error_text(error)
 
     def _served(self, before):
         """Of each side at least one engine's counter has moved."""
@@ -272,21 +276,9 @@ class SmokeTest:
         """The answer's body, or None after noting why there is none."""
         try:
             text, first, seconds = self.http.post(url + path, body)
-        except urllib.error.HTTPError as error:
-            cure = {
-                401: "The engines ask for an API key: is pd_api_key the same everywhere?",
-                404: f"Is {self.p['model']!r} the engines' --served-model-name?",
-            }.get(
-                error.code,
-                self.cures["500"],
-            )
-            self._wrong(f"The {name} ({url}{path}) fails with {says(error)}", cure)
-            return None
         except (OSError, http.client.HTTPException) as error:
-            self._wrong(
-                f"The {name} ({url}{path}) has no whole answer: {says(error)}",
-                self.cures["silent"],
-            )
+            how = "fails with" if isinstance(error, urllib.error.HTTPError) else "has no whole answer:"
+            self.unanswered.append((f"The {name} ({url}{path}) {how} {error_text(error)}", path, body))
             return None
         self.seconds[name] = round(seconds, 3)
         if body.get("stream"):
@@ -294,31 +286,29 @@ class SmokeTest:
         return text
 
     def _ask(self, name, url):
-        body = self._post(name, url, "/v1/completions", self._body(prompt=self.p["prompt"], stream=False))
-        return None if body is None else self._text(name, body, completion_text)
+        path, body = "/v1/completions", self._body(prompt=self.p["prompt"], stream=False)
+        return self._text(name, path, body, self._post(name, url, path, body), completion_text)
 
     def _chat(self):
-        messages = [{"role": "user", "content": self.p["chat_prompt"]}]
-        body = self._post(
-            "chat", self.p["proxy_url"], "/v1/chat/completions", self._body(messages=messages, stream=True)
+        path, messages = "/v1/chat/completions", [{"role": "user", "content": self.p["chat_prompt"]}]
+        body = self._body(messages=messages, stream=True)
+        return self._text(
+            "chat", path, body, self._post("chat", self.p["proxy_url"], path, body), chat_stream_text
         )
-        return None if body is None else self._text("chat", body, chat_stream_text)
 
-    def _text(self, name, body, read):
+    def _text(self, name, path, body, answer, read):
         """The text of an answer, judged; or None when there is none."""
+        if answer is None:
+            return None
         try:
-            text = read(body)
+            text = read(answer)
         except BadAnswerError as error:
-            decoders = ", ".join(self.urls["decoder"])
-            self._wrong(
-                f"The {name} is answered with status 200, but {error}",
-                f"{self.cures['empty']} ({decoders}).",
-            )
+            self.unanswered.append((f"The {name} is answered with status 200, but {error}", path, body))
             return None
         self.result[name] = text
         fault = degenerate(text)
         if fault:
-            self._wrong(f"The text of the {name} is no answer: {fault}: {text[:200]!r}", self.cures["text"])
+            self._wrong(f"The text of the {name} is no answer: {fault}: {text[:200]!r}", self.text_cure)
         return text
 
     def _compare(self, completion):
@@ -326,9 +316,9 @@ class SmokeTest:
         if expect and not re.search(expect, completion):
             self._wrong(
                 f"The completion of {self.p['prompt']!r} does not match {expect!r}: {completion[:200]!r}",
-                self.cures["text"] + " Or the expectation does not fit the model.",
+                self.text_cure + " Or the expectation does not fit the model.",
             )
-        if not self.p["match_words"] or not self.urls["prefiller"]:
+        if not self.p["match_words"] or self.alone:
             return
         reference = self._ask("reference", self.urls["decoder"][0])
         if reference is not None and not same_beginning(completion, reference, self.p["match_words"]):

@@ -8,6 +8,8 @@ Each case mends what it has broken.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 CONVERGE = "molecule/smoke_test/converge.yml"
@@ -54,14 +56,20 @@ def test_a_decoder_that_fails_is_told_although_the_proxy_says_200(host, play):
         "is answered with status 200, but the body is empty" in done.stdout
         or "has no whole answer" in done.stdout
     )
-    assert (
-        "look at the decoder's log" in done.stdout or "Look at the logs of proxy and decoder" in done.stdout
-    )
+    assert "Asked directly, the prefiller" in done.stdout
+    assert "gives no whole answer" in done.stdout
+    assert "and whether it runs" in done.stdout
     done = play(CONVERGE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_unexpected_answer_fails(play):
-    done = play(CONVERGE, "-e", "smoke_test_expect=^nothing.like.this$")
+def test_an_unexpected_answer_fails_and_a_request_too_long_is_told_by_the_prefiller(play, tmp_path):
+    """Upstream's proxy says 500 for the second."""
+    variables = {"smoke_test_expect": "^nothing.like.this$", "smoke_test_chat_prompt": "word " * 150_000}
+    (tmp_path / "vars.json").write_text(json.dumps(variables), encoding="utf-8")
+    done = play(CONVERGE, "-e", f"@{tmp_path / 'vars.json'}")
     assert done.returncode != 0
     assert "does not match" in done.stdout
+    assert "fails with HTTP 500" in done.stdout
+    assert "gives HTTP 400" in done.stdout
+    assert "correct the request" in done.stdout

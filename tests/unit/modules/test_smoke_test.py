@@ -10,6 +10,11 @@ import urllib.error
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_answers import (
+    Answer,
+    api_message,
+    report,
+)
 from ansible_collections.ascend.pd_rollout.plugins.modules.smoke_test import Http, SmokeTest
 
 PROXY, PREFILLER, DECODER = "http://10.0.0.1:8005", "http://10.0.0.1:8004", "http://10.0.0.3:8004"
@@ -42,6 +47,8 @@ class Deployment:
             "completion": completion(" Paris, a city on the Seine."),
             "chat": stream("It is Paris."),
             "reference": completion(" Paris, a city by the Seine."),
+            "prefiller": completion(" Paris"),
+            "decoder": stream("It is Paris."),
             **answers,
         }
         self.prompt_tokens = self.generation_tokens = 0.0
@@ -64,6 +71,9 @@ class Deployment:
             PROXY + "/v1/completions": "completion",
             PROXY + "/v1/chat/completions": "chat",
             DECODER + "/v1/completions": "reference",
+            DECODER + "/v1/chat/completions": "decoder",
+            PREFILLER + "/v1/completions": "prefiller",
+            PREFILLER + "/v1/chat/completions": "prefiller",
         }[url]
         if isinstance(self.answers[name], Exception):
             raise self.answers[name]
@@ -100,16 +110,6 @@ def http_error(code, text=""):
     ("answers", "parameters", "problem", "cure"),
     [
         pytest.param(
-            {"completion": ""}, {}, "status 200, but the body is empty", "decoder's log", id="empty-body"
-        ),
-        pytest.param(
-            {"chat": ""}, {}, "The chat is answered with status 200", "decoder's log", id="empty-stream"
-        ),
-        pytest.param({"completion": http_error(500)}, {}, "HTTP 500", "prefillers", id="500"),
-        pytest.param({"completion": http_error(401)}, {}, "HTTP 401", "pd_api_key", id="401"),
-        pytest.param({"completion": http_error(404)}, {}, "HTTP 404", "--served-model-name", id="404"),
-        pytest.param({"completion": ConnectionRefusedError("refused")}, {}, "refused", "proxy", id="refused"),
-        pytest.param(
             {"completion": completion(" is is is is is is is is")}, {}, "repeats", "hccn.conf", id="garbage"
         ),
         pytest.param(
@@ -132,6 +132,110 @@ def http_error(code, text=""):
 def test_what_is_wrong_is_told_with_its_cure(answers, parameters, problem, cure):
     problems = ask(Deployment(**answers), **parameters).problems
     assert any(problem in text and cure in text for text in problems), problems
+
+
+TOO_LONG = json.dumps({"error": {"message": "The prompt is longer than 16384 tokens.", "code": 400}})
+
+
+@pytest.mark.parametrize(
+    ("answers", "said", "cure"),
+    [
+        pytest.param(
+            {"completion": http_error(500, "Internal Server Error"), "prefiller": http_error(400, TOO_LONG)},
+            f"the prefiller {PREFILLER} gives HTTP 400: 'The prompt is longer than 16384 tokens.'",
+            "correct the request",
+            id="the-proxy-says-500-for-400",
+        ),
+        pytest.param(
+            {"completion": http_error(500), "prefiller": ConnectionRefusedError("refused")},
+            f"the prefiller {PREFILLER} gives no whole answer (refused)",
+            f"the engine at {PREFILLER}, and whether it runs",
+            id="prefiller-gone",
+        ),
+        pytest.param(
+            {"completion": http_error(500), "prefiller": http_error(500, "EngineDeadError")},
+            f"the prefiller {PREFILLER} gives HTTP 500: 'EngineDeadError'",
+            f"Look at the log of the engine at {PREFILLER}.",
+            id="prefiller-failed",
+        ),
+        pytest.param(
+            {"completion": http_error(500), "prefiller": http_error(401)}, "HTTP 401", "pd_api_key", id="401"
+        ),
+        pytest.param(
+            {"completion": http_error(500), "prefiller": http_error(404)},
+            "HTTP 404",
+            "'deepseek_v3' the engines' --served-model-name",
+            id="404",
+        ),
+        pytest.param(
+            {"completion": "", "reference": http_error(500, "out of memory")},
+            f"the decoder {DECODER} gives HTTP 500: 'out of memory'",
+            f"the engine at {DECODER}",
+            id="empty-body",
+        ),
+        pytest.param(
+            {"chat": "", "decoder": ConnectionRefusedError("refused")},
+            f"the decoder {DECODER} gives no whole answer (refused)",
+            f"the engine at {DECODER}",
+            id="empty-stream",
+        ),
+        pytest.param(
+            {"chat": "", "decoder": ""},
+            f"the decoder {DECODER} gives HTTP 200 with an empty body",
+            f"the engine at {DECODER}",
+            id="empty-everywhere",
+        ),
+        pytest.param(
+            {"completion": ConnectionRefusedError("refused")},
+            f"the prefiller {PREFILLER} gives an answer; the decoder {DECODER} gives an answer",
+            "look at the proxy's log",
+            id="proxy-gone",
+        ),
+    ],
+)
+def test_the_cause_is_what_the_engines_answer_themselves(answers, said, cure):
+    problems = ask(Deployment(**answers)).problems
+    assert any(said in text and cure in text for text in problems), problems
+
+
+def test_a_prefiller_is_asked_for_one_token_in_one_piece_and_the_decoder_for_the_request():
+    deployment = Deployment(chat="")
+    ask(deployment)
+    asked = {url: body for url, body in deployment.posted if "chat" in url}
+    assert (
+        asked[PREFILLER + "/v1/chat/completions"]["max_tokens"],
+        asked[DECODER + "/v1/chat/completions"],
+    ) == (
+        1,
+        asked[PROXY + "/v1/chat/completions"],
+    )
+    assert asked[PREFILLER + "/v1/chat/completions"]["stream"] is False
+
+
+def test_asking_the_engines_hides_no_side_that_did_not_serve():
+    problems = ask(Deployment(chat="", served=("prefiller",))).problems
+    assert any("No decoder served" in text for text in problems), problems
+
+
+def test_many_engines_with_one_answer_are_one_part_of_the_report():
+    answers = [Answer("decoder", f"http://d{n}", 500, "HTTP 500: 'dead'") for n in range(5)]
+    assert report(answers) == (
+        "Asked directly, the decoders http://d0, http://d1, http://d2 and 2 more give HTTP 500: 'dead'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (TOO_LONG, "The prompt is longer than 16384 tokens."),
+        ('{"object": "error", "message": "too long"}', "too long"),
+        ('{"error": "Unauthorized"}', "Unauthorized"),
+        ("<html>busy</html>", "<html>busy</html>"),
+        ("[1]", "[1]"),
+    ],
+)
+def test_the_message_of_an_error(body, message):
+    assert api_message(body) == message
 
 
 def test_everything_wrong_is_told_together():
@@ -173,12 +277,13 @@ def test_one_engine_for_both_is_asked_itself_and_compared_with_nothing():
 @pytest.mark.parametrize(
     ("answers", "cure"),
     [
-        ({"completion": http_error(500)}, "Look at the engine's log"),
+        ({"completion": http_error(500)}, "Look at the log of the engine"),
+        ({"completion": http_error(400, TOO_LONG)}, "correct the request"),
         ({"completion": ConnectionRefusedError("refused")}, "whether it runs"),
-        ({"chat": ""}, "in the middle of its answer"),
+        ({"chat": ""}, "Look at the log of the engine"),
         ({"completion": completion(" is is is is is is is is")}, "weights"),
     ],
-    ids=["500", "refused", "empty", "garbage"],
+    ids=["500", "400", "refused", "empty", "garbage"],
 )
 def test_what_is_wrong_with_one_engine_blames_no_proxy_and_no_transfer(answers, cure):
     (problem,) = ask(OneEngine(**answers), **ALONE).problems

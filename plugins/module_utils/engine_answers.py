@@ -1,0 +1,128 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the engines behind a proxy themselves, since the proxy's status is not the cause.
+
+Upstream's proxy answers 500 for whatever a prefiller answers, a 400 included, and 200 with an empty body
+when a decoder fails (A@v0.13.0:examples/disaggregated_prefill_v1/
+load_balance_proxy_server_example.py:556-580).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+# Requests at a time: an instance of external data parallel has an API for each of its ranks.
+AT_ONCE = 16
+# Addresses named in one finding.
+NAMED = 3
+TEXT_LIMIT = 300
+
+ANSWERS = "an answer"
+UNREACHABLE = "unreachable"
+
+
+class Answer(NamedTuple):
+    """What one engine answers: its side (prefiller or decoder), address, kind and text.
+
+    C(kind) is the HTTP status of an error, C(ANSWERS) or C(UNREACHABLE).
+    """
+
+    side: str
+    url: str
+    kind: object
+    text: str
+
+
+def error_text(error):
+    """An error of a request as one sentence; of an HTTP error the message that the OpenAI API gives it."""
+    if isinstance(error, urllib.error.HTTPError):
+        body = error.read().decode("utf-8", errors="replace")
+        return f"HTTP {error.code}: {api_message(body)!r}"
+    return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+def api_message(body):
+    """The message in an error's body (V@0.13.0:vllm/entrypoints/openai/protocol.py:123-131), else the body,
+    shortened."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        inner = content.get("error")
+        for candidate in (inner.get("message") if isinstance(inner, dict) else inner, content.get("message")):
+            if isinstance(candidate, str) and candidate:
+                return candidate[:TEXT_LIMIT]
+    return body[:TEXT_LIMIT]
+
+
+def ask_engines(http_client, urls, path, body):
+    """The Answer of every engine in C(urls) (side -> addresses) to a request, all asked at once.
+
+    A prefiller is asked as the proxy does: for one token, in one piece.
+    """
+    short = {**body, "max_tokens": 1, "stream": False}
+    asked = [(side, url, short if side == "prefiller" else body) for side in urls for url in urls[side]]
+    if not asked:
+        return []
+    with ThreadPoolExecutor(min(AT_ONCE, len(asked))) as pool:
+        return list(pool.map(lambda one: _ask(http_client, path, *one), asked))
+
+
+def _ask(http_client, path, side, url, body):
+    try:
+        text = http_client.post(url + path, body)[0]
+    except urllib.error.HTTPError as error:
+        return Answer(side, url, error.code, error_text(error))
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(side, url, UNREACHABLE, f"no whole answer ({error_text(error)})")
+    if not text.strip():
+        return Answer(side, url, 200, "HTTP 200 with an empty body")
+    return Answer(side, url, ANSWERS, "an answer")
+
+
+def report(answers):
+    """What the engines answer, those with the same answer together: one sentence."""
+    alike = {}
+    for answer in answers:
+        alike.setdefault((answer.side, answer.text), []).append(answer.url)
+    parts = []
+    for (side, text), urls in alike.items():
+        more = f" and {len(urls) - NAMED} more" if len(urls) > NAMED else ""
+        noun = side if len(urls) == 1 else f"{side}s"
+        verb = "gives" if len(urls) == 1 else "give"
+        parts.append(f"the {noun} {', '.join(urls[:NAMED])}{more} {verb} {text}")
+    return f"Asked directly, {'; '.join(parts)}" if parts else ""
+
+
+def cure(answers, model):
+    """What to do about the engines' answers: the worst one decides."""
+    alone = not any(answer.side == "prefiller" for answer in answers)
+    kinds = {answer.kind for answer in answers}
+    failing = [answer for answer in answers if answer.kind != ANSWERS]
+    if not failing and alone:
+        return "The engine answers this time: look at its log for what failed before."
+    if not failing:
+        return (
+            "Every engine answers by itself, so the fault lies between them: look at the proxy's log and list"
+            " of engines, and at the decoder's log for a failed transfer of the KV cache."
+        )
+    where = ", ".join(dict.fromkeys(answer.url for answer in failing[:NAMED]))
+    for found, advice in (
+        (UNREACHABLE, f"Look at the log of the engine at {where}, and whether it runs; a deploy starts it."),
+        (401, "The engines ask for an API key: is pd_api_key the same everywhere?"),
+        (403, "The engines ask for an API key: is pd_api_key the same everywhere?"),
+        (404, f"Is {model!r} the engines' --served-model-name?"),
+    ):
+        if found in kinds:
+            return advice
+    if any(isinstance(kind, int) and 400 <= kind < 500 for kind in kinds):
+        return (
+            "The engines refuse this request, they have not failed: correct the request (the smoke test's are"
+            " smoke_test_prompt and smoke_test_max_tokens), or what the engines' arguments allow."
+        )
+    return f"Look at the log of the engine at {where}."
