@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 from .data import load, names
 
@@ -46,6 +46,18 @@ class Connector:
     proxy_script: str
     # Whether instances can be added to its proxy and removed while it runs.
     elastic: bool
+    # Keys of kv_connector_extra_config by the mapping that they stand in: what is asserted, what is read, and
+    # what all engines must be told alike.
+    needs: Mapping[str, frozenset[str]] = field(hash=False)
+    reads: Mapping[str, frozenset[str]] = field(hash=False)
+    shared: Mapping[str, tuple[str, ...]] = field(hash=False)
+    # Whether a prefiller may have a pipeline.
+    pipeline: bool
+    # When a decoder with more tensor ranks than the prefiller fails: "at_start" or "at_request".
+    tensor_order: str
+    # Which block sizes of both sides go together: "same", "multiple" (a decoder's block is some of a
+    # prefiller's) or "divisible" (either way).
+    block_sizes: str
     # What one rank more of a group adds to the port: a product of sizes, by group.
     strides: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -93,6 +105,10 @@ def _offsets(connector: Connector, pipeline: int, prefill_context: int, tensor: 
     )
 
 
+def _keys(raw: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
+    return {place: frozenset(keys) for place, keys in raw.items()}
+
+
 def version(release: str) -> tuple[int, ...]:
     """A release's place in time, for comparing: the numbers of its name."""
     return tuple(int(part) for part in re.findall(r"[0-9]+", release)[:3])
@@ -113,6 +129,12 @@ def connectors(release: str) -> Mapping[str, Connector]:
                 module=str(facts["module"]),
                 proxy_script=str(raw["proxy_script"]),
                 elastic=bool(raw["elastic"]),
+                needs=_keys(facts["needs"]),
+                reads=_keys(facts["reads"]),
+                shared={side: tuple(keys) for side, keys in facts["shared"].items()},
+                pipeline=bool(facts["pipeline"]),
+                tensor_order=str(facts["tensor_order"]),
+                block_sizes=str(facts["block_sizes"]),
                 strides=tuple((group, tuple(factors)) for group, factors in facts["ports"].items()),
             )
     return found

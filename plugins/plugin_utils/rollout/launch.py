@@ -43,6 +43,10 @@ COMPUTED_FLAGS: Mapping[str, str] = {
     "kv-transfer-config": "pd_kv_connector, pd_kv_port, pd_engine_id and pd_kv_extra_config",
 }
 
+# How vLLM splits the layers over a pipeline, where not evenly (V@0.13.0:vllm/distributed/utils.py:111). A
+# decoder must be told, in prefill.pp_layer_partition.
+LAYER_PARTITION = "VLLM_PP_LAYER_PARTITION"
+
 # Found in the image, which may lack iproute2: the interface that holds an address, by SIOCGIFCONF (64-bit
 # layout).
 _FIND_NIC = """\
@@ -176,17 +180,30 @@ def kv_transfer_config(cluster: Cluster, instance: Instance, node: Node) -> dict
 def kv_extra_config(cluster: Cluster, instance: Instance, node: Node) -> dict[str, Any]:
     """Both sides' sizes, each side's own from itself; pd_kv_extra_config is laid over."""
     extra = dict(node.settings.profile.roles[instance.role].kv_extra_config)
-    prefill = (
-        instance.parallel if instance.role == "prefiller" else _first_sizes(cluster, "prefiller", instance)
-    )
-    decode = instance.parallel if instance.role == "decoder" else _first_sizes(cluster, "decoder", instance)
-    extra["prefill"] = {"dp_size": prefill.data, "tp_size": prefill.tensor}
-    extra["decode"] = {"dp_size": decode.data, "tp_size": decode.tensor}
+    extra.update(computed_sizes(cluster, instance))
     return _overlaid(extra, node.settings.kv_extra_config)
 
 
-def _first_sizes(cluster: Cluster, role: str, fallback: Instance) -> Any:
-    return next((i.parallel for i in cluster.instances if i.role == role), fallback.parallel)
+def computed_sizes(cluster: Cluster, instance: Instance) -> dict[str, dict[str, Any]]:
+    """The sizes of both sides as the plan has them: its own, and those of the first instance of the other
+    role."""
+    prefiller = instance if instance.role == "prefiller" else _first(cluster, "prefiller", instance)
+    decoder = instance if instance.role == "decoder" else _first(cluster, "decoder", instance)
+    prefill: dict[str, Any] = {"dp_size": prefiller.parallel.data, "tp_size": prefiller.parallel.tensor}
+    if prefiller.role == "prefiller" and prefiller.parallel.pipeline > 1:
+        # A connector that is not told takes 1, and would fetch all layers from the first stage.
+        prefill["pp_size"] = prefiller.parallel.pipeline
+        partition = prefiller.head.env.get(LAYER_PARTITION)
+        if partition is not None:
+            prefill["pp_layer_partition"] = partition
+    return {
+        "prefill": prefill,
+        "decode": {"dp_size": decoder.parallel.data, "tp_size": decoder.parallel.tensor},
+    }
+
+
+def _first(cluster: Cluster, role: str, fallback: Instance) -> Instance:
+    return next((i for i in cluster.instances if i.role == role), fallback)
 
 
 def _overlaid(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

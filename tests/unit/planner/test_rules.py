@@ -29,6 +29,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.ba
 from planner_inventories import codes, findings, many, small
 from test_release_rules import CASES as RELEASE_CASES
 from test_release_rules import ELSEWHERE as RELEASE_ELSEWHERE
+from test_transfer_rules import CASES as TRANSFER_CASES
 
 TP16 = {"pd_parallel": {"tensor": 16}}
 LAYERWISE = {"pd_kv_connector": "MooncakeLayerwiseConnector"}
@@ -309,8 +310,8 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD513", small(decoder=args(max_model_len=130000)), small(decoder=args(max_model_len="136k"))),
     (
         "PD514",
-        small({"pd_kv_extra_config": {"decode": {"dp_size": None}}}),
-        small({"pd_kv_extra_config": {"decode": {}}}),
+        small(prefiller={"pd_kv_extra_config": {"decode": {"tp_size": None}}}),
+        small(prefiller={"pd_kv_extra_config": {"decode": {"dp_size": None}}}),
     ),
     (
         "PD601",
@@ -427,6 +428,7 @@ def test_every_rule_has_a_case() -> None:
         "PD506",
     }
     covered |= {case[0] for case in RELEASE_CASES} | RELEASE_ELSEWHERE
+    covered |= {case[0] for case in TRANSFER_CASES}
     assert {rule.code for rule in catalogue()} == covered
 
 

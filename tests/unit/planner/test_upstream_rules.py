@@ -46,7 +46,11 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     ("A:vllm_ascend/ascend_config.py", "without MLA: prefill tp % decode tp == 0", ("PD504",)),
     ("A:mooncake_connector.py", "pp and pcp not both", ("PD209",)),
     ("A:mooncake_connector.py", "decode pp is 1, in the engine and as told", ("PD210", "PD520")),
-    ("A:mooncake_connector.py", "partition of the layers", ("PD521",)),
+    ("A:mooncake_connector.py", "partition of the layers", ("PD519", "PD521")),
+    ("V:vllm/distributed/utils.py", "partition of the layers fits the pipeline", ("PD225",)),
+    ("A:mooncake_connector.py", "prefill pp is what it is; no dcp beside it", ("PD518", "PD519")),
+    ("A:mooncake_layerwise_connector.py", "no pipeline", ("PD516",)),
+    ("A:mooncake_layerwise_connector.py", "context ranks of both sides", ("PD517", "PD527")),
     ("A:mooncake_connector.py", "(P pcp × dcp) % (D pcp × dcp) == 0", ("PD505",)),
     ("A:mooncake_connector.py", "without MLA: kv heads per rank", ("PD506",)),
     (

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from ..findings import Finding
 from ..model import Cluster
 from ..ports import PortUse
-from . import advice, config, engine, network, ports, release, release_sizes, sizes, transfer
+from . import advice, config, engine, network, pipeline, ports, release, release_sizes, sizes, transfer
 from .base import Context, all_rules
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "config",
     "engine",
     "network",
+    "pipeline",
     "ports",
     "release",
     "release_sizes",

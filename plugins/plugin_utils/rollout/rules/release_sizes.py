@@ -1,15 +1,14 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about sizes that releases and connectors differ in, and about the partition of layers."""
+"""Rules about sizes that releases and connectors differ in."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
-from ..findings import ERROR, WARNING, Finding, Rule, shown
-from ..launch import kv_extra_config
+from ..findings import ERROR, WARNING, Finding, Rule
 from .base import Context, rule
+from .transfer import transferring
 
 
 @rule(
@@ -87,66 +86,6 @@ def mtp_or_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 @rule(
-    "PD520",
-    ERROR,
-    "kv_connector_extra_config gives decoders no pipeline",
-    cure="remove pp_size from decode in pd_kv_extra_config",
-    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197",
-)
-def decode_pipeline_told(r: Rule, c: Context) -> Iterator[Finding]:
-    for instance in c.instances("pd_kv_extra_config"):
-        if not instance.settings.kv_extra_config:
-            continue
-        told = kv_extra_config(c.cluster, instance, instance.head).get("decode")
-        size = told.get("pp_size", 1) if isinstance(told, Mapping) else 1
-        if size != 1 or isinstance(size, bool):
-            yield r.at(
-                "decode pp size must be 1",
-                instance=instance.name,
-                variable="pd_kv_extra_config",
-                seen=f"decode.pp_size: {shown(size, 40)}",
-                expected="decode.pp_size: 1",
-            )
-
-
-@rule(
-    "PD521",
-    ERROR,
-    "A partition of the layers has one part for each pipeline rank, and all layers",
-    cure="correct prefill.pp_layer_partition in pd_kv_extra_config, or remove it for an even one",
-    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py (get_prefill_pp_indices)",
-)
-def layer_partition(r: Rule, c: Context) -> Iterator[Finding]:
-    for instance in c.instances("pd_parallel", "pd_kv_extra_config", "pd_profile"):
-        if not instance.settings.kv_extra_config:
-            continue
-        told = kv_extra_config(c.cluster, instance, instance.head).get("prefill")
-        partition = told.get("pp_layer_partition") if isinstance(told, Mapping) else None
-        if partition is None:
-            continue
-        size = told.get("pp_size", 1) if isinstance(told, Mapping) else 1
-        layers = instance.settings.profile.layers
-        text = str(partition)
-        given = re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text)
-        parts = [int(part) for part in text.split(",")] if given else []
-        if not parts:
-            message = f"Invalid partition string: {shown(text, 60)}"
-        elif len(parts) != size:
-            message = f"len(partitions)={len(parts)} does not match pp_size={shown(size, 20)}"
-        elif layers is not None and sum(parts) != layers:
-            message = f"sum(partitions)={sum(parts)} does not match num_hidden_layers={layers}"
-        else:
-            continue
-        yield r.at(
-            message,
-            instance=instance.name,
-            variable="pd_kv_extra_config",
-            seen=f"prefill.pp_layer_partition: {shown(text, 60)}",
-            expected=f"{shown(size, 20)} numbers, together {layers or 'all layers'}",
-        )
-
-
-@rule(
     "PD522",
     ERROR,
     "With the layerwise connector, decoders have no prefill context parallel",
@@ -155,12 +94,9 @@ def layer_partition(r: Rule, c: Context) -> Iterator[Finding]:
 )
 def layerwise_decoder(r: Rule, c: Context) -> Iterator[Finding]:
     """Before prefill context parallel is known to the connector PD511 says it for both roles."""
-    if c.cluster.colocated:
-        return
-    for instance in c.instances("pd_parallel", "pd_kv_connector", role="decoder"):
-        connector = c.cluster.release.connectors.get(instance.settings.connector)
-        knows = connector is not None and connector.prefill_context_parallel
-        if knows and connector and connector.listener == "decoder" and instance.parallel.prefill_context > 1:
+    for instance, connector in transferring(c, "pd_parallel", role="decoder"):
+        knows = connector.prefill_context_parallel
+        if knows and connector.listener == "decoder" and instance.parallel.prefill_context > 1:
             yield r.at(
                 "Prefill context parallel is not support on decoder nodes",
                 instance=instance.name,

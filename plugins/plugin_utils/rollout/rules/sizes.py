@@ -200,47 +200,6 @@ def data_rank_in_node(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
-@rule(
-    "PD209",
-    ERROR,
-    "Pipeline and prefill context parallel exclude each other",
-    cure="set pipeline or prefill_context to 1",
-    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1125",
-)
-def pipeline_or_context(r: Rule, c: Context) -> Iterator[Finding]:
-    for instance in c.instances("pd_parallel"):
-        sizes = instance.parallel
-        if sizes.pipeline > 1 and sizes.prefill_context > 1:
-            yield r.at(
-                "pp and pcp cannot open in same time",
-                instance=instance.name,
-                variable="pd_parallel",
-                seen=f"pipeline {sizes.pipeline}, prefill_context {sizes.prefill_context}",
-                expected="one of them 1",
-            )
-
-
-@rule(
-    "PD210",
-    ERROR,
-    "A decoder has no pipeline",
-    cure="set pipeline to 1 for the decoder",
-    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197",
-)
-def decoder_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
-    if c.cluster.colocated:
-        return
-    for instance in c.instances("pd_parallel", role="decoder"):
-        if instance.parallel.pipeline > 1:
-            yield r.at(
-                "decode pp size must be 1",
-                instance=instance.name,
-                variable="pd_parallel",
-                seen=f"pipeline {instance.parallel.pipeline}",
-                expected="pipeline 1",
-            )
-
-
 def _divisors(value: int, limit: int = 12) -> str:
     found = [str(n) for n in range(1, min(value, 4096) + 1) if value % n == 0]
     return joined(found, limit)
