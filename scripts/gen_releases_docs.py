@@ -99,6 +99,12 @@ LIMITS: Mapping[str, Mapping[Any, str]] = {
         True: "one engine for both may predict tokens with a pipeline",
         False: "one engine for both predicts no tokens with a pipeline (PD223)",
     },
+    "module_path_first": {
+        True: (
+            "`kv_connector_module_path` is read before the connector's name is looked up, also for "
+            "connectors that are registered"
+        ),
+    },
 }
 
 
@@ -115,6 +121,7 @@ TITLES: Mapping[str, str] = {
     "oproj_tensor_one": "tensor parallel of o_proj",
     "xlite_speculative_tokens": "xlite graphs",
     "mtp_with_pipeline": "prediction with a pipeline",
+    "module_path_first": "module path of a registered connector",
 }
 
 
@@ -175,6 +182,13 @@ def ports_formula(connector: Connector) -> str:
     return " + ".join(terms)
 
 
+BLOCKS = {
+    "same": "one for both sides",
+    "multiple": "a decoder's may be several of a prefiller's",
+    "divisible": "one may be several of the other",
+}
+
+
 def connectors(releases: list[Release]) -> Iterator[str]:
     yield "## Connectors"
     for name in releases[-1].connectors:
@@ -191,6 +205,34 @@ def connectors(releases: list[Release]) -> Iterator[str]:
             context = "yes" if known.prefill_context_parallel else "refused (PD511)"
             options = code(sorted(release.proxy_options[name]))
             yield f"| {release.name} | `{known.module}` | {context} | `{ports_formula(known)}` | {options} |"
+        yield ""
+        yield "Its keys of `kv_connector_extra_config`, and those that all engines are told alike (PD502):"
+        yield ""
+        yield "| release | keys | alike | pipeline | block sizes |"
+        yield "|---|---|---|---|---|"
+        for release in releases:
+            known = release.connectors[name]
+            keys = code(sorted(f"{place}.{key}" for place, keys in known.reads.items() for key in keys))
+            alike = code(f"{place}.{key}" for place, keys in known.shared.items() for key in keys)
+            pipeline = "prefillers" if known.pipeline else "refused (PD516)"
+            yield f"| {release.name} | {keys} | {alike} | {pipeline} | {BLOCKS[known.block_sizes]} |"
+    yield ""
+    yield "### Others"
+    yield ""
+    yield (
+        "Registered, and not planned by this collection: such a connector is started with what "
+        "`pd_kv_extra_config` says, and a warning (PD515). Those for other hardware are refused (PD500)."
+    )
+    yield ""
+    owners = list(dict.fromkeys(owner for r in releases for owner in r.other_connectors.values()))
+    yield f"| release | {' | '.join(owners)} |"
+    yield f"|---|{'---|' * len(owners)}"
+    for release in releases:
+        cells = [
+            code(sorted(name for name, other in release.other_connectors.items() if other == owner))
+            for owner in owners
+        ]
+        yield f"| {release.name} | {' | '.join(cells)} |"
 
 
 def changes(before: Release, after: Release) -> Iterator[str]:

@@ -41,8 +41,9 @@ class Connector:
     # The role that opens the handshake ports.
     listener: str
     prefill_context_parallel: bool
-    # Where the class is, for kv_connector_module_path.
+    # Where the class is, for kv_connector_module_path, and its name there.
     module: str
+    class_name: str
     proxy_script: str
     # Whether instances can be added to its proxy and removed while it runs.
     elastic: bool
@@ -127,6 +128,7 @@ def connectors(release: str) -> Mapping[str, Connector]:
                 listener=str(raw["listener"]),
                 prefill_context_parallel=bool(facts["prefill_context_parallel"]),
                 module=str(facts["module"]),
+                class_name=str(raw["class"]),
                 proxy_script=str(raw["proxy_script"]),
                 elastic=bool(raw["elastic"]),
                 needs=_keys(facts["needs"]),

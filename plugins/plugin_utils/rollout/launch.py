@@ -40,7 +40,18 @@ COMPUTED_FLAGS: Mapping[str, str] = {
     "headless": "the order of hosts in the inventory",
     "master-addr": "the order of hosts in the inventory",
     "master-port": "pd_master_port",
-    "kv-transfer-config": "pd_kv_connector, pd_kv_port, pd_engine_id and pd_kv_extra_config",
+    "kv-transfer-config": (
+        "pd_kv_connector, pd_kv_port, pd_engine_id, pd_kv_extra_config and pd_kv_transfer_config"
+    ),
+}
+
+# Fields of --kv-transfer-config that the planner writes itself, with the variable that decides each.
+KV_FIELDS: Mapping[str, str] = {
+    "kv_connector": "pd_kv_connector",
+    "kv_role": "the group of the hosts",
+    "kv_port": "pd_kv_port",
+    "engine_id": "pd_engine_id",
+    "kv_connector_extra_config": "pd_kv_extra_config",
 }
 
 # How vLLM splits the layers over a pipeline, where not evenly (V@0.13.0:vllm/distributed/utils.py:111). A
@@ -173,6 +184,9 @@ def kv_transfer_config(cluster: Cluster, instance: Instance, node: Node) -> dict
     }
     if role.kv_module_path is not None:
         config["kv_connector_module_path"] = role.kv_module_path
+    config.update(
+        (name, value) for name, value in node.settings.kv_transfer_config.items() if name not in KV_FIELDS
+    )
     config["kv_connector_extra_config"] = kv_extra_config(cluster, instance, node)
     return config
 
@@ -473,11 +487,22 @@ def proxy_lines(cluster: Cluster, proxy: Proxy) -> list[Line]:
     ]
 
 
+def _proxy_script(cluster: Cluster) -> str:
+    """The proxy's script for the connector; of a connector made of several, for the first that has one."""
+    scripts = cluster.release.proxy_scripts
+    for settings in (instance.settings for instance in cluster.instances[:1]):
+        inner = settings.kv_extra_config.get("connectors")
+        entries = [entry for entry in inner if isinstance(entry, Mapping)] if isinstance(inner, list) else []
+        for name in (settings.connector, *(entry.get("kv_connector") for entry in entries)):
+            if isinstance(name, str) and name in scripts:
+                return scripts[name]
+    return next(iter(scripts.values()))
+
+
 def proxy(cluster: Cluster, which: Proxy) -> dict[str, Any]:
     """The proxy on one host, as the plan holds it."""
     declaration, release = cluster.declaration, cluster.release
-    connector = next((i.settings.connector for i in cluster.instances), "")
-    name = release.proxy_scripts.get(connector) or next(iter(release.proxy_scripts.values()))
+    name = _proxy_script(cluster)
     lines = proxy_lines(cluster, which)
     secret_path = _secret_path(cluster)
     out = [

@@ -69,6 +69,7 @@ class Settings:
     kv_port: int | None
     engine_id: str | None
     connector: str
+    kv_transfer_config: Mapping[str, Any]
     kv_extra_config: Mapping[str, Any]
     engine_env: Mapping[str, str | None]
     engine_args: Mapping[str, Any]

@@ -41,6 +41,8 @@ class Limits:
     xlite_speculative_tokens: int
     # Whether multi-token prediction goes with a pipeline where no prefiller runs alone.
     mtp_with_pipeline: bool
+    # Whether kv_connector_module_path is read before the names of connectors that are registered.
+    module_path_first: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class Release:
     # Long options of the proxy's script by connector, without dashes.
     proxy_options: Mapping[str, frozenset[str]]
     connectors: Mapping[str, Connector]
+    # Who registers a connector that is not planned here, by its name: vllm-ascend, vLLM, or vLLM for other
+    # hardware.
+    other_connectors: Mapping[str, str]
     # Inclusive.
     mooncake_rpc: tuple[int, int]
     ascend_direct_base: int
@@ -93,6 +98,11 @@ class Release:
     exclusions: frozenset[str]
     idle_env: frozenset[str]
     idle_kv_keys: frozenset[str]
+    # Fields of --kv-transfer-config that the planner does not write: read, and read by nobody.
+    kv_fields: frozenset[str]
+    idle_kv_fields: frozenset[str]
+    # Keys of kv_connector_extra_config that are read whatever the connector is.
+    kv_extra_keys: frozenset[str]
     # What takes the place of an option or a variable that is gone, by name.
     replaced_options: Mapping[str, str]
     replaced_env: Mapping[str, str]
@@ -155,6 +165,9 @@ def load_release(name: str) -> Release:
         proxy_directory=str(proxy["directory"]),
         proxy_options={key: frozenset(value) for key, value in proxy["options"].items()},
         connectors=connectors(name),
+        other_connectors={
+            connector: owner for owner, listed in raw["other_connectors"].items() for connector in listed
+        },
         mooncake_rpc=(ports["mooncake_rpc"][0], ports["mooncake_rpc"][1]),
         ascend_direct_base=ports["ascend_direct_base"],
         ascend_direct_step=ports["ascend_direct_step"],
@@ -172,6 +185,9 @@ def load_release(name: str) -> Release:
         exclusions=frozenset(raw["exclusions"]),
         idle_env=frozenset(raw["idle_env"]),
         idle_kv_keys=frozenset(raw["idle_kv_keys"]),
+        kv_fields=frozenset(raw["kv_fields"]["read"]),
+        idle_kv_fields=frozenset(raw["kv_fields"]["idle"]),
+        kv_extra_keys=frozenset(raw["kv_extra_keys"]),
         replaced_options=dict(raw["replaced"]["options"]),
         replaced_env=dict(raw["replaced"]["env"]),
         environment=frozenset(reads["variables"]) | frozenset(raw["libraries_env"]),

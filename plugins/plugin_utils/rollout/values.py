@@ -260,6 +260,6 @@ def _encodable(value: str) -> bool:
     return True
 
 
-def did_you_mean(name: object, candidates: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=0.6)
+def did_you_mean(name: object, candidates: Iterable[str], cutoff: float = 0.6) -> str:
+    matches = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=cutoff)
     return f"; did you mean {matches[0]}?" if matches else ""

@@ -218,6 +218,13 @@ ENGINE_ID = Variable(
 CONNECTOR = Variable(
     "pd_kv_connector", word, "MooncakeConnectorV1", "`MooncakeConnectorV1` or `MooncakeLayerwiseConnector`"
 )
+KV_TRANSFER = Variable(
+    "pd_kv_transfer_config",
+    read_mapping,
+    _no_mapping,
+    "fields of `--kv-transfer-config` that the plan does not write, such as `kv_load_failure_policy`",
+    default_text="`{}`",
+)
 KV_EXTRA = Variable(
     "pd_kv_extra_config",
     read_mapping,
@@ -284,6 +291,7 @@ VARIABLES: tuple[Variable[Any], ...] = (
     KV_PORT,
     ENGINE_ID,
     CONNECTOR,
+    KV_TRANSFER,
     KV_EXTRA,
     ENGINE_ENV,
     ENGINE_ARGS,

@@ -13,7 +13,10 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import ERROR
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import RawInventory
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases import release_names
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases import (
+    load_release,
+    release_names,
+)
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.pipeline import even
 from planner_inventories import codes, findings, many
 from test_release_rules import LAYERWISE, MIDDLE, NEW, OLD, TP16, alone, args, env, kv, on, parallel
@@ -55,6 +58,35 @@ def two_prefillers(
         },
     )
 
+
+def named(connector: str, own: str | None = None) -> dict[str, Any]:
+    """A connector by name, and a module of one's own to look for it in."""
+    fields = {} if own is None else {"kv_connector_module_path": own}
+    return {"pd_kv_connector": connector, **TP16, "pd_kv_transfer_config": fields}
+
+
+def multi(release: str, prefill: Any = ..., decode: Any = ..., **more: Any) -> RawInventory:
+    """A pool beside the transfer, as upstream's guides have it."""
+    sizes = {"dp_size": 1, "tp_size": 16}
+    told = {
+        "prefill": sizes if prefill is ... else prefill,
+        "decode": sizes if decode is ... else decode,
+    }
+
+    def connectors(role: str) -> list[dict[str, Any]]:
+        transfer = {"kv_connector": "MooncakeConnectorV1", "kv_role": role, "kv_port": "20001"}
+        pool = {"kv_connector": "AscendStoreConnector", "kv_role": role}
+        return [{**transfer, "kv_connector_extra_config": told, **more}, pool]
+
+    return on(
+        release,
+        named("MultiConnector"),
+        kv(connectors=connectors("kv_producer")),
+        kv(connectors=connectors("kv_consumer")),
+    )
+
+
+V1_MODULE = {release: load_release(release).connectors["MooncakeConnectorV1"].module for release in RELEASES}
 
 # code, an inventory that breaks the rule, one that does not
 CASES: list[tuple[str, RawInventory, RawInventory]] = [
@@ -203,6 +235,72 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         on(NEW, {}, split("30,31"), kv(prefill={"pp_layer_partition": None})),
         on(NEW, {}, split("31,30"), kv(prefill={"pp_layer_partition": None})),
     ),
+    # Connectors that are registered are no mistakes, and those for other hardware start nothing.
+    ("PD500", on(OLD, named("MooncakeConnector")), on(NEW, named("MooncakeConnector", own=V1_MODULE[NEW]))),
+    (
+        "PD500",
+        on(MIDDLE, named("MooncakeConnector", own=V1_MODULE[MIDDLE])),
+        on(MIDDLE, named("OwnConnector", own="own.connector")),
+    ),
+    ("PD500", on(OLD, named("MooncakeHybridConnector")), on(NEW, named("MooncakeHybridConnector"))),
+    ("PD500", on(NEW, named("OwnConnector")), alone(NEW, **named("OwnConnector"))),
+    *(("PD515", on(release, named("AscendStoreConnector")), on(release, TP16)) for release in RELEASES),
+    ("PD515", on(NEW, named("MooncakeHybridConnector")), on(OLD, named("MooncakeHybridConnector"))),
+    ("PD515", on(OLD, named("OwnConnector", own="own.connector")), on(OLD, named("OwnConnector"))),
+    *(("PD515", multi(release), on(release, TP16)) for release in RELEASES),
+    # Keys at the places where they are read.
+    ("PD523", on(NEW, kv(tp_size=16)), on(NEW, kv(prefill={"tp_size": 16}))),
+    (
+        "PD523",
+        on(NEW, kv(kv_buffer_device="npu")),
+        on(NEW, {"pd_kv_transfer_config": {"kv_buffer_device": "npu"}}),
+    ),
+    ("PD523", on(NEW, kv(prefill={"pcp_size": 2})), on(NEW, kv(prefill={"pp_size": 1}))),
+    ("PD523", on(NEW, kv(decode={"pp_layer_partition": "61"})), on(NEW, kv(use_ascend_direct=True))),
+    (
+        "PD523",
+        on(NEW, kv(tls_config={"ssl_enable": True})),
+        on(NEW, {**LAYERWISE, **TP16, **kv(tls_config={"ssl_enable": True})}),
+    ),
+    (
+        "PD523",
+        on(MIDDLE, kv(ascend_local_comm_res_path="/x")),
+        on(NEW, kv(ascend_local_comm_res_path="/x")),
+    ),
+    ("PD523", on(NEW, {**LAYERWISE, **TP16, **kv(prefill={"pp_size": 1})}), alone(NEW, **kv(x=1))),
+    ("PD524", on(NEW, decoder=kv(prefill={"dp_size": 2})), on(NEW, decoder=kv(prefill={"dp_size": 1}))),
+    ("PD524", on(MIDDLE, decoder=kv(prefill={"tp_size": 32})), on(OLD, decoder=kv(prefill={"tp_size": 32}))),
+    ("PD526", on(NEW, named("MultiConnector")), multi(NEW)),
+    ("PD526", on(NEW, named("MultiConnector"), kv(connectors=[])), multi(OLD)),
+    ("PD526", on(NEW, named("MultiConnector"), kv(connectors=["MooncakeConnectorV1"])), multi(MIDDLE)),
+    ("PD526", multi(NEW, engine_id="0"), multi(NEW)),
+    ("PD526", multi(NEW, kv_role=None), multi(NEW)),
+    ("PD529", multi(NEW, {"dp_size": 1, "tp_size": 8}), multi(NEW)),
+    ("PD529", multi(NEW, {"tp_size": 16}), multi(NEW, {"tp_size": 16, "dp_size": 4})),
+    ("PD529", multi(OLD, {"dp_size": 1, "tp_size": 16, "pp_size": 2}), multi(OLD)),
+    ("PD529", multi(MIDDLE, decode=None), multi(MIDDLE)),
+    (
+        "PD530",
+        on(NEW, {"pd_kv_transfer_config": {"kv_port": "1"}}),
+        on(NEW, {"pd_kv_transfer_config": {"kv_load_failure_policy": "recompute"}}),
+    ),
+    (
+        "PD530",
+        on(OLD, {"pd_kv_transfer_config": {"kv_load_failure_policy": "retry"}}),
+        on(OLD, {"pd_kv_transfer_config": {"kv_load_failure_policy": "fail"}}),
+    ),
+    (
+        "PD530",
+        on(OLD, {"pd_kv_transfer_config": {"prefill": {}}}),
+        alone(OLD, pd_kv_transfer_config={"prefill": {}}),
+    ),
+    # The name that is registered is no class of the module, which is looked at first from vLLM 0.23 on.
+    (
+        "PD530",
+        on(NEW, {"pd_kv_transfer_config": {"kv_connector_module_path": V1_MODULE[NEW]}}),
+        on(MIDDLE, {"pd_kv_transfer_config": {"kv_connector_module_path": V1_MODULE[MIDDLE]}}),
+    ),
+    ("PD606", on(NEW, {"pd_kv_transfer_config": {"kv_rank": 0}}), on(NEW)),
     (
         "PD527",
         on(OLD, LAYERWISE, parallel(tensor=16, decode_context=8), TP16),
@@ -277,3 +375,67 @@ def test_no_cure_takes_a_pipeline_away() -> None:
 )
 def test_an_even_split_is_vllms(layers: int, stages: int, expected: tuple[int, ...]) -> None:
     assert even(layers, stages) == expected
+
+
+@pytest.mark.parametrize("name", ["MultiConnector", "MooncakeHybridConnector", "AscendStoreConnector"])
+def test_a_registered_connector_is_called_what_it_is(name: str) -> None:
+    """And no other is suggested: it would be the wrong one for the model."""
+    said = [f for f in findings(on(NEW, named(name))) if f.code in ("PD500", "PD515")]
+    assert [(f.code, f.severity, f.instance) for f in said] == [("PD515", "warning", None)]
+    text = f"{said[0].message} {said[0].cure} {said[0].expected}"
+    assert "does not plan" in text
+    assert "MooncakeConnectorV1" not in text
+    assert "did you mean" not in text
+
+
+@pytest.mark.parametrize(
+    ("release", "name", "said"),
+    [
+        (NEW, "MooncakeConectorV1", "did you mean MooncakeConnectorV1?"),
+        (NEW, "MooncakeHybridConector", "did you mean MooncakeHybridConnector?"),
+        (OLD, "MooncakeHybridConnector", "v0.23.0 has it"),
+        (OLD, "MooncakeConnector", "vllm-ascend's is MooncakeConnectorV1"),
+        (NEW, "SomeConnector", "registers no connector SomeConnector"),
+    ],
+)
+def test_a_connector_that_nobody_registers(release: str, name: str, said: str) -> None:
+    (finding,) = [f for f in findings(on(release, named(name))) if f.code == "PD500"]
+    assert finding.message.endswith(said)
+
+
+def test_a_registered_connector_is_planned_with_what_is_given() -> None:
+    configs = transfer_configs(multi(NEW))
+    assert {config["kv_connector"] for config in configs.values()} == {"MultiConnector"}
+    for config in configs.values():
+        inner = config["kv_connector_extra_config"]["connectors"]
+        assert [entry["kv_connector"] for entry in inner] == ["MooncakeConnectorV1", "AscendStoreConnector"]
+
+
+def test_the_proxy_is_the_inner_connectors() -> None:
+    layerwise = {"kv_connector": "MooncakeLayerwiseConnector", "kv_role": "kv_producer"}
+    raw = on(NEW, {**named("MultiConnector"), **kv(connectors=[layerwise])})
+    proxy = planner.make(raw).to_dict()["hosts"]["p1"]["proxy"]
+    assert proxy["argv"][1] == "load_balance_proxy_layerwise_server_example.py"
+
+
+def test_fields_of_the_transfer_config_are_passed() -> None:
+    raw = on(NEW, {"pd_kv_transfer_config": {"kv_load_failure_policy": "recompute"}})
+    for config in transfer_configs(raw).values():
+        assert config["kv_load_failure_policy"] == "recompute"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (kv(tp_size=16), "it is read in prefill and decode"),
+        (kv(kv_port=1), "from pd_kv_port"),
+        (kv(kv_load_failure_policy="fail"), "pd_kv_transfer_config"),
+        (kv(decode={"pp_layer_partition": "61"}), "it is read in prefill"),
+        (kv(prefil={}), "did you mean prefill?"),
+        (kv(prefill={"tp_sise": 16}), "did you mean tp_size?"),
+        ({"pd_kv_transfer_config": {"prefill": {}}}, "it is read in pd_kv_extra_config itself"),
+    ],
+)
+def test_where_a_key_belongs(given: dict[str, Any], said: str) -> None:
+    (message,) = {f.message for f in findings(on(NEW, given)) if f.code in ("PD523", "PD530")}
+    assert said in message

@@ -50,6 +50,8 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     ("V:vllm/distributed/utils.py", "partition of the layers fits the pipeline", ("PD225",)),
     ("A:mooncake_connector.py", "prefill pp is what it is; no dcp beside it", ("PD518", "PD519")),
     ("A:mooncake_layerwise_connector.py", "no pipeline", ("PD516",)),
+    ("V:kv_connector/factory.py", "names and modules of connectors", ("PD500", "PD515", "PD530")),
+    ("V:kv_connector/v1/multi_connector.py", "connectors, made of each entry", ("PD526", "PD529")),
     ("A:mooncake_layerwise_connector.py", "context ranks of both sides", ("PD517", "PD527")),
     ("A:mooncake_connector.py", "(P pcp × dcp) % (D pcp × dcp) == 0", ("PD505",)),
     ("A:mooncake_connector.py", "without MLA: kv heads per rank", ("PD506",)),

@@ -14,7 +14,19 @@ from collections.abc import Iterator, Mapping
 from ..findings import Finding
 from ..model import Cluster
 from ..ports import PortUse
-from . import advice, config, engine, network, pipeline, ports, release, release_sizes, sizes, transfer
+from . import (
+    advice,
+    config,
+    connector,
+    engine,
+    network,
+    pipeline,
+    ports,
+    release,
+    release_sizes,
+    sizes,
+    transfer,
+)
 from .base import Context, all_rules
 
 __all__ = [
@@ -22,6 +34,7 @@ __all__ = [
     "all_rules",
     "check",
     "config",
+    "connector",
     "engine",
     "network",
     "pipeline",

@@ -134,7 +134,7 @@ def idle_environment(r: Rule, c: Context) -> Iterator[Finding]:
 )
 def idle_transfer_keys(r: Rule, c: Context) -> Iterator[Finding]:
     release = c.cluster.release
-    for instance, node in c.nodes("pd_profile", "pd_kv_extra_config"):
+    for instance, node in c.nodes("pd_profile", "pd_kv_extra_config", "pd_kv_transfer_config"):
         if node.rank:
             continue
         role = node.settings.profile.roles[instance.role]
@@ -145,6 +145,15 @@ def idle_transfer_keys(r: Rule, c: Context) -> Iterator[Finding]:
                 instance=instance.name,
                 variable="pd_kv_extra_config",
                 seen=key,
+                expected="not set",
+            )
+        for name in sorted(node.settings.kv_transfer_config.keys() & release.idle_kv_fields):
+            yield r.at(
+                f"no code of {release.name} reads {name} with the planned connectors, or vllm-ascend sets it "
+                "itself",
+                instance=instance.name,
+                variable="pd_kv_transfer_config",
+                seen=name,
                 expected="not set",
             )
         if role.kv_module_path is not None:

@@ -299,6 +299,7 @@ _SHARED = {
     "pd_dp_rpc_port": "dp_rpc_port",
     "pd_kv_port": "kv_port",
     "pd_kv_connector": "connector",
+    "pd_kv_transfer_config": "kv_transfer_config",
     "pd_kv_extra_config": "kv_extra_config",
     "pd_served_model_name": "served_model_name",
     "pd_engine_args": "engine_args",

@@ -13,31 +13,9 @@ from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..launch import kv_extra_config
 from ..model import Instance, Role
 from ..topology import connector_of, joined
-from ..values import did_you_mean
 from .base import Context, block_size, context_parallel, flag_number, rule
 
-_OWN_SIDE = {"prefiller": "prefill", "decoder": "decode"}
-
-
-@rule(
-    "PD500",
-    ERROR,
-    "The KV connector is one that the release plans with",
-    cure="use one of the connectors of plugins/plugin_utils/rollout/data/connectors",
-    source="A@v0.13.0:vllm_ascend/distributed/__init__.py",
-)
-def connector_known(r: Rule, c: Context) -> Iterator[Finding]:
-    known = c.cluster.release.connectors
-    for instance in c.instances("pd_kv_connector"):
-        name = instance.settings.connector
-        if name not in known:
-            yield r.at(
-                f"there is no connector {shown(name, 60)}{did_you_mean(name, known)}",
-                instance=instance.name,
-                variable="pd_kv_connector",
-                seen=name,
-                expected=" or ".join(known),
-            )
+OWN_SIDE = {"prefiller": "prefill", "decoder": "decode"}
 
 
 def transferring(
@@ -70,7 +48,7 @@ def own_sizes(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, _ in transferring(c, "pd_parallel", "pd_kv_extra_config"):
         if not instance.settings.kv_extra_config:
             continue
-        side = _OWN_SIDE[instance.role]
+        side = OWN_SIDE[instance.role]
         own = sizes_told(kv_extra_config(c.cluster, instance, instance.head), side)
         for key, (word, attribute) in words.items():
             if key not in own:
@@ -526,7 +504,7 @@ def sizes_present(r: Rule, c: Context) -> Iterator[Finding]:
         extra = kv_extra_config(c.cluster, instance, instance.head)
         without_mla = instance.settings.profile.attention != "mla"
         for side in ("prefill", "decode"):
-            sizes, own = extra.get(side), side == _OWN_SIDE[instance.role]
+            sizes, own = extra.get(side), side == OWN_SIDE[instance.role]
             needed = bool(connector.needs.get(side)) or without_mla
             value = sizes.get("tp_size") if isinstance(sizes, Mapping) else None
             wrong = isinstance(value, bool) or not isinstance(value, int) or value < 1

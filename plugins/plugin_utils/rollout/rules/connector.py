@@ -1,0 +1,343 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rules about which connector is used: planned, registered and not planned, of one's own, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..findings import ERROR, WARNING, Finding, Rule, shown
+from ..launch import KV_FIELDS, computed_sizes, kv_extra_config
+from ..model import Instance
+from ..releases import load_release, release_names
+from ..values import did_you_mean
+from .base import Context, rule
+from .transfer import OWN_SIDE, sizes_told, transferring
+
+MULTI = "MultiConnector"
+OTHER_HARDWARE = "other hardware"
+# Names of connectors are like each other: only a slip of a letter or two is one of another.
+_NEAR = 0.93
+_SLIPS = {"MooncakeConnector": "MooncakeConnectorV1"}
+
+
+def _once(c: Context) -> Iterator[tuple[str | None, Instance, str]]:
+    """Each connector that has no data here once: the instance that has it, where it is one of several, the
+    first of them, and its name."""
+    users: dict[str, list[Instance]] = {}
+    for instance, name in _unplanned(c):
+        users.setdefault(name, []).append(instance)
+    for name, instances in users.items():
+        yield instances[0].name if len(instances) == 1 else None, instances[0], name
+
+
+def _unplanned(c: Context) -> Iterator[tuple[Instance, str]]:
+    """The instances whose connector has no data here, and its name."""
+    if c.cluster.colocated:
+        return
+    for instance in c.instances("pd_kv_connector", "pd_kv_transfer_config", "pd_profile"):
+        name = instance.settings.connector
+        if name not in c.cluster.release.connectors:
+            yield instance, name
+
+
+def _own(c: Context, instance: Instance) -> str | None:
+    """The module that the connector's class is looked for in, None where its name alone decides."""
+    path = instance.settings.kv_transfer_config.get("kv_connector_module_path")
+    owner = c.cluster.release.other_connectors.get(instance.settings.connector)
+    read = owner is None or c.cluster.release.limits.module_path_first
+    return path if isinstance(path, str) and path and read else None
+
+
+@rule(
+    "PD500",
+    ERROR,
+    "The KV connector is one that the release has for Ascend",
+    cure="correct pd_kv_connector: docs/releases.md lists the connectors of each release",
+    source=(
+        "A@v0.13.0:vllm_ascend/distributed/__init__.py, A@v0.23.0:vllm_ascend/distributed/kv_transfer/"
+        "__init__.py, V@0.13.0:vllm/distributed/kv_transfer/kv_connector/factory.py"
+    ),
+)
+def connector_known(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    names = (*release.connectors, *release.other_connectors)
+    for place, instance, name in _once(c):
+        owner = release.other_connectors.get(name)
+        if _own(c, instance) is not None or owner not in (None, OTHER_HARDWARE):
+            continue
+        if owner is not None:
+            slip = _SLIPS.get(name)
+            message = f"{shown(name, 60)} is vLLM's own, for other hardware" + (
+                f"; vllm-ascend's is {slip}" if slip else ""
+            )
+        else:
+            later = _has(c, name)
+            hint = f"; {later} has it" if later else did_you_mean(name, names, _NEAR)
+            message = f"{release.name} registers no connector {shown(name, 60)}{hint}"
+        yield r.at(
+            message,
+            instance=place,
+            variable="pd_kv_connector",
+            seen=name,
+            expected=" or ".join(release.connectors),
+        )
+
+
+def _has(c: Context, name: str) -> str | None:
+    """The first release that has a connector of that name."""
+    releases = (load_release(other) for other in release_names())
+    return next((o.name for o in releases if name in o.connectors or name in o.other_connectors), None)
+
+
+@rule(
+    "PD515",
+    WARNING,
+    "The KV connector is one that this collection plans",
+    cure="give its own keys in pd_kv_extra_config, and check yourself what is not checked here",
+    source="plugins/plugin_utils/rollout/data/connectors, other_connectors in data/releases",
+)
+def connector_planned(r: Rule, c: Context) -> Iterator[Finding]:
+    """It is started as pd_kv_extra_config says, with the sizes of both sides laid under it."""
+    release = c.cluster.release
+    for place, instance, name in _once(c):
+        owner, path = release.other_connectors.get(name), _own(c, instance)
+        if path is None and owner in (None, OTHER_HARDWARE):
+            continue
+        what = f"of {path}" if path else f"of {owner} that this collection does not plan"
+        yield r.at(
+            f"{shown(name, 60)} is a connector {what}: its ports are in no table and on no list of checks, "
+            "and of its keys and of what both sides must agree on nothing is compared",
+            instance=place,
+            variable="pd_kv_connector",
+            seen=name,
+            expected="nothing else, if it is meant so",
+        )
+
+
+def nested(extra: Mapping[str, Any]) -> list[Any]:
+    """The connectors that MultiConnector is given."""
+    listed = extra.get("connectors")
+    return listed if isinstance(listed, list) else []
+
+
+@rule(
+    "PD526",
+    ERROR,
+    "MultiConnector is given the connectors that it is made of",
+    cure=(
+        "list them in connectors of pd_kv_extra_config, each with kv_connector, kv_role, kv_port and "
+        "kv_connector_extra_config, and without engine_id"
+    ),
+    source="V@0.13.0:vllm/distributed/kv_transfer/kv_connector/v1/multi_connector.py:146-156",
+)
+def multi_has_connectors(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, name in _unplanned(c):
+        if name != MULTI or instance.unread & {"pd_kv_extra_config"}:
+            continue
+        extra = kv_extra_config(c.cluster, instance, instance.head)
+        listed = nested(extra)
+        problems = [
+            f"connectors[{i}]: {_problem(entry)}" for i, entry in enumerate(listed) if _problem(entry)
+        ]
+        if not listed:
+            problems = [f"connectors: {shown(extra.get('connectors'), 60)}"]
+        for problem in problems:
+            yield r.at(
+                f"{MULTI} fails when it is made" + (", without a list of connectors" if not listed else ""),
+                instance=instance.name,
+                variable="pd_kv_extra_config",
+                seen=problem,
+                expected="connectors: a list of mappings, each as in --kv-transfer-config",
+            )
+
+
+def _problem(entry: Any) -> str | None:
+    if not isinstance(entry, Mapping):
+        return shown(entry, 60)
+    missing = [key for key in ("kv_connector", "kv_role") if not entry.get(key)]
+    if missing:
+        return f"no {' and no '.join(missing)}"
+    return "engine_id is given twice" if "engine_id" in entry else None
+
+
+@rule(
+    "PD529",
+    ERROR,
+    "Connectors inside of MultiConnector are told the plan's sizes",
+    cure="give them prefill and decode as the plan has them: what is expected here",
+    source=(
+        "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1199; check_kv_extra_config "
+        "(A@v0.13.0:vllm_ascend/utils.py:1111) looks at the outermost level only"
+    ),
+)
+def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    for instance, name in _unplanned(c):
+        if name != MULTI or instance.unread & {"pd_kv_extra_config", "pd_parallel", "pd_engine_env"}:
+            continue
+        expected = computed_sizes(c.cluster, instance)
+        listed = nested(kv_extra_config(c.cluster, instance, instance.head))
+        for number, entry in enumerate(listed):
+            inner = entry.get("kv_connector") if isinstance(entry, Mapping) else None
+            connector = release.connectors.get(inner) if isinstance(inner, str) else None
+            if connector is None:
+                continue
+            extra = entry.get("kv_connector_extra_config")
+            for side in ("prefill", "decode"):
+                told = extra.get(side) if isinstance(extra, Mapping) else None
+                needs, shared = connector.needs.get(side, frozenset()), connector.shared.get(side, ())
+                keys = dict.fromkeys([*sorted(needs), *shared])
+                wrong = [key for key in keys if not _same(told, expected[side], key, key in needs)]
+                if wrong and connector.needs:
+                    yield r.at(
+                        f"{inner} takes the sizes of {side} from its own kv_connector_extra_config, and "
+                        "nobody compares them with the engines",
+                        instance=instance.name,
+                        variable="pd_kv_extra_config",
+                        seen=f"connectors[{number}] {side}: {shown(told, 80)}",
+                        expected=f"{side}: {shown(expected[side], 80)}",
+                    )
+
+
+def _same(told: Any, expected: Mapping[str, Any], key: str, needed: bool) -> bool:
+    """Whether a size is told as the plan has it; dp_size only has to be there."""
+    if not isinstance(told, Mapping):
+        return not needed and key not in expected
+    if key == "dp_size":
+        return key in told
+    default = 1 if key == "pp_size" else None
+    return bool(told.get(key, default) == expected.get(key, default))
+
+
+@rule(
+    "PD530",
+    ERROR,
+    "pd_kv_transfer_config has fields that vLLM knows and the plan does not write",
+    cure="remove it, or set the variable that is named here",
+    source="V@0.13.0:vllm/config/kv_transfer.py",
+)
+def transfer_fields(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    known = release.kv_fields | release.idle_kv_fields
+    if c.cluster.colocated:
+        return
+    for instance in c.instances("pd_kv_transfer_config"):
+        for name, value in instance.settings.kv_transfer_config.items():
+            wanted = KV_FIELDS.get(name)
+            policy = name == "kv_load_failure_policy" and value not in ("recompute", "fail")
+            lost = _lost(c, instance) if name == "kv_connector_module_path" else None
+            if wanted is not None:
+                message, expected = f"the plan writes {name} itself: from {wanted}", wanted
+            elif policy:
+                message, expected = f"{shown(value, 40)} is no policy", "recompute or fail"
+            elif lost is not None:
+                message, expected = lost, "not set"
+            elif name not in known:
+                message = f"vLLM knows no field {shown(name, 60)} there{_belongs(c, instance, name)}"
+                expected = ", ".join(sorted(known))
+            else:
+                continue
+            yield r.at(
+                message,
+                instance=instance.name,
+                variable="pd_kv_transfer_config",
+                seen=f"{name}: {shown(value, 40)}",
+                expected=expected,
+            )
+
+
+def _lost(c: Context, instance: Instance) -> str | None:
+    """Why the class of a planned connector is not found in the module that it is in: it has another name."""
+    settings = instance.settings
+    connector = c.cluster.release.connectors.get(settings.connector)
+    path = settings.kv_transfer_config["kv_connector_module_path"]
+    if connector is None or connector.name == connector.class_name or path != connector.module:
+        return None
+    if not c.cluster.release.limits.module_path_first:
+        return None
+    return f"Class {connector.name} not found in {path}"
+
+
+def _belongs(c: Context, instance: Instance, name: str, place: str = "") -> str:
+    """Where a key is read that is not read where it stands, or which key is meant."""
+    release = c.cluster.release
+    connector = release.connectors.get(instance.settings.connector)
+    places = [inner for inner, keys in connector.reads.items() if name in keys] if connector else []
+    if connector and name in connector.reads:
+        return "; it is read in pd_kv_extra_config itself"
+    if places:
+        return f"; it is read in {' and '.join(places)} of pd_kv_extra_config"
+    if name in release.kv_extra_keys:
+        return "; it is read in pd_kv_extra_config itself"
+    if name in KV_FIELDS:
+        return f"; the plan writes it into --kv-transfer-config itself, from {KV_FIELDS[name]}"
+    if name in release.kv_fields | release.idle_kv_fields:
+        return "; it is a field of --kv-transfer-config: pd_kv_transfer_config"
+    if not place:
+        keys = [*(connector.reads if connector else ()), *release.kv_extra_keys, *release.kv_fields]
+    else:
+        keys = list(connector.reads.get(place, ())) if connector else []
+    return did_you_mean(name, keys, 0.8)
+
+
+@rule(
+    "PD523",
+    WARNING,
+    "Every key of kv_connector_extra_config is read where it stands",
+    cure="move the key to where it is read, or remove it from pd_kv_extra_config",
+    source="reads in plugins/plugin_utils/rollout/data/connectors, kv_extra_keys in data/releases",
+)
+def extra_keys_read(r: Rule, c: Context) -> Iterator[Finding]:
+    release = c.cluster.release
+    for instance, connector in transferring(c, "pd_kv_extra_config"):
+        given = instance.settings.kv_extra_config
+        unread = [("", name) for name in given if name not in connector.reads]
+        for place, keys in connector.reads.items():
+            inner = given.get(place)
+            if isinstance(inner, Mapping):
+                unread.extend((place, name) for name in inner if name not in keys)
+        for place, name in unread:
+            if not place and name in release.kv_extra_keys | release.idle_kv_keys:
+                continue
+            where = f" in {place}" if place else ""
+            yield r.at(
+                f"{connector.name} of {release.name} reads no {shown(name, 60)}{where}"
+                f"{_belongs(c, instance, name, place)}",
+                instance=instance.name,
+                variable="pd_kv_extra_config",
+                seen=f"{place}.{name}" if place else name,
+                expected="not set there",
+            )
+
+
+@rule(
+    "PD524",
+    WARNING,
+    "Sizes that are told and not trusted are those of the plan",
+    cure="remove it from pd_kv_extra_config: the sizes are computed from pd_parallel",
+    source="shared in plugins/plugin_utils/rollout/data/connectors",
+)
+def idle_sizes(r: Rule, c: Context) -> Iterator[Finding]:
+    """It does no harm, and misleads who reads it."""
+    for instance, connector in transferring(c, "pd_parallel", "pd_kv_extra_config", "pd_profile"):
+        if not instance.settings.kv_extra_config:
+            continue
+        extra, planned = (
+            kv_extra_config(c.cluster, instance, instance.head),
+            computed_sizes(c.cluster, instance),
+        )
+        nothing = connector.tensor_order == "at_request" and instance.settings.profile.attention == "mla"
+        for side in ("prefill", "decode"):
+            trusted = () if nothing else connector.shared.get(side, ())
+            for key in ("tp_size", "dp_size"):
+                value, expected = sizes_told(extra, side).get(key), planned[side][key]
+                if side != OWN_SIDE[instance.role] and key not in trusted and value != expected:
+                    yield r.at(
+                        f"the plan has {expected}, and nobody uses what is told here",
+                        instance=instance.name,
+                        variable="pd_kv_extra_config",
+                        seen=f"{side}.{key}: {shown(value, 40)}",
+                        expected=f"{side}.{key}: {expected}",
+                    )
