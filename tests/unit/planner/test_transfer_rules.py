@@ -19,7 +19,20 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.pipeline import even
 from planner_inventories import codes, findings, many
-from test_release_rules import LAYERWISE, MIDDLE, NEW, OLD, TP16, alone, args, env, kv, on, parallel
+from test_release_rules import (
+    LAYERWISE,
+    MIDDLE,
+    NEW,
+    OLD,
+    TP16,
+    alone,
+    args,
+    config_keys,
+    env,
+    kv,
+    on,
+    parallel,
+)
 
 RELEASES = release_names()
 LATER = RELEASES[1:]
@@ -57,6 +70,17 @@ def two_prefillers(
             **everywhere,
         },
     )
+
+
+def sparse(key: str) -> dict[str, Any]:
+    return {**TP16, **config_keys(**{key: True})}
+
+
+def rope(factor: int) -> dict[str, Any]:
+    return args(hf_overrides={"rope_scaling": {"type": "yarn", "factor": factor}})
+
+
+NZ = config_keys(enable_kv_nz=True)
 
 
 def named(connector: str, own: str | None = None) -> dict[str, Any]:
@@ -301,6 +325,107 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         on(MIDDLE, {"pd_kv_transfer_config": {"kv_connector_module_path": V1_MODULE[MIDDLE]}}),
     ),
     ("PD606", on(NEW, {"pd_kv_transfer_config": {"kv_rank": 0}}), on(NEW)),
+    # What a cache holds.
+    (
+        "PD531",
+        on(NEW, {}, args(kv_cache_dtype="fp8"), args(kv_cache_dtype="bfloat16")),
+        on(NEW, {}, args(kv_cache_dtype="fp8"), args(kv_cache_dtype="fp8_e4m3")),
+    ),
+    (
+        "PD531",
+        on(OLD, {}, args(kv_cache_dtype="fp8"), args(kv_cache_dtype="auto")),
+        on(OLD, {}, args(kv_cache_dtype="bfloat16"), args(kv_cache_dtype="auto")),
+    ),
+    (
+        "PD531",
+        on(OLD, {}, args(dtype="half"), args(dtype="bfloat16")),
+        on(OLD, {}, args(dtype="half"), args(dtype="float16")),
+    ),
+    (
+        "PD531",
+        on(MIDDLE, {}, args(dtype="float16"), args(kv_cache_dtype="bfloat16")),
+        on(MIDDLE, {}, args(dtype="bfloat16"), args(kv_cache_dtype="bfloat16")),
+    ),
+    ("PD531", on(NEW, {}, env(VLLM_MLA_DISABLE="1")), on(NEW, env(VLLM_MLA_DISABLE="1"))),
+    ("PD531", on(NEW, {}, {}, env(VLLM_MLA_DISABLE="1")), on(NEW, {}, {}, env(VLLM_MLA_DISABLE="0"))),
+    (
+        "PD531",
+        on(NEW, UNKNOWN, sparse("enable_sparse_sfa_c8")),
+        on(NEW, {**UNKNOWN, **sparse("enable_sparse_sfa_c8")}),
+    ),
+    (
+        "PD531",
+        on(NEW, UNKNOWN, {}, sparse("enable_sparse_li_c8")),
+        on(MIDDLE, UNKNOWN, {}, sparse("enable_sparse_li_c8")),
+    ),
+    ("PD531", on(MIDDLE, UNKNOWN, sparse("enable_sparse_c8")), on(MIDDLE, {}, sparse("enable_sparse_c8"))),
+    (
+        "PD531",
+        on(NEW, UNKNOWN, args(mamba_ssm_cache_dtype="float32"), args(mamba_ssm_cache_dtype="float16")),
+        on(NEW, UNKNOWN, args(mamba_ssm_cache_dtype="float32"), args(mamba_ssm_cache_dtype="float32")),
+    ),
+    ("PD531", on(NEW, {}, rope(4), rope(2)), on(NEW, {}, rope(4), rope(4))),
+    ("PD532", on(OLD, {}, args(kv_cache_dtype="bfloat16")), on(OLD, args(kv_cache_dtype="bfloat16"))),
+    ("PD532", on(NEW, {}, rope(4)), alone(NEW, **rope(4))),
+    ("PD532", on(OLD, {}, env(HCCL_INTRA_ROCE_ENABLE="1")), on(OLD, {}, env(HCCL_INTRA_ROCE_ENABLE="0"))),
+    (
+        "PD532",
+        on(NEW, {}, {}, env(ASCEND_ENABLE_USE_FABRIC_MEM="1")),
+        on(NEW, env(ASCEND_ENABLE_USE_FABRIC_MEM="1")),
+    ),
+    (
+        "PD532",
+        on(OLD, env(ASCEND_BUFFER_POOL="4:8"), {}, env(ASCEND_BUFFER_POOL="0:0")),
+        on(OLD, env(ASCEND_BUFFER_POOL="4:8")),
+    ),
+    (
+        "PD532",
+        on(NEW, {}, args(chat_template="/t.jinja")),
+        on(NEW, args(chat_template="/t.jinja")),
+    ),
+    (
+        "PD532",
+        on(NEW, {}, {}, args(hf_overrides={"use_index_cache": True})),
+        on(NEW, args(hf_overrides={"use_index_cache": True})),
+    ),
+    *(
+        (
+            "PD533",
+            on(release, {**LAYERWISE, **TP16}, {}, args(speculative_config=None)),
+            on(release, TP16, {}, args(speculative_config=None)),
+        )
+        for release in LATER
+    ),
+    (
+        "PD533",
+        on(NEW, {**LAYERWISE, **TP16}, {}, args(speculative_config={"method": "ngram"})),
+        on(
+            NEW,
+            {**LAYERWISE, **TP16},
+            args(speculative_config={"method": "ngram"}),
+            args(speculative_config=None),
+        ),
+    ),
+    (
+        "PD533",
+        on(MIDDLE, {**LAYERWISE, **TP16}, {}, args(speculative_config={})),
+        on(OLD, {**LAYERWISE, **TP16}, {}, args(speculative_config={})),
+    ),
+    ("PD534", on(OLD, {**LAYERWISE, **TP16}, {}, NZ), on(OLD, TP16, {}, NZ)),
+    ("PD534", on(OLD, {**LAYERWISE, **TP16}, {}, NZ), on(MIDDLE, {**LAYERWISE, **TP16}, {}, NZ)),
+    ("PD535", on(MIDDLE, {**LAYERWISE, **TP16}, {}, NZ), on(MIDDLE, TP16, {}, NZ)),
+    ("PD535", on(NEW, {**LAYERWISE, **TP16}, {}, NZ), on(OLD, {**LAYERWISE, **TP16}, {}, NZ)),
+    (
+        "PD536",
+        on(NEW, named("AscendStoreConnector")),
+        on(NEW, {**named("AscendStoreConnector"), **env(PYTHONHASHSEED="0")}),
+    ),
+    (
+        "PD536",
+        on(NEW, named("AscendStoreConnector"), env(PYTHONHASHSEED="0"), env(PYTHONHASHSEED="1")),
+        on(NEW, named("MooncakeHybridConnector")),
+    ),
+    ("PD536", multi(NEW), on(NEW, TP16)),
     (
         "PD527",
         on(OLD, LAYERWISE, parallel(tensor=16, decode_context=8), TP16),

@@ -16,6 +16,7 @@ from ..model import Cluster
 from ..ports import PortUse
 from . import (
     advice,
+    agreement,
     config,
     connector,
     engine,
@@ -31,6 +32,7 @@ from .base import Context, all_rules
 
 __all__ = [
     "advice",
+    "agreement",
     "all_rules",
     "check",
     "config",
