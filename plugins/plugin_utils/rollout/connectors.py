@@ -54,6 +54,8 @@ class Connector:
     shared: Mapping[str, tuple[str, ...]] = field(hash=False)
     # Whether a prefiller may have a pipeline.
     pipeline: bool
+    # Whether it goes with vLLM's hybrid manager of caches.
+    hybrid: bool
     # When a decoder with more tensor ranks than the prefiller fails: "at_start" or "at_request".
     tensor_order: str
     # Which block sizes of both sides go together: "same", "multiple" (a decoder's block is some of a
@@ -135,6 +137,7 @@ def connectors(release: str) -> Mapping[str, Connector]:
                 reads=_keys(facts["reads"]),
                 shared={side: tuple(keys) for side, keys in facts["shared"].items()},
                 pipeline=bool(facts["pipeline"]),
+                hybrid=bool(facts["hybrid"]),
                 tensor_order=str(facts["tensor_order"]),
                 block_sizes=str(facts["block_sizes"]),
                 strides=tuple((group, tuple(factors)) for group, factors in facts["ports"].items()),

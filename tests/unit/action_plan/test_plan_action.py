@@ -149,13 +149,11 @@ def test_broken_inventory_gives_every_finding_and_writes_nothing(
         "tp_size=16 must be divisible bydcp_size=3.",
         "did you mean max-model-len?",
         "ERROR PD405  prefiller / pd_engine_args",
-        "ERROR PD508  d1 / decoder / pd_engine_id",
+        "WARNING PD508  d1 / decoder / pd_engine_id",
         "WARNING PD306  decoder / pd_kv_port",
     ):
         assert line in run.text, line
-    assert re.search(
-        r"\d+ errors in the inventory: PD101, PD104, PD121, PD211, PD401, PD405, PD508", run.text
-    )
+    assert re.search(r"\d+ errors in the inventory: PD101, PD104, PD121, PD211, PD401, PD405", run.text)
     assert "Traceback" not in run.text
     assert not (tmp_path / "plan").exists()
     # Five seconds is the promise; a machine busy with other tests gets more.

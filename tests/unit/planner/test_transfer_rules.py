@@ -110,6 +110,7 @@ def multi(release: str, prefill: Any = ..., decode: Any = ..., **more: Any) -> R
     )
 
 
+V1_PRODUCER = {"kv_connector": "MooncakeConnectorV1", "kv_role": "kv_producer"}
 V1_MODULE = {release: load_release(release).connectors["MooncakeConnectorV1"].module for release in RELEASES}
 
 # code, an inventory that breaks the rule, one that does not
@@ -259,6 +260,27 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         on(NEW, {}, split("30,31"), kv(prefill={"pp_layer_partition": None})),
         on(NEW, {}, split("31,30"), kv(prefill={"pp_layer_partition": None})),
     ),
+    (
+        "PD537",
+        on(MIDDLE, args(disable_hybrid_kv_cache_manager=False)),
+        on(NEW, args(disable_hybrid_kv_cache_manager=False)),
+    ),
+    (
+        "PD537",
+        on(OLD, {**LAYERWISE, **TP16, **args(disable_hybrid_kv_cache_manager=False)}),
+        on(MIDDLE, {**LAYERWISE, **TP16, **args(disable_hybrid_kv_cache_manager=False)}),
+    ),
+    # A connector that both sides have is enough, and nothing is known of those that are not planned.
+    (
+        "PD510",
+        on(NEW, TP16, LAYERWISE),
+        on(NEW, {}, {**named("MultiConnector"), **kv(connectors=[V1_PRODUCER])}, TP16),
+    ),
+    (
+        "PD510",
+        on(NEW, {}, {**named("MultiConnector"), **kv(connectors=[V1_PRODUCER])}, {**LAYERWISE, **TP16}),
+        on(NEW, {}, named("LMCacheConnectorV1"), named("LMCacheAscendConnector")),
+    ),
     # Connectors that are registered are no mistakes, and those for other hardware start nothing.
     ("PD500", on(OLD, named("MooncakeConnector")), on(NEW, named("MooncakeConnector", own=V1_MODULE[NEW]))),
     (
@@ -299,6 +321,7 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD526", on(NEW, named("MultiConnector"), kv(connectors=["MooncakeConnectorV1"])), multi(MIDDLE)),
     ("PD526", multi(NEW, engine_id="0"), multi(NEW)),
     ("PD526", multi(NEW, kv_role=None), multi(NEW)),
+    ("PD526", multi(NEW, kv_role="producer"), multi(NEW, kv_role="kv_both")),
     ("PD529", multi(NEW, {"dp_size": 1, "tp_size": 8}), multi(NEW)),
     ("PD529", multi(NEW, {"tp_size": 16}), multi(NEW, {"tp_size": 16, "dp_size": 4})),
     ("PD529", multi(OLD, {"dp_size": 1, "tp_size": 16, "pp_size": 2}), multi(OLD)),
@@ -564,3 +587,11 @@ def test_fields_of_the_transfer_config_are_passed() -> None:
 def test_where_a_key_belongs(given: dict[str, Any], said: str) -> None:
     (message,) = {f.message for f in findings(on(NEW, given)) if f.code in ("PD523", "PD530")}
     assert said in message
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_an_engine_id_that_two_have_starts(release: str) -> None:
+    """vllm-ascend appends a random suffix to each."""
+    raw = on(release, {"pd_engine_id": "7"})
+    assert {f.severity for f in findings(raw) if f.code == "PD508"} == {"warning"}
+    assert {config["engine_id"] for config in transfer_configs(raw).values()} == {"7"}

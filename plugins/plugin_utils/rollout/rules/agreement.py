@@ -16,7 +16,7 @@ from typing import Any
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
 from .base import Context, additional_config, is_on, rule
-from .transfer import transferring
+from .transfer import nested, transferring
 
 # Two names of one type (V@0.13.0:vllm/config/model.py, _STR_DTYPE_TO_TORCH_DTYPE; vllm/utils/torch_utils.py).
 _TYPES = {"half": "float16", "float": "float32", "fp8": "fp8_e4m3", "auto": None}
@@ -309,9 +309,7 @@ def one_hash_seed(r: Rule, c: Context) -> Iterator[Finding]:
         return
     first: Node | None = None
     for instance, node in c.nodes("pd_kv_connector", "pd_kv_extra_config", "pd_engine_env"):
-        given = node.settings.kv_extra_config.get("connectors")
-        listed = given if isinstance(given, list) else []
-        inner = [entry.get("kv_connector") for entry in listed if isinstance(entry, Mapping)]
+        inner = [entry.get("kv_connector") for entry in nested(node.settings.kv_extra_config)]
         if not {node.settings.connector, *map(str, inner)}.intersection(POOLS):
             continue
         first = first or node

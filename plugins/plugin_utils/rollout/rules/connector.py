@@ -13,7 +13,7 @@ from ..model import Instance
 from ..releases import load_release, release_names
 from ..values import did_you_mean
 from .base import Context, rule
-from .transfer import OWN_SIDE, sizes_told, transferring
+from .transfer import OWN_SIDE, nested, sizes_told, transferring
 
 MULTI = "MultiConnector"
 OTHER_HARDWARE = "other hardware"
@@ -116,12 +116,6 @@ def connector_planned(r: Rule, c: Context) -> Iterator[Finding]:
         )
 
 
-def nested(extra: Mapping[str, Any]) -> list[Any]:
-    """The connectors that MultiConnector is given."""
-    listed = extra.get("connectors")
-    return listed if isinstance(listed, list) else []
-
-
 @rule(
     "PD526",
     ERROR,
@@ -137,7 +131,8 @@ def multi_has_connectors(r: Rule, c: Context) -> Iterator[Finding]:
         if name != MULTI or instance.unread & {"pd_kv_extra_config"}:
             continue
         extra = kv_extra_config(c.cluster, instance, instance.head)
-        listed = nested(extra)
+        given = extra.get("connectors")
+        listed = given if isinstance(given, list) else []
         problems = [
             f"connectors[{i}]: {_problem(entry)}" for i, entry in enumerate(listed) if _problem(entry)
         ]
@@ -159,6 +154,8 @@ def _problem(entry: Any) -> str | None:
     missing = [key for key in ("kv_connector", "kv_role") if not entry.get(key)]
     if missing:
         return f"no {' and no '.join(missing)}"
+    if entry["kv_role"] not in ("kv_producer", "kv_consumer", "kv_both"):
+        return f"kv_role: {shown(entry['kv_role'], 40)}"
     return "engine_id is given twice" if "engine_id" in entry else None
 
 
@@ -180,7 +177,7 @@ def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
         expected = computed_sizes(c.cluster, instance)
         listed = nested(kv_extra_config(c.cluster, instance, instance.head))
         for number, entry in enumerate(listed):
-            inner = entry.get("kv_connector") if isinstance(entry, Mapping) else None
+            inner = entry.get("kv_connector")
             connector = release.connectors.get(inner) if isinstance(inner, str) else None
             if connector is None:
                 continue

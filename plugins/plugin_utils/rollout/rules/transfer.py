@@ -272,10 +272,13 @@ def one_block_size(r: Rule, c: Context) -> Iterator[Finding]:
 
 @rule(
     "PD508",
-    ERROR,
+    WARNING,
     "Engine ids are unique: one per node, or one per instance",
     cure="leave pd_engine_id unset to have it computed, or set it for each host",
-    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:688; the guide",
+    source=(
+        "the guide; vllm-ascend appends a random suffix to each id (A@v0.13.0:vllm_ascend/platform.py:174, "
+        "A@v0.18.0:vllm_ascend/platform.py:267, A@v0.23.0:vllm_ascend/platform.py:486)"
+    ),
 )
 def engine_ids_unique(r: Rule, c: Context) -> Iterator[Finding]:
     owner: dict[str, Instance] = {}
@@ -284,13 +287,10 @@ def engine_ids_unique(r: Rule, c: Context) -> Iterator[Finding]:
             other = owner.setdefault(engine_id, instance)
             if other is instance:
                 continue
-            if other.role != instance.role:
-                message = f"Conflict engine id {engine_id} with local engine id {engine_id}."
-            else:
-                message = (
-                    f"{other.name} and {instance.name} have one engine id, and a peer would mix up "
-                    "their memory"
-                )
+            message = (
+                f"{other.name} and {instance.name} have one engine id: vllm-ascend keeps them apart by a "
+                "suffix of its own, people who read logs do not"
+            )
             hosts = [node.host for node in instance.nodes if node.engine_id == engine_id]
             yield r.at(
                 message,
@@ -335,18 +335,56 @@ def engine_ids_per_node(r: Rule, c: Context) -> Iterator[Finding]:
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py, mooncake_layerwise_connector.py",
 )
 def one_connector(r: Rule, c: Context) -> Iterator[Finding]:
+    """Of connectors that are made of several, one that both have is enough; of those that are not planned
+    here, who goes with whom is not known."""
     if c.cluster.colocated:
         return
+    planned = c.cluster.release.connectors.keys()
     first: Instance | None = None
-    for instance in c.instances("pd_kv_connector"):
+    for instance in c.instances("pd_kv_connector", "pd_kv_extra_config"):
         first = first or instance
-        if instance.settings.connector != first.settings.connector:
+        one, two = protocols(instance), protocols(first)
+        if one.isdisjoint(two) and (one | two) <= planned:
             yield r.at(
                 f"{instance.name} and {first.name} would speak different protocols",
                 instance=instance.name,
                 variable="pd_kv_connector",
                 seen=instance.settings.connector,
                 expected=first.settings.connector,
+            )
+
+
+def protocols(instance: Instance) -> frozenset[str]:
+    """The connector's name; of one that is made of several, theirs."""
+    inner = [entry.get("kv_connector") for entry in nested(instance.settings.kv_extra_config)]
+    return frozenset(name for name in inner if isinstance(name, str)) or frozenset(
+        [instance.settings.connector]
+    )
+
+
+def nested(extra: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The connectors that one of several is made of, as far as they are mappings."""
+    listed = extra.get("connectors")
+    return [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+
+
+@rule(
+    "PD537",
+    ERROR,
+    "The hybrid manager of caches is on only with a connector that knows it",
+    cure="remove disable-hybrid-kv-cache-manager from pd_engine_args",
+    source="V@0.13.0:vllm/distributed/kv_transfer/kv_connector/factory.py:57; hybrid in data/connectors",
+)
+def hybrid_manager(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, connector in transferring(c, "pd_engine_args"):
+        if not connector.hybrid and instance.head.flag("disable-hybrid-kv-cache-manager") is False:
+            yield r.at(
+                f"Connector {connector.class_name} does not support HMA but HMA is enabled. Please set "
+                "`--disable-hybrid-kv-cache-manager`.",
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen="disable-hybrid-kv-cache-manager: false",
+                expected="not set",
             )
 
 
