@@ -99,6 +99,12 @@ LIMITS: Mapping[str, Mapping[Any, str]] = {
         True: "one engine for both may predict tokens with a pipeline",
         False: "one engine for both predicts no tokens with a pipeline (PD223)",
     },
+    "cuda_segments_refused": {
+        True: "`PYTORCH_CUDA_ALLOC_CONF` with expandable segments is refused with a KV transfer (PD539)",
+    },
+    "offloading_option": {
+        "kv-offloading-size": "`kv-offloading-size` alone replaces the connector (PD538)",
+    },
     "module_path_first": {
         True: (
             "`kv_connector_module_path` is read before the connector's name is looked up, also for "
@@ -122,6 +128,8 @@ TITLES: Mapping[str, str] = {
     "xlite_speculative_tokens": "xlite graphs",
     "mtp_with_pipeline": "prediction with a pipeline",
     "module_path_first": "module path of a registered connector",
+    "cuda_segments_refused": "expandable segments for CUDA",
+    "offloading_option": "option that replaces the connector",
 }
 
 

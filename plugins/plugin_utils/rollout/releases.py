@@ -43,6 +43,10 @@ class Limits:
     mtp_with_pipeline: bool
     # Whether kv_connector_module_path is read before the names of connectors that are registered.
     module_path_first: bool
+    # Whether expandable segments of PyTorch for CUDA are refused with a KV transfer.
+    cuda_segments_refused: bool
+    # The option that puts a connector for host memory in the place of the one that is given.
+    offloading_option: str
 
 
 @dataclass(frozen=True)

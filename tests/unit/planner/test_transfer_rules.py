@@ -110,6 +110,7 @@ def multi(release: str, prefill: Any = ..., decode: Any = ..., **more: Any) -> R
     )
 
 
+SEGMENTS = "expandable_segments:True"
 V1_PRODUCER = {"kv_connector": "MooncakeConnectorV1", "kv_role": "kv_producer"}
 V1_MODULE = {release: load_release(release).connectors["MooncakeConnectorV1"].module for release in RELEASES}
 
@@ -269,6 +270,19 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         "PD537",
         on(OLD, {**LAYERWISE, **TP16, **args(disable_hybrid_kv_cache_manager=False)}),
         on(MIDDLE, {**LAYERWISE, **TP16, **args(disable_hybrid_kv_cache_manager=False)}),
+    ),
+    ("PD538", on(OLD, args(kv_offloading_backend="native")), on(NEW, args(kv_offloading_backend="native"))),
+    ("PD538", on(NEW, {}, args(kv_offloading_size=4)), on(OLD, {}, args(kv_offloading_size=4))),
+    ("PD538", on(MIDDLE, {}, {}, args(kv_offloading_size=4)), alone(MIDDLE, **args(kv_offloading_size=4))),
+    (
+        "PD539",
+        on(NEW, env(PYTORCH_CUDA_ALLOC_CONF=SEGMENTS)),
+        on(MIDDLE, env(PYTORCH_CUDA_ALLOC_CONF=SEGMENTS)),
+    ),
+    (
+        "PD539",
+        on(NEW, env(PYTORCH_CUDA_ALLOC_CONF=f"a:1,{SEGMENTS}")),
+        on(NEW, {**env(PYTORCH_CUDA_ALLOC_CONF=SEGMENTS), **args(enable_sleep_mode=True)}),
     ),
     # A connector that both sides have is enough, and nothing is known of those that are not planned.
     (
@@ -549,6 +563,14 @@ def test_a_registered_connector_is_called_what_it_is(name: str) -> None:
 def test_a_connector_that_nobody_registers(release: str, name: str, said: str) -> None:
     (finding,) = [f for f in findings(on(release, named(name))) if f.code == "PD500"]
     assert finding.message.endswith(said)
+
+
+def test_a_missing_list_is_one_finding() -> None:
+    """Both roles lack it for one reason."""
+    (finding,) = [f for f in findings(on(NEW, named("MultiConnector"))) if f.code == "PD526"]
+    assert finding.instance is None
+    raw = on(NEW, named("MultiConnector"), {}, kv(connectors=[V1_PRODUCER]))
+    assert [f.instance for f in findings(raw) if f.code == "PD526"] == ["prefiller"]
 
 
 def test_a_registered_connector_is_planned_with_what_is_given() -> None:

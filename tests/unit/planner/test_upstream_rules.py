@@ -55,6 +55,7 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     ("A: kv_pool.md", "one hash seed", ("PD536",)),
     ("V:kv_connector/factory.py", "names and modules of connectors", ("PD500", "PD515", "PD530")),
     ("V:kv_connector/v1/multi_connector.py", "connectors, made of each entry", ("PD526", "PD529")),
+    ("V:vllm/config/vllm.py", "offloading replaces the connector; segments for CUDA", ("PD538", "PD539")),
     ("V:kv_connector/factory.py", "hybrid manager of caches: SupportsHMA", ("PD537",)),
     ("A:mooncake_layerwise_connector.py", "context ranks of both sides", ("PD517", "PD527")),
     ("A:mooncake_connector.py", "(P pcp × dcp) % (D pcp × dcp) == 0", ("PD505",)),

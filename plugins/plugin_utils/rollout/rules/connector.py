@@ -127,21 +127,22 @@ def connector_planned(r: Rule, c: Context) -> Iterator[Finding]:
     source="V@0.13.0:vllm/distributed/kv_transfer/kv_connector/v1/multi_connector.py:146-156",
 )
 def multi_has_connectors(r: Rule, c: Context) -> Iterator[Finding]:
-    for instance, name in _unplanned(c):
-        if name != MULTI or instance.unread & {"pd_kv_extra_config"}:
+    users = [instance for instance, name in _unplanned(c) if name == MULTI]
+    empty = [instance for instance in users if not instance.settings.kv_extra_config.get("connectors")]
+    for instance in users:
+        if instance.unread & {"pd_kv_extra_config"} or (len(empty) > 1 and instance in empty[1:]):
             continue
-        extra = kv_extra_config(c.cluster, instance, instance.head)
-        given = extra.get("connectors")
+        given = instance.settings.kv_extra_config.get("connectors")
         listed = given if isinstance(given, list) else []
         problems = [
             f"connectors[{i}]: {_problem(entry)}" for i, entry in enumerate(listed) if _problem(entry)
         ]
         if not listed:
-            problems = [f"connectors: {shown(extra.get('connectors'), 60)}"]
+            problems = [f"connectors: {shown(given, 60)}"]
         for problem in problems:
             yield r.at(
                 f"{MULTI} fails when it is made" + (", without a list of connectors" if not listed else ""),
-                instance=instance.name,
+                instance=None if len(empty) > 1 and not listed else instance.name,
                 variable="pd_kv_extra_config",
                 seen=problem,
                 expected="connectors: a list of mappings, each as in --kv-transfer-config",
@@ -338,3 +339,56 @@ def idle_sizes(r: Rule, c: Context) -> Iterator[Finding]:
                         seen=f"{side}.{key}: {shown(value, 40)}",
                         expected=f"{side}.{key}: {expected}",
                     )
+
+
+@rule(
+    "PD538",
+    ERROR,
+    "No option puts another connector in the place of the plan's",
+    cure="remove it from pd_engine_args",
+    source="V@0.13.0:vllm/config/vllm.py:471-511, V@0.18.0:vllm/config/vllm.py:622-656",
+)
+def offloading(r: Rule, c: Context) -> Iterator[Finding]:
+    """The engine starts, for both roles, and no cache ever goes from a prefiller to a decoder."""
+    if c.cluster.colocated:
+        return
+    option = c.cluster.release.limits.offloading_option
+    for instance in c.instances("pd_engine_args"):
+        value = instance.head.flag(option)
+        if value is not None:
+            yield r.at(
+                f"with {option} vLLM sets a connector for host memory and kv_role kv_both, over what "
+                "--kv-transfer-config says",
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen=f"{option}: {shown(value, 40)}",
+                expected="not set",
+            )
+
+
+_CUDA_SEGMENTS = "PYTORCH_CUDA_ALLOC_CONF"
+
+
+@rule(
+    "PD539",
+    ERROR,
+    "Expandable segments for CUDA are not set with a KV transfer where vLLM refuses them",
+    cure=f"remove {_CUDA_SEGMENTS} from pd_engine_env: NPUs have PYTORCH_NPU_ALLOC_CONF",
+    source="V@0.23.0:vllm/config/vllm.py:804-844",
+)
+def cuda_segments(r: Rule, c: Context) -> Iterator[Finding]:
+    if c.cluster.colocated or not c.cluster.release.limits.cuda_segments_refused:
+        return
+    for instance, node in c.nodes("pd_engine_env", "pd_engine_args"):
+        value = node.env.get(_CUDA_SEGMENTS, "")
+        exempt = any(node.flag(name) is True for name in ("enable-cumem-allocator", "enable-sleep-mode"))
+        if "expandable_segments:True" in value and not exempt:
+            yield r.at(
+                f"KV connector {instance.settings.connector} is incompatible with "
+                f"{_CUDA_SEGMENTS}=expandable_segments:True unless enable_cumem_allocator is also enabled.",
+                host=node.host if len(instance.nodes) > 1 else None,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{_CUDA_SEGMENTS}={shown(value, 60)}",
+                expected="not set",
+            )
