@@ -101,8 +101,10 @@ LIMITS: Mapping[str, Mapping[Any, str]] = {
     },
     "cuda_segments_refused": {
         True: "`PYTORCH_CUDA_ALLOC_CONF` with expandable segments is refused with a KV transfer (PD539)",
+        False: "`PYTORCH_CUDA_ALLOC_CONF` means nothing to a KV transfer",
     },
     "offloading_option": {
+        "kv-offloading-backend": "`kv-offloading-backend` replaces the connector (PD538)",
         "kv-offloading-size": "`kv-offloading-size` alone replaces the connector (PD538)",
     },
     "module_path_first": {
@@ -110,6 +112,7 @@ LIMITS: Mapping[str, Mapping[Any, str]] = {
             "`kv_connector_module_path` is read before the connector's name is looked up, also for "
             "connectors that are registered"
         ),
+        False: "`kv_connector_module_path` is read only where the connector's name is not registered",
     },
 }
 
