@@ -32,13 +32,14 @@ new file in the first three, and entries in the last two where it differs.
 
 ## To move an inventory
 
-Set `pd_release`, and `pd_image` where it names a tag; then run `playbooks/plan.yml`. It plans, or says
-all that must change, at once: an option or variable that the release does not know is an error that tells
-since when it is gone, what takes its place, with which release it comes, or which name was meant (PD401,
-PD420, PD421, PD422); so are sizes that the release refuses (PD220, PD511, PD522), settings of the other
-role (PD423, PD424) and an image of another release (PD608). Profiles follow by themselves. Values of
-`pd_engine_args` replace those of the profile whole, also `additional-config`: look into the table of the
-profile below for what to keep.
+Set `pd_release`, and `pd_image` where it names a tag; then run `playbooks/plan.yml`. It plans, or says all
+that must change, at once: an option that the release does not know is an error that tells since when it is
+gone, what takes its place, with which release it comes, or which name was meant (PD401), and a slip in a
+variable's name is one too (PD420); a variable or key that no code reads does nothing, and is a warning that
+says the same (PD421, PD422, PD437). Errors, too, are sizes that the release refuses (PD220, PD511, PD522),
+settings of the other role (PD423, PD424) and an image of another release (PD608). Profiles follow by
+themselves. Values of `pd_engine_args` replace those of the profile whole, also `additional-config`: look
+into the table of the profile below for what to keep.
 
 To see it run first: `make simulate INVENTORY=…` makes servers with the simulated engine of that release,
 which accepts what its `vllm serve` accepts and brings its proxy; then deploy there (`simulator/README.md`).
@@ -143,7 +144,7 @@ def code(names: Iterable[str]) -> str:
 
 def limit_sentence(name: str, value: Any) -> str:
     known = LIMITS[name].get(value)
-    return known or f"prefill context parallel needs `{value}` (PD416)"
+    return known or f"prefill context parallel needs `{value}` (PD416, PD438)"
 
 
 def overview(releases: list[Release]) -> Iterator[str]:
@@ -258,7 +259,7 @@ def changes(before: Release, after: Release) -> Iterator[str]:
     yield ""
     lost = sorted(before.environment - after.environment)
     ours = [name for name in lost if name.startswith("VLLM_") or name in after.replaced_env]
-    yield "Variables that no code reads any more (PD420):"
+    yield "Variables that no code reads any more (PD437):"
     yield ""
     yield from _gone(ours, after.replaced_env)
     yield ""

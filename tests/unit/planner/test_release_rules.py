@@ -62,6 +62,10 @@ def oproj() -> dict[str, Any]:
     )
 
 
+# FlashComm1 gathers on its own, whatever the switch.
+WITHOUT_SWITCH = env(VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL=None, VLLM_ASCEND_ENABLE_FLASHCOMM1=None)
+WITHOUT_EXPERT_PARALLEL = {"enable_expert_parallel": False}
+ON_A2 = {"pd_server": "atlas-a2", "pd_chips_per_node": 16}
 SPECULATION = {"num_speculative_tokens": 1, "method": "mtp"}
 STATIC_KERNEL = config_keys(
     ascend_compilation_config={"enable_static_kernel": True, "enable_npugraph_ex": False}
@@ -116,22 +120,34 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ),
     (
         "PD416",
-        on(MIDDLE, prefiller=env(VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL=None)),
-        on(NEW, prefiller=env(VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL=None)),
+        on(MIDDLE, prefiller={**WITHOUT_SWITCH, **args(**WITHOUT_EXPERT_PARALLEL)}),
+        on(NEW, prefiller={**WITHOUT_SWITCH, **args(**WITHOUT_EXPERT_PARALLEL)}),
     ),
     (
-        "PD420",
+        "PD416",
+        on(MIDDLE, prefiller={**WITHOUT_SWITCH, **args(**WITHOUT_EXPERT_PARALLEL)}),
+        on(MIDDLE, prefiller=WITHOUT_SWITCH),
+    ),
+    (
+        "PD416",
+        on(OLD, {**ON_A2, "pd_image": f"r.example/vllm-ascend:{OLD}"}, prefiller=WITHOUT_SWITCH),
+        on(OLD, prefiller=WITHOUT_SWITCH),
+    ),
+    ("PD438", on(OLD, prefiller=WITHOUT_SWITCH), on(OLD)),
+    ("PD438", on(MIDDLE, prefiller=WITHOUT_SWITCH), on(NEW, prefiller=WITHOUT_SWITCH)),
+    ("PD420", on(OLD, env(VLLM_LOGING_LEVEL="DEBUG")), on(OLD, env(VLLM_LOGGING_LEVEL="DEBUG"))),
+    (
+        "PD437",
         on(NEW, env(VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL="1")),
         on(MIDDLE, env(VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL="1")),
     ),
-    ("PD420", on(OLD, env(VLLM_LOGING_LEVEL="DEBUG")), on(OLD, env(VLLM_LOGGING_LEVEL="DEBUG"))),
     (
-        "PD420",
+        "PD437",
         on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="3600")),
         on(MIDDLE, env(VLLM_ENGINE_READY_TIMEOUT_S="3600")),
     ),
-    ("PD420", on(NEW, env(ASCEND_BUFFER_POOL="4:8")), on(MIDDLE, env(ASCEND_BUFFER_POOL="4:8"))),
-    ("PD420", on(NEW, env(VLLM_USE_V2="1")), on(NEW, env(VLLM_USE_V1="1", MY_OWN="1"))),
+    ("PD437", on(NEW, env(ASCEND_BUFFER_POOL="4:8")), on(MIDDLE, env(ASCEND_BUFFER_POOL="4:8"))),
+    ("PD437", on(NEW, env(VLLM_USE_V2="1")), on(NEW, env(VLLM_USE_V1="1", MY_OWN="1"))),
     ("PD421", on(OLD, env(HCCL_BUFSIZE="768")), on(OLD, env(HCCL_BUFFSIZE="768", HCCL_ZZZ="1"))),
     ("PD422", on(MIDDLE, config_keys(enable_flashcomm1=True)), on(NEW, config_keys(enable_flashcomm1=True))),
     ("PD422", on(NEW, config_keys(enable_cpu_bindings=True)), on(NEW, config_keys(enable_cpu_binding=True))),
@@ -484,11 +500,11 @@ def test_kv_nz_is_for_mla(attention: str | None, broken: bool) -> None:
         (on(OLD, args(max_modellen=1)), "PD401", ("did you mean max-model-len?",)),
         (
             on(NEW, env(VLLM_NIXL_ABORT_REQUEST_TIMEOUT="900")),
-            "PD420",
-            ("gone since v0.23.0", "in its place: VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT"),
+            "PD437",
+            ("v0.13.0, v0.18.0 read it", "in its place: VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT"),
         ),
         (on(OLD, env(VLLM_LOGING_LEVEL="DEBUG")), "PD420", ("did you mean VLLM_LOGGING_LEVEL?",)),
-        (on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="9")), "PD420", ("comes with v0.18.0",)),
+        (on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="9")), "PD437", ("set pd_release to v0.18.0",)),
     ],
 )
 def test_what_must_change_is_said(raw: RawInventory, code: str, sentences: tuple[str, ...]) -> None:
@@ -509,6 +525,6 @@ def test_moving_to_a_release_tells_everything_at_once() -> None:
         prefiller=CONTEXT_DATA,
     )
     found = findings(raw)
-    assert {"PD220", "PD401", "PD420", "PD608"} <= {f.code for f in found}
+    assert {"PD220", "PD401", "PD437", "PD608"} <= {f.code for f in found}
     assert len({f.seen for f in found if f.code == "PD401"}) == 2
-    assert len({f.seen for f in found if f.code == "PD420"}) == 2
+    assert len({f.seen for f in found if f.code == "PD437"}) == 2

@@ -269,7 +269,7 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         small(decoder=args(enable_expert_parallel=False)),
     ),
     (
-        "PD416",
+        "PD438",
         small(prefiller=env(VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL=None)),
         small(decoder=env(VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL=None)),
     ),

@@ -34,7 +34,7 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
         "options, their kinds and choices, by release",
         ("PD401", "PD403"),
     ),
-    ("V:vllm/envs.py", "variables by release; time-out of the engine's start", ("PD420", "PD609")),
+    ("V:vllm/envs.py", "variables by release; time-out of the engine's start", ("PD420", "PD437", "PD609")),
     # vllm-ascend, start
     ("A:vllm_ascend/utils.py check_kv_extra_config", "own sizes in kv_connector_extra_config", ("PD501",)),
     (
@@ -92,7 +92,7 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
         ("PD431",),
     ),
     ("A:vllm_ascend/eplb", "dynamic eplb: its variable", ("PD432",)),
-    ("A:prepare_finalize.py", "prefill context parallel: its switch, until v0.21", ("PD416",)),
+    ("A:prepare_finalize.py", "prefill context parallel: its switch, until v0.21", ("PD416", "PD438")),
     ("A:vllm_ascend/utils.py check_ascend_device_type", "A3 image on A3", ("PD602",)),
     # vllm-ascend, by release
     ("A@v0.18.0:platform.py", "layer_sharding: prefill", ("PD423",)),

@@ -497,29 +497,83 @@ def context_with_experts(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
+def _without_switch(c: Context) -> Iterator[tuple[Instance, Node, str]]:
+    """The nodes of instances with prefill context parallel that lack the release's switch, and its name."""
+    name = c.cluster.release.limits.context_switch
+    for instance, node in c.nodes("pd_parallel", "pd_engine_env") if name else ():
+        if name and instance.parallel.prefill_context > 1 and not switched_on(node, name):
+            yield instance, node, name
+
+
+def _experts_gathered(c: Context, instance: Instance) -> bool:
+    """Whether the model's experts exchange tokens by gathering them, the only way that asks for the switch.
+
+    That is without expert parallel, and on A2 (A@v0.13.0:vllm_ascend/ascend_forward_context.py:208,
+    select_moe_comm_method); FlashComm1 gathers on its own, whatever the switch
+    (A@v0.13.0:vllm_ascend/ops/fused_moe/prepare_finalize.py:338).
+    """
+    experts = instance.settings.profile.experts
+    parallel = instance.head.flag("enable-expert-parallel") is True
+    if experts is False or flashcomm(c, instance.head):
+        return False
+    if c.cluster.declaration.server == "atlas-a2":
+        return bool(experts) or parallel
+    return bool(experts) and not parallel
+
+
 @rule(
     "PD416",
     ERROR,
-    "Prefill context parallel is switched on in the environment too",
+    "Prefill context parallel is switched on in the environment too, where experts are gathered",
     cure='set VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL: "1" in pd_engine_env',
-    source="A@v0.13.0:vllm_ascend/ops/fused_moe/prepare_finalize.py:427; the guide",
+    source="A@v0.13.0:vllm_ascend/ops/fused_moe/prepare_finalize.py:427",
 )
 def context_switch(r: Rule, c: Context) -> Iterator[Finding]:
-    name = c.cluster.release.limits.context_switch
-    if name is None:
-        return
-    for instance, node in c.nodes("pd_parallel", "pd_engine_env"):
-        on = switched_on(node, name)
-        if instance.parallel.prefill_context > 1 and not on:
+    """Each context rank would take its own share of the experts for its own tokens, and answer wrongly."""
+    for instance, node, name in _without_switch(c):
+        if "pd_profile" not in instance.unread and _experts_gathered(c, instance):
             yield r.at(
-                "experts exchange between context ranks only with this switch; the guide requires it with "
-                "separate prefill and decode",
+                "experts exchange tokens between context ranks only with this switch "
+                + (
+                    "on A2 servers"
+                    if instance.head.flag("enable-expert-parallel") is True
+                    else "where expert parallel is off"
+                ),
                 host=node.host,
                 instance=instance.name,
                 variable="pd_engine_env",
                 seen=f"{name}={node.env.get(name, '(not set)')}",
                 expected="1",
             )
+
+
+@rule(
+    "PD438",
+    WARNING,
+    "Prefill context parallel is switched on in the environment as the guide has it",
+    cure='set VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL: "1" in pd_engine_env',
+    source=(
+        "A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md:324; without it: "
+        "A@v0.13.0:tests/e2e/nightly/multi_node/config/DeepSeek-R1-W8A8-longseq.yaml"
+    ),
+)
+def context_switch_advised(r: Rule, c: Context) -> Iterator[Finding]:
+    """With expert parallel on A3 no code asks for it: upstream's own tests run without."""
+    for instance, node, name in _without_switch(c):
+        profile = instance.settings.profile
+        if "pd_profile" not in instance.unread and (
+            profile.experts is False or _experts_gathered(c, instance)
+        ):
+            continue  # a model without experts needs none; of the others PD416 speaks
+        yield r.at(
+            f"the guide of {c.cluster.release.name} sets the switch with separate prefill and decode; it is "
+            "needed where experts run without expert parallel",
+            host=node.host,
+            instance=instance.name,
+            variable="pd_engine_env",
+            seen=f"{name}={node.env.get(name, '(not set)')}",
+            expected="1",
+        )
 
 
 @rule(

@@ -4,21 +4,39 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 
 from ..findings import ERROR, HINT, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
-from ..releases import load_release, release_names, standing
+from ..releases import Release, load_release, release_names, standing
+from ..slips import close_to, slip_of
+from ..topology import joined
 from ..values import did_you_mean
 from .base import Context, additional_config, flag_number, flashcomm, number, rule
 
-# vLLM's own and vllm-ascend's variables begin with it: one that the code does not read is a mistake.
+# vLLM's own and vllm-ascend's variables begin with it.
 _OURS = "VLLM_"
-# Variables of the libraries: their list is not complete, so only a near miss is told.
-_LIBRARIES = ("ASCEND_", "HCCL_", "MC_", "ATB_", "LCCL_", "GLOO_", "TP_", "PYTORCH_NPU_", "TASK_", "OMP_")
-_NEAR = 0.88
+# Variables of the libraries, the loader and Python that serving hangs on. The list of what they read is not
+# complete, and of the many others (CUDA_, NCCL_ …) nothing is said: they do nothing on these servers.
+_LIBRARIES = (
+    "ACL_",
+    "ASCEND_",
+    "ATB_",
+    "CPU_AFFINITY_",
+    "EXPERT_MAP_",
+    "GLOO_",
+    "HCCL_",
+    "LCCL_",
+    "LD_",
+    "MC_",
+    "MOONCAKE_",
+    "OMP_",
+    "PYTORCH_NPU_",
+    "TASK_",
+    "TP_",
+)
+_SINGLE = frozenset({"DYNAMIC_EPLB", "PATH", "PYTHONHASHSEED", "PYTHONPATH"})
 # Seconds: a load of 15 minutes and the graph capture after it.
 SAFE_READY_TIMEOUT = 1200
 _READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
@@ -41,23 +59,76 @@ def _one_host(instance: Instance, nodes: tuple[Node, ...]) -> str | None:
     return nodes[0].host if len(nodes) == 1 and len(instance.nodes) > 1 else None
 
 
+def _ours(release: Release) -> frozenset[str]:
+    """What the release reads of vLLM's and vllm-ascend's own variables."""
+    return frozenset(name for name in release.environment if name.startswith(_OURS))
+
+
+def _libraries(release: Release) -> frozenset[str]:
+    return frozenset(name for name in release.environment if name in _SINGLE or name.startswith(_LIBRARIES))
+
+
+def _readers(name: str) -> list[str]:
+    """The releases that read a variable."""
+    return [release for release in release_names() if name in load_release(release).environment]
+
+
+def _unknown(c: Context) -> Iterator[tuple[str, Instance, tuple[Node, ...]]]:
+    """The variables of pd_engine_env that nothing is known to read at the release."""
+    release = c.cluster.release
+    for name, instance, nodes in _places(c):
+        if name not in release.environment and name not in release.idle_env:
+            yield name, instance, nodes
+
+
 @rule(
     "PD420",
     ERROR,
-    "Every variable of vLLM and vllm-ascend in the environment is one that the release reads",
-    cure="correct the variable's name, or remove it from pd_engine_env",
+    "No variable is a slip of the pen of one that vLLM or vllm-ascend reads",
+    cure="correct the variable's name",
     source="V@0.13.0:vllm/envs.py, A@v0.13.0:vllm_ascend/envs.py, and those of the other releases",
 )
-def environment_known(r: Rule, c: Context) -> Iterator[Finding]:
+def environment_spelt(r: Rule, c: Context) -> Iterator[Finding]:
+    """The engine would start, and run without what was meant."""
     release = c.cluster.release
-    for name, instance, nodes in _places(c):
-        if name in release.environment or name in release.idle_env:
-            continue
+    for name, instance, nodes in _unknown(c):
+        meant = None if _readers(name) else slip_of(name, _ours(release))
+        if meant is not None:
+            yield r.at(
+                f"release {release.name} reads no variable {name}; did you mean {meant}?",
+                host=_one_host(instance, nodes),
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=name,
+                expected=meant,
+            )
+
+
+@rule(
+    "PD437",
+    WARNING,
+    "Every variable of vLLM and vllm-ascend in the environment is one that the release reads",
+    cure="remove it from pd_engine_env; if the image reads it, the warning does no harm",
+    source="V@0.13.0:vllm/envs.py, A@v0.13.0:vllm_ascend/envs.py, and those of the other releases",
+)
+def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
+    """Such a variable does nothing, and the engine starts. An image of one's own may read it."""
+    release = c.cluster.release
+    for name, instance, nodes in _unknown(c):
+        readers = _readers(name)
+        if not readers and (not name.startswith(_OURS) or slip_of(name, _ours(release))):
+            continue  # of slips PD420 speaks, and what others read is not known
         where = standing(release, name, "environment")
-        if not name.startswith(_OURS) and where.gone_since is None:
+        # The list of what others than vLLM and vllm-ascend read is incomplete: only what is known to be gone.
+        if not name.startswith(_OURS) and where.instead is None:
             continue
-        near = "" if where.gone_since or where.comes_with else did_you_mean(name, release.environment)
-        cure = None
+        known, cure = "", None
+        if readers:
+            known = f", {joined(readers, 8)} {'read' if len(readers) > 1 else 'reads'} it"
+        elif near := close_to(name, _ours(release)):
+            known = f"; did you mean {near}?"
+        elif _own_image(c):
+            known = ", nor does another; an image of your own may"
         if where.instead is not None:
             cure = f"remove it; in its place: {where.instead}"
         elif where.comes_with is not None:
@@ -65,7 +136,7 @@ def environment_known(r: Rule, c: Context) -> Iterator[Finding]:
         elif where.gone_since is not None:
             cure = "remove it from pd_engine_env"
         yield r.at(
-            f"release {release.name} reads no variable {name}{near}{where.sentence()}",
+            f"release {release.name} reads no variable {name}{known}",
             host=_one_host(instance, nodes),
             instance=instance.name,
             variable="pd_engine_env",
@@ -75,29 +146,36 @@ def environment_known(r: Rule, c: Context) -> Iterator[Finding]:
         )
 
 
+def _own_image(c: Context) -> bool:
+    """Whether the image is another than the release's, whatever registry it comes from."""
+    name = c.cluster.declaration.image.rsplit("/", 1)[-1]
+    return not re.match(rf"vllm-ascend:{re.escape(c.cluster.release.name)}(-|@|$)", name)
+
+
 @rule(
     "PD421",
     WARNING,
-    "Variables of the libraries in the environment are spelt as they are known",
+    "Variables of the libraries, the loader and Python are spelt as they are known",
     cure="correct the variable's name; if it is meant so, the warning does no harm",
     source="plugins/plugin_utils/rollout/data/releases (libraries_env)",
 )
 def libraries_known(r: Rule, c: Context) -> Iterator[Finding]:
     release = c.cluster.release
-    for name, instance, nodes in _places(c):
-        if name in release.environment or name in release.idle_env or not name.startswith(_LIBRARIES):
+    for name, instance, nodes in _unknown(c):
+        if name.startswith(_OURS) or _readers(name) or slip_of(name, _ours(release)):
             continue
-        if standing(release, name, "environment").gone_since is not None:
-            continue
-        near = difflib.get_close_matches(name, sorted(release.environment), n=1, cutoff=_NEAR)
-        if near:
+        libraries = _libraries(release)
+        near = slip_of(name, libraries)
+        if near is None and name.startswith(_LIBRARIES):
+            near = close_to(name, libraries)
+        if near is not None:
             yield r.at(
-                f"nothing is known of {name}; did you mean {near[0]}?",
+                f"nothing is known of {name}; did you mean {near}?",
                 host=_one_host(instance, nodes),
                 instance=instance.name,
                 variable="pd_engine_env",
                 seen=name,
-                expected=near[0],
+                expected=near,
             )
 
 

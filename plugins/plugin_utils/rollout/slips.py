@@ -1,0 +1,116 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a name is a slip of the pen of another one: near enough that nobody can have meant it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+# How much of a long name and of its suggestion is the same, for a suggestion that helps.
+_CLOSE = 0.85
+# Words of so few letters tell names apart (TP and DP, MIN and MAX, HCCL and NCCL).
+_SHORT = 4
+
+
+def _limit(name: str) -> int:
+    """How many letters may be wrong in a name of that length."""
+    return 0 if len(name) < 6 else 1 if len(name) < 12 else 2
+
+
+def _distance(left: str, right: str, limit: int) -> int:
+    """Letters added, left out, exchanged, or swapped with their neighbour; limit + 1 where there are more."""
+    if abs(len(left) - len(right)) > limit:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        last, row, before = before, [i], row
+        for j, b in enumerate(right, 1):
+            best = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == right[j - 2] and b == left[i - 2]:
+                best = min(best, last[j - 2] + 1)
+            row.append(best)
+        if min(row) > limit:
+            return limit + 1
+    return row[-1]
+
+
+def _other_number(name: str, known: str) -> bool:
+    """Whether the two differ in numbers only, as FP4 and FP8."""
+    return re.sub(r"[0-9]+", "", name) == re.sub(r"[0-9]+", "", known)
+
+
+def _word_more(name: str, known: str) -> bool:
+    """Whether one has all words of the other, and more."""
+    shorter, longer = sorted((name.split("_"), known.split("_")), key=len)
+    rest = iter(longer)
+    return len(shorter) < len(longer) and all(word in rest for word in shorter)
+
+
+def _other_word(name: str, known: str) -> bool:
+    """Whether a short word has another letter."""
+    mine, theirs = name.split("_"), known.split("_")
+    return len(mine) == len(theirs) and any(
+        a != b and len(a) == len(b) <= _SHORT and sorted(a) != sorted(b)
+        for a, b in zip(mine, theirs, strict=True)
+    )
+
+
+def _swapped_or_doubled(name: str, known: str) -> bool:
+    """Of a short name only what the fingers do: two letters swapped, or one twice."""
+    if len(name) == len(known):
+        return sorted(name) == sorted(known) and _distance(name, known, 1) == 1
+    if len(name) != len(known) + 1:
+        return False
+    return any(name == known[:i] + known[i] + known[i:] for i in range(len(known)))
+
+
+def _is_slip(name: str, known: str) -> bool:
+    if len(known) < 6:
+        return _swapped_or_doubled(name, known)
+    folded, meant = name.upper(), known.upper()
+    if folded.replace("_", "") == meant.replace("_", ""):
+        return True
+    limit = _limit(known)
+    if _distance(folded, meant, limit) > limit:
+        return False
+    return not (_other_number(folded, meant) or _word_more(folded, meant) or _other_word(folded, meant))
+
+
+def _same(name: str, known: str) -> float:
+    """How much of the two is the same, from 0 to 1."""
+    return difflib.SequenceMatcher(None, name.upper(), known.upper()).ratio()
+
+
+@lru_cache(maxsize=4096)
+def _slip_of(name: str, known: tuple[str, ...]) -> str | None:
+    found = [other for other in known if other != name and _is_slip(name, other)]
+    return max(found, key=lambda other: (_same(name, other), other), default=None)
+
+
+def slip_of(name: str, known: Iterable[str]) -> str | None:
+    """The name that this one is a slip of, None where it may well be meant.
+
+    >>> slip_of("HCCL_BUFSIZE", ["HCCL_BUFFSIZE"]), slip_of("LD_LIBRARY_PAggTH", ["LD_LIBRARY_PATH"])
+    ('HCCL_BUFFSIZE', 'LD_LIBRARY_PATH')
+    >>> slip_of("MY_PATH", ["PATH"]), slip_of("NCCL_SOCKET_IFNAME", ["HCCL_SOCKET_IFNAME"])
+    (None, None)
+    """
+    return _slip_of(name, tuple(sorted(known)))
+
+
+@lru_cache(maxsize=4096)
+def _close_to(name: str, known: tuple[str, ...]) -> str | None:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=_CLOSE)
+    return next(
+        (other for other in close if not _other_number(name, other) and not _other_word(name, other)), None
+    )
+
+
+def close_to(name: str, known: Iterable[str]) -> str | None:
+    """The name that this one resembles so much that it is worth a question, None where none does."""
+    names = tuple(sorted(known))
+    return _slip_of(name, names) or _close_to(name, names)
