@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from .connectors import Connector, connectors, version
@@ -125,6 +125,25 @@ class Release:
     @property
     def options(self) -> frozenset[str]:
         return self.value_options | self.switch_options | self.flag_options
+
+    def option(self, flag: str) -> tuple[str, bool]:
+        """The option that the parser takes a flag for, and whether as its ``--no-…``; else the flag itself.
+
+        Underscores are dashes, and the beginning of a name will do where no other begins so: argparse's
+        abbreviations (V@0.13.0:vllm/utils/argparse_utils.py leaves allow_abbrev on).
+        """
+        name = flag.replace("_", "-")
+        known = self._spellings
+        if name not in known:
+            begun = [spelling for spelling in known if spelling.startswith(name)]
+            name = begun[0] if len(begun) == 1 else name
+        return known.get(name, (name, False))
+
+    @cached_property
+    def _spellings(self) -> Mapping[str, tuple[str, bool]]:
+        """Every long option as the parser has it, the ``--no-…`` of switches among them."""
+        negative = {f"no-{name}": (name, True) for name in self.switch_options}
+        return {**{name: (name, False) for name in self.options}, **negative}
 
     @property
     def proxy_scripts(self) -> Mapping[str, str]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -23,6 +24,7 @@ from .model import (
     Settings,
     canonical,
 )
+from .releases import Release
 
 # Distance of the KV ports of two neighbouring nodes, as in the guides.
 KV_PORT_STRIDE = 100
@@ -87,7 +89,7 @@ def build(declaration: Declaration) -> Cluster:
     instances: list[Instance] = []
     index = 0
     for group, group_ids, port in zip(ordered, ids, ports, strict=True):
-        instances.append(_instance(group, counts[group.role], index, group_ids, port))
+        instances.append(_instance(declaration.release, group, counts[group.role], index, group_ids, port))
         counts[group.role] += 1
         index += len(group.members)
     proxies = tuple(
@@ -103,7 +105,9 @@ def build(declaration: Declaration) -> Cluster:
     )
 
 
-def _instance(group: Group, index: int, first_index: int, ids: Sequence[str], port: int) -> Instance:
+def _instance(
+    release: Release, group: Group, index: int, first_index: int, ids: Sequence[str], port: int
+) -> Instance:
     head = group.members[0].settings
     parallel = head.parallel
     size = len(group.members)
@@ -111,7 +115,7 @@ def _instance(group: Group, index: int, first_index: int, ids: Sequence[str], po
     spans = size > 1 and parallel.data == 1
     local = 1 if parallel.data == 1 else parallel.data_local or max(1, parallel.data // size)
     external = head.dp_mode == "external" and parallel.data > 1
-    merged = [_flags(member.settings, group.role) for member in group.members]
+    merged = [_flags(release, member.settings, group.role) for member in group.members]
     nodes = tuple(
         Node(
             host=member.host,
@@ -150,13 +154,37 @@ def _ranks(settings: Settings, parallel: Parallel, start: int, count: int) -> It
         )
 
 
-def _flags(settings: Settings, role: Role) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _flags(release: Release, settings: Settings, role: Role) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The flags of a node as they are spelt, and by canonical name."""
     profile = settings.profile.roles[role]
     if not settings.engine_args:
         return profile.args, profile.flags
-    merged = merged_flags(profile.args, settings.engine_args)
+    changes = {flag.written: flag.value for flag in given_flags(release, settings.engine_args)}
+    merged = merged_flags(profile.args, changes)
     return merged, {canonical(name): value for name, value in merged.items()}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of pd_engine_args as it is spelt, and what the parser takes it for."""
+
+    spelt: str
+    # The option, without what stands after a dot.
+    name: str
+    value: Any
+    # How the launch script has it.
+    written: str
+
+
+def given_flags(release: Release, args: Mapping[str, Any]) -> Iterator[Flag]:
+    """The flags of pd_engine_args: ``no-x: true`` is ``x: false``, and an abbreviation is its option."""
+    for spelt, value in args.items():
+        begin, dot, rest = spelt.partition(".")
+        name, negative = release.option(begin)
+        if negative and value not in (True, None):
+            name, negative = canonical(begin), False  # which no parser takes
+        written = spelt if name == canonical(begin) else f"{name}{dot}{rest}"
+        yield Flag(spelt, name, False if negative and value else value, written)
 
 
 def merged_flags(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -245,7 +245,7 @@ ENGINE_ARGS = Variable(
     read_flags,
     _no_mapping,
     "long flags of `vllm serve` by name without dashes, over the profile's: `true` is the flag, `false` "
-    "its `--no-…`, a "
+    "its `--no-…` (`no-…: true` is the same), a "
     "mapping JSON (as a whole, in place of the profile's), a list several words, `null` takes a flag away",
     private=True,
     default_text="from the profile",

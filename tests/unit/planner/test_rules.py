@@ -199,9 +199,18 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD401", small(args(max_modellen=1)), small(args(max_model_len=136000))),
     (
         "PD401",
-        small({"pd_engine_args": {"no-enable-chunked-prefill": True}}),
-        small({"pd_engine_args": {"compilation-config.mode": 3}}),
+        small({"pd_engine_args": {"no-enable-chunked-prefill": False}}),
+        small({"pd_engine_args": {"no-enable-chunked-prefill": True, "compilation-config.mode": 3}}),
     ),
+    # The parser takes the beginning of a name that no other has: max-model-len, and max-num-….
+    ("PD401", small({"pd_engine_args": {"max-num": 8}}), small({"pd_engine_args": {"max_model": 136000}})),
+    ("PD402", small({"pd_engine_args": {"tensor-par": 8}}), small({"pd_engine_args": {"see": 1}})),
+    (
+        "PD403",
+        small({"pd_engine_args": {"max-model": "x"}}),
+        small({"pd_engine_args": {"max-model": 136000}}),
+    ),
+    ("PD404", small({"pd_engine_args": {"api-k": "x"}}), small({"pd_engine_args": {"api-k": None}})),
     ("PD402", small(args(tensor_parallel_size=8)), small(args(seed=1))),
     ("PD402", small({"pd_engine_args": {"kv_transfer_config": {}}}), small()),
     ("PD403", small(args(enforce_eager="yes")), small(args(enforce_eager=True))),

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..launch import COMPUTED_FLAGS
-from ..model import Instance, Node, canonical
+from ..model import Instance, Node
 from ..releases import standing
-from ..topology import joined
+from ..topology import given_flags, joined
 from ..values import did_you_mean
 from .base import (
     Context,
@@ -46,10 +46,10 @@ _NUMBERS = (
 )
 
 
-def _given(node: Node) -> Iterator[tuple[str, str, object]]:
-    """The flags of pd_engine_args: as spelt, canonical name without the part after a dot, value."""
-    for spelt, value in node.settings.engine_args.items():
-        yield spelt, canonical(spelt.split(".", 1)[0]), value
+def _given(c: Context, node: Node) -> Iterator[tuple[str, str, object]]:
+    """The flags of pd_engine_args: as spelt, the option without the part after a dot, value."""
+    for flag in given_flags(c.cluster.release, node.settings.engine_args):
+        yield flag.spelt, flag.name, flag.value
 
 
 @rule(
@@ -62,7 +62,7 @@ def _given(node: Node) -> Iterator[tuple[str, str, object]]:
 def flags_known(r: Rule, c: Context) -> Iterator[Finding]:
     release = c.cluster.release
     for instance, node in c.nodes():
-        for spelt, name, _ in _given(node):
+        for spelt, name, value in _given(c, node):
             if name in release.options:
                 continue
             positive = name.removeprefix("no-")
@@ -70,7 +70,7 @@ def flags_known(r: Rule, c: Context) -> Iterator[Finding]:
             near = "" if where.gone_since or where.comes_with else did_you_mean(name, release.options)
             cure = None
             if positive in release.switch_options:
-                cure = f"write {positive}: false"
+                cure = f"write {positive}: {'true' if value is False else 'false'}"
             elif where.gone_since is not None:
                 cure = f"remove it; in its place: {where.instead}" if where.instead else "remove it"
             elif where.comes_with is not None:
@@ -103,7 +103,7 @@ def _percentage(value: object) -> float | None:
 )
 def no_percentage(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes():
-        for spelt, _, value in _given(node):
+        for spelt, _, value in _given(c, node):
             share = _percentage(value)
             if share is not None:
                 yield r.at(
@@ -125,7 +125,7 @@ def no_percentage(r: Rule, c: Context) -> Iterator[Finding]:
 )
 def flags_computed(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes():
-        for spelt, name, value in _given(node):
+        for spelt, name, value in _given(c, node):
             if name in COMPUTED_FLAGS:
                 yield r.at(
                     f"--{name} is computed",
@@ -147,7 +147,7 @@ def flags_computed(r: Rule, c: Context) -> Iterator[Finding]:
 def flag_kinds(r: Rule, c: Context) -> Iterator[Finding]:
     release = c.cluster.release
     for instance, node in c.nodes():
-        for spelt, name, value in _given(node):
+        for spelt, name, value in _given(c, node):
             if value is None or name not in release.options or "." in spelt or _percentage(value) is not None:
                 continue  # of percentages PD419 speaks
             switch = name in release.switch_options or name in release.flag_options
@@ -216,7 +216,7 @@ def _other_kind(kind: str | tuple[str, ...], value: object) -> str | None:
 def no_secrets(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes():
         names = [
-            f"--{name}" for _, name, value in _given(node) if name in _SECRET_FLAGS and value is not None
+            f"--{name}" for _, name, value in _given(c, node) if name in _SECRET_FLAGS and value is not None
         ]
         names += [
             name

@@ -1,0 +1,71 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Spellings of flags that vLLM's parser takes: underscores, `--no-…`, abbreviations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases import (
+    load_release,
+    release_names,
+)
+from planner_inventories import codes, small
+
+
+def argv(**flags: Any) -> list[str]:
+    """The words of the decoder's command with these flags, by their names with underscores."""
+    args = {name.replace("__", "."): value for name, value in flags.items()}
+    raw = small({"pd_engine_args": args, "pd_profile": "generic"}, prefiller={"pd_parallel": {"tensor": 16}})
+    words: list[str] = planner.make(raw).to_dict()["hosts"]["d1"]["engines"][0]["argv"]
+    return words
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"no_enable_prefix_caching": True}, ["--no-enable-prefix-caching"]),
+        ({"no-enable-prefix-caching": True}, ["--no-enable-prefix-caching"]),
+        ({"enable-prefix-caching": True, "no-enable-prefix-caching": True}, ["--no-enable-prefix-caching"]),
+        ({"no-enable-chunked": True}, ["--no-enable-chunked-prefill"]),
+        ({"max-model": 4096}, ["--max-model-len", "4096"]),
+        ({"max_model_len": 4096}, ["--max_model_len", "4096"]),
+        ({"compilation-c.mode": 3}, ["--compilation-config.mode", "3"]),
+    ],
+)
+def test_what_the_parser_takes_is_planned(flags: dict[str, Any], words: list[str]) -> None:
+    found = argv(**flags)
+    start = found.index(words[0])
+    assert found[start : start + len(words)] == words
+    assert "--enable-prefix-caching" not in found
+
+
+def test_rules_see_a_flag_however_it_is_spelt() -> None:
+    """Without chunked prefill a prompt fits into a batch."""
+    short = {"max-num-batched": 4096, "max-model": 8192}
+    assert "PD407" in codes(small(decoder={"pd_engine_args": {**short, "no-enable-chunked": True}}))
+    assert "PD407" not in codes(small(decoder={"pd_engine_args": short}))
+
+
+def test_null_takes_a_switch_away_in_both_forms() -> None:
+    with_profile = {"pd_parallel": {"tensor": 16}, "pd_engine_args": {"no-enable-prefix-caching": None}}
+    raw = small(prefiller=with_profile)
+    assert (
+        "--no-enable-prefix-caching" not in planner.make(raw).to_dict()["hosts"]["p1"]["engines"][0]["argv"]
+    )
+    raw = small(prefiller={"pd_parallel": {"tensor": 16}})
+    assert "--no-enable-prefix-caching" in planner.make(raw).to_dict()["hosts"]["p1"]["engines"][0]["argv"]
+
+
+@pytest.mark.parametrize("name", release_names())
+def test_a_whole_name_is_no_abbreviation(name: str) -> None:
+    """Even where another begins with it."""
+    release = load_release(name)
+    for option in release.options:
+        assert release.option(option) == (option, False)
+    for option in release.switch_options:
+        assert release.option(f"no_{option.replace('-', '_')}") == (option, True)
+    assert release.option("max-num") == ("max-num", False)
+    assert release.option("") == ("", False)
