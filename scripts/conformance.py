@@ -47,6 +47,8 @@ ASCEND_SDIST = {
     "0.23.0": ("0.23.0.post1", "a3b9f4a5dd7aa50c37e03d1f35937c4ae5aeacc49b734cac74d59ce5757738e1"),
 }
 """vLLM version -> version of vllm-ascend, its source distribution."""
+PUBLISHED = ("docs/source/tutorials", "tests/e2e/nightly")
+"""What else of vllm-ascend's is read: the commands that it publishes."""
 OWN = "as-written"
 """Folder of the plans for the release that the inventory names."""
 PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
@@ -136,7 +138,7 @@ class Environment:
         with alone():
             torch = torch_folder()
             self.home.mkdir(exist_ok=True)
-            if not self.ascend.exists():
+            if not all((self.ascend / folder).exists() for folder in PUBLISHED):
                 self.fetch("vllm-ascend", *ASCEND_SDIST[self.version], self.ascend)
             if mark.exists() and mark.read_text("utf-8") == self.recipe() and self.python.exists():
                 return
@@ -163,7 +165,7 @@ class Environment:
         return self.home / f"vllm-ascend-{ASCEND_SDIST[self.version][0]}"
 
     def fetch(self, project: str, version: str, sha256: str, target: Path) -> None:
-        """The package of a source distribution, pinned by its hash, without building it."""
+        """What is read of a source distribution, pinned by its hash, without building it."""
         unearth = Path(sys.executable).with_name("unearth")
         if not unearth.exists():
             raise Failed(
@@ -182,10 +184,11 @@ class Environment:
             if found_hash != sha256:
                 raise Failed(f"{archives[0].name} has sha256 {found_hash}, expected {sha256}: not used.")
             with tarfile.open(archives[0]) as tar:
+                folders = tuple(f"{name}/{folder}/" for folder in (package, *PUBLISHED))
                 wanted = [
                     member
                     for member in tar.getmembers()
-                    if member.name.startswith(f"{name}/{package}/") or member.name == f"{name}/PKG-INFO"
+                    if member.name.startswith(folders) or member.name == f"{name}/PKG-INFO"
                 ]
                 tar.extractall(folder, members=wanted, filter="data")
             shutil.rmtree(target, ignore_errors=True)

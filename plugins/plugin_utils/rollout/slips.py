@@ -110,7 +110,9 @@ def _close_to(name: str, known: tuple[str, ...]) -> str | None:
     )
 
 
-def close_to(name: str, known: Iterable[str]) -> str | None:
-    """The name that this one resembles so much that it is worth a question, None where none does."""
+def close_to(name: str, known: Iterable[str], *, complete: bool = True) -> str | None:
+    """The name that this one resembles so much that it is worth a question, None where none does. Where the
+    list is not complete, a name with a word more or less may be another of its family."""
     names = tuple(sorted(known))
-    return _slip_of(name, names) or _close_to(name, names)
+    near = _slip_of(name, names) or _close_to(name, names)
+    return None if near is not None and not complete and _word_more(name, near) else near

@@ -167,7 +167,7 @@ def libraries_known(r: Rule, c: Context) -> Iterator[Finding]:
         libraries = _libraries(release)
         near = slip_of(name, libraries)
         if near is None and name.startswith(_LIBRARIES):
-            near = close_to(name, libraries)
+            near = close_to(name, libraries, complete=False)
         if near is not None:
             yield r.at(
                 f"nothing is known of {name}; did you mean {near}?",
