@@ -131,6 +131,8 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         small(args(**{"gpu-memory-utilization": "90%"})),
         small(args(**{"gpu-memory-utilization": 0.9})),
     ),
+    ("PD419", small(args(max_num_seqs="50%")), small(args(chat_template="50%"))),
+    ("PD403", small(args(seed="1,2")), small(args(seed="-1", max_num_seqs="1_000", max_model_len=" 4096 "))),
     (
         "PD207",
         small(decoder=parallel(tensor=8, data=2, data_local=1)),

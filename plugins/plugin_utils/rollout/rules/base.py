@@ -63,15 +63,18 @@ _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**2
 
 
 def number(value: Any) -> int | None:
-    """A flag's value as a whole number, with vLLM's units (25.6k = 25600, 1K = 1024); None if it is none."""
+    """A flag's value as a whole number, as int() has it or with vLLM's units (25.6k = 25600, 1K = 1024); None if
+    it is none."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return value
     if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]{1,12})([kmgtKMGT]?)", value)
+        if re.fullmatch(r"\s*[-+]?[0-9]{1,12}(_[0-9]{1,12})*\s*", value):
+            return int(value)
+        match = re.fullmatch(r"([0-9]{1,12})([kmgtKMGT])", value)
         if match:
-            return int(match[1]) * _UNITS.get(match[2], 1)
+            return int(match[1]) * _UNITS[match[2]]
         match = re.fullmatch(r"([0-9]{1,12}\.[0-9]{1,6})([kmgt])", value)
         if match:
             return int(float(match[1]) * _UNITS[match[2]])

@@ -86,25 +86,25 @@ def flags_known(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
-def _percentage(value: object) -> float | None:
-    """The number of a percentage, None where it is none."""
-    match = (
-        re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", value) if isinstance(value, str) else None
-    )
+def _percentage(c: Context, name: str, value: object) -> float | None:
+    """The number of a percentage where the option takes a number, else None: in a text it may stand."""
+    if c.cluster.release.kinds.get(name) not in _NUMBERS_AS_TEXT or not isinstance(value, str):
+        return None
+    match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", value)
     return float(match[1]) if match else None
 
 
 @rule(
     "PD419",
     ERROR,
-    "No flag is given a percentage",
+    "No number is given as a percentage",
     cure="write the share as a number from 0 to 1, such as 0.9",
     source="V@0.13.0:vllm/config/cache.py (gpu_memory_utilization)",
 )
 def no_percentage(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes():
-        for spelt, _, value in _given(c, node):
-            share = _percentage(value)
+        for spelt, name, value in _given(c, node):
+            share = _percentage(c, name, value)
             if share is not None:
                 yield r.at(
                     f"vllm serve reads no percentages, and --{spelt} is one",
@@ -148,14 +148,19 @@ def flag_kinds(r: Rule, c: Context) -> Iterator[Finding]:
     release = c.cluster.release
     for instance, node in c.nodes():
         for spelt, name, value in _given(c, node):
-            if value is None or name not in release.options or "." in spelt or _percentage(value) is not None:
+            if (
+                value is None
+                or name not in release.options
+                or "." in spelt
+                or _percentage(c, name, value) is not None
+            ):
                 continue  # of percentages PD419 speaks
             switch = name in release.switch_options or name in release.flag_options
             if switch and not isinstance(value, bool):
                 expected = "true or false"
             elif not switch and isinstance(value, bool):
                 expected = "a value"
-            elif name in _NUMBERS and number(value) is None and value != "auto":
+            elif name in _NUMBERS and number(value) is None and str(value).lower() != "auto":
                 expected = "a whole number"
             elif not switch and (wanted := _other_kind(release.kinds[name], value)) is not None:
                 expected = wanted
