@@ -12,6 +12,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases
     load_release,
     release_names,
 )
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.sizes import NODE_FLAGS
 from planner_inventories import codes, small
 
 
@@ -57,6 +58,11 @@ def test_null_takes_a_switch_away_in_both_forms() -> None:
     )
     raw = small(prefiller={"pd_parallel": {"tensor": 16}})
     assert "--no-enable-prefix-caching" in planner.make(raw).to_dict()["hosts"]["p1"]["engines"][0]["argv"]
+
+
+def test_flags_of_a_node_are_flags() -> None:
+    known = {option for name in release_names() for option in load_release(name).options}
+    assert known >= NODE_FLAGS
 
 
 @pytest.mark.parametrize("name", release_names())

@@ -371,6 +371,11 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         alone(NEW, **config_keys(enable_balance_scheduling=True)),
     ),
     (
+        "PD209",
+        on(OLD, prefiller=parallel(tensor=8, pipeline=2, prefill_context=2)),
+        alone(OLD, **parallel(tensor=4, pipeline=2, prefill_context=2)),
+    ),
+    (
         "PD210",
         on(OLD, decoder=parallel(tensor=8, pipeline=2)),
         alone(OLD, **parallel(tensor=8, pipeline=2)),
@@ -409,6 +414,16 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         "PD608",
         on(OLD, {"pd_image": f"r.example/vllm-ascend:{NEW}"}),
         on(OLD, {"pd_image": "r.example/own:v7.0.0"}),
+    ),
+    (
+        "PD608",
+        on(OLD, {"pd_image": f"r.example/vllm-ascend:{NEW}-a3"}),
+        on(OLD, {"pd_image": f"r.example/own/engine:{NEW}"}),
+    ),
+    (
+        "PD613",
+        on(OLD, {"pd_image": f"r.example/own/engine:{NEW}"}),
+        on(OLD, {"pd_image": f"r.example/own/engine:{OLD}"}),
     ),
     (
         "PD609",

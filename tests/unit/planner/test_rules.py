@@ -83,6 +83,16 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ),
     ("PD108", small(hosts={"p2": {"pd_master_port": 7002}}), small(prefiller={"pd_master_port": 7002})),
     ("PD108", small(hosts={"p2": {"pd_kv_port": 40000}}), small(prefiller={"pd_kv_port": 40000})),
+    (
+        "PD108",
+        small(hosts={"p2": args(max_model_len=4096)}),
+        small(hosts={"p2": args(host="198.51.100.2", gpu_memory_utilization=0.8, max_log_len=10)}),
+    ),
+    (
+        "PD108",
+        small(hosts={"p1": args(enable_prefix_caching=True), "p2": args(enable_prefix_caching=False)}),
+        small(hosts={"p1": args(no_enable_prefix_caching=True), "p2": args(enable_prefix_caching=False)}),
+    ),
     ("PD109", small({"pd_api_port": "8104"}), small({"pd_api_port": 8104})),
     ("PD110", many({"prefiller": [("p", ["a"], TP16)], "decoder": []}), small()),
     ("PD110", many({"decoder": [("d", ["a"], TP16)], "prefiller": []}), small()),
@@ -126,6 +136,11 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD205", two_on_one_host({"pd_chips": "0-8"}, {}), two_on_one_host({}, {})),
     ("PD206", small(decoder={"pd_chips": "1-16"}), small(decoder={"pd_chips": "0-15"})),
     ("PD222", small(env(ASCEND_RT_VISIBLE_DEVICES="0,1")), small({"pd_chips": "0-15"})),
+    (
+        "PD222",
+        small(env(ASCEND_RT_VISIBLE_DEVICES=",".join(map(str, range(1, 16))))),
+        small(env(ASCEND_RT_VISIBLE_DEVICES=",".join(map(str, range(16))))),
+    ),
     (
         "PD419",
         small(args(**{"gpu-memory-utilization": "90%"})),

@@ -127,7 +127,7 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     ),
     ("A: PD guide", "speculation on prefill; max_num_seqs × dp; HCCL time-out", ("PD603", "PD604", "PD607")),
     ("A: connector", "variable of the time a cache is kept", ("PD610",)),
-    ("A: docs, installation.md", "image of the release", ("PD601", "PD608")),
+    ("A: docs, installation.md", "image of the release", ("PD601", "PD608", "PD613")),
     ("A: proxy", "one model name, one length, one connector", ("PD417", "PD510", "PD513")),
 ]
 

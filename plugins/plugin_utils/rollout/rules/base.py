@@ -63,7 +63,7 @@ _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**2
 
 
 def number(value: Any) -> int | None:
-    """A flag's value as a whole number, as int() has it or with vLLM's units (25.6k = 25600, 1K = 1024); None if
+    """A flag's value as a whole number, as int() has it or with units (25.6k = 25600, 1K = 1024); None if
     it is none."""
     if isinstance(value, bool):
         return None

@@ -37,6 +37,8 @@ _LIBRARIES = (
     "TP_",
 )
 _SINGLE = frozenset({"DYNAMIC_EPLB", "PATH", "PYTHONHASHSEED", "PYTHONPATH"})
+# What upstream calls its image.
+_NAME = "vllm-ascend"
 # Seconds: a load of 15 minutes and the graph capture after it.
 SAFE_READY_TIMEOUT = 1200
 _READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
@@ -149,7 +151,7 @@ def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
 def _own_image(c: Context) -> bool:
     """Whether the image is another than the release's, whatever registry it comes from."""
     name = c.cluster.declaration.image.rsplit("/", 1)[-1]
-    return not re.match(rf"vllm-ascend:{re.escape(c.cluster.release.name)}(-|@|$)", name)
+    return not re.match(rf"{_NAME}:{re.escape(c.cluster.release.name)}(\.post[0-9]+)?(-|@|$)", name)
 
 
 @rule(
@@ -275,11 +277,31 @@ def environment_deprecated(r: Rule, c: Context) -> Iterator[Finding]:
 )
 def image_of_release(r: Rule, c: Context) -> Iterator[Finding]:
     """Flags, ports and environment are the release's: another release in the image takes others."""
+    yield from _other_release(r, c, published=True)
+
+
+@rule(
+    "PD613",
+    WARNING,
+    "An image of one's own has no tag of another release",
+    cure="set pd_release to the release that the image is built from; a tag that counts your builds does no harm",
+    source="A@v0.13.0:docs/source/installation.md (the tag names the release)",
+)
+def own_image_of_release(r: Rule, c: Context) -> Iterator[Finding]:
+    """The tag of an image of one's own may count its builds."""
+    yield from _other_release(r, c, published=False)
+
+
+def _other_release(r: Rule, c: Context, *, published: bool) -> Iterator[Finding]:
+    """Where the tag of an image names another release, of an image that has vllm-ascend's name or another."""
     image, release = c.cluster.declaration.image, c.cluster.release
-    match = re.search(r":(v[0-9]+\.[0-9]+\.[0-9]+)(-|$)", image)
-    if match and match[1] != release.name and match[1] in release_names():
+    name, _, tag = image.rsplit("/", 1)[-1].partition(":")
+    match = re.match(r"v[0-9]+\.[0-9]+\.[0-9]+(?=-|@|$)", tag)
+    if match and match[0] != release.name and match[0] in release_names() and published == (name == _NAME):
         yield r.at(
-            f"the image is of {match[1]}, and the plan would be of {release.name}",
+            f"the image is of {match[0]}, and the plan would be of {release.name}"
+            if published
+            else f"the tag is that of release {match[0]}, and the plan is of {release.name}",
             variable="pd_image",
             seen=image,
             expected=f"an image of {release.name}, such as {release.image}",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..findings import ERROR, HINT, Finding, Rule, shown
 from ..model import Node
-from ..topology import joined
+from ..topology import given_flags, joined
 from .base import Context, rule
 
 
@@ -306,6 +306,44 @@ _SHARED = {
 }
 
 
+# Flags that are each node's own: of the API, which the first node alone serves, of its logs, and of what a
+# node has of memory, disks and processors.
+NODE_FLAGS = frozenset(
+    {
+        "aggregate-engine-logging",
+        "allow-credentials",
+        "allowed-headers",
+        "allowed-methods",
+        "allowed-origins",
+        "api-server-count",
+        "disable-access-log-for-endpoints",
+        "disable-log-requests",
+        "disable-log-stats",
+        "disable-uvicorn-access-log",
+        "download-dir",
+        "enable-log-outputs",
+        "enable-log-requests",
+        "enable-server-load-tracking",
+        "enable-ssl-refresh",
+        "gpu-memory-utilization",
+        "host",
+        "log-config-file",
+        "max-log-len",
+        "numa-bind",
+        "numa-bind-cpus",
+        "numa-bind-nodes",
+        "root-path",
+        "ssl-ca-certs",
+        "ssl-cert-reqs",
+        "ssl-certfile",
+        "ssl-ciphers",
+        "ssl-keyfile",
+        "uds",
+        "uvicorn-log-level",
+    }
+)
+
+
 @rule(
     "PD108",
     ERROR,
@@ -319,9 +357,9 @@ def nodes_agree(r: Rule, c: Context) -> Iterator[Finding]:
             readable = [node for node in instance.nodes if variable not in node.settings.unread]
             if not readable:
                 continue
-            first = _get(readable[0], attribute)
+            first = _get(c, readable[0], attribute)
             for node in readable[1:]:
-                value = _get(node, attribute)
+                value = _get(c, node, attribute)
                 if value is not first and value != first:
                     yield r.at(
                         f"{variable} has another value than on {readable[0].host}, and both are one engine",
@@ -333,8 +371,11 @@ def nodes_agree(r: Rule, c: Context) -> Iterator[Finding]:
                     )
 
 
-def _get(node: Node, attribute: str) -> object:
+def _get(c: Context, node: Node, attribute: str) -> object:
     value = getattr(node.settings, attribute)
+    if attribute == "engine_args":
+        given = given_flags(c.cluster.release, value)
+        return {flag.written: flag.value for flag in given if flag.name not in NODE_FLAGS}
     return value.name if attribute == "profile" else value
 
 
@@ -347,10 +388,11 @@ def _get(node: Node, attribute: str) -> object:
 )
 def chips_by_name(r: Rule, c: Context) -> Iterator[Finding]:
     """The container has the engine's chips only, and counts them from 0: the server's numbers would be wrong
-    there."""
+    there. All of them in order is what an engine sees without the variable."""
     for instance, node in c.nodes("pd_engine_env"):
         value = node.env.get("ASCEND_RT_VISIBLE_DEVICES")
-        if value is not None:
+        own = ",".join(map(str, range(len(node.chips))))
+        if value is not None and value.replace(" ", "") != own:
             yield r.at(
                 "ASCEND_RT_VISIBLE_DEVICES is set by hand",
                 host=node.host,
