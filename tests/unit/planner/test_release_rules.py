@@ -134,6 +134,16 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         on(OLD, prefiller=WITHOUT_SWITCH),
     ),
     ("PD438", on(OLD, prefiller=WITHOUT_SWITCH), on(OLD)),
+    (
+        "PD439",
+        on(MIDDLE, args(fail_on_environ_validation=True)),
+        on(MIDDLE, args(fail_on_environ_validation=False)),
+    ),
+    (
+        "PD439",
+        alone(NEW, **args(fail_on_environ_validation=True), **env(VLLM_RPC_TIMEOUT="1")),
+        alone(NEW, **args(fail_on_environ_validation=True), **env(VLLM_LOGGING_LEVEL="INFO")),
+    ),
     ("PD438", on(MIDDLE, prefiller=WITHOUT_SWITCH), on(NEW, prefiller=WITHOUT_SWITCH)),
     ("PD420", on(OLD, env(VLLM_LOGING_LEVEL="DEBUG")), on(OLD, env(VLLM_LOGGING_LEVEL="DEBUG"))),
     (

@@ -34,7 +34,11 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
         "options, their kinds and choices, by release",
         ("PD401", "PD403"),
     ),
-    ("V:vllm/envs.py", "variables by release; time-out of the engine's start", ("PD420", "PD437", "PD609")),
+    (
+        "V:vllm/envs.py",
+        "variables by release; time-out of the engine's start",
+        ("PD420", "PD437", "PD439", "PD609"),
+    ),
     # vllm-ascend, start
     ("A:vllm_ascend/utils.py check_kv_extra_config", "own sizes in kv_connector_extra_config", ("PD501",)),
     (

@@ -148,6 +148,32 @@ def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
         )
 
 
+@rule(
+    "PD439",
+    ERROR,
+    "Where vLLM refuses variables that it does not know, none is set",
+    cure="remove fail-on-environ-validation from pd_engine_args, or the variable",
+    source="V@0.18.0:vllm/envs.py:1711 (validate_environ)",
+)
+def environment_validated(r: Rule, c: Context) -> Iterator[Finding]:
+    """vllm-ascend's own are not in vLLM's table."""
+    release = c.cluster.release
+    for instance in c.instances("pd_engine_args", "pd_engine_env"):
+        node = instance.head
+        if node.flag("fail-on-environ-validation") is not True:
+            continue
+        vllm = {name for name in _ours(release) if not name.startswith("VLLM_ASCEND_")}
+        refused = sorted(name for name in node.env if name.startswith(_OURS) and name not in vllm)
+        if refused:
+            yield r.at(
+                f"Unknown vLLM environment variable detected: {joined(refused)}",
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen="fail-on-environ-validation",
+                expected="not set",
+            )
+
+
 def _own_image(c: Context) -> bool:
     """Whether the image is another than the release's, whatever registry it comes from."""
     name = c.cluster.declaration.image.rsplit("/", 1)[-1]
@@ -284,7 +310,7 @@ def image_of_release(r: Rule, c: Context) -> Iterator[Finding]:
     "PD613",
     WARNING,
     "An image of one's own has no tag of another release",
-    cure="set pd_release to the release that the image is built from; a tag that counts your builds does no harm",
+    cure="set pd_release to the release that the image is built from; a tag that counts builds does no harm",
     source="A@v0.13.0:docs/source/installation.md (the tag names the release)",
 )
 def own_image_of_release(r: Rule, c: Context) -> Iterator[Finding]:
