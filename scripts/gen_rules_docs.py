@@ -116,6 +116,37 @@ def _variables() -> Iterator[str]:
     for variable in VARIABLES:
         yield f"| `{variable.name}` | {variable.scope} | {variable.meaning} | {_default(variable)} |"
 
+    yield from _ENVIRONMENT.splitlines()
+
+
+_ENVIRONMENT = """
+## Values of `pd_engine_env`
+
+A value means what it means within double quotes of a shell: the launch script, which bash runs,
+expands `$NAME`, `${NAME}`, and `${NAME:-text}` with `-`, `:+`, `+`, `:?` and `?` in place of `:-`.
+
+```yaml
+pd_engine_env:
+  LD_LIBRARY_PATH: /usr/local/lib/mooncake:$LD_LIBRARY_PATH  # before what the image has
+  DS_WORKER_ADDR: $local_ip:18481
+  PRICE: \\$5  # a dollar sign
+```
+
+- `$local_ip` is the node's service address, `$nic_name` the interface that has it, and
+  `$master_addr` the address of the instance's first node.
+- A name of `pd_engine_env` is that variable, wherever it stands; a variable that refers to itself
+  means what the image has.
+- What nobody sets is empty, as in a script without `set -u`, and a warning if the plan does not
+  know it.
+- Commands (`$(…)` and backquotes), arithmetic, `$1`, `$$` and other expansions are refused. `\\$` is
+  a dollar sign and `` \\` `` a backquote; quotation marks, and backslashes before anything else,
+  stand for themselves.
+
+Other variables of an inventory are taken as they stand: `$local_ip` in `pd_engine_args` is refused,
+and what else looks like a shell's variable there is a warning. Ansible's `{{ ansible_host }}` works
+everywhere.
+"""
+
 
 def _default(variable: Variable[object]) -> str:
     if variable.required:

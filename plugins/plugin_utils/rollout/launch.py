@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
+from . import expansion
 from .model import KV_ROLES, Cluster, Instance, Mount, Node, Proxy, Rank, canonical
 from .topology import connector_of, handshake_ports, listens
 
@@ -230,15 +231,18 @@ def _overlaid(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return result
 
 
-def environment(node: Node) -> dict[str, str]:
-    """The engine's environment. The NIC stays ``$nic_name`` where only the server itself can tell it."""
-    known = {"$local_ip": node.address or "", "$nic_name": node.settings.interface or "$nic_name"}
-    return {name: known.get(value, value) for name, value in node.env.items()}
+def _exports(node: Node, is_set: frozenset[str]) -> Iterator[str]:
+    """The environment, each variable behind those that it refers to."""
+    done = is_set
+    for name, value in node.exports.items():
+        yield f"export {name}={expansion.written(value, done, quoted)}"
+        done |= {name}
 
 
 def script(cluster: Cluster, instance: Instance, node: Node, lines: list[Line]) -> str:
     """The launch script: variables, exports, one `vllm serve`."""
     settings, size = node.settings, len(instance.nodes)
+    used = frozenset[str]().union(*map(expansion.names, node.exports.values()))
     part = f", node {node.rank} of {size}" if size > 1 else ""
     out = [
         "#!/usr/bin/env bash",
@@ -250,15 +254,14 @@ def script(cluster: Cluster, instance: Instance, node: Node, lines: list[Line]) 
     ]
     if settings.interface is not None:
         out.append(f"nic_name={quoted(settings.interface)}")
-    elif "$nic_name" in node.env.values():
+    elif expansion.NIC_NAME in used:
         out.extend(
             ["# pd_interface is not set: the interface that holds the address.", *_FIND_NIC.splitlines()]
         )
-    if size > 1:
+    if size > 1 or expansion.MASTER_ADDR in used:
         out.append(f"master_addr={quoted(instance.head.address or '')}")
     out.append("")
-    for name, value in node.env.items():
-        out.append(f"export {name}={value if value in ('$local_ip', '$nic_name') else quoted(value)}")
+    out.extend(_exports(node, frozenset(expansion.SCRIPT_NAMES)))
     out.extend(_libraries(settings.profile.preload, settings.profile.library_path))
     if cluster.declaration.api_key:
         out.append(f'export VLLM_API_KEY="$(cat {SECRET_TARGET})"')
@@ -413,7 +416,7 @@ def engine(cluster: Cluster, instance: Instance, node: Node) -> dict[str, Any]:
         "data_parallel_size_local": node.data_local,
         "chips": list(node.chips),
         **container,
-        "env": environment(node),
+        "env": dict(node.env),
         # With ranks, each of them has its own.
         "argv": [] if node.ranks else _argv(lines),
         "ranks": [_rank(cluster, instance, node, rank) for rank in node.ranks],
@@ -452,7 +455,7 @@ def _rank(cluster: Cluster, instance: Instance, node: Node, rank: Rank) -> dict[
         "rank": rank.number,
         "chips": list(rank.chips),
         "env": {
-            **environment(node),
+            **node.env,
             "ASCEND_RT_VISIBLE_DEVICES": ",".join(map(str, rank.places)),
         },
         "argv": _argv(serve_lines(cluster, instance, node, rank)),

@@ -165,6 +165,8 @@ class Node:
     args: Mapping[str, Any]
     # The same flags by canonical name.
     flags: Mapping[str, Any]
+    # The environment as the launch script exports it, in that order, and as far as the plan knows its values.
+    exports: Mapping[str, str]
     env: Mapping[str, str]
     # With external data parallel, the ranks that run here; else none.
     ranks: tuple[Rank, ...] = ()

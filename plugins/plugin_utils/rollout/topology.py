@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from . import expansion
 from .connectors import Connector
 from .model import (
     ROLES,
@@ -116,6 +117,7 @@ def _instance(
     local = 1 if parallel.data == 1 else parallel.data_local or max(1, parallel.data // size)
     external = head.dp_mode == "external" and parallel.data > 1
     merged = [_flags(release, member.settings, group.role) for member in group.members]
+    exports = [expansion.ordered(_env(member.settings, group.role)) for member in group.members]
     nodes = tuple(
         Node(
             host=member.host,
@@ -129,13 +131,24 @@ def _instance(
             data_local=local,
             args=args,
             flags=flags,
-            env=_env(member.settings, group.role),
+            exports=exports[rank],
+            env=expansion.resolved(exports[rank], _script_names(member.settings, head)),
             ranks=tuple(_ranks(member.settings, parallel, rank * local, local)) if external else (),
         )
         for rank, (member, (args, flags)) in enumerate(zip(group.members, merged, strict=True))
     )
     pinned = next((m.settings.kv_port for m in group.members if m.settings.kv_port is not None), None)
     return Instance(group.name, group.role, index, nodes, parallel, pinned or port, spans)
+
+
+def _script_names(settings: Settings, head: Settings) -> dict[str, str]:
+    """What the launch script sets before its exports, as far as the plan knows it."""
+    known = {
+        expansion.LOCAL_IP: settings.address,
+        expansion.NIC_NAME: settings.interface,
+        expansion.MASTER_ADDR: head.address,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _ranks(settings: Settings, parallel: Parallel, start: int, count: int) -> Iterator[Rank]:

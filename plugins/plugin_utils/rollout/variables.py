@@ -236,7 +236,7 @@ ENGINE_ENV = Variable(
     "pd_engine_env",
     read_env,
     _no_env,
-    "environment over the profile's; `null` takes a variable away",
+    "environment over the profile's; `null` takes a variable away; `$NAME` is expanded, see below",
     private=True,
     default_text="from the profile",
 )

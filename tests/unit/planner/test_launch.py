@@ -67,7 +67,8 @@ def test_nothing_in_the_inventory_is_run_by_the_shell(run: Callable[..., dict[st
     raw = small(
         {
             "pd_interface": "lo",
-            "pd_engine_env": {"NASTY": nasty},
+            # There a $ and a ` would be the shell's, and are refused where no \\ stands before them.
+            "pd_engine_env": {"NASTY": nasty.replace("$", "\\$").replace("`", "\\`")},
             "pd_engine_args": {"chat-template": nasty, "hf-overrides": {nasty: nasty}},
         }
     )

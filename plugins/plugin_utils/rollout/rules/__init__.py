@@ -25,6 +25,7 @@ from . import (
     ports,
     release,
     release_sizes,
+    shell,
     sizes,
     transfer,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "ports",
     "release",
     "release_sizes",
+    "shell",
     "sizes",
     "transfer",
 ]

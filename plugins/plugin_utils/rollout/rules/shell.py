@@ -1,0 +1,263 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rules about what values mean in the launch script, which expands variables in pd_engine_env only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .. import expansion
+from ..findings import ERROR, WARNING, Finding, Rule, shown
+from ..model import Instance, Node
+from ..values import did_you_mean
+from .base import Context, rule
+
+_DOCS = "docs/variables.md"
+
+# What the image, Docker or bash itself sets; other names may come from an image of one's own.
+_SET_ELSEWHERE = frozenset(
+    {
+        "ASCEND_AICPU_PATH",
+        "ASCEND_HOME_PATH",
+        "ASCEND_OPP_PATH",
+        "ASCEND_TOOLKIT_HOME",
+        "ATB_HOME_PATH",
+        "EUID",
+        "HOME",
+        "HOSTNAME",
+        "LANG",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "OMP_NUM_THREADS",
+        "PATH",
+        "PPID",
+        "PWD",
+        "PYTHONPATH",
+        "RANDOM",
+        "SECONDS",
+        "SHLVL",
+        "SOC_VERSION",
+        "TASK_QUEUE_ENABLE",
+        "UID",
+    }
+)
+# bash keeps these for itself: an assignment ends the script.
+_READ_ONLY = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
+# The image's values of these are what CANN, the driver and vLLM are found by.
+_SEARCH_PATHS = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
+
+
+def _given(node: Node) -> Iterator[tuple[str, str]]:
+    """The variables of pd_engine_env that have a value."""
+    for name, value in node.settings.engine_env.items():
+        if value is not None:
+            yield name, value
+
+
+@rule(
+    "PD440",
+    ERROR,
+    "A `$` in a value of pd_engine_env refers to a variable",
+    cure="write the value that is meant; write a dollar sign as \\$",
+    source=_DOCS,
+)
+def expandable(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env"):
+        for name, value in _given(node):
+            try:
+                expansion.parse(value)
+            except expansion.NotExpandable as error:
+                yield r.at(
+                    f"{name} holds {error.what}: the launch script expands variables and nothing else",
+                    host=node.host,
+                    instance=instance.name,
+                    variable="pd_engine_env",
+                    seen=f"{name} with {error.seen}",
+                    expected="text, $NAME, ${NAME} or ${NAME:-text}",
+                )
+        circle = expansion.circle(node.exports)
+        if circle:
+            yield r.at(
+                f"the values of {' and '.join(sorted(set(circle)))} refer to each other",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=" → ".join(circle),
+                expected="one of them without the other",
+                cure="write out one of the values",
+            )
+
+
+@rule(
+    "PD441",
+    WARNING,
+    "Every variable that a value of pd_engine_env refers to is set",
+    cure="set it in pd_engine_env, or correct its name; if the image sets it, the warning does no harm",
+    source=_DOCS,
+)
+def references_set(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env"):
+        known = {*expansion.SCRIPT_NAMES, *_SET_ELSEWHERE, *node.exports}
+        for name, value in _given(node):
+            try:
+                parts = expansion.parse(value)
+            except expansion.NotExpandable:
+                continue
+            for reference in expansion.references(parts):
+                if reference.name in known or reference.operator:
+                    continue
+                near = did_you_mean(reference.name.lower(), expansion.SCRIPT_NAMES)
+                yield r.at(
+                    f"{name} refers to {reference.name}, which nothing in the plan sets: unless the image "
+                    f"sets it, nothing stands in its place{near}",
+                    host=node.host,
+                    instance=instance.name,
+                    variable="pd_engine_env",
+                    seen=f"{name} with ${reference.name}",
+                    expected=f"{reference.name} in pd_engine_env, or one of "
+                    + ", ".join(f"${one}" for one in expansion.SCRIPT_NAMES),
+                )
+
+
+@rule(
+    "PD442",
+    ERROR,
+    "pd_engine_env leaves alone what the launch script and bash keep for themselves",
+    cure="remove it from pd_engine_env; pd_node_ip sets the address, pd_interface the NIC",
+    source="bash(1), Shell Variables; docs/variables.md",
+)
+def own_names(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env"):
+        planned = {expansion.LOCAL_IP: node.address, expansion.MASTER_ADDR: instance.head.address}
+        for name, _ in _given(node):
+            if name in _READ_ONLY:
+                message, expected = f"bash lets nobody set {name}: the launch script would end there", None
+            elif planned.get(name) is not None and node.env[name] != planned[name]:
+                message = f"the launch script has {name} from the plan, and uses it behind this value, too"
+                expected = planned[name]
+            else:
+                continue
+            yield r.at(
+                message,
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=name if name in _READ_ONLY else f"{name}={shown(node.env[name], 60)}",
+                expected=expected or "not set",
+            )
+
+
+@rule(
+    "PD443",
+    WARNING,
+    "Search paths in pd_engine_env keep what the image has in them",
+    cure="append the variable itself, such as LD_LIBRARY_PATH: /some/path:$LD_LIBRARY_PATH",
+    source="the image's ENV (CANN's set_env.sh); docs/variables.md",
+)
+def search_paths(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env"):
+        for name, value in _given(node):
+            if name in _SEARCH_PATHS and name not in expansion.names(value):
+                yield r.at(
+                    f"{name} takes the place of the image's, by which CANN, the driver and vLLM are found",
+                    host=node.host,
+                    instance=instance.name,
+                    variable="pd_engine_env",
+                    seen=f"{name}={shown(value, 80)}",
+                    expected=f"…:${name}",
+                )
+
+
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
+_OF_A_SHELL = re.compile(r"\$\([^)]{0,40}\)?|\$\{?[A-Z][A-Z0-9_]*\}?")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, keys as well."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def _as_they_stand(instance: Instance, node: Node) -> Iterator[tuple[str, str, str]]:
+    """The variables whose text reaches Docker or the command line as it stands: variable, where in it,
+    text."""
+    settings = node.settings
+    for spelt, value in settings.engine_args.items():
+        for text in _texts(value):
+            yield "pd_engine_args", f"{spelt}: ", text
+    for text in _texts(settings.kv_extra_config):
+        yield "pd_kv_extra_config", "", text
+    for mount in settings.extra_mounts:
+        for path in dict.fromkeys((mount.source, mount.target)):
+            yield "pd_extra_mounts", "", path
+    yield "pd_model_path", "", settings.model_path
+    yield "pd_served_model_name", "", settings.served_model_name
+
+
+@rule(
+    "PD444",
+    ERROR,
+    "The launch script's variables stand in pd_engine_env only",
+    cure="write out the value, or an expression of Ansible, such as {{ ansible_host }}",
+    source=_DOCS,
+)
+def not_expanded_here(r: Rule, c: Context) -> Iterator[Finding]:
+    """`$local_ip` on a command line that the planner quotes is no address."""
+    for instance, node in c.nodes():
+        for variable, where, text in _as_they_stand(instance, node):
+            for name in dict.fromkeys(_VARIABLE.findall(text)):
+                if name in expansion.SCRIPT_NAMES:
+                    yield r.at(
+                        f"{variable} is taken as it stands, and ${name} in it stays these letters",
+                        host=node.host,
+                        instance=instance.name,
+                        variable=variable,
+                        seen=f"{where}${name}",
+                        expected="the value",
+                    )
+
+
+@rule(
+    "PD445",
+    WARNING,
+    "What looks like a shell's variable or command stands in pd_engine_env only",
+    cure="write out the value, or an expression of Ansible; if these letters are meant, the warning does no "
+    "harm",
+    source=_DOCS,
+)
+def looks_like_shell(r: Rule, c: Context) -> Iterator[Finding]:
+    declaration = c.cluster.declaration
+    for variable, text in (
+        ("pd_image", declaration.image),
+        ("pd_host_dir", declaration.host_dir),
+        ("pd_plan_dir", declaration.plan_dir or ""),
+    ):
+        match = _OF_A_SHELL.search(text)
+        if match:
+            yield r.at(
+                f"{variable} is taken as it stands, and {match[0]} in it stays these letters",
+                variable=variable,
+                seen=shown(text, 80),
+                expected="the value",
+            )
+    for instance, node in c.nodes():
+        for variable, where, text in _as_they_stand(instance, node):
+            match = _OF_A_SHELL.search(text)
+            if match:
+                yield r.at(
+                    f"{variable} is taken as it stands, and {match[0]} in it stays these letters",
+                    host=node.host,
+                    instance=instance.name,
+                    variable=variable,
+                    seen=f"{where}{match[0]}",
+                    expected="the value",
+                )
