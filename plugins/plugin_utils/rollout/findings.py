@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -111,38 +112,116 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     )
 
 
+@dataclass(frozen=True)
+class Group:
+    """What one cause makes of a rule: findings that are alike but for their places and what was seen
+    there."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def first(self) -> Finding:
+        return self.findings[0]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(f.host for f in self.findings if f.host is not None))
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(f.instance for f in self.findings if f.instance is not None))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one finding, with all of its hosts and instances as the place."""
+        return {
+            **self.first.to_dict(),
+            "host": ", ".join(self.hosts) or None,
+            "instance": ", ".join(self.instances) or None,
+            "seen": self.told_apart("seen", None),
+            "expected": self.told_apart("expected", None),
+        }
+
+    def told_apart(self, field: str, limit: int | None = 3) -> str | None:
+        """A field's value; where places differ in it, each value with its places, for people a few of
+        them."""
+        places: dict[str, dict[str, None]] = {}
+        for f in self.findings:
+            value = getattr(f, field)
+            if value is not None:
+                places.setdefault(value, {})[f.host or f.instance or ""] = None
+        if len(places) < 2:
+            return next(iter(places), None)
+        parts = [
+            f"{few(named) if limit else ', '.join(named)}: {value}"
+            for value, named in list(places.items())[:limit]
+        ]
+        return "; ".join(parts) + ("; …" if len(places) > len(parts) else "")
+
+
+# Names of groups, and ordinary words of the messages.
+_ROLE_WORDS = frozenset({"prefiller", "decoder", "proxy"})
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """One group for each cause: a setting of all instances that breaks a rule in sixty of them is one.
+
+    Findings with one message are one, whatever was seen at each place. Where a message names instances or
+    hosts, those with other names in it are the same where the same was seen.
+    """
+    listed = list(findings)
+    names = {f.host for f in listed} | {f.instance for f in listed}
+    groups: list[list[Finding]] = []
+    known: dict[tuple[object, ...], list[Finding]] = {}
+    for f in listed:
+        place = (f.code, f.severity, f.variable, f.host is None, f.instance is None, f.cure, f.source)
+        same, alike = (*place, f.message), (*place, _unnamed(f.message, f, names), _unnamed(f.seen, f, names))
+        group = known.get(same) or known.get(alike)
+        if group is None:
+            group = []
+            groups.append(group)
+        group.append(f)
+        known.setdefault(same, group)
+        known.setdefault(alike, group)
+    return [Group(tuple(group)) for group in groups]
+
+
+def _unnamed(text: str | None, f: Finding, names: set[str | None]) -> str:
+    """A text without the names of instances and hosts. The word for a role is a name only at its own
+    place."""
+
+    def blank(match: re.Match[str]) -> str:
+        word = match[0].rstrip(".")
+        named = word in names and (word not in _ROLE_WORDS or word in (f.host, f.instance))
+        return "\0" + match[0][len(word) :] if named else match[0]
+
+    return re.sub(r"\w[\w.-]*", blank, text or "")
+
+
+def few(names: Iterable[str]) -> str:
+    """Names for people: at most three, of more the first two and the number of the others."""
+    listed = list(names)
+    if len(listed) <= 3:
+        return ", ".join(listed)
+    return f"{listed[0]}, {listed[1]} and {len(listed) - 2} more"
+
+
 def report(findings: Iterable[Finding], width: int = 108) -> Iterator[str]:
-    """The findings as text, one short block each; the same finding on many hosts is one block."""
-    alike: dict[tuple[object, ...], list[Finding]] = {}
-    for f in findings:
-        key = (f.code, f.severity, f.instance, f.variable, f.message, f.cure, f.host is None)
-        alike.setdefault(key, []).append(f)
-    for same in alike.values():
-        first = same[0]
-        yield f"{first.severity.upper()} {first.code}  {_place(same)}"
+    """The findings as text, one short block for each cause."""
+    for group in grouped(findings):
+        first = group.first
+        yield f"{first.severity.upper()} {first.code}  {_place(group)}"
         yield from _wrapped("", first.message, width)
         for label in ("seen", "expected"):
-            yield from _wrapped(label, _per_host(same, label), width)
+            yield from _wrapped(label, group.told_apart(label) or "", width)
         yield from _wrapped("cure", first.cure, width)
         yield from _wrapped("source", first.source, width)
         yield ""
 
 
-def _place(same: list[Finding]) -> str:
+def _place(group: Group) -> str:
     """Where it is, as `prefill1, prefill2 / prefiller / pd_kv_port`."""
-    first = same[0]
-    hosts = [f.host for f in same if f.host is not None]
-    more = f" and {len(hosts) - 3} more" if len(hosts) > 3 else ""
-    parts = [", ".join(hosts[:3]) + more if hosts else None, first.instance, first.variable]
+    parts = [few(group.hosts), few(group.instances), group.first.variable]
     return " / ".join(part for part in parts if part) or "the whole inventory"
-
-
-def _per_host(same: list[Finding], label: str) -> str:
-    values = [getattr(f, label) for f in same]
-    if len(set(values)) == 1:
-        return values[0] or ""
-    shown_values = [f"{f.host}: {value}" for f, value in zip(same[:3], values[:3], strict=True)]
-    return "; ".join(shown_values) + ("; …" if len(same) > 3 else "")
 
 
 def _wrapped(label: str, text: str, width: int) -> Iterator[str]:
@@ -165,7 +244,8 @@ class PlanError(Exception):
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = ordered(findings)
-        errors = [f for f in self.findings if f.severity == ERROR]
-        codes = ", ".join(sorted({f.code for f in errors}))
+        # As many as report() prints.
+        errors = [group for group in grouped(self.findings) if group.first.severity == ERROR]
+        codes = ", ".join(sorted({group.first.code for group in errors}))
         noun = "error" if len(errors) == 1 else "errors"
         super().__init__(f"{len(errors)} {noun} in the inventory: {codes}")

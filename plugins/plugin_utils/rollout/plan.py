@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import inventory, launch, ports, rules, topology
-from .findings import ERROR, Finding, PlanError, ordered
+from .findings import ERROR, Finding, PlanError, grouped, ordered
 from .model import ROLES, Cluster, Instance
 
 VERSION = 1
@@ -109,7 +109,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             "decoders": launch.backends(cluster, "decoder"),
         },
         "instances": [_instance(instance) for instance in cluster.instances],
-        "findings": [finding.to_dict() for finding in plan.findings],
+        "findings": [group.to_dict() for group in grouped(plan.findings)],
         "ports": [row for host_rows in rows.values() for row in host_rows],
         "hosts": {host: _host(cluster, peers, host, host_rows) for host, host_rows in rows.items()},
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .findings import few
 from .picture import sizes, svg, title
 from .ports import span
 
@@ -173,7 +174,8 @@ def _markdown(plan: Mapping[str, Any]) -> Iterator[str]:
         yield "## Findings"
         yield ""
         for finding in plan["findings"]:
-            place = " / ".join(p for p in (finding["host"], finding["instance"], finding["variable"]) if p)
+            hosts, instances = (few((finding[name] or "").split(", ")) for name in ("host", "instance"))
+            place = " / ".join(p for p in (hosts, instances, finding["variable"]) if p)
             where = f" ({place})" if place else ""
             yield f"- **{finding['severity']} {finding['code']}**{where}: {finding['message']}"
             if finding["seen"]:
