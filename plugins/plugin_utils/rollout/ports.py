@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,12 @@ from .topology import connector_of, handshake_ports, listens
 # fixed: somebody listens on each of these ports. reserved: the guides set them aside, nobody binds them.
 # pool: a library takes a few of them at random (Mooncake) or as it needs them (HCCL).
 Kind = Literal["fixed", "reserved", "pool"]
+
+# The last port of all.
+LAST = 65535
+
+# What HCCL takes for HCCL_IF_BASE_PORT: the ports of 16 chips fit behind each of them.
+HCCL_FIRST, HCCL_LAST = 1024, 65520
 
 API = "API"
 MASTER = "master"
@@ -119,9 +126,37 @@ def _pools(cluster: Cluster, pairs: tuple[tuple[Instance, Node], ...]) -> Iterat
     chips = max(node.settings.chips_per_node for _, node in pairs)
     for base in dict.fromkeys(ascend_direct_base(cluster, node) for _, node in transferring):
         first, last = release.ascend_direct(chips, base)
-        yield PortUse(host, first, min(last, 65535), ASCEND_DIRECT, None, "pool")
-    for base in dict.fromkeys(hccl_base(cluster, node) for _, node in pairs):
-        yield PortUse(host, base, min(base + release.hccl_count - 1, 65535), HCCL, None, "pool")
+        yield PortUse(host, first, min(last, LAST), ASCEND_DIRECT, None, "pool")
+    for first, last in dict.fromkeys(use for _, node in pairs for use in hccl_host(cluster, node)):
+        yield PortUse(host, first, last, HCCL, None, "pool")
+
+
+def hccl_host(cluster: Cluster, node: Node) -> tuple[tuple[int, int], ...]:
+    """HCCL's ports on the host: those of HCCL_HOST_SOCKET_PORT_RANGE, which goes before HCCL_IF_BASE_PORT;
+    none where the system gives them (auto)."""
+    own = port_ranges(node.env.get("HCCL_HOST_SOCKET_PORT_RANGE", ""))
+    if own is not None and node.env.get("HCCL_HOST_SOCKET_PORT_RANGE"):
+        return own
+    base = hccl_base(cluster, node)
+    return ((base, min(base + cluster.release.hccl_count - 1, LAST)),)
+
+
+def port_ranges(text: str) -> tuple[tuple[int, int], ...] | None:
+    """The ports of HCCL's range variables, such as ``60000,60050-60100``; empty for ``auto``, None where HCCL
+    cannot read it."""
+    text = text.replace(" ", "")
+    if text in ("", "auto"):
+        return ()
+    found: list[tuple[int, int]] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part)
+        if not match:
+            return None
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= LAST or any(first <= b and a <= last for a, b in found):
+            return None
+        found.append((first, last))
+    return tuple(found)
 
 
 def hccl_base(cluster: Cluster, node: Node) -> int:
@@ -132,22 +167,43 @@ def hccl_base(cluster: Cluster, node: Node) -> int:
 def ascend_direct_base(cluster: Cluster, node: Node) -> int:
     """The first port of AscendDirectTransport: from the variable that the release reads, else its own."""
     name, base = cluster.release.ascend_direct_variable, cluster.release.ascend_direct_base
-    return base if name is None else _port_of(node, name, base)
+    return base if name is None else _port_of(node, name, base, 1, LAST)
 
 
 def mooncake_rpc(cluster: Cluster, node: Node) -> tuple[int, int]:
-    """The range of Mooncake's RPC: MC_MIN_PRC_PORT and MC_MAX_PRC_PORT (sic) where they are set."""
-    first, last = cluster.release.mooncake_rpc
-    low, high = _port_of(node, "MC_MIN_PRC_PORT", first), _port_of(node, "MC_MAX_PRC_PORT", last)
-    return (low, high) if low <= high else (first, last)
+    """The range of Mooncake's RPC: that of the environment where it is one, else its own."""
+    low, high = mooncake_limits(cluster, node)
+    fine = low <= high and (not cluster.release.mooncake_checks_range or mooncake_takes(low, high))
+    return (low, high) if fine else cluster.release.mooncake_rpc
 
 
-def _port_of(node: Node, name: str, default: int) -> int:
-    """A port that the environment sets; the libraries, too, take their default where it is none."""
-    value = node.env.get(name, "")
-    if value.isascii() and value.isdigit() and len(value) < 6 and 1024 <= int(value) <= 65520:
-        return int(value)
-    return default
+def mooncake_limits(cluster: Cluster, node: Node) -> tuple[int, int]:
+    """Both ends of that range, each from the first of its variables that is set or Mooncake's own, also where
+    they cross."""
+    release = cluster.release
+    found = []
+    for names, default in zip(release.mooncake_rpc_variables, release.mooncake_rpc, strict=True):
+        name = next((name for name in names if name in node.env), names[0])
+        found.append(_port_of(node, name, default, 1, LAST))
+    return found[0], found[1]
+
+
+def mooncake_takes(*ports: int) -> bool:
+    """Whether Mooncake takes ports for its range: neither the system's own nor those that Linux hands out
+    (v0.3.11.post1 config.cpp, ValidatePortRange)."""
+    return all(1024 <= port < 32768 or 61000 <= port <= LAST for port in ports)
+
+
+def environment_port(node: Node, name: str) -> int | None:
+    """A whole number that the environment sets; None where it sets none."""
+    value = node.env.get(name, "").strip()
+    return int(value) if re.fullmatch(r"[+-]?[0-9]{1,9}", value) else None
+
+
+def _port_of(node: Node, name: str, default: int, low: int = HCCL_FIRST, high: int = HCCL_LAST) -> int:
+    """A port that the environment sets; Mooncake, too, takes its own where it is none."""
+    value = environment_port(node, name)
+    return default if value is None or not low <= value <= high else value
 
 
 def reserved(rows: Iterable[Mapping[str, Any]]) -> str:

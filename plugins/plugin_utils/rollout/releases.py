@@ -81,6 +81,10 @@ class Release:
     other_connectors: Mapping[str, str]
     # Inclusive.
     mooncake_rpc: tuple[int, int]
+    # The variables for its first and for its last port; of several the first that is set.
+    mooncake_rpc_variables: tuple[tuple[str, ...], tuple[str, ...]]
+    # Whether Mooncake takes its own range in place of one that is none.
+    mooncake_checks_range: bool
     ascend_direct_base: int
     ascend_direct_step: int
     # The variable that moves that base; None where it is fixed.
@@ -192,6 +196,11 @@ def load_release(name: str) -> Release:
             connector: owner for owner, listed in raw["other_connectors"].items() for connector in listed
         },
         mooncake_rpc=(ports["mooncake_rpc"][0], ports["mooncake_rpc"][1]),
+        mooncake_rpc_variables=(
+            tuple(ports["mooncake_rpc_variables"][0]),
+            tuple(ports["mooncake_rpc_variables"][1]),
+        ),
+        mooncake_checks_range=ports["mooncake_checks_range"],
         ascend_direct_base=ports["ascend_direct_base"],
         ascend_direct_step=ports["ascend_direct_step"],
         ascend_direct_variable=ports["ascend_direct_variable"],

@@ -6,8 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..findings import ERROR, HINT, WARNING, Finding, Rule
-from ..ports import ASCEND_DIRECT, HANDSHAKE, HCCL, PortUse, span
+from ..findings import ERROR, HINT, WARNING, Finding, Rule, shown
+from ..model import Node
+from ..ports import (
+    API,
+    ASCEND_DIRECT,
+    HANDSHAKE,
+    HCCL,
+    HCCL_FIRST,
+    HCCL_LAST,
+    LAST,
+    PortUse,
+    environment_port,
+    mooncake_limits,
+    mooncake_takes,
+    port_ranges,
+    span,
+)
 from ..topology import joined
 from .base import Context, rule
 
@@ -138,22 +153,177 @@ def reserved_on_servers(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD305",
     ERROR,
-    "Ports are at most 65535",
+    "Ports are at most 65535, the last of each range as well, and within what their reader takes",
     cure="choose a lower first port: pd_kv_port, or pd_api_port where every rank has its own",
-    source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:931",
+    source=(
+        "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:931; HCCL's environment variables "
+        "(EI0001, range[1024,65520]); Mooncake v0.3.9 ascend_direct_transport.cpp:618; "
+        "V@0.13.0:vllm/envs.py:415"
+    ),
 )
 def ports_exist(r: Rule, c: Context) -> Iterator[Finding]:
     for host, uses in c.table.items():
         for use in uses:
-            if use.last > 65535:
+            if use.last > LAST:
+                each = "rank" if use.purpose == API else "chip"
                 yield r.at(
-                    f"{_whose(use)} needs one port for each chip, up to {use.last}",
+                    f"{_whose(use)} needs one port for each {each}, up to {use.last}",
                     host=host,
                     instance=use.instance,
                     variable=use.variable,
                     seen=span(use.first, use.last),
-                    expected="at most 65535",
+                    expected=f"at most {LAST}",
                 )
+    for instance, node in c.nodes("pd_engine_env"):
+        for name, message, expected in (
+            *_hccl_ports(node),
+            *_ascend_direct_ports(c, node),
+            *_mooncake_ports(c, node),
+            *_vllm_ports(node),
+        ):
+            yield r.at(
+                message,
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{name}={shown(node.env.get(name, '(not set)'), 60)}",
+                expected=expected,
+                cure=f"correct {name} in pd_engine_env, or remove it",
+            )
+
+
+# A variable, what is wrong with it, what would not be.
+Trouble = tuple[str, str, str]
+
+
+def _set(node: Node, name: str) -> bool:
+    """Whether a variable has a value that the plan knows."""
+    return "$" not in node.env.get(name, "$") and node.env[name] != ""
+
+
+def _hccl_ports(node: Node) -> Iterator[Trouble]:
+    """Without HCCL, on one chip alone, nobody reads them, and they do no harm; nobody sets them there."""
+    name, last_chip = "HCCL_IF_BASE_PORT", max(node.chips, default=0)
+    if _set(node, name):
+        base = environment_port(node, name)
+        if base is None or not HCCL_FIRST <= base <= HCCL_LAST:
+            message = f"HCCL takes {name} from {HCCL_FIRST} to {HCCL_LAST}, and ends with EI0001 otherwise"
+            yield name, message, f"a whole number from {HCCL_FIRST} to {HCCL_LAST}"
+        elif base + last_chip > LAST:
+            message = f"the ports of HCCL end at {base + last_chip}: one for each chip from {name} on"
+            yield name, message, f"at most {LAST - last_chip}"
+    for name in ("HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_RANGE"):
+        if _set(node, name) and port_ranges(node.env[name]) is None:
+            yield (
+                name,
+                f"HCCL ends with EI0001 where {name} is no list of ports that do not overlap",
+                "auto, or ports and ranges from 1 to 65535, such as 60000,60050-60100",
+            )
+
+
+def _ascend_direct_ports(c: Context, node: Node) -> Iterator[Trouble]:
+    release = c.cluster.release
+    name = release.ascend_direct_variable
+    base = None if name is None or c.cluster.colocated else environment_port(node, name)
+    if name is None or base is None:
+        return
+    chips = max(node.chips, default=0) + 1
+    last = release.ascend_direct(chips, base)[1]
+    if base < 1 or last > LAST:
+        yield (
+            name,
+            f"AscendDirectTransport takes {release.ascend_direct_step} ports for each chip from {name} on, "
+            f"up to {last}",
+            f"from 1 to {LAST - release.ascend_direct_step * chips}",
+        )
+
+
+def _mooncake_names(c: Context, node: Node) -> list[str]:
+    """The variables of Mooncake's range that decide it."""
+    both = c.cluster.release.mooncake_rpc_variables
+    given = [next((name for name in names if name in node.env), None) for names in both]
+    return [name for name in given if name is not None and _set(node, name)]
+
+
+def _mooncake_ports(c: Context, node: Node) -> Iterator[Trouble]:
+    """Mooncake divides by the length of its range; from v0.3.11 on it goes on with its own."""
+    low, high = mooncake_limits(c.cluster, node)
+    names = _mooncake_names(c, node)
+    if names and low > high and not c.cluster.colocated and not c.cluster.release.mooncake_checks_range:
+        message = f"the range of Mooncake's RPC begins at {low} and ends at {high}"
+        yield names[0], message, "a first port before the last"
+
+
+def _vllm_ports(node: Node) -> Iterator[Trouble]:
+    """An address of a service, as Kubernetes puts it into the environment, is no number."""
+    for name in ("VLLM_PORT", "VLLM_DP_MASTER_PORT"):
+        if not _set(node, name):
+            continue
+        port = environment_port(node, name)
+        if port is None or not 0 <= port <= LAST:
+            yield name, f"vLLM reads {name} as a port, and ends where it is none", f"from 0 to {LAST}"
+
+
+@rule(
+    "PD307",
+    WARNING,
+    "Ports set in the environment do what they say",
+    cure="correct the variable in pd_engine_env, or remove it",
+    source=(
+        "Mooncake v0.3.7.post2 config.cpp:242, v0.3.11.post1 config.cpp:289; "
+        "V@0.13.0:vllm/utils/network_utils.py:177"
+    ),
+)
+def ports_do_something(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env"):
+        for name, message, expected in (*_ignored_ports(c, node), *_vllm_starts(c, node)):
+            yield r.at(
+                message,
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{name}={shown(node.env[name], 60)}",
+                expected=expected,
+            )
+
+
+def _ignored_ports(c: Context, node: Node) -> Iterator[Trouble]:
+    """Mooncake says in its log that it goes on with its own ports."""
+    release = c.cluster.release
+    if c.cluster.colocated:
+        return
+    names = _mooncake_names(c, node)
+    for name in names:
+        port = environment_port(node, name)
+        if port is None or not 1 <= port <= LAST:
+            yield name, f"Mooncake passes over {name} where it is no port", f"from 1 to {LAST}"
+        elif release.mooncake_checks_range and not mooncake_takes(port):
+            message = f"Mooncake takes {span(*release.mooncake_rpc)} where {name} is not its to take"
+            yield name, message, "from 1024 to 32767, or from 61000 on"
+    low, high = mooncake_limits(c.cluster, node)
+    if names and low > high and release.mooncake_checks_range:
+        message = f"the range of Mooncake's RPC begins at {low} and ends at {high}: it takes its own"
+        yield names[0], message, "a first port before the last"
+    base = release.ascend_direct_variable
+    if base is not None and _set(node, base) and environment_port(node, base) is None:
+        yield base, f"AscendDirectTransport passes over {base} where it is no number", "a whole number"
+
+
+def _vllm_starts(c: Context, node: Node) -> Iterator[Trouble]:
+    """vLLM's first port for what its processes open between themselves, not that of the API."""
+    port = environment_port(node, "VLLM_PORT")
+    if port is None:
+        return
+    near = [
+        use for use in c.table.get(node.host, ()) if use.kind == "fixed" and use.first <= port <= use.last
+    ]
+    if near:
+        yield (
+            "VLLM_PORT",
+            "vLLM's processes take ports among themselves from VLLM_PORT on, and this one is for "
+            f"{near[0].purpose}",
+            "a port that nothing is planned for; pd_api_port sets that of the API",
+        )
 
 
 @rule(
