@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from ..findings import ERROR, WARNING, Finding, Rule
-from ..topology import joined
+from ..findings import ERROR, WARNING, Finding, Rule, shown
+from ..model import Instance, Node
+from ..topology import joined, listens
 from .base import Context, rule
 
 
@@ -88,14 +91,13 @@ def same_address(r: Rule, addresses: Mapping[str, str | None]) -> Iterator[Findi
 @rule(
     "PD125",
     WARNING,
-    "The engines advertise the address that the plan gives them",
-    cure="leave VLLM_HOST_IP to the profile, or set it to $local_ip",
-    source="V@0.13.0:vllm/utils/network_utils.py:33",
+    "Addresses in the environment are those that the plan gives",
+    cure="leave the variable to the profile, or set it to $local_ip",
+    source="V@0.13.0:vllm/utils/network_utils.py:33; CANN 8.5, environment variables of HCCL (HCCL_IF_IP)",
 )
 def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes("pd_engine_env"):
-        value = node.env.get("VLLM_HOST_IP")
-        if value is None:
+        if not node.env.get("VLLM_HOST_IP"):
             yield r.at(
                 "the connector advertises vLLM's get_ip(): without VLLM_HOST_IP the address of the default "
                 "route, "
@@ -107,12 +109,192 @@ def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
                 expected=f"VLLM_HOST_IP={node.address or '$local_ip'}",
                 cure="set VLLM_HOST_IP: $local_ip in pd_engine_env, or use the profile deepseek-v3.1-w8a8",
             )
-        elif value not in ("$local_ip", node.address):
+        yield from _found(r, instance, node, (w for w in _addresses(c, instance, node) if not w.fails))
+    yield from _listens_elsewhere(r, c, {OTHER: "that is not the service address"})
+
+
+@rule(
+    "PD126",
+    ERROR,
+    "Addresses and NICs in the environment, and the one of --host, are reached by those that must reach them",
+    cure="leave the variable to the profile, or set it to $local_ip, and one of a NIC to $nic_name",
+    source=(
+        "V@0.13.0:vllm/utils/network_utils.py:33, "
+        "vllm/distributed/device_communicators/shm_broadcast.py:324; "
+        "CANN 8.5, environment variables of HCCL (HCCL_IF_IP; EI0001); Gloo, transport/tcp/device.cc"
+    ),
+)
+def reachable(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env"):
+        wrong = (*_addresses(c, instance, node), *_interfaces(instance, node))
+        yield from _found(r, instance, node, (w for w in wrong if w.fails))
+    yield from _listens_elsewhere(
+        r, c, {LOOPBACK: "that only this server reaches", OTHER_NODE: "of another server"}
+    )
+    for instance, node in c.nodes("pd_engine_args"):
+        if node.api_ports and node.flag("uds") is not None:
             yield r.at(
-                "the engine would advertise another address than the one its peers are planned to reach",
+                "with uds the API listens at a file only, and nobody else reaches it",
                 host=node.host,
                 instance=instance.name,
-                variable="pd_engine_env",
-                seen=f"VLLM_HOST_IP={value}",
-                expected=f"VLLM_HOST_IP={node.address or '$local_ip'}",
+                variable="pd_engine_args",
+                seen=f"uds: {shown(node.flag('uds'), 60)}",
+                expected="no uds",
+                cure="remove uds from pd_engine_args",
             )
+
+
+def _listens_elsewhere(r: Rule, c: Context, kinds: Mapping[str, str]) -> Iterator[Finding]:
+    """The proxy, and whoever waits for the engine, ask at the service address."""
+    for instance, node in c.nodes("pd_engine_args"):
+        host = node.flag("host")
+        kind = _kind(host, c, node) if node.api_ports and isinstance(host, str) else None
+        if kind is not None and kind in kinds:
+            yield r.at(
+                f"the API would listen on an address {kinds[kind]}, and is asked at the service address",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen=f"host: {shown(host, 60)}",
+                expected=f"host: 0.0.0.0, or {node.address or 'the service address'}",
+                cure="leave host to the profile, which listens on all addresses",
+            )
+
+
+@rule(
+    "PD127",
+    WARNING,
+    "NICs in the environment are the one of the service address",
+    cure="set pd_interface, and leave the variable to the profile, or set it to $nic_name",
+    source="CANN 8.5, environment variables of HCCL (HCCL_SOCKET_IFNAME); PyTorch, ProcessGroupGloo",
+)
+def interfaces_agree(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env", "pd_interface"):
+        yield from _found(r, instance, node, (w for w in _interfaces(instance, node) if not w.fails))
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A variable with a value that is not the plan's; whether it cannot work."""
+
+    name: str
+    message: str
+    expected: str
+    fails: bool
+
+
+def _found(r: Rule, instance: Instance, node: Node, wrong: Iterable[_Wrong]) -> Iterator[Finding]:
+    for one in wrong:
+        yield r.at(
+            one.message,
+            host=node.host,
+            instance=instance.name,
+            variable="pd_engine_env",
+            seen=f"{one.name}={shown(node.env[one.name], 60)}",
+            expected=f"{one.name}={one.expected}",
+        )
+
+
+LOOPBACK = "an address of the server itself only"
+ALL = "the address that stands for all"
+OTHER_NODE = "the address of another server of the plan"
+NO_IP = "no IP address"
+OTHER = "another address than the planned one"
+
+
+def _kind(value: str, c: Context, node: Node) -> str | None:
+    """What an address is to a node, None where it is its own."""
+    text = value.strip().strip("[]")
+    if text == node.address:
+        return None
+    if text == "localhost":
+        return LOOPBACK
+    if text in c.cluster.declaration.addresses.values():
+        return OTHER_NODE
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return NO_IP
+    if address.is_loopback:
+        return LOOPBACK
+    return ALL if address.is_unspecified else OTHER
+
+
+def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
+    """Addresses by variable: what is wrong with each, and whether the engine can do with it.
+
+    A variable whose value only the image or the server knows says nothing here, and neither does an empty
+    one, which is as none to all of them.
+    """
+    own, head = node.address or "$local_ip", instance.head.address or "$master_addr"
+    several, ranks = len(instance.nodes) > 1, instance.parallel.chips > 1
+    asked = several or listens(c.cluster, instance)
+    # Variable, its value, who reads it for what, whom it concerns; which kinds fail.
+    unreachable = (LOOPBACK, ALL, OTHER_NODE)
+    for name, use, fails, expected in (
+        ("VLLM_HOST_IP", "peers are told to reach the engine there", unreachable if asked else (), own),
+        (
+            "HCCL_IF_IP",
+            "HCCL meets the other ranks there",
+            (*unreachable, NO_IP) if several else (OTHER_NODE,) if ranks else (),
+            own,
+        ),
+    ):
+        value = node.env.get(name, "")
+        kind = None if not value or "$" in value else _kind(value, c, node)
+        if kind is not None:
+            yield _Wrong(name, f"{name} is {kind}: {use}", expected, kind in fails)
+    value = node.env.get("VLLM_LOOPBACK_IP", "")
+    if value and ranks and not instance.spans_nodes and _kind(value, c, node) == OTHER_NODE:
+        message = f"VLLM_LOOPBACK_IP is {OTHER_NODE}: the ranks of one server meet there"
+        yield _Wrong("VLLM_LOOPBACK_IP", message, "127.0.0.1", fails=True)
+    for name in ("MASTER_ADDR", "VLLM_DP_MASTER_IP"):
+        value = node.env.get(name, head)
+        if several and value and "$" not in value and value != head:
+            message = (
+                f"{name} is another address than that of the first node, and is not read: the plan gives it"
+            )
+            yield _Wrong(name, message, head, fails=False)
+
+
+def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
+    """NICs by variable, against pd_interface or, without it, against each other."""
+    values = {
+        name: node.env[name]
+        for name in ("HCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+        if node.env.get(name) and "$" not in node.env[name]
+    }
+    several, ranks = len(instance.nodes) > 1, instance.parallel.chips > 1
+    gloo = values.get("GLOO_SOCKET_IFNAME", "")
+    # An interface for all hosts, and no sign of HCCL's.
+    named = gloo if gloo != "lo" and not set(gloo) & {"=", "^"} else ""
+    nic = node.settings.interface or named.split(",")[0].strip()
+    expected = node.settings.interface or "$nic_name"
+    for name, value in values.items():
+        names = [part.strip() for part in value.split(",")]
+        hccl = name == "HCCL_SOCKET_IFNAME"
+        if not hccl and set(value) & {"=", "^"}:
+            message = f"{name} has HCCL's signs in it: others look for an interface of exactly that name"
+            yield _Wrong(name, message, expected, fails=ranks and name == "GLOO_SOCKET_IFNAME")
+        elif names in (["lo"], ["=lo"]) and nic != "lo":
+            # HCCL_IF_IP goes before it.
+            decides = not node.env.get("HCCL_IF_IP") if hccl else name == "GLOO_SOCKET_IFNAME"
+            if several:
+                message = (
+                    f"{name} is an interface of the server itself only, and the instance has several nodes"
+                )
+                yield _Wrong(name, message, expected, fails=decides)
+        elif nic and not (hccl_takes(value, nic) if hccl else nic in names):
+            whose = "of pd_interface" if node.settings.interface else "of GLOO_SOCKET_IFNAME"
+            yield _Wrong(name, f"{name} is another interface than that {whose}", expected, fails=False)
+
+
+def hccl_takes(selector: str, interface: str) -> bool:
+    """Whether HCCL_SOCKET_IFNAME takes an interface: `eth,enp` by how names begin, `=eth0` exactly, and
+    `^eth` and `^=eth0` all others."""
+    excluded = selector.startswith("^")
+    text = selector.removeprefix("^")
+    exact = text.startswith("=")
+    names = [part.strip() for part in text.removeprefix("=").split(",") if part.strip()]
+    named = any(interface == name or (not exact and interface.startswith(name)) for name in names)
+    return named != excluded
