@@ -15,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
+from ..module_utils.check_findings import few, hosts_of
 from ..plugin_utils import check_report as reports
 from ..plugin_utils import host_between as between
 from ..plugin_utils.hccn_results import registered
@@ -73,7 +74,7 @@ class ActionModule(ActionBase):
         for text, severity in reports.screen(report, str(directory) if written else None):
             show(text, color=COLOURS[severity])
         errors = report.errors
-        named = "; ".join(f"{one['code']} at {one['host'] or 'all'}" for one in errors[:3])
+        named = "; ".join(f"{one['code']} at {few(hosts_of(one)) or 'all'}" for one in errors[:3])
         more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
         result.update(
             changed=False,

@@ -8,6 +8,7 @@ source. Those of the planner have the same fields, except chips.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 SEVERITIES = ("error", "warning", "hint")
@@ -55,30 +56,64 @@ def hosts_of(one: dict) -> list[str]:
     return [name for name in (one.get("host") or "").split(", ") if name]
 
 
-def grouped(findings: Iterable[dict]) -> list[dict]:
-    """The same finding of several servers as one, with all their names as its place.
+def few(names: Iterable[str]) -> str:
+    """Names for a screen: at most eight, of more the first two and the number of the others."""
+    listed = list(names)
+    if len(listed) <= 8:
+        return ", ".join(listed)
+    return f"{listed[0]}, {listed[1]} and {len(listed) - 2} more"
+
+
+# What differs from server to server although the cause is one: addresses, processes, and how much is used or
+# free. The finding of each server has them in what was seen or expected.
+_ITS_OWN = re.compile(r"\b[0-9]+(?:\.[0-9]+){3}\b|\bpid [0-9]+\b|\b[0-9]+(?:\.[0-9]+)? [KMGT]?B\b")
+
+
+def grouped(findings: Iterable[dict], limit: int | None = None) -> list[dict]:
+    """The same finding of several servers as one, with all their names as its place; with a limit a few of
+    them, for a screen.
 
     What was seen, and the cure, are told apart by server where they differ.
     """
     groups: dict[tuple, list[dict]] = {}
+    # Two processes on one server are two findings there.
+    messages: dict[tuple, list[str]] = {}
     for one in findings:
-        key = (one["code"], one["severity"], one["message"], tuple(one.get("chips") or ()))
-        groups.setdefault(key, []).append(one)
-    return [
-        {
-            **same[0],
-            "host": ", ".join(dict.fromkeys(name for one in same for name in hosts_of(one))) or None,
-            **{name: _told_apart(same, name) for name in ("seen", "expected", "cure")},
-        }
-        for same in groups.values()
-    ]
+        alike = (
+            one["code"],
+            one["severity"],
+            _ITS_OWN.sub("\0", one["message"]),
+            tuple(one.get("chips") or ()),
+        )
+        here = messages.setdefault((*alike, one.get("host")), [])
+        if one["message"] not in here:
+            here.append(one["message"])
+        groups.setdefault((*alike, here.index(one["message"])), []).append(one)
+    return [_one(same, limit) for same in groups.values()]
 
 
-def _told_apart(same: Sequence[dict], name: str) -> str | None:
+def _one(same: Sequence[dict], limit: int | None) -> dict:
+    names = list(dict.fromkeys(name for one in same for name in hosts_of(one)))
+    message = same[0]["message"]
+    if any(one["message"] != message for one in same):
+        message += " ({}, and likewise the others)".format(same[0].get("host") or "")
+    return {
+        **same[0],
+        "message": message,
+        "host": (", ".join(names) if limit is None else few(names)) or None,
+        **{name: _told_apart(same, name, limit) for name in ("seen", "expected", "cure")},
+    }
+
+
+def _told_apart(same: Sequence[dict], name: str, limit: int | None) -> str | None:
     places: dict[str, list[str]] = {}
     for one in same:
         if one[name]:
             places.setdefault(str(one[name]), []).append(one.get("host") or "")
     if len(places) < 2:
         return next(iter(places), None)
-    return "; ".join(f"{', '.join(hosts)}: {value}" for value, hosts in places.items())
+    parts = [
+        "{}: {}".format(", ".join(hosts) if limit is None else few(hosts), value)
+        for value, hosts in list(places.items())[:limit]
+    ]
+    return "; ".join(parts) + ("; …" if len(places) > len(parts) else "")

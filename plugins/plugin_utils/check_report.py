@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..module_utils.check_findings import counted, grouped, hosts_of, ordered
+from ..module_utils.check_findings import counted, few, grouped, hosts_of, ordered
 from ..module_utils.host_checks import host_finding
 
 VERSION = 1
 WIDTH = 108
 _WAIVER = ("code", "place", "reason", "expires")
+# How many values are told apart where servers differ.
+_ON_SCREEN = 8
 _FIELDS = ("seen", "expected", "cure", "source")
 
 
@@ -113,11 +115,13 @@ def waive(
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, told apart by server (`findings`) and put together for people (`shown`)."""
+    """All findings, told apart by server (`findings`), put together for people (`shown`), and cut for a
+    screen (`brief`)."""
 
     title: str
     findings: tuple[dict[str, Any], ...]
     shown: tuple[dict[str, Any], ...]
+    brief: tuple[dict[str, Any], ...]
     waived: tuple[dict[str, Any], ...]
     table: tuple[str, ...] = ()
 
@@ -143,7 +147,12 @@ def make(
     standing, waived = waive(one_cause(list(findings)), read, today)
     kept = ordered([*standing, *wrong])
     return Report(
-        title, tuple(kept), tuple(ordered(grouped(kept))), tuple(ordered(grouped(waived))), tuple(table)
+        title,
+        tuple(kept),
+        tuple(ordered(grouped(kept))),
+        tuple(ordered(grouped(kept, _ON_SCREEN))),
+        tuple(ordered(grouped(waived))),
+        tuple(table),
     )
 
 
@@ -171,15 +180,15 @@ def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | N
     yield report.headline, None
     if report.table:
         yield "\n".join(["", *(f"  {line}" for line in report.table)]), None
-    if report.shown:
+    if report.brief:
         rows = [("", "code", "place", "what")]
-        rows += [(one["severity"], one["code"], one["host"] or "", one["message"]) for one in report.shown]
+        rows += [(one["severity"], one["code"], one["host"] or "", one["message"]) for one in report.brief]
         widths = [min(40, max(len(row[at]) for row in rows)) for at in range(3)]
         yield "", None
-        for row, severity in zip(rows, [None, *(one["severity"] for one in report.shown)], strict=True):
+        for row, severity in zip(rows, [None, *(one["severity"] for one in report.brief)], strict=True):
             cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
             yield "  ".join([*cells, row[3]]).rstrip(), severity
-    for one in report.shown:
+    for one in report.brief:
         # Hints stand in the table and, in full, in check.md.
         if one["severity"] != "hint":
             yield "", None
@@ -188,7 +197,7 @@ def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | N
         yield "", None
     for one in report.waived:
         until, reason = one["waived"]["expires"], one["waived"]["reason"]
-        yield f"waived until {until}: {one['code']} at {one['host'] or 'all'}: {reason}", None
+        yield f"waived until {until}: {one['code']} at {few(hosts_of(one)) or 'all'}: {reason}", None
     if directory:
         yield f"\nEverything in full: {directory}/check.md, {directory}/check.json", None
 

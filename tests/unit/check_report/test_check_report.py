@@ -64,6 +64,80 @@ def test_what_differs_is_told_apart() -> None:
     assert one["seen"] == "p1, p3: a; p2: b"
 
 
+def many(message: str, number: int = 300, **more: str) -> list[dict]:
+    """A finding of many servers; {} is the server's number."""
+    return [
+        finding(
+            "host-memory",
+            f"s{at:03}",
+            message.format(at),
+            **{key: value.format(at) for key, value in more.items()},
+        )
+        for at in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "no image",
+        "no NIC carries 10.0.1.{}",
+        "10.0.1.{} is on eth1, not on eth0",
+        "chip 3: in use by python3 (pid 4{}), which is not of this deployment",
+        "{}.5 GB of memory available",
+        "{} MB free at /data",
+    ],
+)
+def test_one_cause_at_hundreds_of_servers_is_one_finding(message: str) -> None:
+    report = make(many(message, seen="seen {}", expected="10.0.1.{}"))
+    assert report.headline == "Checks: 2 servers: 1 error"
+    (one,) = report.shown
+    assert len(r.hosts_of(one)) == 300
+    assert "s299: seen 299" in one["seen"]
+    # A screen has a few of them, and says of how many.
+    said = text(report)
+    assert "s000, s001 and 298 more" in said
+    assert len(said.splitlines()) < 40
+    assert "s299" not in said
+    page = r.markdown(report, {})
+    assert "s299: seen 299" in page
+    assert [one["host"] for one in r.document(report, {})["findings"]] == [f"s{at:03}" for at in range(300)]
+
+
+def test_two_of_one_server_are_two() -> None:
+    both = [
+        finding(host=host, message=f"in use (pid {pid})") for host in ("p1", "p2") for pid in (host, 7, 8)
+    ]
+    numbered = [{**one, "message": one["message"].replace("pid p", "pid 1")} for one in both]
+    assert [one["host"] for one in make(numbered).shown] == ["p1, p2"] * 3
+    assert len(make([finding(), finding()]).shown) == 1
+
+
+def test_a_message_of_one_server_says_so() -> None:
+    (one,) = make(many("no NIC carries 10.0.1.{}", 2)).shown
+    assert one["message"] == "no NIC carries 10.0.1.0 (s000, and likewise the others)"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "port 80{} (API) is taken",
+        "there is no NIC eth{}",
+        "driver 25.{} is older than 26.0",
+        "chip {}: link down",
+        "kernel.x is {}",
+    ],
+)
+def test_different_causes_stay_apart(message: str) -> None:
+    assert len(make(many(message, 5)).shown) == 5
+
+
+def test_a_few_servers_are_all_named() -> None:
+    said = text(make(many("no image", 8)))
+    assert "s000, s001, s002, s003, s004, s005, s006, s007" in said
+    assert "s000, s001 and 7 more" in text(make(many("no image", 9)))
+
+
 @pytest.mark.parametrize(
     ("raw", "standing", "waived"),
     [
