@@ -140,7 +140,7 @@ pd_engine_env:
   know it.
 - Commands (`$(…)` and backquotes), arithmetic, `$1`, `$$` and other expansions are refused. `\\$` is
   a dollar sign and `` \\` `` a backquote; quotation marks, and backslashes before anything else,
-  stand for themselves.
+  stand for themselves. `~` is no home directory within quotes: `$HOME` is.
 
 Other variables of an inventory are taken as they stand: `$local_ip` in `pd_engine_args` is refused,
 and what else looks like a shell's variable there is a warning. Ansible's `{{ ansible_host }}` works

@@ -143,11 +143,11 @@ class _Parser:
             if self.text.startswith("}", self.at):
                 self.at += 1
                 return Reference(name[0], operator, operand)
-        end = self.text.find("}", start)
-        raise NotExpandable(
-            "braces that are not closed" if end < 0 else "an expansion other than a variable",
-            f"{self.text[start:][:12]}…" if end < 0 else self.text[start : end + 1][:40],
-        )
+        # No more of it: a secret may follow.
+        seen = self.text[start : self.at + 1]
+        if self.text.find("}", start) < 0:
+            raise NotExpandable("braces that are not closed", f"{seen}…")
+        raise NotExpandable("an expansion other than a variable", f"{seen}…}}")
 
 
 def references(parts: tuple[Part, ...]) -> Iterator[Reference]:

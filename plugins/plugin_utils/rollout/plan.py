@@ -80,7 +80,7 @@ def _named(deployment: str, findings: list[Finding]) -> list[Finding]:
     does."""
     return [
         finding
-        if finding.host is not None
+        if finding.host is not None or finding.instance is not None
         else replace(finding, message=f"deployment {deployment}: {finding.message}")
         for finding in findings
     ]

@@ -136,11 +136,11 @@ def test_text_without_references_is_written_as_before() -> None:
         ("pa$$word", "$$"),
         ("$1", "$1"),
         ("$?", "$?"),
-        ("${X%%:*}", "${X%%:*}"),
-        ("${#X}", "${#X}"),
-        ("${!X}", "${!X}"),
-        ("${X:=a}", "${X:=a}"),
-        ("${X:1}", "${X:1}"),
+        ("${X%%:*}", "${X%…}"),
+        ("${#X}", "${#…}"),
+        ("${!X}", "${!…}"),
+        ("${X:=a}", "${X:…}"),
+        ("${X:1}", "${X:…}"),
         ("${X", "${X…"),
         ('${X:-"a"}', '"'),
         (r"${X:-\}}", r"\}"),
@@ -155,9 +155,16 @@ def test_what_bash_would_run_or_cut_is_refused(value: str, seen: str) -> None:
 
 
 def test_a_secret_in_a_refused_value_is_not_shown() -> None:
-    found = findings(small({"pd_engine_env": {"PROXY": "http://user:s3cret$$@proxy"}}))
-    assert "PD440" in {f.code for f in found}
-    assert "s3cret" not in str(found)
+    for value in (
+        "http://user:s3cret$$@proxy",
+        "${TOKEN:=s3cret}",
+        "${TOKEN%s3cret",
+        "`s3cret`",
+        "$(s3cret)",
+    ):
+        found = findings(small({"pd_engine_env": {"PROXY": value}}))
+        assert "PD440" in {f.code for f in found}
+        assert "s3cret" not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +180,8 @@ def test_a_secret_in_a_refused_value_is_not_shown() -> None:
         ("PD442", {"UID": "0"}, {"UIDS": "0"}),
         ("PD442", {"local_ip": "198.51.100.77"}, {"local_ip": "$local_ip", "nic_name": "lo"}),
         ("PD442", {"master_addr": "198.51.100.77"}, {"MASTER_ADDR": "$master_addr"}),
+        ("PD446", {"A": "~/a"}, {"A": "$HOME/a:x~"}),
+        ("PD446", {"A": "/a:~/b"}, {"A": "~"}),
         ("PD443", {"LD_LIBRARY_PATH": "/a"}, {"LD_LIBRARY_PATH": "/a:$LD_LIBRARY_PATH"}),
         ("PD443", {"PATH": "/a"}, {"PATH": "/a:${PATH:-/bin}", "LD_PRELOAD": "/a"}),
     ],

@@ -170,6 +170,28 @@ def search_paths(r: Rule, c: Context) -> Iterator[Finding]:
                 )
 
 
+@rule(
+    "PD446",
+    WARNING,
+    "A home directory in pd_engine_env is $HOME",
+    cure="write $HOME in place of ~; where the program itself reads the ~, the warning does no harm",
+    source="bash(1), Tilde Expansion; docs/variables.md",
+)
+def home_directory(r: Rule, c: Context) -> Iterator[Finding]:
+    """A shell expands it where it is not quoted; values here mean what they mean within quotes."""
+    for instance, node in c.nodes("pd_engine_env"):
+        for name, value in _given(node):
+            if re.search(r"(^|:)~/", value):
+                yield r.at(
+                    f"the ~ in {name} stays as it is, and few programs take it for a directory",
+                    host=node.host,
+                    instance=instance.name,
+                    variable="pd_engine_env",
+                    seen=f"{name} with ~/",
+                    expected="$HOME/",
+                )
+
+
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 _OF_A_SHELL = re.compile(r"\$\([^)]{0,40}\)?|\$\{?[A-Z][A-Z0-9_]*\}?")
 
