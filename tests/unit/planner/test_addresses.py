@@ -172,6 +172,26 @@ def test_where_the_api_listens(args: dict[str, Any], hosts: dict[str, set[str]])
     assert by_host({}, pd_engine_args=args) == hosts
 
 
+@pytest.mark.parametrize(
+    ("value", "data", "broken"),
+    [
+        ("2", 1, True),
+        ("1", 1, False),
+        ("x", 1, True),
+        ("$OF_THE_IMAGE", 1, False),
+        ("2", 2, False),
+        ("4", 2, False),
+    ],
+)
+def test_data_parallel_ranks_of_the_environment(value: str, data: int, broken: bool) -> None:
+    own = {"pd_parallel": {"tensor": 8, "data": data}, "pd_chips": "0-7" if data == 1 else "0-15"}
+    raw = many(
+        {"prefiller": [("p", ["a"], own)], "decoder": [("d", ["b"], own)]},
+        everywhere={"pd_engine_env": {"VLLM_DP_SIZE": value}, "pd_profile": "generic"},
+    )
+    assert ("PD128" in {f.code for f in findings(raw)}) is broken
+
+
 def test_one_chip_alone_and_one_server_alone_may_do_as_they_like() -> None:
     """Nobody meets there, and nobody asks."""
     raw = many(

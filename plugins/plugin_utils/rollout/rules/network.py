@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
 from ..topology import joined, listens
-from .base import Context, rule
+from .base import Context, number, rule
 
 
 @rule(
@@ -171,6 +171,33 @@ def _listens_elsewhere(r: Rule, c: Context, kinds: Mapping[str, str]) -> Iterato
 def interfaces_agree(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes("pd_engine_env", "pd_interface"):
         yield from _found(r, instance, node, (w for w in _interfaces(instance, node) if not w.fails))
+
+
+@rule(
+    "PD128",
+    ERROR,
+    "No variable gives an engine data-parallel ranks that the plan does not know",
+    cure="remove it from pd_engine_env, and set data in pd_parallel",
+    source=(
+        "V@0.13.0:vllm/config/parallel.py:537; V@0.18.0:vllm/config/parallel.py:740; "
+        "V@0.23.0:vllm/config/parallel.py:827"
+    ),
+)
+def ranks_of_the_environment(r: Rule, c: Context) -> Iterator[Finding]:
+    """vLLM reads them where its command line has one rank, and then waits for the others."""
+    name = "VLLM_DP_SIZE"
+    for instance, node in c.nodes("pd_engine_env", "pd_parallel"):
+        value = node.env.get(name, "1")
+        if instance.parallel.data == 1 and "$" not in value and number(value.strip()) != 1:
+            yield r.at(
+                f"vLLM takes {name} where it has one data-parallel rank, and waits for ranks that nobody "
+                "starts",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{name}={shown(value, 60)}",
+                expected=f"{name}=1, or not set",
+            )
 
 
 @dataclass(frozen=True)
