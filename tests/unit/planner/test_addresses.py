@@ -119,6 +119,9 @@ def test_other_addresses(env: dict[str, str], hosts: dict[str, set[str]]) -> Non
         ({"HCCL_SOCKET_IFNAME": "^docker,lo"}, None, ""),
         ({"HCCL_SOCKET_IFNAME": "=bond"}, "PD127", "p1 p2 d1"),
         ({"HCCL_SOCKET_IFNAME": "^bond"}, "PD127", "p1 p2 d1"),
+        ({"HCCL_SOCKET_FAMILY": "AF_INET"}, None, ""),
+        ({"HCCL_SOCKET_FAMILY": "AF_INET6"}, "PD127", "p1 p2 d1"),
+        ({"HCCL_SOCKET_FAMILY": "inet"}, "PD126", "p1 p2 d1"),
         # HCCL_IF_IP goes before it.
         ({"HCCL_SOCKET_IFNAME": "lo"}, "PD127", "p1 p2"),
         ({"HCCL_SOCKET_IFNAME": "lo", "HCCL_IF_IP": None}, "PD126", "p1 p2"),

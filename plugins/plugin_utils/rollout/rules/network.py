@@ -292,6 +292,12 @@ def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
         if node.env.get(name) and "$" not in node.env[name]
     }
     several, ranks = len(instance.nodes) > 1, instance.parallel.chips > 1
+    family = node.env.get("HCCL_SOCKET_FAMILY", "")
+    if family not in ("", "AF_INET") and "$" not in family:
+        message = "HCCL chooses an IPv6 address of the interface, and the service addresses are IPv4"
+        if family != "AF_INET6":
+            message = "HCCL ends with EI0001 where HCCL_SOCKET_FAMILY is neither AF_INET nor AF_INET6"
+        yield _Wrong("HCCL_SOCKET_FAMILY", message, "AF_INET", fails=ranks and family != "AF_INET6")
     gloo = values.get("GLOO_SOCKET_IFNAME", "")
     # An interface for all hosts, and no sign of HCCL's.
     named = gloo if gloo != "lo" and not set(gloo) & {"=", "^"} else ""
