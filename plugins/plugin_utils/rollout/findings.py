@@ -124,6 +124,12 @@ class Group:
         return self.findings[0]
 
     @property
+    def message(self) -> str:
+        """The message of the first; where it names its place, it says of the others that they are alike."""
+        alike = all(f.message == self.first.message for f in self.findings)
+        return self.first.message if alike else f"{self.first.message} (and likewise the others)"
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(f.host for f in self.findings if f.host is not None))
 
@@ -135,6 +141,7 @@ class Group:
         """As one finding, with all of its hosts and instances as the place."""
         return {
             **self.first.to_dict(),
+            "message": self.message,
             "host": ", ".join(self.hosts) or None,
             "instance": ", ".join(self.instances) or None,
             "seen": self.told_apart("seen", None),
@@ -210,7 +217,7 @@ def report(findings: Iterable[Finding], width: int = 108) -> Iterator[str]:
     for group in grouped(findings):
         first = group.first
         yield f"{first.severity.upper()} {first.code}  {_place(group)}"
-        yield from _wrapped("", first.message, width)
+        yield from _wrapped("", group.message, width)
         for label in ("seen", "expected"):
             yield from _wrapped(label, group.told_apart(label) or "", width)
         yield from _wrapped("cure", first.cure, width)

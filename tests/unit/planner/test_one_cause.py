@@ -103,6 +103,15 @@ def test_the_place_names_some_and_counts_the_others() -> None:
     assert few("abcd") == "a, b and 2 more"
 
 
+def test_a_message_with_a_name_says_that_the_others_are_alike() -> None:
+    found = [f for f in findings(large({"pd_api_port": 7001})) if f.code == "PD301"]
+    (group,) = grouped(found)
+    assert group.message.endswith("both have port 7001 (and likewise the others)")
+    assert group.to_dict()["message"] == group.message
+    assert group.message in " ".join(" ".join(report(found)).split())
+    assert grouped(found[:1])[0].message == found[0].message
+
+
 def test_plan_json_has_every_place_and_topology_md_some() -> None:
     plan = planner.make(large(env(VLLM_HOST_IP=None))).to_dict()
     (finding,) = [f for f in plan["findings"] if f["code"] == "PD125"]
