@@ -56,6 +56,8 @@ class Connector:
     pipeline: bool
     # Whether it goes with vLLM's hybrid manager of caches.
     hybrid: bool
+    # Whether a decoder looks for the hosts of a prefiller of several nodes by its own kv_port.
+    own_port_first: bool
     # When a decoder with more tensor ranks than the prefiller fails: "at_start" or "at_request".
     tensor_order: str
     # Which block sizes of both sides go together: "same", "multiple" (a decoder's block is some of a
@@ -138,6 +140,7 @@ def connectors(release: str) -> Mapping[str, Connector]:
                 shared={side: tuple(keys) for side, keys in facts["shared"].items()},
                 pipeline=bool(facts["pipeline"]),
                 hybrid=bool(facts["hybrid"]),
+                own_port_first=bool(facts["own_port_first"]),
                 tensor_order=str(facts["tensor_order"]),
                 block_sizes=str(facts["block_sizes"]),
                 strides=tuple((group, tuple(factors)) for group, factors in facts["ports"].items()),

@@ -76,6 +76,10 @@ def sparse(key: str) -> dict[str, Any]:
     return {**TP16, **config_keys(**{key: True})}
 
 
+def port(number: int) -> dict[str, Any]:
+    return {"pd_kv_port": number}
+
+
 def rope(factor: int) -> dict[str, Any]:
     return args(hf_overrides={"rope_scaling": {"type": "yarn", "factor": factor}})
 
@@ -283,6 +287,27 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         "PD539",
         on(NEW, env(PYTORCH_CUDA_ALLOC_CONF=f"a:1,{SEGMENTS}")),
         on(NEW, {**env(PYTORCH_CUDA_ALLOC_CONF=SEGMENTS), **args(enable_sleep_mode=True)}),
+    ),
+    ("PD540", on(OLD, env(ASCEND_TRANSFER_TIMEOUT="30s")), on(OLD, env(ASCEND_TRANSFER_TIMEOUT="30000"))),
+    ("PD540", on(NEW, env(HCCL_RDMA_TIMEOUT="20.5")), on(NEW, env(HCCL_RDMA_TIMEOUT="20"))),
+    (
+        "PD540",
+        on(MIDDLE, {**LAYERWISE, **TP16, **env(HCCL_RDMA_RETRY_CNT="")}),
+        on(MIDDLE, {**LAYERWISE, **TP16, **env(ASCEND_TRANSFER_TIMEOUT="")}),
+    ),
+    (
+        "PD540",
+        on(MIDDLE, env(HCCL_RDMA_TIMEOUT="x")),
+        on(MIDDLE, env(HCCL_RDMA_TIMEOUT="x", ASCEND_TRANSFER_TIMEOUT="9000")),
+    ),
+    # Ranks of a prefiller of two nodes, counted from the decoder's port.
+    ("PD541", on(NEW, {}, port(40000), port(40031)), on(NEW, {}, port(40000), port(40032))),
+    ("PD541", on(NEW, {}, port(40010), port(40001)), on(NEW, {}, port(40000), port(40000))),
+    ("PD541", on(NEW, {}, port(40000), port(40016)), on(MIDDLE, {}, port(40000), port(40016))),
+    (
+        "PD541",
+        on(NEW, {}, {**PIPELINE, **port(40000)}, {**parallel(tensor=8), **port(40008)}),
+        on(NEW, {}, {**parallel(tensor=8, data=2), **port(40000)}, {**parallel(tensor=8), **port(40008)}),
     ),
     # A connector that both sides have is enough, and nothing is known of those that are not planned.
     (

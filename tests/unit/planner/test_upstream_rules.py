@@ -56,6 +56,8 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     ("A:mooncake_layerwise_connector.py", "no pipeline", ("PD516",)),
     ("A:mooncake_layerwise_connector.py", "speculative layers, NZ layout", ("PD533", "PD534", "PD535")),
     ("A, V: caches", "types, layouts, ways, prompts of both sides", ("PD531", "PD532")),
+    ("A: get_transfer_timeout_value", "whole numbers", ("PD540",)),
+    ("A@v0.23.0:mooncake_connector.py", "hosts by the decoder's own kv_port", ("PD541",)),
     ("A: kv_pool.md", "one hash seed", ("PD536",)),
     ("V:kv_connector/factory.py", "names and modules of connectors", ("PD500", "PD515", "PD530")),
     ("V:kv_connector/v1/multi_connector.py", "connectors, made of each entry", ("PD526", "PD529")),

@@ -559,3 +559,77 @@ def sizes_present(r: Rule, c: Context) -> Iterator[Finding]:
                 seen=f"{side}: {shown(sizes, 60)}",
                 expected=missing,
             )
+
+
+# Read by int() when a worker makes its connector.
+_TIMES = ("ASCEND_TRANSFER_TIMEOUT", "HCCL_RDMA_TIMEOUT", "HCCL_RDMA_RETRY_CNT")
+
+
+@rule(
+    "PD540",
+    ERROR,
+    "Time-outs of the transfer are whole numbers",
+    cure="correct it in pd_engine_env",
+    source=(
+        "A@v0.13.0:vllm_ascend/distributed/utils.py:56-65, "
+        "A@v0.18.0:vllm_ascend/distributed/kv_transfer/utils/utils.py:51-57"
+    ),
+)
+def whole_times(r: Rule, c: Context) -> Iterator[Finding]:
+    if c.cluster.colocated:
+        return
+    for instance, node in c.nodes("pd_engine_env"):
+        for name in _TIMES:
+            value = node.env.get(name)
+            if value is None or (name == "ASCEND_TRANSFER_TIMEOUT" and not value):
+                continue
+            if name != "ASCEND_TRANSFER_TIMEOUT" and node.env.get("ASCEND_TRANSFER_TIMEOUT"):
+                continue  # then the others are not read
+            if not _whole(value):
+                yield r.at(
+                    f"invalid literal for int() with base 10: {value!r}",
+                    host=node.host if len(instance.nodes) > 1 else None,
+                    instance=instance.name,
+                    variable="pd_engine_env",
+                    seen=f"{name}={shown(value, 40)}",
+                    expected="a whole number",
+                )
+
+
+def _whole(text: str) -> bool:
+    """Whether int() takes it; what a shell makes of a variable is not known here."""
+    if "$" in text:
+        return True
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
+
+
+@rule(
+    "PD541",
+    ERROR,
+    "A decoder's kv_port is that of a prefiller of several nodes, or far from it",
+    cure="leave pd_kv_port unset to have it computed, or pin it 100 apart for each node",
+    source="A@v0.23.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_connector.py:3495-3512",
+)
+def own_port(r: Rule, c: Context) -> Iterator[Finding]:
+    """It takes a rank's distance from its own kv_port for the rank's number, and asks the host of another."""
+    spread = [i for i, _ in transferring(c, "pd_kv_port", "pd_parallel", role="prefiller") if i.spans_nodes]
+    for decoder, connector in transferring(c, "pd_kv_port", role="decoder"):
+        if not connector.own_port_first:
+            continue
+        for prefiller in spread:
+            distance = abs(prefiller.kv_port - decoder.kv_port)
+            if 0 < distance < prefiller.parallel.world_size:
+                yield r.at(
+                    f"{decoder.name} would look for ranks of {prefiller.name} on the wrong node: it counts "
+                    "them from its own kv_port",
+                    instance=decoder.name,
+                    variable="pd_kv_port",
+                    seen=f"{prefiller.kv_port} in {prefiller.name}, {decoder.kv_port} in {decoder.name}",
+                    expected=(
+                        f"{prefiller.kv_port}, or at least {prefiller.parallel.world_size} ports from it"
+                    ),
+                )
