@@ -215,6 +215,8 @@ def connectors(releases: list[Release]) -> Iterator[str]:
         for release in releases:
             known = release.connectors[name]
             context = "yes" if known.prefill_context_parallel else "refused (PD511)"
+            if known.context_by_node and not known.prefill_context_parallel:
+                context = "one rank on each node (PD511)"
             options = code(sorted(release.proxy_options[name]))
             yield f"| {release.name} | `{known.module}` | {context} | `{ports_formula(known)}` | {options} |"
         yield ""

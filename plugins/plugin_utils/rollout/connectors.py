@@ -41,6 +41,8 @@ class Connector:
     # The role that opens the handshake ports.
     listener: str
     prefill_context_parallel: bool
+    # Whether a prefiller may have it where each node holds one context rank only.
+    context_by_node: bool
     # Where the class is, for kv_connector_module_path, and its name there.
     module: str
     class_name: str
@@ -131,6 +133,7 @@ def connectors(release: str) -> Mapping[str, Connector]:
                 name=str(raw["name"]),
                 listener=str(raw["listener"]),
                 prefill_context_parallel=bool(facts["prefill_context_parallel"]),
+                context_by_node=bool(facts["context_by_node"]),
                 module=str(facts["module"]),
                 class_name=str(raw["class"]),
                 proxy_script=str(raw["proxy_script"]),

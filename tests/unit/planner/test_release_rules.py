@@ -400,7 +400,17 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         alone(MIDDLE, **config_keys(finegrained_tp_config={"oproj_tensor_parallel_size": 1})),
         on(MIDDLE, decoder=config_keys(finegrained_tp_config={"oproj_tensor_parallel_size": 1})),
     ),
-    ("PD511", on(MIDDLE, LAYERWISE), on(NEW, LAYERWISE)),
+    ("PD511", on(OLD, LAYERWISE), on(MIDDLE, LAYERWISE)),
+    (
+        "PD511",
+        on(MIDDLE, LAYERWISE, parallel(tensor=8, prefill_context=4)),
+        on(NEW, LAYERWISE, parallel(tensor=8, prefill_context=4)),
+    ),
+    (
+        "PD511",
+        on(MIDDLE, LAYERWISE, TP16, parallel(tensor=8, prefill_context=2)),
+        on(MIDDLE, LAYERWISE, TP16, parallel(tensor=8)),
+    ),
     ("PD512", on(OLD, decoder=parallel(tensor=1)), on(MIDDLE, decoder=parallel(tensor=1))),
     ("PD520", on(OLD, kv(decode={"pp_size": 2})), on(OLD, kv(decode={"pp_size": 1}))),
     (

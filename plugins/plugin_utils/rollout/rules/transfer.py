@@ -391,21 +391,32 @@ def hybrid_manager(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD511",
     ERROR,
-    "The layerwise connector runs without prefill context parallel",
-    cure="use MooncakeConnectorV1, or set prefill_context to 1, or use a release from v0.21 on",
-    source="vllm-ascend PRs 6627, 10019: its ports know no context rank before v0.21",
+    "The layerwise connector runs without prefill context parallel, or with one context rank on each node",
+    cure=(
+        "use MooncakeConnectorV1, or set prefill_context to 1, or use a release from v0.21 on; with v0.18.0 "
+        "a prefiller may have as many nodes as context ranks"
+    ),
+    source=(
+        "vllm-ascend PRs 6627, 10019: its ports know no context rank before v0.21; "
+        "A@v0.18.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_layerwise_connector.py:1764, 548"
+    ),
 )
 def layerwise_context(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, connector in transferring(c, "pd_parallel"):
-        if not connector.prefill_context_parallel and instance.parallel.prefill_context > 1:
-            yield r.at(
-                f"the handshake ports of {connector.name} collide between context ranks at "
-                f"{c.cluster.release.name}",
-                instance=instance.name,
-                variable="pd_parallel",
-                seen=f"prefill_context {instance.parallel.prefill_context}",
-                expected="prefill_context 1",
-            )
+        sizes, nodes = instance.parallel, len(instance.nodes)
+        if connector.prefill_context_parallel or sizes.prefill_context == 1:
+            continue
+        alone = instance.spans_nodes and nodes == sizes.prefill_context and sizes.pipeline == 1
+        if connector.context_by_node and instance.role == "prefiller" and alone:
+            continue
+        yield r.at(
+            f"the handshake ports of {connector.name} collide between context ranks at "
+            f"{c.cluster.release.name}",
+            instance=instance.name,
+            variable="pd_parallel",
+            seen=f"prefill_context {sizes.prefill_context} on {nodes} node{'s' if nodes > 1 else ''}",
+            expected="prefill_context 1",
+        )
 
 
 @rule(
