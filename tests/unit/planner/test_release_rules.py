@@ -198,6 +198,11 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         on(MIDDLE, decoder={**DATA, **config_keys(finegrained_tp_config={"lmhead_tensor_parallel_size": 2})}),
     ),
     (
+        "PD427",
+        on(NEW, decoder={**DATA, **config_keys(finegrained_tp_config={"olora_tensor_parallel_size": 4})}),
+        on(MIDDLE, decoder={**DATA, **config_keys(finegrained_tp_config={"olora_tensor_parallel_size": 4})}),
+    ),
+    (
         "PD428",
         on(MIDDLE, prefiller=config_keys(finegrained_tp_config={"oproj_tensor_parallel_size": 1})),
         on(MIDDLE, decoder=config_keys(finegrained_tp_config={"oproj_tensor_parallel_size": 1})),
@@ -536,7 +541,7 @@ def test_kv_nz_is_for_mla(attention: str | None, broken: bool) -> None:
         (
             on(NEW, env(VLLM_NIXL_ABORT_REQUEST_TIMEOUT="900")),
             "PD437",
-            ("v0.13.0, v0.18.0 read it", "in its place: VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT"),
+            ("v0.13.0 and v0.18.0 do", "in its place: VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT"),
         ),
         (on(OLD, env(VLLM_LOGING_LEVEL="DEBUG")), "PD420", ("did you mean VLLM_LOGGING_LEVEL?",)),
         (on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="9")), "PD437", ("set pd_release to v0.18.0",)),

@@ -68,6 +68,8 @@ def apart(first: dict[str, Any], second: dict[str, Any]) -> RawInventory:
     )
 
 
+BLOCKING = env(ASCEND_LAUNCH_BLOCKING="1")
+
 # code, an inventory that breaks the rule, one that does not
 CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD101", small({"pd_paralell": 1}), small({"pd_proxy_port": 8006})),
@@ -270,6 +272,28 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         "PD412",
         small(decoder=env(ASCEND_LAUNCH_BLOCKING="1")),
         small(prefiller=env(ASCEND_LAUNCH_BLOCKING="1")),
+    ),
+    *(
+        ("PD412", small(decoder={**BLOCKING, **args(**on)}), small(decoder={**BLOCKING, **args(**off)}))
+        for on, off in (
+            (
+                {"compilation_config": {"cudagraph_mode": "piecewise"}},
+                {"compilation_config": {"cudagraph_mode": "none"}},
+            ),
+            ({"compilation_config": {"mode": 3}}, {"compilation_config": {"mode": 0}}),
+            (
+                {"compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}},
+                {"compilation_config": {"mode": 1}},
+            ),
+            (
+                {"compilation_config": None, "compilation-config.mode": 3},
+                {"compilation-config.cudagraph_mode": "NONE"},
+            ),
+            (
+                {"compilation_config": None, "optimization_level": 1},
+                {"compilation_config": None, "optimization_level": 0},
+            ),
+        )
     ),
     (
         "PD413",

@@ -114,11 +114,35 @@ def context_parallel(instance: Instance) -> int:
 
 
 def graph_mode(node: Node) -> bool:
-    """Whether the engine runs with captured graphs."""
+    """Whether the engine runs with captured graphs, as far as its flags say
+    (A@v0.13.0:vllm_ascend/platform.py:205-300)."""
     if node.flag("enforce-eager") is True:
         return False
+    xlite = additional_config(node).get("xlite_graph_config")
+    if isinstance(xlite, Mapping) and xlite.get("enabled") and xlite.get("full_mode"):
+        return False
+    graphs = str(_compilation(node, "cudagraph_mode") or "").upper()
+    mode = str(_compilation(node, "mode") or "").upper()
+    if graphs == "NONE" or mode in _OTHER_MODES:
+        return False
+    if (
+        _compilation(node, "mode") == 0
+        or mode in ("0", "NONE")
+        or number(node.flag("optimization-level")) == 0
+    ):
+        return graphs.startswith("FULL")
+    return True
+
+
+# Modes of compilation in which vllm-ascend captures nothing.
+_OTHER_MODES = frozenset({"1", "2", "STOCK_TORCH_COMPILE", "DYNAMO_TRACE_ONCE"})
+
+
+def _compilation(node: Node, key: str) -> Any:
+    """A setting of --compilation-config, as a key of it or after a dot."""
     config = node.flag("compilation-config")
-    return not (isinstance(config, Mapping) and config.get("cudagraph_mode") == "NONE")
+    dotted = node.flag(f"compilation-config.{key}".replace("_", "-"))
+    return config.get(key) if dotted is None and isinstance(config, Mapping) else dotted
 
 
 def additional_config(node: Node) -> Mapping[str, Any]:

@@ -54,8 +54,15 @@ def balance_scheduling(r: Rule, c: Context) -> Iterator[Finding]:
     source="A@v0.18.0:vllm_ascend/ascend_config.py:249",
 )
 def module_sizes(r: Rule, c: Context) -> Iterator[Finding]:
+    modules = [
+        "oproj",
+        "lmhead",
+        "embedding",
+        "mlp",
+        *(["olora"] if c.cluster.release.limits.oproj_tensor_one else []),
+    ]
     for instance in c.instances("pd_parallel", "pd_engine_args"):
-        for key in _mapping(instance.head, "finegrained_tp_config"):
+        for key in (f"{module}_tensor_parallel_size" for module in modules):
             size = _size(instance.head, key)
             if size > 0 and instance.parallel.data % size:
                 yield r.at(

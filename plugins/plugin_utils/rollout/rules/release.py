@@ -126,7 +126,7 @@ def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
             continue
         known, cure = "", None
         if readers:
-            known = f", {joined(readers, 8)} {'read' if len(readers) > 1 else 'reads'} it"
+            known = f"; {' and '.join(readers)} {'do' if len(readers) > 1 else 'does'}"
         elif near := close_to(name, _ours(release)):
             known = f"; did you mean {near}?"
         elif _own_image(c):
