@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .planned import RELEASE, inventory, ports, rules, small, topology
+from .planned import RELEASE, inventory, planned, ports, rules, small, topology
 
 VALUES = (
     "-1", "None", "auto", "AUTO", "1k", "1.5k", "1K", "1_000", " 5 ", "5.0", "0.5", "1e3", "true", "x", "50%",
@@ -39,6 +39,22 @@ def test_what_the_parser_takes_is_not_refused(value: str, real_parser: Any) -> N
     ]
     refused = {f.seen.split(":")[0] for f in said if f.code in OF_FLAGS and f.seen}
     assert not [name for name in sorted(refused) if takes(real_parser, [f"--{name}={value}"])]
+
+
+def test_values_behind_dots_are_read(real_parser: Any) -> None:
+    """As the launch scripts write them."""
+    key = "compilation-config.cudagraph_capture_sizes"
+    args = {
+        key: [1, 2],
+        "compilation-config.pass_config.fuse_norm_quant": True,
+        "allowed-origins": ["a", "b"],
+    }
+    raw = small({"all": {"pd_profile": "generic"}, "decoder": {"pd_engine_args": args}})
+    argv = next(planned(raw).servers("decoder")).planned["argv"]
+    parsed = real_parser.parse_args(argv[1:])
+    assert parsed.allowed_origins == ["a", "b"]
+    assert parsed.compilation_config.cudagraph_capture_sizes == [1, 2]
+    assert parsed.compilation_config.pass_config.fuse_norm_quant is True
 
 
 def test_spellings_of_the_parser_are_taken(real_parser: Any) -> None:

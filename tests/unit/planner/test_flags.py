@@ -34,6 +34,21 @@ def argv(**flags: Any) -> list[str]:
         ({"max-model": 4096}, ["--max-model-len", "4096"]),
         ({"max_model_len": 4096}, ["--max_model_len", "4096"]),
         ({"compilation-c.mode": 3}, ["--compilation-config.mode", "3"]),
+        # One value of JSON, where another option takes several words.
+        (
+            {"compilation-config.cudagraph_capture_sizes": [1, 2]},
+            ["--compilation-config.cudagraph_capture_sizes", "[1, 2]"],
+        ),
+        (
+            {"compilation-config.pass_config.enable_sp": True},
+            ["--compilation-config.pass_config.enable_sp", "true"],
+        ),
+        (
+            {"compilation-config.pass_config.enable_sp": False},
+            ["--compilation-config.pass_config.enable_sp", "false"],
+        ),
+        ({"allowed_origins": ["a", "b"]}, ["--allowed_origins", '["a", "b"]']),
+        ({"cudagraph-capture-sizes": [1, 2]}, ["--cudagraph-capture-sizes", "1", "2"]),
     ],
 )
 def test_what_the_parser_takes_is_planned(flags: dict[str, Any], words: list[str]) -> None:

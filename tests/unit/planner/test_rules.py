@@ -229,6 +229,11 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         small({"pd_engine_args": {"max-model": "x"}}),
         small({"pd_engine_args": {"max-model": 136000}}),
     ),
+    (
+        "PD447",
+        small({"pd_engine_args": {"speculative_config": {"method": "mtp"}, "speculative-config.x": 1}}),
+        small({"pd_engine_args": {"speculative_config": None, "speculative-config.x": 1}}),
+    ),
     ("PD404", small({"pd_engine_args": {"api-k": "x"}}), small({"pd_engine_args": {"api-k": None}})),
     ("PD402", small(args(tensor_parallel_size=8)), small(args(seed=1))),
     ("PD402", small({"pd_engine_args": {"kv_transfer_config": {}}}), small()),

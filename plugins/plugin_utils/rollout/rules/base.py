@@ -141,8 +141,14 @@ _OTHER_MODES = frozenset({"1", "2", "STOCK_TORCH_COMPILE", "DYNAMO_TRACE_ONCE"})
 def _compilation(node: Node, key: str) -> Any:
     """A setting of --compilation-config, as a key of it or after a dot."""
     config = node.flag("compilation-config")
-    dotted = node.flag(f"compilation-config.{key}".replace("_", "-"))
-    return config.get(key) if dotted is None and isinstance(config, Mapping) else dotted
+    if dotted_keys(node, "compilation-config"):
+        return node.flag(f"compilation-config.{key}".replace("_", "-"))
+    return config.get(key) if isinstance(config, Mapping) else None
+
+
+def dotted_keys(node: Node, name: str) -> list[str]:
+    """The keys of an option of JSON that are given behind a dot, as they are spelt."""
+    return [spelt for spelt in node.args if spelt.replace("_", "-").startswith(f"{name}.")]
 
 
 def additional_config(node: Node) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from .base import (
     block_size,
     chunked_prefill,
     context_parallel,
+    dotted_keys,
     flag_number,
     flashcomm,
     graph_mode,
@@ -206,6 +207,28 @@ def _other_kind(kind: str | tuple[str, ...], value: object) -> str | None:
     if pattern is None or text == "None" or re.fullmatch(pattern, text):
         return None
     return "a number" if kind == "float" else "a whole number"
+
+
+@rule(
+    "PD447",
+    WARNING,
+    "An option of JSON is given as a whole, or by its keys, not both",
+    cure="put the keys behind dots into the mapping",
+    source="V@0.13.0:vllm/utils/argparse_utils.py:344 (the keys come last, as a mapping of their own)",
+)
+def whole_or_keys(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_args", "pd_profile"):
+        for name, value in node.flags.items():
+            dotted = dotted_keys(node, name)
+            if isinstance(value, Mapping) and value and dotted:
+                yield r.at(
+                    f"{joined(dotted)} would replace all of {name}: {joined(sorted(value))} would be lost",
+                    host=node.host,
+                    instance=instance.name,
+                    variable="pd_engine_args",
+                    seen=f"{name} and {joined(dotted)}",
+                    expected="one of them",
+                )
 
 
 @rule(
