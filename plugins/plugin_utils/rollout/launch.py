@@ -109,7 +109,7 @@ def flag_lines(cluster: Cluster, name: str, value: Any) -> Iterator[Line]:
     words, or as JSON where the option takes one value of it. So is all that stands behind a dot
     (V@0.13.0:vllm/utils/argparse_utils.py:314)."""
     one_value = "." in name or cluster.release.kinds.get(canonical(name)) == "json"
-    if isinstance(value, list) and one_value or isinstance(value, bool) and "." in name:
+    if (isinstance(value, list) and one_value) or (isinstance(value, bool) and "." in name):
         yield Line((f"--{name}", json.dumps(value, ensure_ascii=False)))
     elif value is True:
         yield Line((f"--{name}",))
