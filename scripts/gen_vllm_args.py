@@ -212,6 +212,18 @@ def option_lines(name: str, kind: Any) -> list[str]:
     return [f"  {name}:", *(f"    - {json.dumps(choice)}" for choice in kind)]
 
 
+def keys_of(described: dict[str, Any], others: bool) -> list[tuple[str, list[str]]]:
+    """The options that a configuration class reads as JSON, and its keys, where it does so with others."""
+    return sorted(
+        (flag[2:], sorted(config["properties"]))
+        for row in described["options"]
+        if (config := described["configs"].get(row.get("config")))
+        and bool(config["additionalProperties"]) is others
+        for flag in row["flags"]
+        if flag.startswith("--")
+    )
+
+
 def short_form(described: dict[str, Any]) -> str:
     """The planner's data file: YAML, one option a line."""
     values: dict[str, Any] = {}
@@ -229,6 +241,7 @@ def short_form(described: dict[str, Any]) -> str:
             values.update(dict.fromkeys(names, "str" if row["action"] == "lora" else kind_of(row)))
         if row.get("deprecated"):
             deprecated |= names
+    refused, passed = keys_of(described, False), keys_of(described, True)
     lines = [
         "---",
         f"# Long options of `vllm serve` of vLLM {described['vllm']}, from its own parser.",
@@ -246,6 +259,12 @@ def short_form(described: dict[str, Any]) -> str:
         "# Of all of them those that the parser calls deprecated.",
         "deprecated:" + ("" if deprecated else " []"),
         *(f"  - {name}" for name in sorted(deprecated)),
+        "# Keys of options of JSON; another is refused.",
+        "keys:" + ("" if refused else " {}"),
+        *(f"  {name}: [{', '.join(keys)}]" for name, keys in refused),
+        "# Keys of options of JSON that pass over another.",
+        "open_keys:" + ("" if passed else " {}"),
+        *(f"  {name}: [{', '.join(keys)}]" for name, keys in passed),
     ]
     return "\n".join(lines) + "\n"
 

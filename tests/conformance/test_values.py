@@ -41,6 +41,18 @@ def test_what_the_parser_takes_is_not_refused(value: str, real_parser: Any) -> N
     assert not [name for name in sorted(refused) if takes(real_parser, [f"--{name}={value}"])]
 
 
+def test_other_keys_of_json_are_refused_or_passed_over(real_parser: Any) -> None:
+    """As the planner has it for each option."""
+    release = inventory.read(small({}))[0].release
+    known = {**release.json_keys, **release.open_json_keys}
+    assert len(known) > 5
+    taken = {name for name in known if takes(real_parser, [f"--{name}", '{"no_such_key": 1}'])}
+    assert not taken & release.json_keys.keys()
+    # What a class needs besides is asked for, whatever the key.
+    empty = {name for name in release.open_json_keys if takes(real_parser, [f"--{name}", "{}"])}
+    assert taken == empty
+
+
 def test_values_behind_dots_are_read(real_parser: Any) -> None:
     """As the launch scripts write them."""
     key = "compilation-config.cudagraph_capture_sizes"

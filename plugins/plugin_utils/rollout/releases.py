@@ -125,6 +125,10 @@ class Release:
     value_options: frozenset[str]
     switch_options: frozenset[str]
     flag_options: frozenset[str]
+    # Keys of the options that a configuration class of vLLM reads as JSON: where it refuses others, and where
+    # it passes over them.
+    json_keys: Mapping[str, frozenset[str]]
+    open_json_keys: Mapping[str, frozenset[str]]
 
     @property
     def options(self) -> frozenset[str]:
@@ -229,6 +233,8 @@ def load_release(name: str) -> Release:
         value_options=frozenset(options["values"]),
         switch_options=frozenset(options["switches"]),
         flag_options=frozenset(options["flags"]),
+        json_keys={option: frozenset(keys) for option, keys in options["keys"].items()},
+        open_json_keys={option: frozenset(keys) for option, keys in options["open_keys"].items()},
     )
 
 

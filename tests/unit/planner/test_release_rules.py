@@ -135,6 +135,26 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ),
     ("PD438", on(OLD, prefiller=WITHOUT_SWITCH), on(OLD)),
     (
+        "PD448",
+        on(OLD, args(compilation_config={"cudagraph_capture_size": [1]})),
+        on(OLD, args(compilation_config={"cudagraph_capture_sizes": [16]})),
+    ),
+    (
+        "PD448",
+        on(NEW, {"pd_engine_args": {"compilation-config.modes": 3}}),
+        on(NEW, {"pd_engine_args": {"compilation-config.pass_config.enable_sp": True}}),
+    ),
+    (
+        "PD448",
+        on(MIDDLE, args(profiler_config={"folder": "/x"})),
+        on(OLD, args(profiler_config={"folder": "/x"})),
+    ),
+    (
+        "PD449",
+        on(OLD, args(profiler_config={"folder": "/x"})),
+        on(OLD, args(profiler_config={"profiler": "torch"})),
+    ),
+    (
         "PD439",
         on(MIDDLE, args(fail_on_environ_validation=True)),
         on(MIDDLE, args(fail_on_environ_validation=False)),

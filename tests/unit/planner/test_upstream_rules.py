@@ -32,7 +32,7 @@ COVERED: list[tuple[str, str, tuple[str, ...]]] = [
     (
         "V:vllm/entrypoints/openai/cli_args.py",
         "options, their kinds and choices, by release",
-        ("PD401", "PD403", "PD447"),
+        ("PD401", "PD403", "PD447", "PD448", "PD449"),
     ),
     (
         "V:vllm/envs.py",

@@ -209,6 +209,55 @@ def _other_kind(kind: str | tuple[str, ...], value: object) -> str | None:
     return "a number" if kind == "float" else "a whole number"
 
 
+def _other_keys(c: Context, known: Mapping[str, frozenset[str]]) -> Iterator[tuple[Instance, str, str, str]]:
+    """Keys that the class of an option of JSON does not have: instance, option, key, what may be meant."""
+    for instance in c.instances("pd_engine_args", "pd_profile"):
+        node = instance.head
+        for name, keys in known.items():
+            value = node.flag(name)
+            given = [str(key) for key in value] if isinstance(value, Mapping) else []
+            given += [spelt.split(".")[1].rstrip("+") for spelt in dotted_keys(node, name)]
+            for key in given:
+                if key not in keys:
+                    yield instance, name, key, did_you_mean(key, keys)
+
+
+@rule(
+    "PD448",
+    ERROR,
+    "Keys of an option of JSON are those of the release, where vLLM refuses others",
+    cure="correct the key, or remove it",
+    source="V@0.13.0:vllm/config/compilation.py, and the classes of the other options",
+)
+def json_keys(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, name, key, near in _other_keys(c, c.cluster.release.json_keys):
+        yield r.at(
+            f"--{name} of vllm {c.cluster.release.vllm} has no key {shown(key, 60)}{near}",
+            instance=instance.name,
+            variable="pd_engine_args",
+            seen=f"{name}: {shown(key, 60)}",
+            expected=f"one of {joined(sorted(c.cluster.release.json_keys[name]), 60)}",
+        )
+
+
+@rule(
+    "PD449",
+    WARNING,
+    "Keys of an option of JSON are those of the release, where vLLM passes over others",
+    cure="correct the key, or remove it",
+    source="V@0.13.0:vllm/config/attention.py, and the classes of the other options",
+)
+def open_json_keys(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, name, key, near in _other_keys(c, c.cluster.release.open_json_keys):
+        yield r.at(
+            f"--{name} of vllm {c.cluster.release.vllm} passes over the key {shown(key, 60)}{near}",
+            instance=instance.name,
+            variable="pd_engine_args",
+            seen=f"{name}: {shown(key, 60)}",
+            expected=f"one of {joined(sorted(c.cluster.release.open_json_keys[name]), 60)}",
+        )
+
+
 @rule(
     "PD447",
     WARNING,
@@ -219,8 +268,7 @@ def _other_kind(kind: str | tuple[str, ...], value: object) -> str | None:
 def whole_or_keys(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes("pd_engine_args", "pd_profile"):
         for name, value in node.flags.items():
-            dotted = dotted_keys(node, name)
-            if isinstance(value, Mapping) and value and dotted:
+            if isinstance(value, Mapping) and value and (dotted := dotted_keys(node, name)):
                 yield r.at(
                     f"{joined(dotted)} would replace all of {name}: {joined(sorted(value))} would be lost",
                     host=node.host,
