@@ -260,6 +260,11 @@ def _encodable(value: str) -> bool:
     return True
 
 
+# How close a name of hundreds must be to help.
+SAME = 0.8
+
+
 def did_you_mean(name: object, candidates: Iterable[str], cutoff: float = 0.6) -> str:
+    """A question for people, empty where nothing is as close as that."""
     matches = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=cutoff)
     return f"; did you mean {matches[0]}?" if matches else ""

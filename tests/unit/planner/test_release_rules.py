@@ -574,6 +574,20 @@ def test_what_must_change_is_said(raw: RawInventory, code: str, sentences: tuple
         assert all(sentence in f"{f.message} {f.cure}" for f in found)
 
 
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (on(OLD, args(enable_wonders=True)), "PD401"),
+        (on(OLD, config_keys(my_own_switch=True)), "PD422"),
+        (on(OLD, args(compilation_config={"graph_size": 1})), "PD448"),
+    ],
+)
+def test_no_suggestion_is_better_than_a_distant_one(raw: RawInventory, code: str) -> None:
+    found = [f for f in findings(raw) if f.code == code]
+    assert found
+    assert not any("did you mean" in f.message for f in found)
+
+
 def test_moving_to_a_release_tells_everything_at_once() -> None:
     """A cluster of v0.13.0 with settings of its own, moved to v0.23.0: all that must change, in one run."""
     raw = small(

@@ -12,7 +12,7 @@ from ..launch import COMPUTED_FLAGS
 from ..model import Instance, Node
 from ..releases import standing
 from ..topology import given_flags, joined
-from ..values import did_you_mean
+from ..values import SAME, did_you_mean
 from .base import (
     Context,
     block_size,
@@ -68,7 +68,7 @@ def flags_known(r: Rule, c: Context) -> Iterator[Finding]:
                 continue
             positive = name.removeprefix("no-")
             where = standing(release, name, "options")
-            near = "" if where.gone_since or where.comes_with else did_you_mean(name, release.options)
+            near = "" if where.gone_since or where.comes_with else did_you_mean(name, release.options, SAME)
             cure = None
             if positive in release.switch_options:
                 cure = f"write {positive}: {'true' if value is False else 'false'}"
@@ -219,7 +219,7 @@ def _other_keys(c: Context, known: Mapping[str, frozenset[str]]) -> Iterator[tup
             given += [spelt.split(".")[1].rstrip("+") for spelt in dotted_keys(node, name)]
             for key in given:
                 if key not in keys:
-                    yield instance, name, key, did_you_mean(key, keys)
+                    yield instance, name, key, did_you_mean(key, keys, SAME)
 
 
 @rule(

@@ -12,7 +12,7 @@ from ..model import Instance, Node
 from ..releases import Release, load_release, release_names, standing
 from ..slips import close_to, slip_of
 from ..topology import joined
-from ..values import did_you_mean
+from ..values import SAME, did_you_mean
 from .base import Context, additional_config, flag_number, flashcomm, number, rule
 
 # vLLM's own and vllm-ascend's variables begin with it.
@@ -223,7 +223,9 @@ def config_known(r: Rule, c: Context) -> Iterator[Finding]:
                 continue
             where = standing(release, key, "additional_config")
             near = (
-                "" if where.gone_since or where.comes_with else did_you_mean(key, release.additional_config)
+                ""
+                if where.gone_since or where.comes_with
+                else did_you_mean(key, release.additional_config, SAME)
             )
             yield r.at(
                 f"release {release.name} passes over the key {shown(key, 60)}{near}{where.sentence()}",
