@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ..module_utils.deployment_server import ARGUMENTS
+from ..module_utils.deployment_server import ARGUMENTS, refused
 from ..plugin_utils.piped_module import PipedModule
 
 
@@ -14,3 +14,4 @@ class ActionModule(PipedModule):
     ENTRY = "deployment_server"
     FUNCTION = "state"
     ARGUMENTS = ARGUMENTS
+    REFUSED = staticmethod(refused)

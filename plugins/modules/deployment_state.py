@@ -46,10 +46,13 @@ options:
     type: list
     elements: dict
     default: []
-  secret_labels:
-    description: Labels that containers with a C(secret_path) must carry beside their own.
-    type: dict
-    default: {}
+  directory:
+    description:
+      - The deployment's directory on the server. It must be a name below a directory that is not the
+        operating system's, no link, and nobody but root may write on the way to it. The files of O(planned)
+        must be right in it. Otherwise the module fails, so that a role that looks here first changes nothing.
+    type: str
+    version_added: 0.3.0
   secret_digest:
     description: SHA-256 of what the files at C(secret_path) must hold.
     type: str
@@ -99,6 +102,12 @@ outdated:
   type: list
   elements: str
   sample: [/etc/pd_rollout/pd/decode1.sh]
+key_ids:
+  description: For each C(secret_path) the name that its content has, by chance, in the label
+    C(pd_rollout.key) and in a file beside it. It stays until the content changes.
+  returned: always
+  type: dict
+  sample: {/etc/pd_rollout/pd/api_key: 8f14e45fceea167a}
 reachable:
   description: Whether a Docker Engine answered.
   returned: always

@@ -174,7 +174,7 @@ original:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import model_weights
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import model_weights, safe_paths
 
 
 def readable(path: str, findings: list[model_weights.Finding]) -> str:
@@ -214,6 +214,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    try:
+        safe_paths.own_path(params["path"], "model_weights_path (pd_model_path)")
+    except safe_paths.Refused as error:
+        module.fail_json(msg=str(error))
     directory = Path(params["path"])
     report = model_weights.inspect(
         params["path"],

@@ -199,6 +199,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ascend.pd_rollout.plugins.module_utils import (
+    safe_paths,
     weights_copy,
     weights_hub,
     weights_process,
@@ -388,7 +389,11 @@ def main() -> None:
         required_if=[("state", "started", ["job"])],
     )
     try:
+        # Weights that are not whole lose their name here: not a directory of the system.
+        safe_paths.own_path(module.params["path"], "model_weights_path (pd_model_path)")
         module.exit_json(**act(module.params))
+    except safe_paths.Refused as error:
+        module.fail_json(msg=str(error))
     except TransferError as error:
         module.fail_json(msg=f"{error}; {error.finding['cure']}", finding=error.finding)
     except DockerError as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,8 @@ class PipedModule(ActionBase):
     ENTRY: str
     FUNCTION: str
     ARGUMENTS: Mapping[str, Any]
+    #: Why arguments are not to be acted on, if that can be said without the server.
+    REFUSED: Callable[[Mapping[str, Any]], str | None] | None = None
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -107,6 +109,9 @@ class PipedModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
+        why = self.REFUSED(self._task.args) if self.REFUSED else None
+        if why is not None:
+            return {**result, "failed": True, "changed": False, "msg": why}
         found = self._piped(task_vars)
         if found is None:
             found = self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.deployment_server import (
     compare,
     digest,
+    key_ids,
     outdated,
 )
 
-KEY = {"pd_rollout.key": "0123456789ab"}
+ID = "0123456789abcdef"
+KEY = {"pd_rollout.key": ID}
 
 
 def labels(instance, role="decoder", hash_="a", **more):
@@ -41,7 +44,8 @@ def planned(name, secret_path=None):
 
 
 def look(containers, plan, images=None):
-    return compare(containers, ["prefiller", "decoder"], plan, KEY, images or {})
+    ids = {"/etc/pd_rollout/pd/api_key": ID}
+    return compare(containers, ["prefiller", "decoder"], plan, ids, images or {})
 
 
 def test_as_planned():
@@ -72,6 +76,7 @@ def test_broken(found, running):
 def test_a_changed_key_breaks_what_reads_it():
     plan = [planned("pd-decode1", "/etc/pd_rollout/pd/api_key")]
     assert look([container("pd-decode1")], plan)["broken"] == ["decode1"]
+    assert look([container("pd-decode1", **{"pd_rollout.key": "0" * 16})], plan)["broken"] == ["decode1"]
     assert look([container("pd-decode1", **KEY)], plan)["broken"] == []
 
 
@@ -98,6 +103,7 @@ def written(tmp_path):
     for path, text, mode in (
         (plan["script_path"], plan["script"], 0o700),
         (plan["secret_path"], "key", 0o600),
+        (plan["secret_path"] + ".id", ID, 0o600),
     ):
         Path(path).write_text(text)
         Path(path).chmod(mode)
@@ -105,11 +111,12 @@ def written(tmp_path):
 
 
 def outdated_of(plan, key="key"):
-    return [Path(path).name for path in outdated([plan], digest(key), os.getuid())]
+    ids = key_ids([plan], digest(key), os.getuid())
+    return [Path(path).name for path in outdated([plan], digest(key), ids, os.getuid())]
 
 
 def test_missing_files_are_outdated_with_their_directory(tmp_path):
-    assert outdated_of(files_of(tmp_path)) == ["pd", "decode1.sh", "api_key"]
+    assert outdated_of(files_of(tmp_path)) == ["pd", "decode1.sh", "api_key.id", "api_key"]
 
 
 def test_files_as_planned_are_not_outdated(written):
@@ -118,7 +125,21 @@ def test_files_as_planned_are_not_outdated(written):
 
 def test_changed_content_is_outdated(written):
     assert outdated_of({**written, "script": "exec vllm serve --other\n"}) == ["decode1.sh"]
-    assert outdated_of(written, "another") == ["api_key"]
+    assert outdated_of(written, "another") == ["api_key.id", "api_key"]
+
+
+def test_the_name_of_a_key_is_by_chance_and_stays_with_it(written):
+    path, owner = written["secret_path"], os.getuid()
+    assert key_ids([written], digest("key"), owner) == {path: ID}
+    others = {key_ids([written], digest("another"), owner)[path] for _ in range(3)}
+    assert len(others | {ID}) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in others)
+    # What is no name of a key, or could be somebody else's, is none.
+    for text, mode in (("0123", 0o600), ("", 0o600), (ID, 0o644)):
+        Path(path + ".id").write_text(text)
+        Path(path + ".id").chmod(mode)
+        assert key_ids([written], digest("key"), owner)[path] != text
+    assert key_ids([{**written, "secret_path": None}], digest("key"), owner) == {}
 
 
 def test_changed_modes_are_outdated(written, tmp_path):

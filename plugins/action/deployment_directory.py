@@ -1,0 +1,24 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The quick way to the module deployment_directory, which is documented in plugins/modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..module_utils.deployment_server import FOLDER_ARGUMENTS, folder_refused
+from ..plugin_utils.piped_module import PipedModule
+
+
+class ActionModule(PipedModule):
+    """Does on the server what the module does."""
+
+    ENTRY = "deployment_server"
+    FUNCTION = "folder"
+    ARGUMENTS = FOLDER_ARGUMENTS
+    REFUSED = staticmethod(folder_refused)
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        if self._task.args.get("state") == "named" and folder_refused(self._task.args) is None:
+            return {"changed": False, "path": self._task.args["path"], "left": []}
+        return super().run(tmp, task_vars)

@@ -1,0 +1,288 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where root may write and remove: names and paths are judged here, at the place of their use.
+
+The plan refuses the same values earlier and with more words. But a playbook that needs no plan, a role that
+is used by itself, and a variable of the command line come here without one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+# What a deployment, and what stands behind it in the name of a container, may be called: as Docker has it.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+NAME_EXPECTED = "letters, digits, dots, dashes and underscores, a letter or a digit first, at most 63"
+# The last part of the path of a directory that is ours: such a name, and what it is for.
+FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+PATH_EXPECTED = "an absolute path without '..', line breaks and other control characters"
+
+# Directories of the operating system and of the kernel: nothing of ours is made or removed right in them.
+SYSTEM = re.compile(
+    r"/|/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|lost\+found|proc|run|sbin|sys|tmp|usr|var)"
+    r"|/usr/(bin|lib|lib32|lib64|local|sbin|share|src)|/var/(cache|lib|log|run|spool|tmp)"
+    r"|/(dev|proc|sys)/.*"
+)
+
+API_KEY = "api_key"
+KEY_ID = ".id"
+# Stands in every launch script, and in the script of a measurement.
+SCRIPT_MARK = b"Written by ascend.pd_rollout"
+MEASUREMENT_MARK = b"Runs `commands.sh` of a folder in the container"
+MEASUREMENT_SCRIPT = "run.sh"
+MODE = 0o700
+
+
+class Refused(Exception):
+    """What was asked for would reach beyond what is ours."""
+
+
+def refusal(variable, seen, expected):
+    return Refused(f"{variable} is {seen!r}. Expected: {expected}. Nothing was changed or removed.")
+
+
+def name(value, variable):
+    """The value, if it can be the name of a deployment."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise refusal(variable, value, NAME_EXPECTED)
+    return value
+
+
+def path(value, variable):
+    """The value as a path without needless slashes, if it can be one that leads nowhere else."""
+    if (
+        not isinstance(value, str)
+        or not value.startswith("/")
+        or ".." in value.split("/")
+        or any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in value)
+    ):
+        raise refusal(variable, value, PATH_EXPECTED)
+    return "/" + "/".join(part for part in value.split("/") if part not in ("", "."))
+
+
+def own_path(value, variable):
+    """The value, if it is the path of a directory that root may fill and empty: none of the system's."""
+    found = path(value, variable)
+    if SYSTEM.fullmatch(found):
+        raise refusal(variable, value, f"{PATH_EXPECTED}, and not a directory of the operating system")
+    return found
+
+
+def directory(value, variable):
+    """The value, if it can be the directory of a deployment: a name below a directory that is not the
+    system's."""
+    found = path(value, variable)
+    parent, _, last = found.rpartition("/")
+    if SYSTEM.fullmatch(parent or "/"):
+        raise refusal(
+            variable, value, "a directory below pd_host_dir, and that is none of the operating system's"
+        )
+    if not FOLDER.fullmatch(last):
+        raise refusal(
+            variable,
+            value,
+            "a path whose last part is a name of letters, digits, dots, dashes and underscores",
+        )
+    return found
+
+
+def inside(value, parent, variable):
+    """The value, if it is the path of a file right in that directory."""
+    found = path(value, variable)
+    if found.rpartition("/")[0] != parent:
+        raise refusal(variable, value, f"a file in {parent}")
+    return found
+
+
+def _trusted(numbers):
+    """Users or groups that are root, or have become root for this: those may do everything anyway."""
+    return {0, *numbers}
+
+
+def _from_sudo(variable):
+    text = os.environ.get(variable, "")
+    return [int(text)] if re.fullmatch(r"[0-9]{1,10}", text) else []
+
+
+def others(status):
+    """Who other than root can put something into a directory of this status, or None. In one with the sticky
+    bit nobody can exchange what is root's."""
+    if status.st_uid not in _trusted([os.geteuid(), *_from_sudo("SUDO_UID")]):
+        return f"belongs to user {status.st_uid}"
+    if status.st_mode & stat.S_ISVTX:
+        return None
+    if status.st_mode & stat.S_IWOTH:
+        return "can be written by every user"
+    if status.st_mode & stat.S_IWGRP and status.st_gid not in _trusted(
+        [os.getegid(), *_from_sudo("SUDO_GID")]
+    ):
+        return f"can be written by group {status.st_gid}"
+    return None
+
+
+def distrust(wanted):
+    """Why the way to a directory, and the directory, are not root's alone, or None. What is not there yet is.
+
+    A link is followed as the kernel would, if nobody else can have made it.
+    """
+    waiting = [part for part in reversed(wanted.split("/")) if part]
+    at, links = "/", 0
+    why = others(os.lstat(at))
+    while waiting and why is None:
+        part = waiting.pop()
+        if part in (".", ".."):
+            at = str(Path(at).parent) if part == ".." else at
+            continue
+        below = str(Path(at) / part)
+        try:
+            status = os.lstat(below)
+        except FileNotFoundError:
+            return None
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > 40:
+                return f"{below} is a link that leads to itself"
+            if status.st_uid not in _trusted([os.geteuid(), *_from_sudo("SUDO_UID")]):
+                return f"{below} is a link of user {status.st_uid}"
+            target = os.readlink(below)  # noqa: PTH115 (Path.readlink needs Python 3.9)
+            waiting.extend(part for part in reversed(target.split("/")) if part)
+            at = "/" if target.startswith("/") else at
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            return f"{below} is not a directory"
+        at, why = below, others(status)
+    return None if why is None else f"{at} {why}"
+
+
+def trust(wanted, variable):
+    """Refuse a directory in which others than root can exchange what root writes."""
+    why = distrust(wanted)
+    if why is not None:
+        raise Refused(
+            f"{variable} is {wanted!r}, but {why}: what root writes there could be exchanged, and root be "
+            "led elsewhere. Expected: directories of root that nobody else can write to. Correct their owner "
+            "or mode, or set pd_host_dir to a directory of root. Nothing was changed or removed."
+        )
+
+
+def existing(wanted, variable):
+    """The status of a directory of ours, None where there is none yet. A link or a file in its place is
+    refused."""
+    trust(str(Path(wanted).parent), variable)
+    try:
+        status = os.lstat(wanted)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISDIR(status.st_mode):
+        kind = "a link" if stat.S_ISLNK(status.st_mode) else "a file"
+        raise Refused(
+            f"{variable} is {wanted!r}, which is {kind}. Expected: a directory, or nothing. Remove it, or "
+            "choose another name. Nothing was changed or removed."
+        )
+    return status
+
+
+def _begins(file, mark):
+    """Whether a regular file, no link, has the mark near its beginning."""
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    with os.fdopen(handle, "rb") as stream:
+        return stat.S_ISREG(os.fstat(handle).st_mode) and mark in stream.read(4096)
+
+
+def is_launch_script(file):
+    """Whether a path is that of a launch script that this collection has written."""
+    return file.endswith(".sh") and _begins(file, SCRIPT_MARK)
+
+
+def is_ours(file):
+    """Whether a file in a deployment's directory is one that a deployment writes."""
+    last = Path(file).name
+    if last in (API_KEY, API_KEY + KEY_ID):
+        status = os.lstat(file)
+        return stat.S_ISREG(status.st_mode) and status.st_uid in _trusted([os.geteuid()])
+    return is_launch_script(file)
+
+
+def _owned(status):
+    return stat.S_IMODE(status.st_mode) == MODE and status.st_uid in _trusted([os.geteuid()])
+
+
+def _make_parents(folder):
+    """Make a directory and those above it that are not there, for root alone."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(MODE)
+
+
+def make(wanted, variable, check_mode=False):
+    """Make a directory that is root's alone; whether that changed something. One that is there and not ours
+    is refused: its owner and mode are somebody's."""
+    status = existing(wanted, variable)
+    if status is not None and _owned(status):
+        return False
+    if status is not None:
+        held = sorted(one.name for one in Path(wanted).iterdir())
+        if held and not any(is_ours(f"{wanted}/{one}") for one in held):
+            raise Refused(
+                f"{variable} is {wanted!r}, which holds {listed(held)} and nothing of a deployment. "
+                "Expected: a directory of its own. Set pd_deployment or pd_host_dir to another one. Nothing "
+                "was changed."
+            )
+    if check_mode:
+        return True
+    if status is None:
+        _make_parents(Path(wanted).parent)
+        trust(str(Path(wanted).parent), variable)
+        Path(wanted).mkdir(MODE)
+    handle = os.open(wanted, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(handle, 0, 0)
+        os.fchmod(handle, MODE)
+    finally:
+        os.close(handle)
+    return True
+
+
+def remove(wanted, variable, check_mode=False):
+    """Remove what a deployment has written into its directory, and the directory if it is empty then: whether
+    that changed something, and what is left. Nothing that somebody else has put there is removed."""
+    if existing(wanted, variable) is None:
+        return False, []
+    held = sorted(one.name for one in Path(wanted).iterdir())
+    left = [one for one in held if not is_ours(f"{wanted}/{one}")]
+    if not check_mode:
+        for one in held:
+            if one not in left:
+                Path(wanted, one).unlink()
+        if not left:
+            Path(wanted).rmdir()
+    return len(left) < len(held) or not left, left
+
+
+def empty(wanted, variable):
+    """Have an empty directory for a measurement. What is in it goes, if a measurement has left it."""
+    if existing(wanted, variable) is not None:
+        held = sorted(one.name for one in Path(wanted).iterdir())
+        if held and not _begins(f"{wanted}/{MEASUREMENT_SCRIPT}", MEASUREMENT_MARK):
+            raise Refused(
+                f"{variable} is {wanted!r}, which holds {listed(held)} and no measurement. Expected: a "
+                "directory of its own, whose content may go. Choose another one. Nothing was removed."
+            )
+        shutil.rmtree(wanted)
+    make(wanted, variable)
+
+
+def listed(names):
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,92 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: deployment_directory
+short_description: Make, empty or remove a directory of a deployment
+version_added: 0.3.0
+description:
+  - Does so only where it can reach nothing else. The path must be absolute and without C(..), its last part
+    a name as deployments have, and its parent not a directory of the operating system. On the server the way
+    to it must be root's alone, and it must not be a link. Otherwise the module fails, and nothing is changed.
+author:
+  - The ascend.pd_rollout authors
+requirements:
+  - Python 3.7 or later
+attributes:
+  action:
+    description: >-
+      Has an action of the same name, which pipes the work into the server's Python where it can, because that
+      starts in a tenth of the time of a module. What can be refused without the server is. The result is the
+      same.
+    support: full
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying anything.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed.
+    support: none
+options:
+  path:
+    description: The directory.
+    type: str
+    required: true
+  state:
+    description:
+      - With V(named) only the path is judged, without the server.
+      - With V(present) the directory is there, and root's alone. One that is there is only taken over if it
+        holds nothing, or something of a deployment.
+      - With V(absent) launch scripts and the API key are removed, and the directory if it is empty then.
+        Other files stay.
+      - With V(empty) the directory is there and empty. What it holds is removed, if a measurement has left
+        it.
+    type: str
+    choices: [named, present, absent, empty]
+    default: present
+  deployment:
+    description: The name of the deployment. If it is given, it must be one.
+    type: str
+  variable:
+    description: What messages call O(path), such as the name of the variable that decides it.
+    type: str
+    default: path
+"""
+
+EXAMPLES = r"""
+- name: Remove the directory of the deployment pd
+  ascend.pd_rollout.deployment_directory:
+    path: /etc/pd_rollout/pd
+    state: absent
+"""
+
+RETURN = r"""
+path:
+  description: The directory.
+  returned: success
+  type: str
+  sample: /etc/pd_rollout/pd
+left:
+  description: Files in it that were not removed, as no deployment has written them. Then it stays.
+  returned: success
+  type: list
+  elements: str
+  sample: [notes.txt]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import deployment_server
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=deployment_server.FOLDER_ARGUMENTS, supports_check_mode=True)
+    result = deployment_server.folder({**module.params, "_check_mode": module.check_mode})
+    if result.pop("failed", False):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

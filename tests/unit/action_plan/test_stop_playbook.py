@@ -1,0 +1,59 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""stop.yml refuses what would lead root beyond the deployment, before it asks a server for anything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def stop(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Nothing answers at the servers' addresses, so what goes on is told by the connection."""
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/guide_1p1d"]
+    command += ["playbooks/stop.yml", "--limit", "decode1", "-e", "ansible_host=127.0.0.1 ansible_port=1"]
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    return subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=ROOT,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ('{"pd_deployment": "../../root/x"}', "pd_deployment is '../../root/x'. Expected: letters"),
+        ('{"pd_deployment": ""}', "pd_deployment is ''. Expected: letters"),
+        (
+            '{"pd_host_dir": "/"}',
+            "the directory of pd_host_dir and pd_deployment is '//pd'. Expected: a directory",
+        ),
+        (
+            '{"container_directory": "/etc/pd_rollout/.."}',
+            "is '/etc/pd_rollout/..'. Expected: an absolute path",
+        ),
+    ],
+)
+def test_what_leads_elsewhere_is_refused_without_a_server(extra: str, told: str) -> None:
+    done = stop("-e", extra)
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert told in text.replace("\\\\", "")
+    assert "Nothing was changed or removed." in text
+    assert "nreachable" not in text.replace("unreachable=0", "")
+
+
+def test_a_name_as_people_give_it_goes_on_to_the_server() -> None:
+    done = stop("-e", '{"pd_deployment": "Chat-v3.1_b", "pd_host_dir": "/opt/our serving"}')
+    assert "unreachable=1" in done.stdout + done.stderr

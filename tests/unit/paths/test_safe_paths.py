@@ -1,0 +1,277 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Root makes, empties and removes what is a deployment's, and reaches nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import safe_paths
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.deployment_server import folder, refused
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.safe_paths import Refused
+
+SCRIPT = "#!/usr/bin/env bash\n# decoder, on d1. Written by ascend.pd_rollout: change the inventory.\n"
+STRANGER = 12345
+
+
+@pytest.mark.parametrize(
+    "value", ["pd", "PD", "a", "0", "chat-v3.1_w8a8", "Prod.2", "x" * 63], ids=lambda value: value[:20]
+)
+def test_names_of_deployments(value):
+    assert safe_paths.name(value, "pd_deployment") == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        None,
+        7,
+        "..",
+        ".",
+        "../../root/x",
+        "a/b",
+        "/etc",
+        "-rf",
+        ".hidden",
+        "a b",
+        "a;b",
+        "a\n",
+        "ä",
+        "x" * 64,
+    ],
+    ids=repr,
+)
+def test_other_names_are_refused_with_what_was_seen(value):
+    with pytest.raises(Refused) as told:
+        safe_paths.name(value, "pd_deployment")
+    assert str(told.value).startswith(f"pd_deployment is {value!r}. Expected: letters, digits")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/etc/pd_rollout/pd",
+        "/etc/pd_rollout//pd/",
+        "/opt/pd",
+        "/srv/a b/pd",
+        "/data/v1..2/pd",
+        "/home/ops/x/pd-benchmark",
+    ],
+)
+def test_directories_of_deployments(value):
+    assert safe_paths.directory(value, "x") == value.replace("//", "/").rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "pd",
+        "etc/pd_rollout/pd",
+        "~/pd",
+        "/",
+        "/pd",
+        "/etc/pd",
+        "/etc//ssh",
+        "/proc/1/pd",
+        "/usr/bin/./pd",
+        "/etc/pd_rollout/..",
+        "/../etc/x/pd",
+        "/etc/pd_rollout/../../root/x",
+        "/etc/pd_rollout/pd\n",
+        "/etc/pd_rollout/p d",
+        None,
+    ],
+    ids=repr,
+)
+def test_other_directories_are_refused(value):
+    with pytest.raises(Refused):
+        safe_paths.directory(value, "x")
+
+
+def test_directories_of_weights():
+    assert safe_paths.own_path("/weights", "x") == "/weights"
+    assert safe_paths.own_path("/root/.cache/DeepSeek-V3.1/", "x") == "/root/.cache/DeepSeek-V3.1"
+    for value in (
+        "/",
+        "//",
+        "/etc",
+        "/home/",
+        "/var/lib",
+        "/proc/self",
+        "/weights/..",
+        "/../etc",
+        "weights",
+        "",
+    ):
+        with pytest.raises(Refused):
+            safe_paths.own_path(value, "x")
+
+
+def options(**changes):
+    return {"deployment": "pd", "directory": "/etc/pd_rollout/pd", "planned": [], **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "variable"),
+    [
+        ({"deployment": ""}, "pd_deployment"),
+        ({"deployment": "../../root/x"}, "pd_deployment"),
+        ({"directory": "/pd"}, "pd_host_dir"),
+        ({"directory": "relative/pd"}, "pd_host_dir"),
+        ({"planned": [{"container": "pd-d", "script_path": "/etc/cron.d/x.sh"}]}, "script_path of pd-d"),
+        ({"planned": [{"container": "pd-d", "secret_path": "/root/.ssh/id_rsa"}]}, "secret_path of pd-d"),
+        (
+            {"planned": [{"container": "pd-d", "script_path": "/etc/pd_rollout/pd/../x.sh"}]},
+            "script_path of pd-d",
+        ),
+    ],
+)
+def test_a_role_is_stopped_before_it_asks_the_server(changes, variable):
+    assert refused(options()) is None
+    assert variable in refused(options(**changes))
+
+
+def test_slices_of_the_plan_pass():
+    plan = {"script_path": "/etc/pd_rollout/pd/decoder.sh", "secret_path": "/etc/pd_rollout/pd/api_key"}
+    assert refused(options(planned=[plan, {**plan, "secret_path": None}])) is None
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A directory of this user alone, in place of pd_host_dir."""
+    for one in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
+        assert safe_paths.others(os.lstat(one)) is None
+    return tmp_path
+
+
+def run(path, state, check_mode=False):
+    return folder({"path": str(path), "state": state, "variable": "pd_host_dir", "_check_mode": check_mode})
+
+
+def deployed(root):
+    assert run(root / "pd", "present")["changed"]
+    (root / "pd" / "decoder.sh").write_text(SCRIPT)
+    (root / "pd" / "api_key").write_text("secret")
+    (root / "pd" / "api_key.id").write_text("0" * 16)
+    return root / "pd"
+
+
+def test_a_directory_is_made_once_for_root_alone(root):
+    assert run(root / "new" / "pd", "present", check_mode=True)["changed"]
+    assert not (root / "new").exists()
+    assert run(root / "new" / "pd", "present")["changed"]
+    assert (root / "new" / "pd").stat().st_mode & 0o777 == 0o700
+    assert not run(root / "new" / "pd", "present")["changed"]
+    (root / "new" / "pd").chmod(0o755)
+    assert run(root / "new" / "pd", "present")["changed"]
+    assert (root / "new" / "pd").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_was_deployed_is_removed(root):
+    pd = deployed(root)
+    assert run(pd, "absent", check_mode=True) == {"changed": True, "path": str(pd), "left": []}
+    assert pd.exists()
+    assert run(pd, "absent")["changed"]
+    assert not pd.exists()
+    assert root.exists()
+    assert not run(pd, "absent")["changed"]
+
+
+def test_what_others_have_put_there_stays_and_is_named(root):
+    pd = deployed(root)
+    (pd / "own.sh").write_text("echo mine\n")
+    (pd / "notes").mkdir()
+    (pd / "link.sh").symlink_to(pd / "decoder.sh")
+    result = run(pd, "absent")
+    assert result["left"] == ["link.sh", "notes", "own.sh"]
+    assert "own.sh" in result["warnings"][0]
+    assert sorted(path.name for path in pd.iterdir()) == ["link.sh", "notes", "own.sh"]
+    assert not run(pd, "absent")["changed"]
+    assert not run(pd, "present")["changed"]
+
+
+def test_a_directory_of_somebody_else_is_not_taken_over(root):
+    (root / "weights").mkdir(mode=0o755)
+    (root / "weights" / "config.json").write_text("{}")
+    result = run(root / "weights", "present")
+    assert result["failed"]
+    assert "config.json" in result["msg"]
+    assert (root / "weights").stat().st_mode & 0o777 == 0o755
+    assert run(root / "weights", "absent")["left"] == ["config.json"]
+
+
+@pytest.mark.parametrize("state", ["present", "absent", "empty"])
+def test_a_link_is_not_followed(root, state):
+    elsewhere = deployed(root)
+    (root / "link").symlink_to(elsewhere)
+    result = run(root / "link", state)
+    assert result["failed"]
+    assert "which is a link" in result["msg"]
+    assert (elsewhere / "api_key").exists()
+    assert (root / "link").is_symlink()
+
+
+@pytest.mark.parametrize("state", ["present", "absent", "empty"])
+def test_a_host_dir_that_others_may_write_to(root, state):
+    shared = root / "shared"
+    shared.mkdir()
+    pd = deployed(shared)
+    shared.chmod(0o777)
+    result = run(pd, state)
+    assert result["failed"]
+    assert f"{shared} can be written by every user" in result["msg"]
+    assert (pd / "api_key").exists()
+    # As in /tmp: nobody can exchange there what is root's.
+    shared.chmod(0o1777)
+    assert not run(pd, "present").get("failed")
+    shared.chmod(0o755)
+    assert not run(pd, "absent").get("failed")
+
+
+def test_who_becomes_root_may_own_the_host_dir(monkeypatch):
+    def others(uid, gid, mode):
+        return safe_paths.others(SimpleNamespace(st_uid=uid, st_gid=gid, st_mode=mode))
+
+    assert others(0, 0, 0o40775) is None
+    assert others(STRANGER, STRANGER, 0o40700) == f"belongs to user {STRANGER}"
+    assert others(0, STRANGER, 0o40775) == f"can be written by group {STRANGER}"
+    assert others(0, STRANGER, 0o40755) is None
+    monkeypatch.setenv("SUDO_UID", str(STRANGER))
+    assert others(STRANGER, STRANGER, 0o40755) is None
+    assert others(STRANGER, STRANGER, 0o40775) == f"can be written by group {STRANGER}"
+    monkeypatch.setenv("SUDO_GID", str(STRANGER))
+    assert others(STRANGER, STRANGER, 0o40775) is None
+    assert others(STRANGER + 1, STRANGER, 0o40755) == f"belongs to user {STRANGER + 1}"
+
+
+def test_links_on_the_way(root):
+    real = root / "real"
+    real.mkdir()
+    (root / "way").symlink_to("real")
+    assert run(root / "way" / "pd", "present")["changed"]
+    assert (real / "pd").is_dir()
+    real.chmod(0o777)
+    assert "real can be written by every user" in run(root / "way" / "pd", "absent")["msg"]
+    (root / "round").symlink_to("round")
+    assert "leads to itself" in run(root / "round" / "pd", "present")["msg"]
+    (root / "file").write_text("")
+    assert "is not a directory" in run(root / "file" / "pd", "present")["msg"]
+
+
+def test_a_measurement_empties_its_own_directory_only(root):
+    directory = root / "pd-benchmark"
+    assert run(directory, "empty")["changed"]
+    text = (Path(__file__).parents[3] / "roles/measurement/files/run.sh").read_text(encoding="utf-8")
+    (directory / "run.sh").write_text(text, encoding="utf-8")
+    (directory / "results").mkdir()
+    (directory / "results" / "one.json").write_text("{}")
+    assert run(directory, "empty")["changed"]
+    assert list(directory.iterdir()) == []
+    (directory / "run.sh").write_text("#!/bin/sh\necho mine\n")
+    assert "holds run.sh and no measurement" in run(directory, "empty")["msg"]
+    assert (directory / "run.sh").exists()
