@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
 
 import yaml  # noqa: E402
-from rollout import inventory, rules  # noqa: E402
+from rollout import inventory, names, rules  # noqa: E402
 from rollout.findings import ERROR, Rule, catalogue  # noqa: E402
 from rollout.releases import release_names  # noqa: E402
 from rollout.variables import VARIABLES, Variable  # noqa: E402
@@ -115,6 +115,17 @@ def _variables() -> Iterator[str]:
     yield "|---|---|---|---|"
     for variable in VARIABLES:
         yield f"| `{variable.name}` | {variable.scope} | {variable.meaning} | {_default(variable)} |"
+    yield ""
+    yield "## Names"
+    yield ""
+    yield "A name is part of paths, of a container's name, of comments in scripts. What none of them minds is"
+    yield "allowed."
+    yield ""
+    yield "| name of | |"
+    yield "|---|---|"
+    yield f"| a deployment (`pd_deployment`) | {names.DEPLOYMENT_EXPECTED} |"
+    yield f"| an instance (its group) | {names.INSTANCE_EXPECTED}; not `proxy` |"
+    yield f"| a host in the inventory | {names.HOST_EXPECTED}; letters of all languages |"
 
     yield from _ENVIRONMENT.splitlines()
 

@@ -228,7 +228,7 @@ def report(findings: Iterable[Finding], width: int = 108) -> Iterator[str]:
 def _place(group: Group) -> str:
     """Where it is, as `prefill1, prefill2 / prefiller / pd_kv_port`."""
     parts = [few(group.hosts), few(group.instances), group.first.variable]
-    return " / ".join(part for part in parts if part) or "the whole inventory"
+    return shown(" / ".join(part for part in parts if part), 400) or "the whole inventory"
 
 
 def _wrapped(label: str, text: str, width: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
+from .findings import shown
 from .ports import span
 from .variables import DEPLOYMENT
 
@@ -93,7 +94,7 @@ def svg(plan: Mapping[str, Any]) -> str:
 def title(plan: Mapping[str, Any]) -> str:
     """The cluster, and the deployment where it has a name of its own."""
     name = "" if plan["deployment"] == DEPLOYMENT.default else f" · {plan['deployment']}"
-    return f"{plan['cluster']}{name}"
+    return shown(f"{plan['cluster']}{name}")
 
 
 def _head(plan: Mapping[str, Any], width: float, height: float) -> list[str]:

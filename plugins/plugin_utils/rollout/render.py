@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .findings import few
+from .findings import few, shown
 from .picture import sizes, svg, title
 from .ports import span
 
@@ -119,19 +120,31 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[st
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return _prose(value).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _prose(value: object) -> str:
+    """Text that is neither a line of its own nor a tag of HTML."""
+    return shown(value, 10_000).replace("<", "&lt;")
+
+
+def _code(value: object) -> str:
+    """Text as code, whatever it holds: between more backticks than it has."""
+    text = shown(value, 10_000)
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{ticks}{text}{ticks}" if len(ticks) == 1 else f"{ticks} {text} {ticks}"
 
 
 def _markdown(plan: Mapping[str, Any]) -> Iterator[str]:
     release = plan["release"]
     alone = plan["topology"] == "colocated"
-    yield f"# {title(plan)}: {plan['topology']}"
+    yield f"# {_prose(title(plan))}: {plan['topology']}"
     yield ""
     yield "![topology](topology.svg)"
     yield ""
     yield f"- Release: vllm-ascend {release['name']}, vLLM {release['vllm']}, CANN {release['cann']}"
-    yield f"- Image: `{plan['image']}`"
-    yield f"- Model: `{plan['model']['path']}`, served as `{plan['model']['served_name']}`"
+    yield f"- Image: {_code(plan['image'])}"
+    yield f"- Model: {_code(plan['model']['path'])}, served as {_code(plan['model']['served_name'])}"
     yield f"- KV connector: {'none' if alone else plan['connector']}"
     yield f"- API key: {'required' if plan['api_key'] else 'none'}"
     yield f"- Plan: `{plan['hash'][:12]}`"
@@ -176,13 +189,13 @@ def _markdown(plan: Mapping[str, Any]) -> Iterator[str]:
         for finding in plan["findings"]:
             hosts, instances = (few((finding[name] or "").split(", ")) for name in ("host", "instance"))
             place = " / ".join(p for p in (hosts, instances, finding["variable"]) if p)
-            where = f" ({place})" if place else ""
-            yield f"- **{finding['severity']} {finding['code']}**{where}: {finding['message']}"
+            where = f" ({_prose(place)})" if place else ""
+            yield f"- **{finding['severity']} {finding['code']}**{where}: {_prose(finding['message'])}"
             if finding["seen"]:
-                yield f"  Seen: {finding['seen']}."
+                yield f"  Seen: {_prose(finding['seen'])}."
             if finding["expected"]:
-                yield f"  Expected: {finding['expected']}."
-            yield f"  Cure: {finding['cure']}. Source: {finding['source']}."
+                yield f"  Expected: {_prose(finding['expected'])}."
+            yield f"  Cure: {_prose(finding['cure'])}. Source: {_prose(finding['source'])}."
 
 
 def _apis(engine: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .findings import shown
 from .model import DpMode, Mode, Mount, Parallel, Server
+from .names import of_system
 
 # Largest size of one parallel group, in ranks: a typing error must not make the planner list a million ports.
 MAX_PARALLEL = 65536
@@ -57,10 +58,23 @@ def text(pattern: str, expected: str) -> Callable[[Any], str]:
 
 
 _PRINTABLE = r"[^\s\x00-\x1f\x7f]+"
-absolute_path = text(
-    r"/(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\x7f:,]*", "an absolute path without '..', ':' or ','"
-)
+_path = text(r"/[^\x00-\x1f\x7f:,\ud800-\udfff]*", "an absolute path without '..', ':' or ','")
 word = text(_PRINTABLE, "text without spaces")
+
+
+def absolute_path(value: Any) -> str:
+    path = _path(value)
+    if ".." in path.split("/"):
+        raise BadValue("an absolute path without '..', ':' or ','")
+    return path
+
+
+def own_path(value: Any) -> str:
+    """The path of a directory in which something of ours is made or replaced."""
+    path = absolute_path(value)
+    if of_system(path):
+        raise BadValue("an absolute path that is not a directory of the operating system")
+    return path
 
 
 def yes_or_no(value: Any) -> bool:
@@ -242,13 +256,18 @@ def read_engine_id(value: Any) -> str:
 
 
 def read_secret(value: Any) -> bool:
-    """Whether a secret is set. Its value goes no further than this."""
+    """Whether a secret is set. Its value goes no further than this.
+
+    It is a header of HTTP for all who ask, of which httpx in the proxy takes ASCII only
+    (A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_server_example.py:557), and servers no
+    control characters.
+    """
     if value is None:
         return False
     if not isinstance(value, str):
         raise BadValue("text", seen="(not shown)")
-    if any(c.isspace() or ord(c) < 32 for c in str(value)):
-        raise BadValue("text without spaces or line ends", seen="(not shown)")
+    if not re.fullmatch(r"[\x21-\x7e]*", value):
+        raise BadValue("letters, digits and signs of ASCII, without blanks and line ends", seen="(not shown)")
     return str(value) != ""
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .model import DpMode, Mode, Mount, Parallel, Server
+from .names import DEPLOYMENT as DEPLOYMENT_NAME
+from .names import DEPLOYMENT_EXPECTED
 from .values import (
-    absolute_path,
+    own_path,
     port,
     read_chips,
     read_dp_mode,
@@ -66,7 +68,7 @@ _image = text(
     "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, also with @sha256: and 64 digits",
 )
 _interface = text(r"[A-Za-z0-9._:@-]{1,15}", "the name of a network interface")
-_deployment = text(r"[a-z0-9][a-z0-9_.-]{0,30}", "lower-case letters, digits, dots, dashes")
+_deployment = text(DEPLOYMENT_NAME, DEPLOYMENT_EXPECTED)
 _no_mapping: Mapping[str, Any] = {}
 _no_env: Mapping[str, str | None] = {}
 _no_mounts: tuple[Mount, ...] = ()
@@ -118,7 +120,7 @@ DEPLOYMENT = Variable(
     "cluster",
 )
 HOST_DIR = Variable(
-    "pd_host_dir", absolute_path, "/etc/pd_rollout", "directory of the launch scripts on servers", "cluster"
+    "pd_host_dir", own_path, "/etc/pd_rollout", "directory of the launch scripts on servers", "cluster"
 )
 PLAN_DIR = Variable(
     "pd_plan_dir",
@@ -153,7 +155,7 @@ PROFILE = Variable(
     "default engine arguments and environment per role (`generic` adds none of a model)",
 )
 MODEL_PATH = Variable(
-    "pd_model_path", absolute_path, "/", "directory of the weights on the servers", required=True
+    "pd_model_path", own_path, "/", "directory of the weights on the servers", required=True
 )
 SERVED_NAME = Variable("pd_served_model_name", word, "model", "name of the model in the API", required=True)
 NODE_IP = Variable("pd_node_ip", word, "", "service address, IPv4", "host", default_text="`ansible_host`")
@@ -230,6 +232,7 @@ KV_EXTRA = Variable(
     read_mapping,
     _no_mapping,
     "merged into `kv_connector_extra_config`",
+    private=True,
     default_text="`{}`",
 )
 ENGINE_ENV = Variable(
