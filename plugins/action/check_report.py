@@ -19,6 +19,7 @@ from ..module_utils.check_findings import few, hosts_of
 from ..plugin_utils import check_report as reports
 from ..plugin_utils import host_between as between
 from ..plugin_utils.hccn_results import registered
+from ..plugin_utils.rollout.render import make_folder, private
 
 COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan", None: None}
 
@@ -155,11 +156,9 @@ class ActionModule(ActionBase):
             "check.md": reports.markdown(report, head),
         }
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             for name, text in texts.items():
-                part = directory / f"{name}.part"
-                part.write_text(text, encoding="utf-8")
-                part.replace(directory / name)
+                private(directory / name, text)
         except OSError as error:
             raise AnsibleActionFail(f"cannot write the report to {directory}: {error.strerror}") from error
 

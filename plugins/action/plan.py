@@ -18,7 +18,7 @@ from ansible.vars.hostvars import HostVarsVars
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 from ..plugin_utils.rollout import plan as planner
-from ..plugin_utils.rollout import render
+from ..plugin_utils.rollout import render, secrecy
 from ..plugin_utils.rollout.findings import HINT, Finding, PlanError, report
 from ..plugin_utils.rollout.inventory import GroupShape, RawInventory, Unreadable, raw_inventory
 from ..plugin_utils.rollout.model import ROLES
@@ -80,10 +80,13 @@ class ActionModule(ActionBase):
                 declared = plan.cluster.declaration
                 directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)
                 below = directory / name if len(plans) > 1 else directory
-                self._write(below.expanduser().absolute(), contents[name], result)
+                secrets = secrecy.values_of(plan.cluster)
+                self._write(below.expanduser().absolute(), contents[name], secrets, result)
         return result
 
-    def _write(self, directory: Path, content: Mapping[str, Any], result: dict[str, Any]) -> None:
+    def _write(
+        self, directory: Path, content: Mapping[str, Any], secrets: frozenset[str], result: dict[str, Any]
+    ) -> None:
         dry_run = bool(self._task.check_mode)
         try:
             changes = render.write(directory, content, dry_run=dry_run)
@@ -96,7 +99,12 @@ class ActionModule(ActionBase):
         )
         if self._task.diff:
             result["diff"] = result.get("diff", []) + [
-                {"before_header": name, "after_header": name, "before": before, "after": after}
+                {
+                    "before_header": name,
+                    "after_header": name,
+                    "before": secrecy.masked(before, secrets),
+                    "after": secrecy.masked(after, secrets),
+                }
                 for name, (before, after) in sorted(changes.items())
             ]
         show(render.summary(content, str(directory), sorted(changes), dry_run=dry_run))

@@ -19,6 +19,7 @@ from .model import CHIPS_OF, ROLES, Declaration, Group, Member, Role, Server, Se
 from .names import HOST_EXPECTED, INSTANCE_EXPECTED, host_allowed, instance_allowed
 from .profiles import Profile, load_profile, profile_names
 from .releases import Release, load_release, release_names
+from .secrecy import masked
 from .values import BadValue, did_you_mean
 from .variables import (
     API_KEY,
@@ -408,7 +409,7 @@ class _Reader:
             unread.add(variable.name)
             self.add(
                 UNREADABLE,
-                f"{variable.name} cannot be evaluated: {shown(raw.reason, 300)}",
+                f"{variable.name} cannot be evaluated: {shown(masked(raw.reason), 300)}",
                 host=host,
                 instance=instance,
                 variable=variable.name,

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import expansion
 from .model import KV_ROLES, Cluster, Instance, Mount, Node, Proxy, Rank, canonical
+from .secrecy import in_settings
 from .topology import connector_of, handshake_ports, listens
 
 # Where the secret's file stands inside the container.
@@ -425,6 +426,8 @@ def engine(cluster: Cluster, instance: Instance, node: Node) -> dict[str, Any]:
         "argv": [] if node.ranks else _argv(lines),
         "ranks": [_rank(cluster, instance, node, rank) for rank in node.ranks],
         "script": text,
+        # Whether something in it looks like a secret: then it is not shown.
+        "secrets": any(True for _ in in_settings(settings)),
         "script_path": script_path,
         "command": ["bash", script_path],
         "secret_path": secret_path,

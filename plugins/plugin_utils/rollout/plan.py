@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import inventory, launch, ports, rules, topology
+from . import inventory, launch, ports, rules, secrecy, topology
 from .findings import ERROR, Finding, PlanError, grouped, ordered
 from .model import ROLES, Cluster, Instance
 
@@ -45,7 +45,9 @@ def make(raw: inventory.RawInventory, wanted_topology: str | None = None) -> Pla
     declaration, found = inventory.read(raw)
     cluster = topology.build(declaration)
     table = ports.table(cluster)
-    findings = ordered([*found, *rules.check(cluster, table, wanted_topology)])
+    findings = ordered(
+        secrecy.hidden([*found, *rules.check(cluster, table, wanted_topology)], secrecy.values_of(cluster))
+    )
     if any(finding.severity == ERROR for finding in findings):
         raise PlanError(findings)
     return Plan(cluster, table, tuple(findings))

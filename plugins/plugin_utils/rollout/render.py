@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,21 +33,29 @@ def files(plan: Mapping[str, Any]) -> dict[str, str]:
 
 def write(directory: Path, plan: Mapping[str, Any], *, dry_run: bool) -> dict[str, tuple[str, str]]:
     """Write what differs from what is there, and remove an earlier plan's scripts; the texts before and
-    after."""
+    after.
+
+    Only their owner can read the files: an environment may hold what is not for everybody. What an earlier
+    release has left open is closed, too.
+    """
     wanted = files(plan)
     changes: dict[str, tuple[str, str]] = {}
+    folders = sorted({(directory / name).parent for name in wanted})
+    if not dry_run:
+        ours = any((directory / name).is_file() for name in ("plan.json", "check.json"))
+        for folder in folders:
+            make_folder(folder, close=ours and not _shared(directory))
     for name, text in wanted.items():
         path = directory / name
+        mode = 0o700 if name.endswith(".sh") else 0o600
         before = _text(path)
         if before == text:
+            if not dry_run:
+                _close(path, mode)
             continue
         changes[name] = (before or "", text)
         if not dry_run:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
-            part.write_text(text, encoding="utf-8")
-            part.chmod(0o755 if name.endswith(".sh") else 0o644)
-            part.replace(path)
+            private(path, text, mode)
     for name in _left_over(directory, wanted):
         changes[name] = (_text(directory / name) or "", "")
         if not dry_run:
@@ -54,6 +63,43 @@ def write(directory: Path, plan: Mapping[str, Any], *, dry_run: bool) -> dict[st
             if not any((directory / name).parent.iterdir()):
                 (directory / name).parent.rmdir()
     return changes
+
+
+def private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file in one step by one that only its owner can read, at no moment anybody else."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        os.fchmod(handle, mode)
+        stream.write(text)
+    part.replace(path)
+
+
+def make_folder(folder: Path, *, close: bool = False) -> None:
+    """Make a folder that only its owner can enter; ``close`` has one that is there be so, too."""
+    if folder.is_dir():
+        if close:
+            _close(folder, 0o700)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(0o700)
+
+
+def _close(path: Path, mode: int) -> None:
+    """Take away what others may do with a file or a folder. Somebody else's stay as they are."""
+    status = path.stat()
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        path.chmod(mode)
+
+
+def _shared(directory: Path) -> bool:
+    """Whether a folder is for more than a plan: where one works, what is above it, a repository."""
+    here, found = Path.cwd(), directory.resolve()
+    return (
+        found in (here, *here.parents, Path(os.environ.get("HOME") or "/root"), Path("/tmp"))
+        or (found / ".git").exists()
+    )
 
 
 def _text(path: Path) -> str | None:

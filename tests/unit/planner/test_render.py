@@ -43,7 +43,7 @@ def test_plan_json_is_the_plan(plan: dict[str, Any]) -> None:
 def test_writing_twice_changes_nothing(plan: dict[str, Any], tmp_path: Path) -> None:
     assert set(render.write(tmp_path, plan, dry_run=False)) == set(render.files(plan))
     assert render.write(tmp_path, plan, dry_run=False) == {}
-    assert (tmp_path / "p1" / "prefiller.sh").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "p1" / "prefiller.sh").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_dry_run_writes_nothing(plan: dict[str, Any], tmp_path: Path) -> None:

@@ -479,6 +479,7 @@ def test_every_rule_has_a_case() -> None:
         "PD130",
         "PD131",
         "PD132",
+        "PD450",
         "PD213",
         "PD304",
         "PD418",

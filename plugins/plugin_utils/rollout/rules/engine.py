@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from .. import secrecy
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..launch import COMPUTED_FLAGS
 from ..model import Instance, Node
@@ -307,6 +308,33 @@ def no_secrets(r: Rule, c: Context) -> Iterator[Finding]:
                 variable="pd_engine_args" if name.startswith("--") else "pd_engine_env",
                 seen=f"{name} (value not shown)",
                 expected="no secret",
+            )
+
+
+@rule(
+    "PD450",
+    WARNING,
+    "What looks like a secret is given in a file",
+    cure="give it in a file that pd_extra_mounts puts into the container; keep it where it is none",
+    source="docs/variables.md",
+)
+def likely_secrets(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes():
+        found = dict.fromkeys((variable, place) for variable, place, _ in secrecy.in_settings(node.settings))
+        for variable, place in found:
+            if place in _SECRET_ENV or canonical(place) in _SECRET_FLAGS:
+                continue  # of these PD404 speaks
+            where = (
+                "the launch script, which root can read"
+                if variable == "pd_engine_env"
+                else "the engine's command line, which every user of the server can read"
+            )
+            yield r.at(
+                f"{shown(place, 80)} looks like a secret: it stands in {where}, and in the plan's files",
+                host=node.host,
+                instance=instance.name,
+                variable=variable,
+                seen=f"{shown(place, 80)} (value not shown)",
             )
 
 
