@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.inventory.host import Host
 from ansible.plugins.action import ActionBase
@@ -159,8 +163,8 @@ def read_inventory(task_vars: Mapping[str, Any]) -> RawInventory:
             )
     names = dict.fromkeys(host for shape in shapes.values() for host in shape.all_hosts)
     hosts = {name: _variables(hostvars[name]) for name in names}
-    first = hostvars[next(iter(names))] if names else {}
-    return raw_inventory(_cluster_name(first), shapes, hosts, _member_variables(hostvars, shapes, hosts))
+    cluster = cluster_name(hostvars._inventory._sources or ())
+    return raw_inventory(cluster, shapes, hosts, _member_variables(hostvars, shapes, hosts))
 
 
 def _shape(group: Any) -> GroupShape:
@@ -171,11 +175,63 @@ def _shape(group: Any) -> GroupShape:
     )
 
 
-def _cluster_name(variables: Mapping[str, Any]) -> str:
-    """The inventory's directory; of a single file beside others, or of a folder called inventory, the one
-    above."""
-    directory = Path(str(variables.get("inventory_dir") or "cluster"))
-    return (directory.parent if directory.name == "inventory" else directory).name or "cluster"
+def cluster_name(sources: Iterable[str]) -> str:
+    """A name for what the options -i give, another one for another inventory: that of the folder; of several
+    joined."""
+    paths = [Path(source).absolute() for source in sources if "," not in source]
+    names = dict.fromkeys(_source_name(path) for path in paths if path.exists())
+    name = "+".join(names) or "cluster"
+    if len(name.encode()) > 200:
+        name = f"{name[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return name
+
+
+def _source_name(source: Path) -> str:
+    """The folder's name, of one that is called inventory that of the one above. Of a file beside other
+    inventories, its own behind that."""
+    folder = source if source.is_dir() else source.parent
+    name = (folder.parent if folder.name == "inventory" else folder).name or "cluster"
+    if source.is_dir() or source == _main(folder, source):
+        return name
+    twins = any(path.stem == source.stem for path in _beside(folder, source))
+    return f"{name}-{source.name if twins else source.stem}"
+
+
+def _main(folder: Path, source: Path) -> Path | None:
+    """The file that stands for its folder: the one called hosts, or as the folder; any, if there is no other
+    inventory."""
+    for name in ("hosts.yml", "hosts.yaml", "hosts", "hosts.ini", "hosts.json"):
+        if (folder / name).is_file():
+            return folder / name
+    others = _beside(folder, source)
+    named = [path for path in sorted([source, *others]) if path.stem == folder.name]
+    return named[0] if named else None if others else source
+
+
+def _beside(folder: Path, source: Path) -> list[Path]:
+    """The other inventories in a folder."""
+    try:
+        return [path for path in folder.iterdir() if path != source and _is_inventory(path)]
+    except OSError:
+        return []
+
+
+def _is_inventory(path: Path) -> bool:
+    """Whether a file may be an inventory with the collection's groups: by its text, or as it makes one."""
+    if path.name.startswith(".") or path.name.endswith(tuple(constants.INVENTORY_IGNORE_EXTS)):
+        return False
+    try:
+        if not path.is_file():
+            return False
+        if os.access(path, os.X_OK):
+            return True
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return _GROUPS.search(stream.read(1_000_000)) is not None
+    except OSError:
+        return False
+
+
+_GROUPS = re.compile(r"""(?m)^\s*["'\[{]*(prefiller|decoder)\b""")
 
 
 def _variables(hostvars: Any) -> dict[str, Any]:

@@ -31,7 +31,8 @@ options:
   dest:
     description:
       - Where the files go. The default is the variable C(pd_plan_dir), or C(plans/<inventory
-        name>) in the current directory.
+        name>) in the current directory. The name is that of the inventory's folder. A file beside other
+        inventories has its own behind it, C(<folder>-<file>), and the names of several are joined by C(+).
     type: path
   every_deployment:
     description:

@@ -128,7 +128,8 @@ PLAN_DIR = Variable(
     None,
     "where the plan is written on the controller",
     "cluster",
-    default_text="`plans/<inventory name>`",
+    default_text="`plans/<inventory name>`: of the folder; of a file beside other inventories, "
+    "`<folder>-<file>`; of several, joined by `+`",
 )
 PROXY_PORT = Variable("pd_proxy_port", port, 8005, "port of the proxy", "cluster")
 API_KEY = Variable(
