@@ -165,6 +165,16 @@ def collect(folder: Path, options: argparse.Namespace) -> None:
     (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether a directory is an earlier bundle, which may go: other sites have lists of sums as well."""
+    readme = folder / "README.md"
+    return (
+        (folder / "SHA256SUMS").is_file()
+        and readme.is_file()
+        and readme.read_text(encoding="utf-8", errors="replace").startswith(README.partition("\n")[0])
+    )
+
+
 def main() -> int:
     """Make the bundle beside its place, and put it there when it is complete."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -181,7 +191,7 @@ def main() -> int:
         path = getattr(options, name)
         if path is not None and not (path.is_file() if name == "image" else path.is_dir()):
             parser.error(f"--{name}: {path} is not there")
-    if options.output.exists() and not (options.output / "SHA256SUMS").is_file():
+    if options.output.exists() and not is_bundle(options.output):
         parser.error(f"--output: {options.output} is there and is no bundle; name another directory")
     draft = options.output.with_name(f".{options.output.name}.new")
     shutil.rmtree(draft, ignore_errors=True)

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from ..module_utils.deployment_server import ARGUMENTS, refused
+from typing import Any
+
+from ..module_utils.deployment_server import ARGUMENTS, refused, told
 from ..plugin_utils.piped_module import PipedModule
 
 
@@ -15,3 +17,7 @@ class ActionModule(PipedModule):
     FUNCTION = "state"
     ARGUMENTS = ARGUMENTS
     REFUSED = staticmethod(refused)
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        self._task.args = {**self._task.args, "planned": told(self._task.args.get("planned") or [])}
+        return super().run(tmp, task_vars)

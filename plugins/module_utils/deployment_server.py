@@ -80,7 +80,7 @@ def outdated(planned, secret_digest, ids, owner=0):
     for plan in planned:
         script = Path(plan["script_path"])
         wanted[script.parent] = (DIRECTORY_MODE, None)
-        wanted[script] = (SCRIPT_MODE, digest(plan["script"]))
+        wanted[script] = (SCRIPT_MODE, plan.get("script_digest") or digest(plan["script"]))
         if plan.get("secret_path"):
             # First: a run that ends between the two leaves a key that is not as planned, and gets a new name.
             wanted[Path(plan["secret_path"] + safe_paths.KEY_ID)] = (
@@ -139,12 +139,23 @@ def refused(options):
     return None
 
 
+def told(planned):
+    """Slices without environment and script: the server's logs have what a module is told."""
+    return [
+        {
+            **{key: value for key, value in plan.items() if key not in ("argv", "env", "ranks", "script")},
+            **({"script_digest": digest(plan["script"])} if "script" in plan else {}),
+        }
+        for plan in planned
+    ]
+
+
 ARGUMENTS = {
     "deployment": {"type": "str", "required": True},
     "directory": {"type": "str"},
     "roles": {"type": "list", "elements": "str", "required": True},
     "planned": {"type": "list", "elements": "dict", "default": []},
-    "secret_digest": {"type": "str", "default": "", "no_log": False},
+    "secret_digest": {"type": "str", "default": "", "no_log": True},
     "require_engine": {"type": "bool", "default": True},
     "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
 }
@@ -193,11 +204,11 @@ def folder(options):
     why = folder_refused(options)
     if why is not None:
         return {"failed": True, "changed": False, "msg": why}
+    if state_ == "named":
+        return {"changed": False, "path": wanted, "left": []}
     try:
         wanted = safe_paths.directory(wanted, variable)
-        if state_ == "named":
-            changed = False
-        elif state_ == "present":
+        if state_ == "present":
             changed = safe_paths.make(wanted, variable, check_mode)
         elif state_ == "absent":
             changed, left = safe_paths.remove(wanted, variable, check_mode)
@@ -234,6 +245,9 @@ def folder_refused(options):
     try:
         if options.get("deployment") is not None:
             safe_paths.name(options["deployment"], "pd_deployment")
+        elif options.get("state") == "named":
+            safe_paths.own_path(options.get("path"), variable)
+            return None
         safe_paths.directory(options.get("path"), variable)
     except safe_paths.Refused as error:
         return str(error)

@@ -36,7 +36,8 @@ options:
     required: true
   state:
     description:
-      - With V(named) only the path is judged, without the server.
+      - With V(named) only the path is judged, without the server. Without O(deployment) it may be any that is
+        not a directory of the operating system.
       - With V(present) the directory is there, and root's alone. One that is there is only taken over if it
         holds nothing, or something of a deployment.
       - With V(absent) launch scripts and the API key are removed, and the directory if it is empty then.

@@ -42,7 +42,7 @@ options:
     required: true
   planned:
     description: The slices of the plan for this server. Of each C(container), C(image), C(labels), C(script),
-      C(script_path) and C(secret_path) are read.
+      C(script_path) and C(secret_path) are read, and in place of the script C(script_digest), its SHA-256.
     type: list
     elements: dict
     default: []

@@ -59,7 +59,7 @@ def datasets_of(wanted: Sequence[Any]) -> tuple[list[dict[str, Any]], list[str]]
             problems.append(
                 f"{name} is not known ({', '.join(KNOWN)} are); give its {' and '.join(missing)} as well"
             )
-        elif not all(PLACE.match(str(dataset[key])) for key in ("config", "folder")):
+        elif not all(PLACE.fullmatch(str(dataset[key])) for key in ("config", "folder")):
             places = f"{dataset['config']}, {dataset['folder']}"
             problems.append(f"{name}: config and folder are plain names, not {places}")
         else:

@@ -135,6 +135,8 @@ def test_everything_that_is_wrong_with_data_sets_is_said() -> None:
         accuracy_datasets(wanted)
     for part in ("aime is not known", "7 has no name", "unknown fields: ref", "plain names, not ../c.py"):
         assert part in str(error.value)
+    with pytest.raises(AnsibleFilterError, match="plain names"):
+        accuracy_datasets([{"name": "m", "config": "c.py", "folder": "m\n"}])
     with pytest.raises(AnsibleFilterError, match="no data set is named"):
         accuracy_datasets([])
     with pytest.raises(AnsibleFilterError, match="expected a list"):

@@ -13,6 +13,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.deployment_serve
     digest,
     key_ids,
     outdated,
+    told,
 )
 
 ID = "0123456789abcdef"
@@ -146,3 +147,13 @@ def test_changed_modes_are_outdated(written, tmp_path):
     (tmp_path / "pd").chmod(0o755)
     (tmp_path / "pd" / "api_key").chmod(0o644)
     assert outdated_of(written) == ["pd", "api_key"]
+
+
+def test_the_server_is_not_told_environment_and_script(written):
+    plan = {**written, "env": {"A": "hunter22"}, "argv": ["hunter22"], "ranks": [], "container": "pd-d"}
+    (slice_,) = told([plan])
+    assert "hunter22" not in str(slice_)
+    assert plan["script"] not in str(slice_)
+    assert outdated_of(slice_) == []
+    assert outdated_of({**slice_, "script_digest": digest("other")}) == ["decode1.sh"]
+    assert told([slice_]) == [slice_]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ascend.pd_rollout.plugins.modules import model_weights
+from ansible_collections.ascend.pd_rollout.plugins.modules import model_weights, weights_transfer
 
 HEADER = b'{"w":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}'
 
@@ -103,3 +103,15 @@ def test_hashes_on_request(model: Path, capsys: pytest.CaptureFixture[str]) -> N
     absent = call(capsys, model / "nowhere", hashes="full", fail_on_findings=False)
     assert [one["code"] for one in absent["findings"]] == ["weights_path_missing"]
     assert absent["hashes"] == {}
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/weights/../etc"])
+def test_a_directory_of_the_system_is_no_place_of_weights(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, arguments in ((model_weights, {}), (weights_transfer, {"state": "prepared"})):
+        with patch_module_args({"path": path, **arguments}), pytest.raises(SystemExit):
+            module.main()
+        result = json.loads(capsys.readouterr().out)
+        assert result["failed"]
+        assert result["msg"].startswith(f"model_weights_path (pd_model_path) is {path!r}. Expected: ")

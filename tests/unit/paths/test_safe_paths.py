@@ -275,3 +275,14 @@ def test_a_measurement_empties_its_own_directory_only(root):
     (directory / "run.sh").write_text("#!/bin/sh\necho mine\n")
     assert "holds run.sh and no measurement" in run(directory, "empty")["msg"]
     assert (directory / "run.sh").exists()
+
+
+def test_a_path_alone_may_be_any_that_is_not_the_systems():
+    def named(path, **more):
+        return folder({"path": path, "state": "named", "variable": "x", "_check_mode": False, **more})
+
+    assert named("/aisbench") == {"changed": False, "path": "/aisbench", "left": []}
+    assert named("/etc")["failed"]
+    assert named("/aisbench", deployment="aisbench")["failed"]
+    assert named("/opt/aisbench", deployment="")["failed"]
+    assert not named("/opt/aisbench", deployment="aisbench").get("failed")
