@@ -56,6 +56,9 @@ def write(directory: Path, plan: Mapping[str, Any], *, dry_run: bool) -> dict[st
         changes[name] = (before or "", text)
         if not dry_run:
             private(path, text, mode)
+    if not dry_run:
+        for path in filter(Path.is_file, (directory / "check.json", directory / "check.md")):
+            _close(path, 0o600)
     for name in _left_over(directory, wanted):
         changes[name] = (_text(directory / name) or "", "")
         if not dry_run:

@@ -163,6 +163,9 @@ def test_only_the_owner_can_read_a_plan(tmp_path: Path) -> None:
     plan = planner.make(small()).to_dict()
     directory = tmp_path / "plans" / "mine"
     render.write(directory, plan, dry_run=False)
+    # Of playbooks/check.yml, which writes them so.
+    for name in ("check.json", "check.md"):
+        render.private(directory / name, "{}")
     wanted = modes(directory)
     for name, mode in wanted.items():
         closed = 0o700 if name.endswith(".sh") or (directory / name).is_dir() else 0o600
