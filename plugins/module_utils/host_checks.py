@@ -289,6 +289,15 @@ _TABLE = (
         "this collection, pd_host_dir",
     ),
     HostCheck(
+        "host-directory-open",
+        "The directory of the deployment is not root's alone",
+        "Launch scripts that root runs could be exchanged, and the API key read: deployment refuses it.",
+        "error",
+        "directories of root, no links of others, that nobody else can write to",
+        "ls -ld {path}; chown root: {path}; chmod go-w {path}  # or another pd_host_dir",
+        "this collection, pd_host_dir",
+    ),
+    HostCheck(
         "host-disk-weights",
         "There is not enough space for the weights",
         "They are not there yet, and do not fit.",

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from . import docker_engine
+from . import docker_engine, safe_paths
 from . import host_parsers as parsers
 from .command_chains import Chain, Command, once, run_chains
 from .hccn_parsers import NpuInfo, parse_driver_version, parse_npu_info
@@ -88,6 +88,8 @@ class HostState:
     own_running: bool = False
     # Whether we are root, who sees everything.
     root: bool = True
+    # Why the deployment's directory is not root's alone; empty: it is.
+    directory_open: str = ""
     commands: Mapping[int, str] = field(default_factory=dict)
     driver: str | None = None
     firmware: tuple[str, ...] = ()
@@ -180,6 +182,7 @@ def look_at_files(wants: Mapping, options: Mapping, asked: Future) -> HostState:
         own_pids=frozenset(pid for pid in pids if set(containers_of(pid)) & own),
         own_running=bool(own),
         root=os.geteuid() == 0,
+        directory_open=safe_paths.problem(wants["directory"]) or "",
         commands={pid: command(pid) for pid in pids},
         driver=parse_driver_version(read_file(options["version_info"]) or ""),
         firmware=told.firmware,

@@ -47,6 +47,7 @@ def judge(wants: Mapping, state: HostState, limits: Limits) -> list[dict]:
     return ordered(
         [
             *_root(state),
+            *_directory(wants, state),
             *_devices(wants, state),
             *_npus(wants, state, limits),
             *_image(wants, state),
@@ -63,6 +64,16 @@ def judge(wants: Mapping, state: HostState, limits: Limits) -> list[dict]:
 def _root(state: HostState) -> Iterable[dict]:
     if not state.root:
         yield host_finding("host-not-root", "the check does not run as root", seen="another user")
+
+
+def _directory(wants: Mapping, state: HostState) -> Iterable[dict]:
+    if state.directory_open:
+        yield host_finding(
+            "host-directory-open",
+            f"others than root may decide what root runs from {wants['directory']}",
+            seen=state.directory_open,
+            path=state.directory_open.split(" ")[0],
+        )
 
 
 def _devices(wants: Mapping, state: HostState) -> Iterable[dict]:

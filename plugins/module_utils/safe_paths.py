@@ -169,6 +169,20 @@ def trust(wanted, variable):
         )
 
 
+def problem(wanted):
+    """Why root should not work in a directory of this path, there or not, or None."""
+    why = distrust(str(Path(wanted).parent))
+    if why is not None:
+        return why
+    try:
+        status = os.lstat(wanted)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    return f"{wanted} is {'a link' if stat.S_ISLNK(status.st_mode) else 'a file'}"
+
+
 def existing(wanted, variable):
     """The status of a directory of ours, None where there is none yet. A link or a file in its place is
     refused."""

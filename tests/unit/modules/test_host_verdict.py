@@ -180,6 +180,13 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
 }
 
 
+CASES["directory open to others"] = (
+    {"directory_open": "/etc/pd_rollout can be written by every user"},
+    {},
+    ["host-directory-open"],
+)
+
+
 @pytest.mark.parametrize(("state", "wants", "codes"), CASES.values(), ids=CASES.keys())
 def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> None:
     found = v.judge({**WANTS, **wants}, replace(GOOD, **state), v.Limits())

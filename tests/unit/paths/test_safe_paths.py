@@ -286,3 +286,16 @@ def test_a_path_alone_may_be_any_that_is_not_the_systems():
     assert named("/aisbench", deployment="aisbench")["failed"]
     assert named("/opt/aisbench", deployment="")["failed"]
     assert not named("/opt/aisbench", deployment="aisbench").get("failed")
+
+
+def test_the_check_says_the_same_before(root):
+    assert safe_paths.problem(str(root / "new" / "pd")) is None
+    pd = deployed(root)
+    assert safe_paths.problem(str(pd)) is None
+    root.chmod(0o777)
+    assert safe_paths.problem(str(pd)) == f"{root} can be written by every user"
+    root.chmod(0o755)
+    (root / "link").symlink_to(pd)
+    (root / "file").write_text("")
+    assert safe_paths.problem(str(root / "link")) == f"{root / 'link'} is a link"
+    assert safe_paths.problem(str(root / "file")) == f"{root / 'file'} is a file"

@@ -307,6 +307,22 @@ class DiskFull(Fault):
     boot = apply
 
 
+class DirectoryOpen(Fault):
+    """every user of the server can write to a folder"""
+
+    parameters = "path=/etc/pd_rollout"
+
+    def apply(self, parameters: dict) -> None:
+        """Have it, and let everybody in."""
+        path = Path(parameters.get("path", "/etc/pd_rollout"))
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o777)
+
+    def heal(self, parameters: dict) -> None:
+        """As root makes it."""
+        Path(parameters.get("path", "/etc/pd_rollout")).chmod(0o755)
+
+
 class DockerStopped(Fault):
     """the Docker Engine is not running"""
 
@@ -490,6 +506,7 @@ CLASSES = {
     "port_taken": PortTaken,
     "port_connected": PortConnected,
     "disk_full": DiskFull,
+    "directory_open": DirectoryOpen,
     "network_cut": NetworkCut,
     "port_blocked": PortBlocked,
     "mtu_small": MtuSmall,
