@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from .. import secrecy
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..launch import COMPUTED_FLAGS
-from ..model import Instance, Node
+from ..model import Instance, Node, canonical
 from ..releases import standing
 from ..topology import given_flags, joined
 from ..values import SAME, did_you_mean
