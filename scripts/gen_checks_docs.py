@@ -40,8 +40,10 @@ FABRIC = """
 **Which network decides.** Between the servers of one super pod (Atlas A3) HCCL and the KV transfer go over
 HCCS. There the vNIC, the place in the super pod, TLS and `-hccs_ping` decide, while the RoCE port may be
 unused: in some pods it shows link `DOWN` and net health `Init` although everything works. So the severity
-depends on the fabric, which `hccn_check_fabric` declares (`auto`, `hccs` or `roce`; `auto` takes HCCS unless
-the tools work and every chip says that it knows neither a super pod nor a vNIC).
+depends on the fabric, which `hccn_check_fabric` declares (`auto`, `hccs` or `roce`). `auto` takes what the
+plan decides: RoCE for `pd_server: atlas-a2`, HCCS for Atlas A3 unless its environment moves traffic to RoCE
+(`HCCL_INTER_HCCS_DISABLE=TRUE` all of it, `HCCL_INTRA_ROCE_ENABLE=1` the KV transfer: then the worse of both
+columns counts) or every chip says that its server stands in no super pod.
 
 **One cause, one finding.** A link that is down also spoils the net health, and an unset detection address
 leaves it at `Init`; only the cause is reported. A chip whose vNIC is down is left out of the ping mesh, and
@@ -93,7 +95,10 @@ def pages() -> str:
     text += "\n## Every check\n"
     for check in [*CHECKS.values(), *HOST_CHECKS.values(), *WEIGHTS_CHECKS.values()]:
         text += f"\n### {check.code}\n\n{check.title}. {check.why}\n\n"
-        text += f"- expected: {check.expected}\n- cure: `{check.cure}`\n- source: {check.source}\n"
+        text += f"- expected: {check.expected}\n- cure: `{check.cure}`\n"
+        other = getattr(check, "hccs_cure", "")
+        text += f"- over HCCS: `{other}`\n" if other else ""
+        text += f"- source: {check.source}\n"
     return text
 
 

@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 from ..module_utils.check_findings import counted, ordered
+from ..module_utils.hccn_verdict import FABRICS
 from ..plugin_utils import hccn_between as between
 from ..plugin_utils.hccn_results import registered, servers_of
 from ..plugin_utils.rollout import findings as finding_texts
@@ -102,7 +103,7 @@ def _peers(plan: Mapping[str, Any] | None) -> dict[str, list[str]] | None:
 
 def _headline(servers: Sequence[between.Server], findings: Sequence[Mapping[str, Any]], pings: int) -> str:
     chips = sum(len(server.chips) for server in servers)
-    fabric = "RoCE" if between.fabric_of(servers) == "roce" else "HCCS"
+    fabric = FABRICS[between.fabric_of(servers)]
     asked = f"{len(servers)} server{'s' if len(servers) != 1 else ''}, {chips} chips, {fabric}"
     pinged = f", {pings} pings" if pings else ""
     return f"HCCN check: {asked}{pinged}: {counted(findings)}"

@@ -8,7 +8,8 @@ concerned, `{chip}` for the first of them.
 Which severity on which fabric. Between the servers of one super pod HCCL and the KV transfer go over HCCS:
 there the vNIC and TLS decide, while the RoCE port may be unused and then shows link DOWN and net_health Init
 although everything works. Over RoCE it is the other way round. So each check has two severities, and those of
-the unused network never stop a rollout.
+the unused network never stop a rollout. Where the plan's environment sends one part of the traffic over RoCE
+and leaves the other to HCCS (fabric `both`), the worse of the two counts.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .check_findings import numbers
+from .check_findings import SEVERITIES, numbers
 
 PD_GUIDE = "vllm-ascend v0.13.0, docs: PD disaggregation, Mooncake, multi-node: verify the environment"
 INSTALL = "vllm-ascend v0.13.0, installation.md, verify the network"
+TLS_SOURCE = "the driver's source: hccn_tool/tool_tls.c"
+PING_SOURCE = "the driver's source: hccn_tool/cmd.c, hccn_product_ext/tool_cmd.c"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that can be wrong. `hccs` and `roce` are its severity on that fabric."""
+    """One thing that can be wrong. `hccs` and `roce` are its severity on that fabric.
+
+    `hccs_cure` is what to do where HCCS carries the traffic, if that is something else than over RoCE.
+    """
 
     code: str
     title: str
@@ -35,9 +41,15 @@ class Check:
     cure: str
     source: str
     between: bool = False
+    hccs_cure: str = ""
 
     def severity(self, fabric: str) -> str:
+        if fabric == "both":
+            return min(self.hccs, self.roce, key=SEVERITIES.index)
         return self.roce if fabric == "roce" else self.hccs
+
+    def cure_over(self, fabric: str) -> str:
+        return self.hccs_cure if fabric == "hccs" and self.hccs_cure else self.cure
 
 
 _TABLE = (
@@ -79,7 +91,7 @@ _TABLE = (
         "error",
         "error",
         "an answer within the time-out",
-        "npu-smi info -t health -i $(({chip} / 2)); dmesg | tail  # a hung chip needs a reset or a reboot",
+        "npu-smi info; dmesg | tail  # the driver says why; a chip that others use is not to be reset",
         "hccn_check_timeout",
     ),
     Check(
@@ -98,7 +110,7 @@ _TABLE = (
         "An answer that cannot be read must not pass for a good one.",
         "error",
         "error",
-        "the format of the tools of driver 24.1 to 25.5",
+        "the format of the tools of driver 23 to 26",
         "hccn_tool -i {chip} -link -g; npu-smi info  # report the output if the driver is newer",
         "this collection's parsers",
     ),
@@ -183,6 +195,7 @@ _TABLE = (
         "the address of the gateway or of another host of the RoCE network",
         "for i in {chips}; do hccn_tool -i $i -netdetect -s address GATEWAY; done",
         INSTALL,
+        hccs_cure="hccn_tool -i {chip} -netdetect -g  # nothing to do where HCCS carries the traffic",
     ),
     Check(
         "hccn-gateway-unset",
@@ -193,6 +206,7 @@ _TABLE = (
         "a default gateway",
         "for i in {chips}; do hccn_tool -i $i -gateway -s gateway GATEWAY; done",
         INSTALL,
+        hccs_cure="hccn_tool -i {chip} -gateway -g  # nothing to do where HCCS carries the traffic",
     ),
     Check(
         "hccn-lldp-missing",
@@ -213,6 +227,7 @@ _TABLE = (
         "an address and a netmask",
         "for i in {chips}; do hccn_tool -i $i -ip -s address ADDRESS netmask NETMASK; done",
         INSTALL,
+        hccs_cure="hccn_tool -i {chip} -ip -g  # nothing to do where HCCS carries the traffic",
     ),
     # HCCS
     Check(
@@ -326,26 +341,55 @@ _TABLE = (
         "for i in {chips}; do hccn_tool -i $i -tls -g; done",
         PD_GUIDE,
     ),
+    Check(
+        "hccn-tls-expired",
+        "TLS is on, and a certificate has expired",
+        "HCCL does not connect with a certificate that has expired: EI0006 after HCCL_CONNECT_TIMEOUT.",
+        "error",
+        "error",
+        "tls expiration status[0]",
+        "hccn_tool -i {chip} -tls -g  # renew it (-tls -s path … pri … pub … ca1 …), or TLS off everywhere",
+        TLS_SOURCE,
+    ),
+    Check(
+        "hccn-tls-expiring",
+        "TLS is on, and a certificate will soon expire",
+        "From its last day on no engine that starts anew connects to others.",
+        "warning",
+        "warning",
+        "tls expiration status[0]",
+        "hccn_tool -i {chip} -tls -g  # renew it in time: -tls -s path … pri … pub … ca1 …",
+        TLS_SOURCE,
+    ),
     # hccn.conf
     Check(
         "hccn-conf-missing",
         "/etc/hccn.conf is missing",
-        "The engines start normally and answer wrongly: only the decoder's log says so.",
+        "The engines start normally and answer wrongly: only the decoder's log says so. Over HCCS, with "
+        "chips that have no RoCE address, nothing in it is needed, and this is a warning: but the engines' "
+        "containers mount it, and do not start without it. `deploy` makes it then, empty as the driver's "
+        "installer does.",
         "error",
         "error",
         "/etc/hccn.conf with an address of every chip",
         "for i in {chips}; do hccn_tool -i $i -ip -s address ADDRESS netmask NETMASK; done",
-        "vllm-ascend issue 7711",
+        "vllm-ascend issue 7711; hixl v8.5.0, rank_table_generator.cc (GetDeviceIp); the driver's "
+        "run_driver_install.sh",
+        hccs_cure="for i in {chips}; do hccn_tool -i $i -ip -g; done  # set their answers again with -ip -s",
     ),
     Check(
         "hccn-conf-empty",
         "/etc/hccn.conf names no chip",
-        "As with a missing file the engines start normally and answer wrongly.",
+        "As with a missing file the engines start normally and answer wrongly. Over HCCS, with chips that "
+        "have no RoCE address, nothing in it is needed, and this is a warning: the driver's installer leaves "
+        "it so.",
         "error",
         "error",
         "`address_<chip>=…` for every chip",
         "for i in {chips}; do hccn_tool -i $i -ip -s address ADDRESS netmask NETMASK; done",
-        "vllm-ascend issue 7711",
+        "vllm-ascend issue 7711; hixl v8.5.0, rank_table_generator.cc (GetDeviceIp); the driver's "
+        "run_driver_install.sh",
+        hccs_cure="for i in {chips}; do hccn_tool -i $i -ip -g; done  # set their answers again with -ip -s",
     ),
     Check(
         "hccn-conf-incomplete",
@@ -458,6 +502,18 @@ _TABLE = (
         between=True,
     ),
     Check(
+        "hccn-ping-unknown",
+        "A chip could not be pinged from",
+        "The tool did not ping: it is occupied by another one, or this product or driver has no such ping. "
+        "Nothing is known of the connection.",
+        "warning",
+        "warning",
+        "every ping succeeds, in both directions",
+        "{command}",
+        PING_SOURCE,
+        between=True,
+    ),
+    Check(
         "hccn-ping-optional",
         "A chip does not reach a chip of a server that it need not talk to",
         "The plan does not need this pair; a later topology may.",
@@ -492,11 +548,14 @@ def finding(
     host: str | None = None,
     severity: str | None = None,
     command: str = "",
+    cure: str | None = None,
 ) -> dict:
     """A finding as the plan has them, with the chips that it concerns."""
     check = CHECKS[code]
     concerned = sorted(set(chips))
-    cure = check.cure.replace("{chips}", " ".join(map(str, concerned)) or "$(seq 0 15)")
+    cure = (cure or check.cure_over(fabric)).replace(
+        "{chips}", " ".join(map(str, concerned)) or "$(seq 0 15)"
+    )
     cure = cure.replace("{chip}", str(concerned[0] if concerned else 0)).replace("{command}", command)
     return {
         "code": code,

@@ -16,12 +16,34 @@ IPV4 = r"(\d{1,3}(?:\.\d{1,3}){3})"
 COLON = r"[ \t]*[:：=][ \t]*"
 UNSET_ADDRESS = "0.0.0.0"
 
+# Compute servers of one super pod. The driver takes an index beyond them for "in no super pod", and
+# -hccs_ping refuses addresses of such servers (hccn_product_ext/tool_ext.h A3_SUPERPOD_MAX_NUMS, tool_cmd.c).
+SUPER_POD_SERVERS = 48
+
 # What tools print instead of an answer, also with exit status 0.
 ERROR_TEXT = re.compile(
     r"\berr(or)?\b|\bfail(ed|ure|s)?\b|\binvalid\b|\bnot support|\bcannot\b|\bunable\b|\bdenied\b"
-    r"|\bnot permitted\b|\btime(d)? ?out\b|错误|失败|不支持",
+    r"|\bnot permitted\b|\btime(d)? ?out\b|\bis not exist\b|\bunreachable\b|\bunsupported\b|错误|失败|不支持",
     re.IGNORECASE,
 )
+# The library under the tools says this before anything else, good answers too.
+NOISE = re.compile(r"^[^\n]*DrvMngGetConsoleLogLevel[^\n]*$", re.MULTILINE)
+# How hccn_tool says that nothing is configured, with an exit status that differs between drivers:
+# "Get ipconf failed, because no ip was preset there!" (hccn_tool/cmd.c).
+UNSET_TEXT = re.compile(r"\bno (ip|gateway) was preset\b", re.IGNORECASE)
+# "No certificate found, please set certs firstly!" (hccn_tool/cmd.c), and other versions' words for it.
+NO_CERTIFICATE = re.compile(
+    r"\bno certificates?\b|certificates?[ \t]+(?:(?:does|do|is|are|was)[ \t]+)?not[ \t]+(?:found|exist)",
+    re.IGNORECASE,
+)
+# The product, the virtual machine or the driver has no such command: the answer says nothing of the chip.
+UNSUPPORTED_TEXT = re.compile(
+    r"\bnot support(ed)?\b|\bunsupported\b|\binvalid major cmd\.|不支持",
+    re.IGNORECASE,
+)
+# "hccn_tool is busy, please try again.", "The device is occupied. Please try again later.", "Get lock failed.
+# Please try again." (hccn_tool/cmd.c).
+BUSY_TEXT = re.compile(r"\b(please )?try again\b|\bis occupied\b", re.IGNORECASE)
 ROOT_TEXT = re.compile(
     r"permission denied|operation not permitted|\b(use|as|by|be|only|requires?|needs?) (the )?root\b"
     r"|\broot (user|privilege)|权限",
@@ -51,6 +73,15 @@ class Vnic:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """`expiration`: the worst of all certificates, 0 normal, 1 near, 2 expired. `certificates`: kind, end."""
+
+    switch: int
+    expiration: int = 0
+    certificates: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Ping:
     """`sent` and `received` are None where the driver only says success or not."""
 
@@ -67,6 +98,11 @@ class SuperPod:
     pod: int
     size: int | None
     server_index: int | None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the server stands in a super pod: one that does not has an index beyond all of them."""
+        return self.server_index is None or self.server_index < SUPER_POD_SERVERS
 
 
 @dataclass(frozen=True)
@@ -122,7 +158,24 @@ def first_line(text: str, width: int = 160) -> str:
 
 
 def is_error(text: str) -> bool:
-    return ERROR_TEXT.search(text) is not None
+    return ERROR_TEXT.search(NOISE.sub("", text)) is not None
+
+
+def says_unset(text: str) -> bool:
+    """Does the tool say that nothing is configured? That is an answer, whatever the exit status."""
+    return UNSET_TEXT.search(text) is not None
+
+
+def has_no_certificate(text: str) -> bool:
+    return NO_CERTIFICATE.search(text) is not None
+
+
+def is_unsupported(text: str) -> bool:
+    return UNSUPPORTED_TEXT.search(text) is not None
+
+
+def is_busy(text: str) -> bool:
+    return BUSY_TEXT.search(text) is not None
 
 
 def wants_root(text: str) -> bool:
@@ -141,8 +194,11 @@ def parse_net_health(text: str) -> str | None:
 
 
 def parse_netdetect(text: str) -> str | None:
-    """`netdetect address: 11.12.165.1` → "11.12.165.1"; "0.0.0.0" where no target is set."""
-    return _labelled(text, r"netdetect[ _]address", IPV4)
+    """`netdetect addr: 11.12.165.1` → "11.12.165.1"; "0.0.0.0" where no target is set.
+
+    `addr` is the driver's source (hccn_tool/tool_ops.c), `address` older documentation.
+    """
+    return _labelled(text, r"netdetect[ _]addr(?:ess)?", IPV4)
 
 
 def parse_gateway(text: str) -> Gateway | None:
@@ -177,10 +233,21 @@ def parse_vnic(text: str) -> Vnic:
     )
 
 
-def parse_tls(text: str) -> int | None:
-    """`dev_id:0, tls switch[0](0:disable, …` → 0. None without a certificate, which counts as off."""
+def parse_tls(text: str) -> Tls | None:
+    """`dev_id:0, tls switch[0](0:disable, …`, then every certificate with its dates and its status.
+
+    None without a certificate, which counts as off. The line `tls expiration status[2]` goes to stderr and
+    the others to stdout (hccn_tool/tool_tls.c), so where both are one pipe it can stand before all of them:
+    it is not read together with a certificate's other lines.
+    """
     found = re.search(r"tls[ \t]+switch[ \t]*\[[ \t]*([01])[ \t]*\]", text, re.IGNORECASE)
-    return int(found.group(1)) if found else None
+    if not found:
+        return None
+    states = re.findall(r"tls[ \t]+expiration[ \t]+status[ \t]*\[[ \t]*(\d)[ \t]*\]", text, re.IGNORECASE)
+    ends = re.findall(
+        r"\[([^\]\n]*)\][ \t]*info\b.*?\bend_time[ \t]*\[([^\]\n]*)\]", text, re.IGNORECASE | re.DOTALL
+    )
+    return Tls(int(found.group(1)), max(map(int, states), default=0), tuple(ends))
 
 
 def parse_ping(text: str) -> Ping | None:

@@ -19,6 +19,10 @@ HCCN_CONF = "/etc/hccn.conf"
 # The queries of one chip, in the order in which they are asked.
 CHIP_QUERIES = ("link", "net_health", "netdetect", "gateway", "lldp", "ip", "vnic", "tls")
 
+# How often an answer that the tool is busy is asked for again, and after how many seconds.
+ATTEMPTS = 4
+PAUSE = 1.0
+
 # After this many time-outs a chip is not asked any more: its driver hangs, and the run shall not.
 TIMEOUTS_PER_CHIP = 2
 
@@ -76,13 +80,26 @@ def _npu_of(chip: int, info: Answer) -> tuple[int, int]:
     return divmod(chip, 2)
 
 
+def patiently(command: Command, pause: float = PAUSE) -> Chain:
+    """The answer; asked for again where the tool is busy with somebody else's question."""
+    from . import hccn_parsers as parsers
+
+    answer = yield command
+    for _again in range(ATTEMPTS - 1):
+        if answer.problem is not None or not parsers.is_busy(answer.text):
+            break
+        yield Command("sleep", "pause", ["sleep", f"{pause:g}"], pause + 10)
+        answer = yield command
+    return answer
+
+
 def ask_in_turn(commands: Iterable[Command], limit: int = TIMEOUTS_PER_CHIP) -> Chain:
     """Ask one question after the other; after `limit` time-outs the rest is not asked."""
     answers: list[Answer] = []
     for command in commands:
         hung = sum(1 for answer in answers if answer.problem == "timeout")
         if hung < limit:
-            answers.append((yield command))
+            answers.append((yield from patiently(command)))
         else:
             answers.append(Answer(command.tool, command.query, problem="not_asked"))
     return answers
@@ -123,7 +140,7 @@ def ping_chips(targets: dict[int, Sequence[str]], kind: str, tools: Tools) -> di
     def pings_of(chip: int) -> Chain:
         asked = {}
         for address in targets[chip]:
-            asked[address] = yield tools.hccn(chip, kind, "address", address)
+            asked[address] = yield from patiently(tools.hccn(chip, kind, "address", address))
         return asked
 
     return run_chains({chip: pings_of(chip) for chip in targets})

@@ -21,6 +21,7 @@ ARGUMENTS = {
     "chips": {"type": "list", "elements": "int", "default": list(range(16))},
     "timeout": {"type": "float", "default": 10.0},
     "fabric": {"type": "str", "choices": ["auto", "hccs", "roce"], "default": "auto"},
+    "planned_fabric": {"type": "str", "choices": ["auto", "hccs", "roce", "both"], "default": "auto"},
     "tls": {"type": "str", "choices": ["any", "off", "on"], "default": "any"},
     "super_pod": {"type": "int"},
     "driver_minimum": {"type": "str"},
@@ -75,12 +76,15 @@ def check(options: Mapping) -> dict:
         answers[0],
         hccn_verdict.Expectations(
             options["fabric"],
+            options["planned_fabric"],
             options["tls"],
             options["super_pod"],
             options["driver_minimum"],
             options["timeout"],
         ),
     )
+    # A folder in its place, as Docker makes one for -v of a file that is missing, can be mounted as well.
+    state.make_conf = state.make_conf and not os.path.lexists(_path(options, "hccn_conf"))
     result = {"changed": False, "ok": state.ok, "msg": hccn_verdict.summary(state), **state.to_dict()}
     if options["fail"] and not state.ok:
         result["failed"] = True
@@ -105,12 +109,14 @@ def ping(options: Mapping) -> dict:
     begin = time.monotonic()
     tools = hccn_query.Tools(hccn_tool=_path(options, "hccn_tool"), timeout=options["timeout"])
     answers = hccn_query.ping_chips(targets, options["kind"], tools)
-    failed = [
-        {"chip": chip, "address": address, "seen": seen}
-        for chip, asked in answers.items()
-        for address, answer in asked.items()
-        if (seen := hccn_verdict.ping_failure(answer, options["timeout"])) is not None
-    ]
+    failed = []
+    for chip, asked in answers.items():
+        for address, answer in asked.items():
+            seen = hccn_verdict.ping_failure(answer, options["timeout"])
+            if seen is not None:
+                failed.append({"chip": chip, "address": address, "seen": seen})
+                if hccn_verdict.ping_unknown(answer):
+                    failed[-1]["unknown"] = True
     count = sum(len(asked) for asked in answers.values())
     seconds = round(time.monotonic() - begin, 3)
     return {

@@ -45,15 +45,21 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "info": parsers.parse_npu_info,
 }
 
+# The fabrics in the words of reports.
+FABRICS = {"hccs": "HCCS", "roce": "RoCE", "both": "HCCS and RoCE"}
 _GOOD_HEALTH = "Success"
 _NO_VNIC = parsers.Vnic(None, None)
 
 
 @dataclass(frozen=True)
 class Expectations:
-    """What is declared. `tls`: any, off or on. `super_pod` and `driver_minimum`: None where nothing is."""
+    """What is declared. `tls`: any, off or on. `super_pod` and `driver_minimum`: None where nothing is.
+
+    `planned` is the fabric that product and environment of the plan decide: auto where there is no plan.
+    """
 
     fabric: str = "auto"
+    planned: str = "auto"
     tls: str = "any"
     super_pod: int | None = None
     driver_minimum: str | None = None
@@ -62,11 +68,15 @@ class Expectations:
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer, read. `problem`: None, or why there is no value; then `seen` shows the tool's words."""
+    """An answer, read. `problem`: None, or why there is no value; then `seen` shows the tool's words.
+
+    `unsupported`: the failure says that there is no such command, and nothing of the chip.
+    """
 
     value: object = None
     problem: str | None = None
     seen: str = ""
+    unsupported: bool = False
 
 
 @dataclass
@@ -77,6 +87,8 @@ class ServerState:
     driver: str | None
     chips: dict[int, dict]
     findings: list[dict] = field(default_factory=list)
+    # /etc/hccn.conf is not there, and an empty one is all that is needed.
+    make_conf: bool = False
     seconds: float = 0.0
     queries: int = 0
 
@@ -100,12 +112,17 @@ def read(answer: Answer) -> Reading:
     seen = parsers.first_line(answer.text)
     if parsers.wants_root(answer.text):
         return Reading(problem="needs_root", seen=seen)
-    # hccn_tool calls a chip without a certificate an error too; that is TLS off.
-    no_certificate = answer.query == "tls" and re.search(r"certificat", answer.text, re.IGNORECASE)
-    if no_certificate:
+    # hccn_tool calls what is not configured an error, with an exit status. No certificate: TLS off.
+    if answer.query in ("ip", "gateway") and parsers.says_unset(answer.text):
+        return Reading()
+    if answer.query == "tls" and parsers.has_no_certificate(answer.text):
         return Reading()
     if answer.status or parsers.is_error(answer.text):
-        return Reading(problem="failed", seen=seen or f"exit status {answer.status} and no output")
+        return Reading(
+            problem="failed",
+            seen=seen or f"exit status {answer.status} and no output",
+            unsupported=parsers.is_unsupported(answer.text),
+        )
     if answer.query in MAY_BE_UNSET and (seen or answer.query == "lldp"):
         return Reading(_NO_VNIC if answer.query == "vnic" else None)
     return Reading(problem="unreadable", seen=seen or "no output, exit status 0")
@@ -125,6 +142,7 @@ def judge(answers: ServerAnswers, expect: Expectations) -> ServerState:
         fabric,
         driver,
         {chip: _chip_state(chip, found, info) for chip, found in readings.items()},
+        make_conf=answers.hccn_conf is None and needs_no_conf(readings, fabric),
         seconds=round(answers.seconds, 3),
         queries=answers.count,
     )
@@ -142,21 +160,22 @@ def judge(answers: ServerAnswers, expect: Expectations) -> ServerState:
 
 
 def _fabric(readings: dict[int, dict[str, Reading]], expect: Expectations) -> str:
-    """Declared, or HCCS unless every chip says clearly that it knows neither super pod nor vNIC.
+    """Declared, or what product and environment of the plan decide, or what every chip says.
 
-    A chip that hangs or refuses says nothing of the fabric: then the stricter reading holds for an A3.
+    A vNIC says nothing: Atlas A2 has one too. spod-info answers on every A3 and on no A2
+    (npucli/npu_chip_info_ext.c), and an A3 that stands in no super pod has an index beyond its servers. A
+    chip that hangs or refuses says nothing of the fabric: then the stricter reading holds for an A3.
     """
     if expect.fabric != "auto":
         return expect.fabric
-    if not readings:
-        return "hccs"
-    no_hccs = all(
-        _no_super_pod(found["spod-info"])
-        and found["vnic"].problem in (None, "failed", "unreadable")
-        and getattr(found["vnic"].value, "address", None) is None
-        for found in readings.values()
-    )
-    return "roce" if no_hccs and _some_answer(readings) else "hccs"
+    if expect.planned in ("roce", "both") or not readings:
+        return "hccs" if expect.planned == "auto" else expect.planned
+    pods = [found["spod-info"] for found in readings.values()]
+    if all(pod.value is not None and not pod.value.inside for pod in pods):
+        return "roce"
+    # That an Atlas A3 is planned weighs more than a tool that does not know spod-info.
+    outside = expect.planned == "auto" and all(map(_no_super_pod, pods))
+    return "roce" if outside and _some_answer(readings) else "hccs"
 
 
 def _some_answer(readings: dict[int, dict[str, Reading]]) -> bool:
@@ -167,7 +186,7 @@ def _some_answer(readings: dict[int, dict[str, Reading]]) -> bool:
 def _chip_state(chip: int, found: dict[str, Reading], info: Reading) -> dict:
     """One chip as plain data, for people and for the comparison between servers."""
     vnic = found["vnic"].value or _NO_VNIC
-    gateway, ip, pod = found["gateway"].value, found["ip"].value, found["spod-info"].value
+    gateway, ip, pod = found["gateway"].value, found["ip"].value, _pod(found)
     row = next((row for row in info.value.chips if row.phy_id == chip), None) if info.value else None
     return {
         "link": found["link"].value,
@@ -179,13 +198,24 @@ def _chip_state(chip: int, found: dict[str, Reading], info: Reading) -> dict:
         "vnic": vnic.address,
         "vnic_status": vnic.status,
         # No certificate means that TLS is off; no answer means that nobody knows.
-        "tls": None if found["tls"].problem else int(found["tls"].value or 0),
+        "tls": None if found["tls"].problem else _switch(found["tls"]),
         "sdid": pod.sdid if pod else None,
         "super_pod": pod.pod if pod else None,
         "super_pod_size": pod.size if pod else None,
         "server_index": pod.server_index if pod else None,
         "npu_health": row.health if row else None,
     }
+
+
+def _pod(found: dict[str, Reading]) -> parsers.SuperPod | None:
+    """Where the chip stands in its super pod; None where it stands in none, or does not say."""
+    pod = found["spod-info"].value
+    return pod if pod is not None and pod.inside else None
+
+
+def _switch(reading: Reading) -> int:
+    """The TLS switch: without a certificate it is off."""
+    return reading.value.switch if reading.value else 0
 
 
 def _absent(readings: Iterable[int], info: Reading) -> set[int]:
@@ -227,11 +257,14 @@ def _tool_findings(
 
     groups: dict[tuple[str, str, str], list[tuple[str, int]]] = defaultdict(list)
     shown: dict[tuple[str, str, str], str] = {}
+    unsupported: set[tuple[str, str, str]] = set()
     for reading, tool, query, chip in problems:
         # Messages that differ only in numbers (the chip's, a pid) are one message.
         same = "" if reading.problem in ("missing", "timeout") else re.sub(r"\d+", "#", reading.seen)
         groups[(reading.problem, tool, same)].append((query, chip))
         shown.setdefault((reading.problem, tool, same), reading.seen)
+        if reading.unsupported:
+            unsupported.add((reading.problem, tool, same))
     for (problem, tool, same), where in groups.items():
         seen = shown[(problem, tool, same)]
         chips = sorted({chip for _query, chip in where if chip >= 0})
@@ -244,6 +277,8 @@ def _tool_findings(
         }
         weighed = [*queries, *hidden] if problem == "timeout" else queries
         severity = min((CHECKS[_WEIGHT[q]].severity(fabric) for q in weighed), key=SEVERITIES.index)
+        if severity == "error" and (problem, tool, same) in unsupported:
+            severity = "warning"
         if problem == "missing":
             yield finding("hccn-tool-missing", fabric, f"{tool} is not there", seen="no such file")
         elif problem == "not_executable":
@@ -377,11 +412,16 @@ def _hccs_findings(
         for chip, found in readings.items()
         if _no_super_pod(found["spod-info"]) and chip not in _absent(readings, info)
     ]
-    for seen, chips in _grouped(outside if fabric == "hccs" else []):
+    for seen, chips in _grouped(outside if fabric != "roce" else []):
         yield finding(
             "hccn-spod-unknown", fabric, f"{chip_words(chips)}: no super pod", chips=chips, seen=str(seen)
         )
-    pods = {chip: found["spod-info"].value for chip, found in readings.items() if found["spod-info"].value}
+    # On RoCE servers that stand in no super pod have nothing to say of one.
+    said = {
+        chip: _pod(found) if fabric == "roce" else found["spod-info"].value
+        for chip, found in readings.items()
+    }
+    pods = {chip: pod for chip, pod in said.items() if pod is not None}
     for sdid, chips in _grouped((pod.sdid, chip) for chip, pod in pods.items()):
         if len(chips) > 1:
             yield finding(
@@ -430,9 +470,7 @@ def _mixed(code: str, fabric: str, name: str, values: Iterable[tuple[object, int
 def _tls_findings(
     readings: dict[int, dict[str, Reading]], fabric: str, expect: Expectations
 ) -> Iterable[dict]:
-    switches = {
-        chip: int(found["tls"].value or 0) for chip, found in readings.items() if not found["tls"].problem
-    }
+    switches = {chip: _switch(found["tls"]) for chip, found in readings.items() if not found["tls"].problem}
     on = sorted(chip for chip, switch in switches.items() if switch)
     off = sorted(chip for chip, switch in switches.items() if not switch)
     if expect.tls != "any":
@@ -458,6 +496,29 @@ def _tls_findings(
         yield finding(
             "hccn-tls-on", fabric, f"TLS is on for all {len(on)} chips", chips=on, seen="tls switch[1]"
         )
+    # A certificate that nobody uses may expire.
+    for code, status, words in (
+        ("hccn-tls-expired", 2, "has expired"),
+        ("hccn-tls-expiring", 1, "will soon expire"),
+    ):
+        of_chips = [(chip, readings[chip]["tls"].value) for chip in on]
+        bad = {chip: tls.certificates for chip, tls in of_chips if tls.expiration == status}
+        if bad:
+            ends = "; ".join(f"{kind}: {end}" for kind, end in next(iter(bad.values())))
+            yield finding(
+                code,
+                fabric,
+                f"{chip_words(bad)}: a TLS certificate {words}",
+                chips=bad,
+                seen=f"tls expiration status[{status}]{f' (last days: {ends})' if ends else ''}",
+            )
+
+
+def needs_no_conf(readings: dict[int, dict[str, Reading]], fabric: str) -> bool:
+    """Whether nobody needs an address from /etc/hccn.conf: all goes over HCCS, and no chip has one."""
+    return fabric == "hccs" and all(
+        found["ip"].problem is None and found["ip"].value is None for found in readings.values()
+    )
 
 
 def _conf_findings(
@@ -467,18 +528,39 @@ def _conf_findings(
     fabric: str,
 ) -> Iterable[dict]:
     chips = list(readings)
+    # Chips without RoCE addresses whose traffic goes over HCCS have nothing to write into the file: "hccs
+    # does not require device_ip" (hixl v8.5.0, rank_table_generator.cc). It must only be there to be mounted.
+    unused = needs_no_conf(readings, fabric)
+    severity = "warning" if unused else None
+    unneeded = "; over HCCS it must only be there" if unused else ""
     if conf is None:
         yield finding(
             "hccn-conf-missing",
             fabric,
-            "/etc/hccn.conf is missing or unreadable",
+            f"/etc/hccn.conf is missing or unreadable{unneeded}",
             chips=chips,
             seen="no file",
+            severity=severity,
+            expected="the file, empty: the engines' containers mount it" if unused else None,
+            cure="touch /etc/hccn.conf  # no address belongs into it where HCCS carries the traffic"
+            if unused
+            else None,
         )
         return
     if not any("address" in values for values in conf.values()):
         seen = parsers.first_line(text or "") or "an empty file"
-        yield finding("hccn-conf-empty", fabric, "/etc/hccn.conf names no chip", chips=chips, seen=seen)
+        yield finding(
+            "hccn-conf-empty",
+            fabric,
+            f"/etc/hccn.conf names no chip{unneeded}",
+            chips=chips,
+            seen=seen,
+            severity=severity,
+            expected="no RoCE address on a chip, and none in the file" if unused else None,
+            cure="ls -l /etc/hccn.conf  # it must only exist: nothing to do where HCCS carries the traffic"
+            if unused
+            else None,
+        )
         return
     lacking = [chip for chip in chips if "address" not in conf.get(chip, {})]
     if lacking:
@@ -517,7 +599,7 @@ def _conf_findings(
 
 def summary(state: ServerState) -> str:
     """One line on the server, then one line a finding."""
-    fabric = "HCCS" if state.fabric == "hccs" else "RoCE"
+    fabric = FABRICS[state.fabric]
     counts = [
         f"{n} {name}{'s' if n != 1 else ''}"
         for name in SEVERITIES
@@ -540,7 +622,18 @@ def ping_failure(answer: Answer, timeout: float) -> str | None:
     ping = parsers.parse_ping(answer.text)
     if ping is not None and ping.success:
         return None
-    if ping is not None and ping.sent is not None:
-        return f"{ping.received} of {ping.sent} packets received"
     lines = [line.strip() for line in answer.text.splitlines() if line.strip()]
-    return lines[-1][:160] if lines else f"no output, exit status {answer.status}"
+    if ping is not None and ping.sent is not None:
+        # What became of the packets that did not arrive: "This pkt send fail!", "recv time out seq=0".
+        why = dict.fromkeys(
+            line for line in lines if re.search(r"\bfail|\btime[ ]?out\b|unreachable", line, re.I)
+        )
+        return f"{ping.received} of {ping.sent} packets received" + (f" ({'; '.join(why)})" if why else "")
+    return "; ".join(lines)[:600] if lines else f"no output, exit status {answer.status}"
+
+
+def ping_unknown(answer: Answer) -> bool:
+    """Did the tool not ping at all? Then its answer says nothing of the connection."""
+    if answer.problem is not None or parsers.parse_ping(answer.text) is not None:
+        return False
+    return parsers.is_busy(answer.text) or parsers.is_unsupported(answer.text)

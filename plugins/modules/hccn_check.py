@@ -37,10 +37,18 @@ options:
   fabric:
     description:
       - The network between the servers.
-      - V(auto) takes HCCS, unless the tools work and every chip says that it knows neither super pod nor
-        vNIC.
+      - V(auto) takes O(planned_fabric), or, where that is V(auto) too, HCCS unless the tools work and every
+        chip says that it stands in no super pod.
     type: str
     choices: [auto, hccs, roce]
+    default: auto
+  planned_fabric:
+    description:
+      - The network between the servers as product and environment of the plan decide it, C(fabric) in it.
+      - V(hccs) is Atlas A3, and still gives way to RoCE where every chip says that its server stands in no
+        super pod; V(both) is an Atlas A3 whose environment sends one part of the traffic over RoCE.
+    type: str
+    choices: [auto, hccs, roce, both]
     default: auto
   tls:
     description:
@@ -116,7 +124,7 @@ ok:
   returned: always
   sample: true
 fabric:
-  description: The network that the findings were judged for.
+  description: The network that the findings were judged for, V(hccs), V(roce) or V(both).
   type: str
   returned: always
   sample: hccs
@@ -163,6 +171,11 @@ findings:
       expected: "vnic link status: UP"
       cure: hccn_tool -i 3 -vnic -g; npu-smi info -t hccs -i $((3 / 2)) -c $((3 % 2))
       source: "vllm-ascend v0.13.0, docs: PD disaggregation, Mooncake, multi-node: verify the environment"
+make_conf:
+  description: Whether O(hccn_conf) is not there and an empty one is all that is needed.
+  type: bool
+  returned: when there are chips to check
+  sample: false
 queries:
   description: How many commands were run.
   type: int

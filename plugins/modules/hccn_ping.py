@@ -62,14 +62,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 failed_pings:
-  description: The pings that did not succeed.
+  description:
+    - The pings that did not succeed. C(unknown) is V(true) with those that the tool did not make, because it
+      was occupied or knows no such ping.
   type: list
   elements: dict
   returned: always
   sample:
     - chip: 0
       address: 192.168.2.199
-      seen: 3 packets transmitted, 0 received, 100.00% packet loss
+      seen: 0 of 3 packets received (This pkt send fail!)
 count:
   description: How many pings were made.
   type: int

@@ -44,8 +44,11 @@ class Server:
         return values.most_common(1)[0][0] if values else None
 
     def address(self, chip: Mapping) -> str | None:
-        """What peers reach the chip by; None where nothing reaches it, which has its own finding."""
-        if self.fabric == "roce":
+        """What peers reach the chip by; None where nothing reaches it, which has its own finding.
+
+        Where traffic goes over both, RoCE is tried: it is what the environment demands on top.
+        """
+        if self.fabric != "hccs":
             return chip.get("ip")
         return chip.get("vnic") if chip.get("vnic_status") == "UP" else None
 
@@ -245,7 +248,7 @@ def mesh(servers: Sequence[Server], kind: str) -> dict[str, list[Target]]:
 def _connected(one: Server, other: Server) -> bool:
     if one.fabric != other.fabric:
         return False
-    return one.fabric == "roce" or one.common("super_pod") == other.common("super_pod")
+    return one.fabric != "hccs" or one.common("super_pod") == other.common("super_pod")
 
 
 def _between(server: Server, peer: str, reachable: Sequence[tuple[int, str]], kind: str) -> list[Target]:
@@ -277,14 +280,17 @@ def judge_mesh(
 ) -> list[dict]:
     """Failed pings by pair of servers. `required`: whom each server must talk to; None: all with all."""
     failed: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
+    unknown: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
     tried: Counter = Counter()
     for name, result in results.items():
-        bad = {(one["chip"], one["address"]): one["seen"] for one in result.get("failed_pings") or ()}
+        bad = {(one["chip"], one["address"]): one for one in result.get("failed_pings") or ()}
         for target in targets.get(name, ()):
             tried[(name, target.peer)] += 1
-            if (target.chip, target.address) in bad:
-                failed[(name, target.peer)].append((target, bad[(target.chip, target.address)]))
-    found = []
+            one = bad.get((target.chip, target.address))
+            if one is not None:
+                kind = unknown if one.get("unknown") else failed
+                kind[(name, target.peer)].append((target, one["seen"]))
+    found = [_not_made(name, seen, of_them, fabric) for (name, seen), of_them in _by_words(unknown).items()]
     for (name, peer), pairs in failed.items():
         needed = required is None or peer in required.get(name, ()) or name in required.get(peer, ())
         chips = sorted({target.chip for target, _seen in pairs})
@@ -306,9 +312,34 @@ def judge_mesh(
     return ordered(found)
 
 
+def _by_words(
+    unknown: Mapping[tuple[str, str], Sequence[tuple[Target, str]]],
+) -> dict[tuple[str, str], list[Target]]:
+    """Pings that were none by server and the tool's words: whom they were for does not matter."""
+    groups: dict[tuple[str, str], list[Target]] = defaultdict(list)
+    for (name, _peer), pairs in unknown.items():
+        for target, seen in pairs:
+            groups[(name, seen)].append(target)
+    return groups
+
+
+def _not_made(name: str, seen: str, targets: Sequence[Target], fabric: str) -> dict:
+    chips = sorted({target.chip for target in targets})
+    first = targets[0]
+    return finding(
+        "hccn-ping-unknown",
+        fabric,
+        f"{chip_words(chips)}: {len(targets)} pings were not made",
+        chips=chips,
+        host=name,
+        seen=seen,
+        command=f"hccn_tool -i {first.chip} -{ping_kind(fabric)} -g address {first.address}  # on {name}",
+    )
+
+
 def ping_kind(fabric: str) -> str:
     """`hccn_tool`'s word for a ping over this fabric."""
-    return "ping" if fabric == "roce" else "hccs_ping"
+    return "hccs_ping" if fabric == "hccs" else "ping"
 
 
 # ---- The report

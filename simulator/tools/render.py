@@ -20,20 +20,29 @@ FAULTS = {
     "link_down": ("chips", "hccn_tool -link says DOWN"),
     "net_health": ("chips, value=Fault", "hccn_tool -net_health says the value"),
     "netdetect_unset": ("chips", "hccn_tool -netdetect says 0.0.0.0"),
-    "gateway_unset": ("chips", "hccn_tool -gateway shows none"),
+    "gateway_unset": ("chips", "hccn_tool -gateway says that none was preset, with an exit status"),
     "gateway": ("chips, value", "hccn_tool -gateway shows another address than hccn.conf"),
     "lldp_missing": ("chips", "hccn_tool -lldp has no Ifname line"),
-    "ip_unset": ("chips", "hccn_tool -ip shows no address"),
+    "roce_unused": ("chips", "RoCE was never configured: no address, gateway, detection address, link, LLDP"),
+    "ip_unset": ("chips", "hccn_tool -ip says that none was preset, with an exit status"),
     "ip": ("chips, value", "hccn_tool -ip shows another address than hccn.conf"),
     "vnic_down": ("chips", "hccn_tool -vnic says DOWN; pings of the chip fail"),
     "vnic_missing": ("chips", "hccn_tool -vnic shows no address"),
     "vnic_address": ("chips, value", "hccn_tool -vnic shows this address (e.g. one of another chip)"),
     "tls_on": ("chips", "hccn_tool -tls says switch 1"),
     "tls_missing": ("chips", "hccn_tool -tls finds no certificate and prints no switch"),
+    "tls_expired": (
+        "chips, status=2",
+        "hccn_tool -tls says that a certificate has expired (2) or soon will (1)",
+    ),
     "ping_fail": ("chips, to=all", "hccn_tool -ping to these chip or server addresses fails"),
     "hccs_ping_fail": ("chips, to=all", "hccn_tool -hccs_ping to these chip or server addresses fails"),
     "hccs_ping_hang": ("chips, to=all", "hccn_tool -hccs_ping to these chip addresses never returns"),
-    "hccs_ping_form": ("value=packets", "hccn_tool -hccs_ping counts packets, as some driver versions do"),
+    "hccs_ping_form": (
+        "value=success|packets",
+        "hccn_tool -hccs_ping says success only, or counts packets as -ping does, as some driver versions do",
+    ),
+    "ping_busy": ("chips", "hccn_tool -ping and -hccs_ping say that the device is occupied"),
     "super_pod": ("chips, id", "npu-smi spod-info says another Super Pod ID; no HCCS to other servers"),
     "super_pod_size": ("chips, value", "npu-smi spod-info says another Super Pod Size"),
     "sdid": ("chips, value", "npu-smi spod-info says this SDID (e.g. one of another chip)"),
@@ -73,6 +82,14 @@ HCCN_QUERIES = (
 HBM_MB = 65536
 
 
+# What hccn_tool prints and exits with instead of an answer (the driver's source: hccn_tool/cmd.c).
+NO_IP = ("Get ipconf failed, because no ip was preset there!\n", 13)
+NO_GATEWAY = ("Get gateway failed, because no gateway was preset there!\n", 2)
+NO_CERTIFICATE = ("No certificate found, please set certs firstly!\n", 14)
+UNSUPPORTED = ("The command is not supported on this product.\n", 13)
+OCCUPIED = ("The device is occupied. Please try again later.\n", 31)
+
+
 def words(value) -> str:
     """A list of addresses, or a single one, as words for the shell."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -101,7 +118,7 @@ class Server:
     def usual(self, chip: int) -> dict:
         """What a chip says of itself where server.json says nothing."""
         return {
-            "sdid": (self.index << 22) + (chip << 18),
+            "sdid": (self.index << 22) | (chip // 2 << 18) | (chip % 2 << 16) | chip,
             "vnic_ip": f"192.168.{self.index}.{chip + 1}",
             "ip": f"11.12.{self.index}.{chip + 1}",
             "gateway": f"11.12.{self.index}.254",
@@ -151,25 +168,27 @@ def as_list(value) -> list:
     return [value]
 
 
-def hccn_text(server: Server, chip: int, query: str) -> str:
-    """What hccn_tool prints for a query that is not a ping."""
+def hccn_text(server: Server, chip: int, query: str) -> tuple[str, int]:
+    """What hccn_tool prints for a query that is not a ping, and its exit status."""
     own = server.chips[chip]
-    down = server.fault("link_down", chip) is not None
+    unused = server.fault("roce_unused", chip) is not None
+    down = unused or server.fault("link_down", chip) is not None
+    no_target = unused or server.fault("netdetect_unset", chip) is not None
     if query == "link":
-        return f"link status: {'DOWN' if down else 'UP'}\n"
+        return f"link status: {'DOWN' if down else 'UP'}\n", 0
     if query == "net_health":
-        unset = server.fault("netdetect_unset", chip) is not None
-        usual = "Init" if unset else "Fault" if down else "Success"
+        usual = "Init" if no_target else "Fault" if down else "Success"
         bad = server.fault("net_health", chip)
-        return f"net health status: {bad.get('value', 'Fault') if bad is not None else usual}\n"
+        return f"net health status: {bad.get('value', 'Fault') if bad is not None else usual}\n", 0
     if query == "netdetect":
-        address = "0.0.0.0" if server.fault("netdetect_unset", chip) is not None else own["netdetect"]
-        return f"netdetect address: {address}\n"
+        return f"netdetect addr: {'0.0.0.0' if no_target else own['netdetect']}\n", 0
     if query == "gateway":
-        if server.fault("gateway_unset", chip) is not None:
-            return "default gateway is not set\n"
-        return f"default gateway:{server.value('gateway', chip, own['gateway'])}, Iface:eth0\n"
+        if unused or server.fault("gateway_unset", chip) is not None:
+            return NO_GATEWAY
+        return f"default gateway:{server.value('gateway', chip, own['gateway'])}, Iface:eth0\n", 0
     if query == "lldp":
+        if unused:
+            return "\n", 0
         ifname = (
             ""
             if server.fault("lldp_missing", chip) is not None
@@ -179,27 +198,41 @@ def hccn_text(server: Server, chip: int, query: str) -> str:
             "Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\n"
             f"{ifname}"
             "Time to Live TLV\n\t120\nPort Description TLV\n\tto-npu\n"
-            "System Name TLV\n\tleaf-1\nEnd of LLDPDU TLV\n"
+            "System Name TLV\n\tleaf-1\nEnd of LLDPDU TLV\n",
+            0,
         )
     if query == "ip":
-        if server.fault("ip_unset", chip) is not None:
-            return "ip address is not configured\n"
-        return f"ipaddr:{server.value('ip', chip, own['ip'])}\nnetmask:255.255.255.0\n"
+        if unused or server.fault("ip_unset", chip) is not None:
+            return NO_IP
+        return f"ipaddr:{server.value('ip', chip, own['ip'])}\nnetmask:255.255.255.0\n", 0
     if query == "vnic":
-        if server.a2:
-            return "This device does not support querying vnic.\n"
         if server.fault("vnic_missing", chip) is not None:
-            return "vnic link status: DOWN\n"
+            return "vnic link status: DOWN\n", 0
         status = "DOWN" if server.fault("vnic_down", chip) is not None else "UP"
-        address = server.value("vnic_address", chip, own["vnic_ip"])
-        return f"vnic link status: {status}\nvnic ipaddr: {address}\nvnic netmask: 255.255.255.0\n"
+        # Outside of super pods every server has the same ones.
+        usual = f"192.168.2.{199 - chip}" if server.a2 else own["vnic_ip"]
+        address = server.value("vnic_address", chip, usual)
+        return f"vnic link status: {status}\nvnic ipaddr: {address}\nvnic netmask: 255.255.255.0\n", 0
     if server.fault("tls_missing", chip) is not None:
-        return "the certificate does not exist\n"
+        return NO_CERTIFICATE
+    return tls_text(server, chip), 0
+
+
+def tls_text(server: Server, chip: int) -> str:
+    """The switch, then the certificate; of one that has expired the last line comes first, from stderr."""
     switch = 1 if server.fault("tls_on", chip) is not None else 0
-    return (
+    expired = server.fault("tls_expired", chip)
+    status = 0 if expired is None else int(expired.get("status", 2))
+    last = f"\t tls expiration status[{status}](0:normal, 1:near expiration, 2:has expired)\n"
+    year = {0: 2053, 1: 2027, 2: 2025}.get(status, 2025)
+    text = (
         f"dev_id:{chip}, tls switch[{switch}](0:disable, 1:enable), "
         "tls preconfigured[1](0:non-preset, 1:preset), tls alarm time threshold[60]days\n"
+        f"dev_id:{chip}, [pub cert] info:\n\t subject[/C=CN/O=Huawei/CN=npu]\n"
+        "\t issuer[/C=CN/O=Huawei/CN=Huawei IT Product CA]\n"
+        f"\t start_time[Sat Jan 31 03:10:27 2015 GMT]\n\t end_time[Wed Jun 18 03:10:27 {year} GMT]\n"
     )
+    return last + text if status == 2 else text + last
 
 
 def ping_settings(server: Server, chip: int, query: str) -> dict[str, str]:
@@ -207,10 +240,10 @@ def ping_settings(server: Server, chip: int, query: str) -> dict[str, str]:
     state = server.state
     own_fault = server.fault(f"{query}_fail", chip)
     fails = [words(own_fault.get("to", "all"))] if own_fault is not None else []
-    form = "packets"
+    form = "ping"
     if query == "hccs_ping":
         form = str(
-            (server.faults.get("hccs_ping_form") or {}).get("value", state.get("hccs_ping_form", "success"))
+            (server.faults.get("hccs_ping_form") or {}).get("value", state.get("hccs_ping_form", "driver"))
         )
         if server.fault("vnic_down", chip) is not None or server.fault("vnic_missing", chip) is not None:
             fails.append("all")
@@ -219,7 +252,7 @@ def ping_settings(server: Server, chip: int, query: str) -> dict[str, str]:
                 str(state.get("address", ""))
             }
             fails += sorted(others)
-    elif server.fault("link_down", chip) is not None or server.fault("ip_unset", chip) is not None:
+    elif any(server.fault(name, chip) is not None for name in ("link_down", "ip_unset", "roce_unused")):
         fails.append("all")
     hang = server.fault("hccs_ping_hang", chip) if query == "hccs_ping" else None
     return {
@@ -240,7 +273,7 @@ def spod_text(server: Server, chip: int) -> str:
         ("Super Pod ID", server.value("super_pod", chip, server.state.get("super_pod_id", 0), key="id")),
         ("Server Index", server.value("server_index", chip, server.index)),
     )
-    return "".join(f"\t{name} : {value}\n" for name, value in rows)
+    return "".join(f"\t{name:<30} : {value}\n" for name, value in rows)
 
 
 def listed(server: Server) -> list[int]:
@@ -361,10 +394,16 @@ def reformatted(text: str, form: str | None) -> str:
 
 
 def fragment(
-    server: Server, tool: str, chip: int | None, query: str, delay: float, text: str, **more: str
+    server: Server,
+    tool: str,
+    chip: int | None,
+    query: str,
+    delay: float,
+    answer: tuple[str, int],
+    **more: str,
 ) -> str:
     """The shell file of one answer, with the faults that hold for every query."""
-    rc = 0
+    text, rc = answer
     form = server.faults.get("tool_format")
     text = reformatted(text, None if form is None else form.get("value", "spaces"))
     empty = server.fault("tool_empty", chip, tool=tool, query=query)
@@ -391,16 +430,18 @@ def files(server: Server) -> dict[str, str]:
     for chip in server.chips:
         for query in HCCN_QUERIES:
             if query.endswith("ping"):
-                delay, text, more = (
-                    server.seconds("ping_seconds", 1.0),
-                    "",
-                    ping_settings(server, chip, query),
-                )
+                delay, answer = server.seconds("ping_seconds", 1.0), ("", 0)
+                more = ping_settings(server, chip, query)
+                if server.fault("ping_busy", chip) is not None:
+                    delay, answer, more = query_seconds, OCCUPIED, {}
+                # The ping over HCCS is for Atlas A3 only (hccn_product_ext/tool_cmd.c).
+                if server.a2 and query == "hccs_ping":
+                    delay, answer, more = query_seconds, UNSUPPORTED, {}
             else:
-                delay, text, more = query_seconds, hccn_text(server, chip, query), {}
-            made[f"hccn/{chip}/{query}"] = fragment(server, "hccn_tool", chip, query, delay, text, **more)
+                delay, answer, more = query_seconds, hccn_text(server, chip, query), {}
+            made[f"hccn/{chip}/{query}"] = fragment(server, "hccn_tool", chip, query, delay, answer, **more)
     for name, (text, chip) in npu_answers(server).items():
-        made[f"npu/{name}"] = fragment(server, "npu-smi", chip, name.split(".")[0], query_seconds, text)
+        made[f"npu/{name}"] = fragment(server, "npu-smi", chip, name.split(".")[0], query_seconds, (text, 0))
     for address, host in (server.state.get("peers") or {}).items():
         made[f"peer/{address}"] = f"{host}\n"
     for own in server.chips.values():

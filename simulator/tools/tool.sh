@@ -45,6 +45,7 @@ load() {
     hang= root= delay=0 rc=0 out= fails_to= hang_to= form= self=
     . "$cache/current/$1"
     if [ -n "$root" ] && [ "$(id -u)" != 0 ]; then
+        if [ "${0##*/}" = hccn_tool ]; then needs_root; fi
         printf '%s: Permission denied, please use root to execute this command\n' "${0##*/}"
         exit 1
     fi
@@ -74,17 +75,45 @@ answer() {
         return
     fi
     printf 'device %s PING %s\n' "$chip" "$address"
-    i=0
-    while [ "$i" -lt "$1" ]; do
-        printf 'recv seq=%s,time=0.114000ms\n' "$i"
+    case $form in
+        success) said "$1" ;;
+        driver) counted "$1" ;;
+        *) as_ping "$1" ;;
+    esac
+}
+
+# said RECEIVED: one line, as older drivers have it for -hccs_ping.
+said() {
+    if [ "$1" -gt 0 ]; then printf 'This pkt ping success\n'; else printf 'This pkt ping failed, recv timeout\n'; fi
+}
+
+# counted RECEIVED: -hccs_ping of drivers 25 and 26; after the first packet that fails no other is sent.
+counted() {
+    word='This pkt ping success!' i=0
+    [ "$1" -gt 0 ] || word='This pkt send fail!'
+    printf '\n'
+    while [ "$i" -lt "$packets" ]; do
+        time=12.345
+        [ "$1" -gt 0 ] || time=0.000
+        printf '%s\nrecv seq %s, time = %sus, L1 plane check result = 0x0\n\n' "$word" "$i" "$time"
+        [ "$1" -gt 0 ] || word='This pkt ping not start to send!'
         i=$((i + 1))
     done
-    if [ "$form" = packets ]; then
-        printf '%s packets transmitted, %s received, %s.00%% packet loss\n' "$packets" "$1" \
-            $((100 - 100 * $1 / packets))
-    elif [ "$1" -gt 0 ]; then
-        printf 'This pkt ping success\n'
-    else
-        printf 'This pkt ping failed, recv timeout\n'
-    fi
+    printf '%s packets transmitted, %s received, %s.00%% packets loss\n' "$packets" "$1" $((100 - 100 * $1 / packets))
+    for name in max min average TP95; do printf '%s time %sus\n' "$name" "$time"; done
+    printf 'Cmd executed successfully!\n'
+}
+
+# as_ping RECEIVED: -ping, and -hccs_ping of some drivers.
+as_ping() {
+    i=0
+    while [ "$i" -lt "$packets" ]; do
+        if [ "$i" -lt "$1" ]; then
+            printf 'recv seq=%s,time=0.114000ms\n' "$i"
+        else
+            printf 'recv time out seq=%s\n' "$i"
+        fi
+        i=$((i + 1))
+    done
+    printf '%s packets transmitted, %s received, %s.00%% packet loss\n' "$packets" "$1" $((100 - 100 * $1 / packets))
 }

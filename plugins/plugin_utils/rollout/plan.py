@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import inventory, launch, ports, rules, secrecy, topology
+from .fabric import fabric
 from .findings import ERROR, Finding, PlanError, grouped, ordered
 from .model import ROLES, Cluster, Instance
 
@@ -102,6 +103,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "image": declaration.image,
         "image_digest": declaration.image_digest,
         "topology": cluster.topology,
+        "fabric": fabric(cluster),
         "model": {"path": head.model_path, "served_name": head.served_model_name},
         "connector": head.connector,
         "api_key": declaration.api_key,

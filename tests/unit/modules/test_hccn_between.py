@@ -211,6 +211,26 @@ def test_peers_hold_in_both_directions() -> None:
     assert found[0]["code"] == "hccn-ping-failed"
 
 
+def test_pings_that_were_not_made_are_a_warning() -> None:
+    two = servers(result(0), result(1))
+    one = failed((3, "192.168.1.3"), (4, "192.168.1.4"), (5, "192.168.1.5"))
+    for ping in one["failed_pings"][:2]:
+        ping.update(seen="The device is occupied.", unknown=True)
+    found = b.judge_mesh(b.mesh(two, "pairs"), {"s0": one, "s1": failed()}, None, "hccs")
+    assert codes(found) == [
+        ("hccn-ping-failed", "error", "s0"),
+        ("hccn-ping-unknown", "warning", "s0"),
+    ]
+    assert (found[1]["chips"], found[1]["seen"]) == ([3, 4], "The device is occupied.")
+
+
+def test_where_both_networks_carry_traffic_roce_is_pinged() -> None:
+    two = servers(result(0, fabric="both"), result(1, fabric="both", super_pod=1))
+    assert {t.address for t in b.mesh(two, "pairs")["s0"]} == {f"11.12.1.{chip}" for chip in range(16)}
+    assert b.ping_kind("both") == "ping"
+    assert codes(b.compare(two)) == [("hccn-super-pod-differs", "error", "s1")]
+
+
 # ---- The report
 
 

@@ -16,6 +16,24 @@ NOTHING = [
     "Error: get info failed, code 0x5\n",
 ]
 
+# As hccn_tool/tool_tls.c prints it.
+TLS = """\
+dev_id:3, tls switch[{switch}](0:disable, 1:enable), tls preconfigured[0](0:non-preset, 1:preset), tls alarm \
+time threshold[60]days
+dev_id:3, [pub cert] info:
+\t subject[/C=CN/O=x/CN=www]
+\t issuer[/C=CN/O=x/CN=x RSA PSS Sub CA]
+\t start_time[Sat Jan 31 03:10:27 2015 GMT]
+\t end_time[Wed Jun 18 03:10:27 2025 GMT]
+\t tls expiration status[{first}](0:normal, 1:near expiration, 2:has expired)
+dev_id:3, [ca1 cert] info:
+\t issuer[/C=CN/O=x/CN=x RSA CA]
+\t start_time[Sat Jan 31 03:10:27 2015 GMT]
+\t end_time[Thu Feb  3 03:10:27 2056 GMT]
+\t tls expiration status[{second}](0:normal, 1:near expiration, 2:has expired)
+"""
+ENDS = (("pub cert", "Wed Jun 18 03:10:27 2025 GMT"), ("ca1 cert", "Thu Feb  3 03:10:27 2056 GMT"))
+
 CASES = {
     p.parse_link: [
         ("link status: UP\n", "UP"),
@@ -38,6 +56,8 @@ CASES = {
         ("netdetect address: 11.12.165.1\n", "11.12.165.1"),
         ("netdetect address:0.0.0.0\r\n", "0.0.0.0"),
         ("netdetect address : \t11.12.165.1\n", "11.12.165.1"),
+        ("netdetect addr: 11.12.165.1\n", "11.12.165.1"),
+        ("netdetect addr: 0.0.0.0\n", "0.0.0.0"),
     ],
     p.parse_gateway: [
         ("default gateway:11.12.165.1, Iface:eth0\n", p.Gateway("11.12.165.1", "eth0")),
@@ -60,11 +80,28 @@ CASES = {
         ("vnic ipaddr: 192.168.2.199\n", None),
     ],
     p.parse_tls: [
-        ("dev_id:0, tls switch[0](0:disable, 1:enable), tls preconfigured[1](0:non-preset, 1:preset)", 0),
-        ("dev_id:0, tls switch[1](0:disable, 1:enable), tls alarm time threshold[60]days\r\n", 1),
-        ("dev_id:0,\ttls  switch [ 1 ](0:disable, 1:enable)\n", 1),
+        (
+            "dev_id:0, tls switch[0](0:disable, 1:enable), tls preconfigured[1](0:non-preset, 1:preset)",
+            p.Tls(0),
+        ),
+        (
+            "dev_id:0, tls switch[1](0:disable, 1:enable), tls alarm time threshold[60]days\r\n",
+            p.Tls(1),
+        ),
+        ("dev_id:0,\ttls  switch [ 1 ](0:disable, 1:enable)\n", p.Tls(1)),
+        (TLS.format(switch=1, first=0, second=0), p.Tls(1, 0, ENDS)),
+        (TLS.format(switch=1, first=0, second=1), p.Tls(1, 1, ENDS)),
+        (TLS.format(switch=1, first=2, second=1), p.Tls(1, 2, ENDS)),
+        # The status of what has expired comes through stderr, before everything that stdout holds back.
+        (
+            "\t tls expiration status[2](0:normal, 1:near expiration, 2:has expired)\n"
+            + TLS.format(switch=1, first=0, second=0),
+            p.Tls(1, 2, ENDS),
+        ),
         ("tls preconfigured[1](0:non-preset, 1:preset)\n", None),
         ("the certificate does not exist\n", None),
+        ("No certificate found, please set certs firstly!\n", None),
+        ("The Certificate has expired!\n", None),
     ],
     p.parse_ping: [
         (
@@ -76,6 +113,19 @@ CASES = {
         ("0 packets transmitted, 0 received\n", p.Ping(False, 0, 0)),
         ("device 0 PING A\nThis pkt ping success\n", p.Ping(True)),
         ("This pkt ping failed, recv timeout\n", p.Ping(False)),
+        # hccn_product_ext/tool_cmd.c: every packet, then the count; executed, whatever came of it.
+        (
+            "device 3 PING 192.4.2.199\n\nThis pkt ping success!\n"
+            "recv seq 0, time = 12.345us, L1 plane check result = 0x0\n\n"
+            "1 packets transmitted, 1 received, 0.00% packets loss\nmax time 12.345us\n",
+            p.Ping(True, 1, 1),
+        ),
+        (
+            "device 3 PING 192.4.2.199\n\nThis pkt send fail!\n"
+            "recv seq 0, time = 0.000us, L1 plane check result = 0x0\n\nThis pkt ping not start to send!\n"
+            "2 packets transmitted, 0 received, 100.00% packets loss\nCmd executed successfully!\n",
+            p.Ping(False, 2, 0),
+        ),
     ],
     p.parse_spod: [
         (
@@ -85,6 +135,11 @@ CASES = {
         (
             "SDID                : 0x1000000\r\nSuper Pod Size:384\r\nSuper Pod ID:\t2\r\nServer Index:4\r\n",
             p.SuperPod(16777216, 2, 384, 4),
+        ),
+        (
+            "\tSDID                           : 4521987\n\tSuper Pod Size                 : 384\n"
+            "\tSuper Pod ID                   : 1\n\tServer Index                   : 1\n",
+            p.SuperPod(4521987, 1, 384, 1),
         ),
         ("SDID : 0\nSuper Pod ID : 0\n", p.SuperPod(0, 0, None, None)),
         ("This device does not support querying spod-info.\n", None),
@@ -218,3 +273,47 @@ def test_versions_are_ordered() -> None:
 )
 def test_wants_root(text, wanted) -> None:
     assert p.wants_root(text) is wanted
+
+
+def test_a_server_beyond_a_super_pod_stands_in_none() -> None:
+    assert p.SuperPod(0, 0, 384, None).inside
+    assert p.SuperPod(0, 0, 384, 47).inside
+    assert not p.SuperPod(0, 0, 384, 48).inside
+    assert not p.SuperPod(0, 0, 384, 1023).inside
+
+
+@pytest.mark.parametrize(
+    ("text", "unset", "no_certificate", "unsupported", "busy"),
+    [
+        ("Get ipconf failed, because no ip was preset there!\n", True, False, False, False),
+        ("Get ip failed, because no ip was preset there!\n", True, False, False, False),
+        ("Get gateway failed, because no gateway was preset there!\n", True, False, False, False),
+        ("No certificate found, please set certs firstly!\n", False, True, False, False),
+        ("the certificate does not exist\n", False, True, False, False),
+        ("Error: tls certificate is not found\n", False, True, False, False),
+        ("The Certificate has expired!\n", False, False, False, False),
+        ("The certificates are illegal!\n", False, False, False, False),
+        ("Failed to verify the certificate chain, make sure …\n", False, False, False, False),
+        ("The command is not supported on this product.\n", False, False, True, False),
+        ("The VM does not support this command.\n", False, False, True, False),
+        ("Get invalid major cmd.\nEnter [ hccn_tool -h ] for more details.\n", False, False, True, False),
+        ("Get invalid major cmd number. Please check your input.\n", False, False, False, False),
+        ("hccn_tool is busy, please try again.\n", False, False, False, True),
+        ("The device is occupied. Please try again later.\n", False, False, False, True),
+        ("Get lock failed. Please try again.\n", False, False, False, True),
+        ("Command execute failed!\n", False, False, False, False),
+    ],
+)
+def test_what_is_no_answer_is_told_apart(text, unset, no_certificate, unsupported, busy) -> None:
+    assert p.says_unset(text) is unset
+    assert p.has_no_certificate(text) is no_certificate
+    assert p.is_unsupported(text) is unsupported
+    assert p.is_busy(text) is busy
+
+
+def test_what_the_driver_says_every_time_is_no_error() -> None:
+    noise = "DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)\n"
+    assert not p.is_error(noise)
+    assert not p.is_error(noise + "Chassis ID TLV\n")
+    assert p.is_error(noise + "Command execute failed!\n")
+    assert p.is_error("The device is not exist!\n")

@@ -183,3 +183,27 @@ def test_pings_of_a_chip_go_on_after_one_that_hangs(tools) -> None:
     assert "success" in answers[0]["10.0.0.2"].text
     assert "success" in answers[5]["10.0.0.3"].text
     assert q.ping_chips({}, "ping", tools()) == {}
+
+
+BUSY = "hccn_tool is busy, please try again."
+
+
+@pytest.mark.parametrize(
+    ("busy", "asked", "text"),
+    [(0, 1, "link status: UP\n"), (2, 3, "link status: UP\n"), (9, q.ATTEMPTS, f"{BUSY}\n")],
+)
+def test_a_busy_tool_is_asked_again(tools, tmp_path, busy, asked, text) -> None:
+    count = tmp_path / "count"
+    body = (
+        f'echo x >> {count}; [ "$(wc -l < {count})" -gt {busy} ] && echo "link status: UP" || echo "{BUSY}"'
+    )
+    answer = run_chains({0: q.patiently(tools(body).hccn(0, "link"), pause=0)})[0]
+    assert answer.text == text
+    assert len(count.read_text().split()) == asked
+
+
+def test_a_tool_that_hangs_or_fails_is_not_asked_again(tools, tmp_path) -> None:
+    count = tmp_path / "count"
+    body = f'echo x >> {count}; echo "Command execute failed!"; exit 1'
+    answer = run_chains({0: q.patiently(tools(body).hccn(0, "link"), pause=0)})[0]
+    assert (answer.status, len(count.read_text().split())) == (1, 1)

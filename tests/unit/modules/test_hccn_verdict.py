@@ -66,6 +66,11 @@ def codes(state) -> list[tuple[str, str, list[int]]]:
 
 
 ALL = list(CHIPS)
+# hccn_tool/cmd.c
+NO_IP = "Get ipconf failed, because no ip was preset there!\n"
+NO_GATEWAY = "Get gateway failed, because no gateway was preset there!\n"
+NOISE = "DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)\n"
+NO_POD = "This device does not support querying spod-info.\n"
 
 CASES = [
     # what is changed, code, severity on HCCS and on RoCE, chips
@@ -93,6 +98,48 @@ CASES = [
     ({(0, "lldp"): ""}, "hccn-lldp-missing", "hint", "hint", [0]),
     ({(0, "lldp"): "Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\n"}, "hccn-lldp-missing", "hint", "hint", [0]),
     ({(0, "ip"): "ip address is not configured\n"}, "hccn-ip-unset", "hint", "error", [0]),
+    # The tool's own words and exit status for what is not configured; what it says every time says nothing.
+    ({(0, "ip"): Answer("hccn_tool", "ip", NO_IP, 13)}, "hccn-ip-unset", "hint", "error", [0]),
+    ({(None, "ip"): Answer("hccn_tool", "ip", NOISE + NO_IP, 13)}, "hccn-ip-unset", "hint", "error", ALL),
+    (
+        {(0, "gateway"): Answer("hccn_tool", "gateway", NO_GATEWAY, 2)},
+        "hccn-gateway-unset",
+        "hint",
+        "warning",
+        [0],
+    ),
+    (
+        {(0, "gateway"): Answer("hccn_tool", "gateway", NO_GATEWAY, 12)},
+        "hccn-gateway-unset",
+        "hint",
+        "warning",
+        [0],
+    ),
+    ({(0, "lldp"): NOISE}, "hccn-lldp-missing", "hint", "hint", [0]),
+    ({(2, "netdetect"): "netdetect addr: 0.0.0.0\n"}, "hccn-netdetect-unset", "hint", "hint", [2]),
+    # A command that a product does not have says nothing of the chip.
+    (
+        {(1, "tls"): Answer("hccn_tool", "tls", "The command is not supported on this product.\n", 13)},
+        "hccn-query-failed",
+        "warning",
+        "warning",
+        [1],
+    ),
+    (
+        {(1, "ip"): Answer("hccn_tool", "ip", "The VM does not support this command.\n", 22)},
+        "hccn-query-failed",
+        "hint",
+        "warning",
+        [1],
+    ),
+    # A certificate that is bad is not one that is missing.
+    (
+        {(1, "tls"): Answer("hccn_tool", "tls", "The Certificate has expired!\n", 24)},
+        "hccn-query-failed",
+        "error",
+        "error",
+        [1],
+    ),
     (
         {(3, "vnic"): "vnic link status: DOWN\nvnic ipaddr: 192.168.1.3\n"},
         "hccn-vnic-down",
@@ -259,6 +306,8 @@ def test_what_was_not_asked_any_more_weighs_too() -> None:
 def test_no_certificate_counts_as_tls_off() -> None:
     assert judged({(2, "tls"): "the certificate does not exist\n"}).findings == []
     assert judged({(2, "tls"): "Error: tls certificate is not found\n"}).findings == []
+    none = Answer("hccn_tool", "tls", "No certificate found, please set certs firstly!\n", 14)
+    assert judged({(2, "tls"): none}).findings == []
 
 
 @pytest.mark.parametrize(
@@ -305,25 +354,133 @@ def test_declared_tls_replaces_the_advice() -> None:
     assert codes(judged(on, tls="off")) == [("hccn-tls-unexpected", "error", ALL)]
 
 
+# Atlas A2: spod-info is not for it, -vnic answers with what every server has.
+A2 = {(None, "spod-info"): NO_POD}
+# An A3 server outside of super pods.
+ALONE = {
+    (chip, "spod-info"): f"SDID : {chip}\nSuper Pod Size : 0\nSuper Pod ID : 9\nServer Index : 1023\n"
+    for chip in CHIPS
+}
+
+
 @pytest.mark.parametrize(
-    ("changes", "fabric"),
+    ("changes", "planned", "fabric"),
     [
-        ({}, "hccs"),
-        (
-            {
-                (None, "spod-info"): "This device does not support querying spod-info.\n",
-                (None, "vnic"): "not set\n",
-            },
-            "roce",
-        ),
-        ({(None, "spod-info"): "This device does not support querying spod-info.\n"}, "hccs"),
-        ({(None, query): Answer("x", query, problem="timeout") for query in good(0)}, "hccs"),
-        ({(None, query): "Error: driver is not loaded\n" for query in good(0)}, "hccs"),
+        ({}, "auto", "hccs"),
+        ({**A2, (None, "vnic"): "not set\n"}, "auto", "roce"),
+        (A2, "auto", "roce"),
+        ({(3, "spod-info"): NO_POD}, "auto", "hccs"),
+        (ALONE, "auto", "roce"),
+        ({key: text for key, text in ALONE.items() if key[0] < 3}, "auto", "hccs"),
+        ({(None, query): Answer("x", query, problem="timeout") for query in good(0)}, "auto", "hccs"),
+        ({(None, query): "Error: driver is not loaded\n" for query in good(0)}, "auto", "hccs"),
+        # What is planned decides, not one answer.
+        ({}, "roce", "roce"),
+        ({}, "both", "both"),
+        ({(None, query): Answer("x", query, problem="timeout") for query in good(0)}, "roce", "roce"),
+        ({}, "hccs", "hccs"),
+        (A2, "hccs", "hccs"),
+        (ALONE, "hccs", "roce"),
     ],
-    ids=["a3", "neither pod nor vnic", "vnic only", "hangs", "no driver"],
 )
-def test_automatic_fabric(changes, fabric) -> None:
-    assert judged(changes).fabric == fabric
+def test_automatic_fabric(changes, planned, fabric) -> None:
+    assert judged(changes, planned=planned).fabric == fabric
+    assert judged(changes, planned=planned, fabric="hccs").fabric == "hccs"
+
+
+def test_an_a2_server_and_one_outside_of_super_pods_are_clean() -> None:
+    assert codes(judged(A2, planned="roce")) == []
+    assert codes(judged(ALONE)) == []
+    assert judged(ALONE).to_dict()["chips"][0]["server_index"] is None
+    # Whoever declares HCCS hears what speaks against it.
+    assert ("hccn-spod-unknown", "error", ALL) in codes(judged(A2, fabric="hccs"))
+
+
+def test_where_both_networks_carry_traffic_the_worse_severity_counts() -> None:
+    bad = {(1, "link"): "link status: DOWN\n", (2, "vnic"): "vnic link status: DOWN\nvnic ipaddr: 1.2.3.4\n"}
+    assert codes(judged(bad, planned="both")) == [
+        ("hccn-link-down", "error", [1]),
+        ("hccn-vnic-down", "error", [2]),
+    ]
+    assert "HCCS and RoCE" in v.summary(judged(bad, planned="both"))
+
+
+UNUSED = {
+    (None, "link"): "link status: DOWN\n",
+    (None, "net_health"): "net health status: Init\n",
+    (None, "netdetect"): "netdetect address: 0.0.0.0\n",
+    (None, "gateway"): Answer("hccn_tool", "gateway", NO_GATEWAY, 12),
+    (None, "lldp"): "",
+    (None, "ip"): Answer("hccn_tool", "ip", NO_IP, 13),
+}
+
+
+@pytest.mark.parametrize("conf", [None, "", "tls_enable_0=0\n"])
+def test_a_pod_without_roce_needs_no_hccn_conf(conf) -> None:
+    code = "hccn-conf-missing" if conf is None else "hccn-conf-empty"
+    state = judged(UNUSED, conf=conf)
+    (one,) = [finding for finding in state.findings if finding["code"] == code]
+    assert (one["severity"], state.ok, state.fabric) == ("warning", True, "hccs")
+    assert state.make_conf is (conf is None)
+    # The cure is to have the file, not sixteen addresses for links that are down.
+    assert all("-ip -s" not in finding["cure"] for finding in state.findings)
+    if conf is None:
+        assert one["cure"].startswith("touch /etc/hccn.conf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expect"),
+    [
+        (UNUSED, {"fabric": "roce"}),
+        (UNUSED, {"planned": "roce"}),
+        (UNUSED, {"planned": "both"}),
+        # The chips have addresses, so somebody has lost the file.
+        ({}, {}),
+        ({**UNUSED, (2, "ip"): "ipaddr:11.12.1.2\nnetmask:255.255.255.0\n"}, {}),
+        # Nobody knows.
+        ({(None, "ip"): Answer("hccn_tool", "ip", "Command execute failed!\n", 1)}, {}),
+    ],
+)
+@pytest.mark.parametrize(("conf", "code"), [(None, "hccn-conf-missing"), ("", "hccn-conf-empty")])
+def test_hccn_conf_is_needed_where_addresses_are(changes, expect, conf, code) -> None:
+    state = judged(changes, conf=conf, **expect)
+    assert [one["severity"] for one in state.findings if one["code"] == code] == ["error"]
+    assert not state.make_conf
+
+
+TLS = (
+    "dev_id:0, tls switch[{switch}](0:disable, 1:enable), tls preconfigured[0]\n"
+    "dev_id:0, [pub cert] info:\n\t start_time[Sat Jan 31 03:10:27 2015 GMT]\n"
+    "\t end_time[Wed Jun 18 03:10:27 2025 GMT]\n"
+    "\t tls expiration status[{status}](0:normal, 1:near expiration, 2:has expired)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (0, []),
+        (1, [("hccn-tls-expiring", "warning", ALL)]),
+        (2, [("hccn-tls-expired", "error", ALL)]),
+    ],
+)
+@pytest.mark.parametrize("fabric", ["hccs", "roce"])
+def test_certificates_expire_where_tls_is_on(status, expected, fabric) -> None:
+    on = {(None, "tls"): TLS.format(switch=1, status=status)}
+    assert codes(judged(on, tls="on", fabric=fabric)) == expected
+    seen = [one["seen"] for one in judged(on, tls="on", fabric=fabric).findings]
+    assert all("pub cert: Wed Jun 18 03:10:27 2025 GMT" in words for words in seen)
+    assert all(one in codes(judged(on, fabric=fabric)) for one in expected)
+    off = {(None, "tls"): TLS.format(switch=0, status=status)}
+    assert codes(judged(off, fabric=fabric)) == []
+
+
+def test_one_certificate_that_has_expired() -> None:
+    on = {
+        (None, "tls"): TLS.format(switch=1, status=0),
+        (3, "tls"): TLS.format(switch=1, status=2),
+    }
+    assert codes(judged(on, tls="on")) == [("hccn-tls-expired", "error", [3])]
 
 
 def test_a_link_that_is_down_in_an_unused_port_does_not_stop_hccs() -> None:
@@ -351,7 +508,22 @@ def test_a_link_that_is_down_in_an_unused_port_does_not_stop_hccs() -> None:
         (Answer("hccn_tool", "ping", "3 packets transmitted, 2 received\n", 0), "2 of 3 packets received"),
         (
             Answer("hccn_tool", "hccs_ping", "device 0 PING A\nThis pkt ping failed\n", 0),
-            "This pkt ping failed",
+            "device 0 PING A; This pkt ping failed",
+        ),
+        (
+            Answer(
+                "hccn_tool",
+                "hccs_ping",
+                "device 0 PING A\n\nThis pkt send fail!\nrecv seq 0, time = 0.000us\n\n"
+                "This pkt ping not start to send!\n"
+                "2 packets transmitted, 0 received, 100.00% packets loss\nCmd executed successfully!\n",
+                0,
+            ),
+            "0 of 2 packets received (This pkt send fail!)",
+        ),
+        (
+            Answer("hccn_tool", "hccs_ping", "The command is not supported on this product.\n", 13),
+            "The command is not supported on this product.",
         ),
         (Answer("hccn_tool", "hccs_ping", "Error: busy\n", 0), "Error: busy"),
         (Answer("hccn_tool", "hccs_ping", "", 0), "no output, exit status 0"),
@@ -361,6 +533,27 @@ def test_a_link_that_is_down_in_an_unused_port_does_not_stop_hccs() -> None:
 )
 def test_ping_failure(answer, seen) -> None:
     assert v.ping_failure(answer, 10) == seen
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("The command is not supported on this product.\n", True),
+        ("Get invalid major cmd.\nEnter [ hccn_tool -h ] for more details.\n", True),
+        ("The device is occupied. Please try again later.\n", True),
+        ("Command execute failed!\n", False),
+        ("3 packets transmitted, 0 received, 100.00% packets loss\n", False),
+        ("", False),
+    ],
+)
+def test_a_ping_that_was_not_made_says_nothing(text, unknown) -> None:
+    assert v.ping_unknown(Answer("hccn_tool", "hccs_ping", text, 13)) is unknown
+    assert not v.ping_unknown(Answer("hccn_tool", "hccs_ping", text, problem="timeout"))
+
+
+def test_no_cure_resets_a_chip() -> None:
+    cures = " ".join(check.cure + check.hccs_cure for check in CHECKS.values())
+    assert "-t reset" not in cures and "needs a reset" not in cures
 
 
 def test_the_table_of_checks_is_sound() -> None:

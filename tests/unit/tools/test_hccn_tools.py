@@ -78,14 +78,18 @@ def server(tmp_path: Path) -> SimulatedServer:
     [
         ("link", "link status: UP\n"),
         ("net_health", "net health status: Success\n"),
-        ("netdetect", "netdetect address: 11.12.4.254\n"),
+        ("netdetect", "netdetect addr: 11.12.4.254\n"),
         ("gateway", "default gateway:11.12.4.254, Iface:eth0\n"),
         ("ip", "ipaddr:11.12.4.4\nnetmask:255.255.255.0\n"),
         ("vnic", "vnic link status: UP\nvnic ipaddr: 192.168.4.4\nvnic netmask: 255.255.255.0\n"),
         (
             "tls",
             "dev_id:3, tls switch[0](0:disable, 1:enable), tls preconfigured[1](0:non-preset, 1:preset), "
-            "tls alarm time threshold[60]days\n",
+            "tls alarm time threshold[60]days\n"
+            "dev_id:3, [pub cert] info:\n\t subject[/C=CN/O=Huawei/CN=npu]\n"
+            "\t issuer[/C=CN/O=Huawei/CN=Huawei IT Product CA]\n"
+            "\t start_time[Sat Jan 31 03:10:27 2015 GMT]\n\t end_time[Wed Jun 18 03:10:27 2053 GMT]\n"
+            "\t tls expiration status[0](0:normal, 1:near expiration, 2:has expired)\n",
         ),
     ],
 )
@@ -99,7 +103,15 @@ def test_lldp_names_the_switch_port(server) -> None:
 
 def test_spod_info(server) -> None:
     text = server.smi("-t", "spod-info", "-i", "0", "-c", "0")
-    assert text == "\tSDID : 16777216\n\tSuper Pod Size : 384\n\tSuper Pod ID : 0\n\tServer Index : 4\n"
+    assert text.splitlines() == [
+        f"\t{name:<30} : {value}"
+        for name, value in (
+            ("SDID", 16777216),
+            ("Super Pod Size", 384),
+            ("Super Pod ID", 0),
+            ("Server Index", 4),
+        )
+    ]
 
 
 def test_an_a2_server_has_one_chip_an_npu_and_no_super_pod(server) -> None:
@@ -108,7 +120,12 @@ def test_an_a2_server_has_one_chip_an_npu_and_no_super_pod(server) -> None:
     assert [(chip.npu, chip.chip, chip.phy_id) for chip in table.chips] == [(n, 0, n) for n in range(8)]
     assert {chip.name for chip in table.chips} == {"910B3"}
     assert "does not support" in server.smi("-t", "spod-info", "-i", "7", "-c", "0")
-    assert hccn_parsers.parse_vnic(server.hccn(7, "vnic")).address is None
+    # It has the interface, with an address that is the same on every server, but no ping over HCCS.
+    assert hccn_parsers.parse_vnic(server.hccn(7, "vnic")) == hccn_parsers.Vnic(
+        "UP", "192.168.2.192", "255.255.255.0"
+    )
+    refused = server.run("hccn_tool", "-i", "7", "-hccs_ping", "-g", "address", "192.168.2.199")
+    assert (refused.stdout, refused.returncode) == ("The command is not supported on this product.\n", 13)
     assert hccn_parsers.parse_ip(server.hccn(7, "ip")).address == "11.12.4.8"
     server.fault(npu_process={"chips": [5]})
     (busy,) = hccn_parsers.parse_npu_info(server.smi()).processes
@@ -116,8 +133,12 @@ def test_an_a2_server_has_one_chip_an_npu_and_no_super_pod(server) -> None:
 
 
 def test_unknown_chip_and_usage(server) -> None:
-    assert server.run("hccn_tool", "-i", "16", "-link", "-g").returncode == 1
-    assert "Usage" in server.run("hccn_tool", "-link").stdout
+    unknown = server.run("hccn_tool", "-i", "16", "-link", "-g")
+    assert (unknown.stdout, unknown.returncode) == ("Get invalid device id.\n", 4)
+    unknown = server.run("hccn_tool", "-i", "0", "-nothing", "-g")
+    assert unknown.stdout == "Get invalid major cmd.\nEnter [ hccn_tool -h ] for more details.\n"
+    assert unknown.returncode == 3
+    assert "Get invalid major cmd number" in server.run("hccn_tool", "-link").stdout
     assert "Usage" in server.run("npu-smi").stdout
 
 
@@ -138,10 +159,19 @@ def test_no_driver(server) -> None:
             "net_health",
             "net health status: Receive timeout\n",
         ),
-        ({"netdetect_unset": {"chips": [3]}}, "netdetect", "netdetect address: 0.0.0.0\n"),
+        ({"netdetect_unset": {"chips": [3]}}, "netdetect", "netdetect addr: 0.0.0.0\n"),
         ({"netdetect_unset": {"chips": [3]}}, "net_health", "net health status: Init\n"),
         ({"vnic_missing": {"chips": [3]}}, "vnic", "vnic link status: DOWN\n"),
-        ({"tls_missing": {"chips": [3]}}, "tls", "the certificate does not exist\n"),
+        ({"tls_missing": {"chips": [3]}}, "tls", "No certificate found, please set certs firstly!\n"),
+        ({"ip_unset": {"chips": [3]}}, "ip", "Get ipconf failed, because no ip was preset there!\n"),
+        (
+            {"gateway_unset": {"chips": [3]}},
+            "gateway",
+            "Get gateway failed, because no gateway was preset there!\n",
+        ),
+        ({"roce_unused": {"chips": [3]}}, "ip", "Get ipconf failed, because no ip was preset there!\n"),
+        ({"roce_unused": {"chips": [3]}}, "net_health", "net health status: Init\n"),
+        ({"roce_unused": {"chips": [3]}}, "lldp", "\n"),
         ({"tool_empty": {"tool": "hccn_tool", "chips": [3]}}, "link", ""),
         ({"tool_error": {"chips": [3], "query": "link", "message": "Error: busy"}}, "link", "Error: busy\n"),
         ({"tool_format": {"value": "crlf"}}, "link", "link status: UP\r\n"),
@@ -186,8 +216,20 @@ def test_ping_reaches_the_server_that_holds_the_address(server) -> None:
     assert "3 packets transmitted, 3 received, 0.00% packet loss" in server.hccn(
         0, "ping", "address", "192.168.5.1"
     )
-    assert "ping failed" in server.hccn(0, "hccs_ping", "address", "192.168.6.1")
-    assert "ping failed" in server.hccn(0, "hccs_ping", "address", "192.168.7.1")
+    for nobody in ("192.168.6.1", "192.168.7.1"):
+        text = server.hccn(0, "hccs_ping", "address", nobody)
+        assert text.startswith(f"device 0 PING {nobody}\n\nThis pkt send fail!\nrecv seq 0, time = 0.000us")
+        assert "This pkt ping not start to send!" in text
+        assert "3 packets transmitted, 0 received, 100.00% packets loss\nmax time 0.000us\n" in text
+        # It was executed, whatever came of it.
+        assert text.endswith("TP95 time 0.000us\nCmd executed successfully!\n")
+    lost = server.run("hccn_tool", "-i", "0", "-ping", "-g", "address", "192.168.6.1")
+    assert lost.stdout.splitlines()[-3:] == [
+        "recv time out seq=2",
+        "3 packets transmitted, 0 received, 100.00% packet loss",
+        "Command execute failed!",
+    ]
+    assert lost.returncode == 1
 
 
 def test_ping_faults(server) -> None:
@@ -199,8 +241,29 @@ def test_ping_faults(server) -> None:
     )
     assert "3 packets transmitted, 3 received" in server.hccn(0, "hccs_ping", "address", "192.168.5.2")
     assert "3 packets transmitted, 3 received" in server.hccn(1, "hccs_ping", "address", "192.168.5.1")
-    server.fault(super_pod={"id": 7})
+    server.fault(super_pod={"id": 7}, hccs_ping_form={"value": "success"})
     assert "ping failed" in server.hccn(0, "hccs_ping", "address", "192.168.5.1")
+    server.fault(ping_busy={})
+    busy = server.run("hccn_tool", "-i", "0", "-hccs_ping", "-g", "address", "192.168.5.1")
+    assert (busy.stdout, busy.returncode) == ("The device is occupied. Please try again later.\n", 31)
+
+
+@pytest.mark.parametrize(
+    ("fault", "query", "status"),
+    [("ip_unset", "ip", 13), ("gateway_unset", "gateway", 2), ("tls_missing", "tls", 14)],
+)
+def test_what_is_not_configured_has_an_exit_status(server, fault, query, status) -> None:
+    server.fault(**{fault: {"chips": [3]}})
+    assert server.run("hccn_tool", "-i", "3", f"-{query}", "-g").returncode == status
+    assert server.run("hccn_tool", "-i", "4", f"-{query}", "-g").returncode == 0
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_certificate_expires(server, status) -> None:
+    server.fault(tls_on={}, tls_expired={"status": status})
+    tls = hccn_parsers.parse_tls(server.hccn(3, "tls"))
+    assert (tls.switch, tls.expiration) == (1, status)
+    assert [kind for kind, _end in tls.certificates] == ["pub cert"]
 
 
 def test_one_ping_at_a_time_per_chip(server) -> None:

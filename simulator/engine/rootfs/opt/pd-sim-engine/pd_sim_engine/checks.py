@@ -221,9 +221,16 @@ def check_shard(path: Path) -> None:
 
 
 def has_hccn_conf() -> bool:
-    """Whether the container sees /etc/hccn.conf: without it the transport finds no device address."""
+    """Whether the container sees /etc/hccn.conf: without it the transport finds no device address.
+
+    Over HCCS chips that have no RoCE address need none (hixl v8.5.0, rank_table_generator.cc); then the file
+    must only be there, since it is mounted.
+    """
     path = on_server("/etc/hccn.conf")
+    unused = server_state.fault("roce_unused")
     try:
-        return path.is_file() and "address" in path.read_text(encoding="utf-8")
+        return path.is_file() and (
+            "address" in path.read_text(encoding="utf-8") or (unused is not None and "chips" not in unused)
+        )
     except OSError:
         return False
