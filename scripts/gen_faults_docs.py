@@ -106,6 +106,8 @@ def shown(row: dict[str, Any]) -> Iterator[str]:
             brought = "model_weights_source" in (row.get("vars") or {})
             yield f"[`{code}`](checks.md#{code}) {'warning' if brought else 'error'}"
             continue
+        if code in row.get("warns", ()):
+            severity = "warning"
         yield f"[`{code}`](checks.md#{code}) {'by query' if code in WEIGHED else severity}"
 
 

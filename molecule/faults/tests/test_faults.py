@@ -161,6 +161,9 @@ def test_faults_give_exactly_their_findings(
     messages = [one["message"] for one in found["findings"]]
     for row in run["rows"]:
         assert any(row.get("says", "") in message for message in messages), (row["fault"], messages)
+        severities = {(one["code"], one["host"]): one["severity"] for one in found["findings"]}
+        for code in row.get("warns") or ():
+            assert severities[code, row["at"]] == "warning", (row["fault"], code)
     errors = any(one["severity"] == "error" for one in found["findings"])
     # 2: a server stopped; 4: one was not reached.
     assert (found["code"] != 0) is errors, found["said"]

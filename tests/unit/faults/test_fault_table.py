@@ -86,7 +86,8 @@ def test_every_row_is_in_the_docs() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["fault"] for row in ROWS])
 def test_a_row_is_complete(row: dict[str, Any]) -> None:
-    assert set(row) - {"do", "set", "vars", "down", "says"} == KEYS
+    assert set(row) - {"do", "set", "vars", "down", "says", "warns"} == KEYS
+    assert set(row.get("warns") or ()) <= set(row["finds"])
     assert row["finds"]
     assert set(places(row)) <= {"prefill1", "prefill2", "decode1"}
     for text in row["finds"]:
