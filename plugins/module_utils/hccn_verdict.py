@@ -168,11 +168,13 @@ def _fabric(readings: dict[int, dict[str, Reading]], expect: Expectations) -> st
     """
     if expect.fabric != "auto":
         return expect.fabric
-    if expect.planned in ("roce", "both") or not readings:
+    if expect.planned == "roce" or not readings:
         return "hccs" if expect.planned == "auto" else expect.planned
     pods = [found["spod-info"] for found in readings.values()]
     if all(pod.value is not None and not pod.value.inside for pod in pods):
         return "roce"
+    if expect.planned == "both":
+        return "both"
     # That an Atlas A3 is planned weighs more than a tool that does not know spod-info.
     outside = expect.planned == "auto" and all(map(_no_super_pod, pods))
     return "roce" if outside and _some_answer(readings) else "hccs"

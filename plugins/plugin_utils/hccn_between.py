@@ -94,7 +94,9 @@ def compare(servers: Sequence[Server]) -> list[dict]:
     agreed = [s for s in servers if not s.codes & {"hccn-tls-mixed", "hccn-tls-unexpected"}]
     found += _differs("hccn-tls-differs", fabric, "TLS switch", _by(agreed, "tls"), with_chips=True)
     placed = [s for s in servers if not s.codes & {"hccn-super-pod-mixed", "hccn-super-pod-unexpected"}]
-    found += _differs("hccn-super-pod-differs", fabric, "Super Pod ID", _by(placed, "super_pod"))
+    # Where RoCE is there too, HCCL takes it between super pods.
+    pods = "roce" if fabric == "both" else fabric
+    found += _differs("hccn-super-pod-differs", pods, "Super Pod ID", _by(placed, "super_pod"))
     found += _differs("npu-driver-differs", fabric, "driver", _by(servers, "driver"))
     for pod, members in _by(servers, "super_pod"):
         found += _duplicates(fabric, pod, members)

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which network carries the traffic between the servers, as product and environment decide it.
 
-Between the servers of a super pod (Atlas A3) that is HCCS, between others RoCE. Two variables move it:
+Between the servers of a super pod (Atlas A3) that is HCCS, between others RoCE.
+
 `HCCL_INTER_HCCS_DISABLE=TRUE` sends HCCL over RoCE within a super pod too (CANN, environment variables; Atlas
-A3 alone knows it), and with `HCCL_INTRA_ROCE_ENABLE=1` the KV transfer makes RoCE endpoints alone (hixl
-v9.1.0, endpoint_generator.cc, BuildEndpointList), while HCCL between the nodes of an instance stays with
-HCCS.
+A3 alone knows it). With `HCCL_INTRA_ROCE_ENABLE=1` the KV transfer takes RoCE alone ("RoCE-based deployment",
+A@v0.23.0:docs/source/user_guide/feature_guide/kv_pool.md; hixl v9.1.0, endpoint_generator.cc), and so it does
+with `roce:device` in `ASCEND_GLOBAL_RESOURCE_CONFIG` (hixl v9.1.0, engine_factory.cc); HCCL between the nodes
+of an instance stays with HCCS then.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ def fabric(cluster: Cluster) -> Fabric:
         return "roce"
     if "true" in _values(cluster, "HCCL_INTER_HCCS_DISABLE"):
         return "roce"
-    return "both" if "1" in _values(cluster, "HCCL_INTRA_ROCE_ENABLE") else "hccs"
+    resources = _values(cluster, "ASCEND_GLOBAL_RESOURCE_CONFIG")
+    if "1" not in _values(cluster, "HCCL_INTRA_ROCE_ENABLE") and not any(
+        "roce:device" in value for value in resources
+    ):
+        return "hccs"
+    return "both" if any(instance.spans_nodes for instance in cluster.instances) else "roce"
 
 
 def _values(cluster: Cluster, name: str) -> Iterator[str]:

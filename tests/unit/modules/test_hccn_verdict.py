@@ -381,6 +381,7 @@ ALONE = {
         ({}, "hccs", "hccs"),
         (A2, "hccs", "hccs"),
         (ALONE, "hccs", "roce"),
+        (ALONE, "both", "roce"),
     ],
 )
 def test_automatic_fabric(changes, planned, fabric) -> None:

@@ -28,10 +28,26 @@ def planned(**changes: Any) -> str:
         ({"HCCL_INTRA_ROCE_ENABLE": "1"}, "both"),
         ({"HCCL_INTRA_ROCE_ENABLE": 1}, "both"),
         ({"HCCL_INTER_HCCS_DISABLE": "TRUE", "HCCL_INTRA_ROCE_ENABLE": "1"}, "roce"),
+        (
+            {"ASCEND_GLOBAL_RESOURCE_CONFIG": '{"comm_resource_config.protocol_desc":["roce:device"]}'},
+            "both",
+        ),
+        ({"ASCEND_GLOBAL_RESOURCE_CONFIG": '{"fabric_memory.max_capacity":32}'}, "hccs"),
     ],
 )
 def test_atlas_a3(environment: dict[str, Any], fabric: str) -> None:
     assert planned(everywhere={"pd_engine_env": environment}) == fabric
+
+
+def test_without_instances_on_several_nodes_nothing_is_left_for_hccs() -> None:
+    two = many(
+        {
+            "prefiller": [("prefiller", ["p1"], {"pd_parallel": {"tensor": 16}})],
+            "decoder": [("decoder", ["d1"], {"pd_parallel": {"tensor": 16}})],
+        },
+        everywhere={"pd_engine_env": {"HCCL_INTRA_ROCE_ENABLE": "1"}},
+    )
+    assert planner.make(two).to_dict()["fabric"] == "roce"
 
 
 def test_one_engine_decides_for_all() -> None:
