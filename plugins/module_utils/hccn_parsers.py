@@ -31,6 +31,8 @@ NOISE = re.compile(r"^[^\n]*DrvMngGetConsoleLogLevel[^\n]*$", re.MULTILINE)
 # How hccn_tool says that nothing is configured, with an exit status that differs between drivers:
 # "Get ipconf failed, because no ip was preset there!" (hccn_tool/cmd.c).
 UNSET_TEXT = re.compile(r"\bno (ip|gateway) was preset\b", re.IGNORECASE)
+# "Execute failed: Link status is down.": where there is no link, nobody is at its other end.
+LINK_DOWN_TEXT = re.compile(r"\blink status is down\b", re.IGNORECASE)
 # "No certificate found, please set certs firstly!" (hccn_tool/cmd.c), and other versions' words for it.
 NO_CERTIFICATE = re.compile(
     r"\bno certificates?\b|certificates?[ \t]+(?:(?:does|do|is|are|was)[ \t]+)?not[ \t]+(?:found|exist)",
@@ -45,7 +47,8 @@ UNSUPPORTED_TEXT = re.compile(
 # Please try again." (hccn_tool/cmd.c).
 BUSY_TEXT = re.compile(r"\b(please )?try again\b|\bis occupied\b", re.IGNORECASE)
 ROOT_TEXT = re.compile(
-    r"permission denied|operation not permitted|\b(use|as|by|be|only|requires?|needs?) (the )?root\b"
+    r"permission denied(?!: pls check this cmd run environment)"
+    r"|operation not permitted|\b(use|as|by|be|only|requires?|needs?) (the )?root\b"
     r"|\broot (user|privilege)|权限",
     re.IGNORECASE,
 )
@@ -164,6 +167,10 @@ def is_error(text: str) -> bool:
 def says_unset(text: str) -> bool:
     """Does the tool say that nothing is configured? That is an answer, whatever the exit status."""
     return UNSET_TEXT.search(text) is not None
+
+
+def says_no_link(text: str) -> bool:
+    return LINK_DOWN_TEXT.search(text) is not None
 
 
 def has_no_certificate(text: str) -> bool:

@@ -48,6 +48,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 # The fabrics in the words of reports.
 FABRICS = {"hccs": "HCCS", "roce": "RoCE", "both": "HCCS and RoCE"}
 _GOOD_HEALTH = "Success"
+# Neither good nor bad: an address was just set, or the chip does not know (hccn_tool/tool_ops.c).
+_OPEN_HEALTH = frozenset({"detect ip set", "unknown"})
 _NO_VNIC = parsers.Vnic(None, None)
 
 
@@ -116,6 +118,8 @@ def read(answer: Answer) -> Reading:
     if answer.query in ("ip", "gateway") and parsers.says_unset(answer.text):
         return Reading()
     if answer.query == "tls" and parsers.has_no_certificate(answer.text):
+        return Reading()
+    if answer.query == "lldp" and parsers.says_no_link(answer.text):
         return Reading()
     if answer.status or parsers.is_error(answer.text):
         return Reading(
@@ -370,6 +374,7 @@ def _port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iter
             f"{chip_words(chips)}: net health {value}",
             chips=chips,
             seen=str(value),
+            severity="warning" if str(value).lower() in _OPEN_HEALTH else None,
         )
     unset = {
         "hccn-netdetect-unset": (no_target, "no detection address", parsers.UNSET_ADDRESS),

@@ -267,6 +267,8 @@ def test_versions_are_ordered() -> None:
         ("Permission denied, please use root to execute this command", True),
         ("hccn_tool: operation not permitted", True),
         ("This command requires root", True),
+        ("permission denied: pls check this cmd run permission.", True),
+        ("permission denied: pls check this cmd run environment.", False),
         ("link status: UP", False),
         ("net health status: Fault", False),
     ],

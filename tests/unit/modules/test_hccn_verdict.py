@@ -78,6 +78,9 @@ CASES = [
     ({(None, "link"): "link status: DOWN\n"}, "hccn-link-down", "warning", "error", ALL),
     ({(1, "net_health"): "net health status: Fault\n"}, "hccn-net-health", "warning", "error", [1]),
     ({(1, "net_health"): "net health status: Init\n"}, "hccn-net-health", "warning", "error", [1]),
+    ({(1, "net_health"): "net health status: Detect ip set\n"}, "hccn-net-health", "warning", "warning", [1]),
+    ({(1, "net_health"): "net health status: Unknown\n"}, "hccn-net-health", "warning", "warning", [1]),
+    ({(1, "net_health"): "net health status: Unreachable\n"}, "hccn-net-health", "warning", "error", [1]),
     ({(1, "net_health"): "net health status: Socket fail\r\n"}, "hccn-net-health", "warning", "error", [1]),
     (
         {(1, "net_health"): "net health status: Fault\n", (1, "link"): "link status: DOWN\n"},
@@ -115,6 +118,13 @@ CASES = [
         "warning",
         [0],
     ),
+    (
+        {(0, "lldp"): Answer("hccn_tool", "lldp", "Execute failed: Link status is down.\n", 22)},
+        "hccn-lldp-missing",
+        "hint",
+        "hint",
+        [0],
+    ),
     ({(0, "lldp"): NOISE}, "hccn-lldp-missing", "hint", "hint", [0]),
     ({(2, "netdetect"): "netdetect addr: 0.0.0.0\n"}, "hccn-netdetect-unset", "hint", "hint", [2]),
     # A command that a product does not have says nothing of the chip.
@@ -126,7 +136,7 @@ CASES = [
         [1],
     ),
     (
-        {(1, "ip"): Answer("hccn_tool", "ip", "The VM does not support this command.\n", 22)},
+        {(1, "ip"): Answer("hccn_tool", "ip", "The VM does not support this command.\n", 21)},
         "hccn-query-failed",
         "hint",
         "warning",
@@ -134,7 +144,7 @@ CASES = [
     ),
     # A certificate that is bad is not one that is missing.
     (
-        {(1, "tls"): Answer("hccn_tool", "tls", "The Certificate has expired!\n", 24)},
+        {(1, "tls"): Answer("hccn_tool", "tls", "The Certificate has expired!\n", 23)},
         "hccn-query-failed",
         "error",
         "error",
