@@ -231,6 +231,15 @@ def test_without_hccn_conf(lab: Lab, where: str) -> None:
         assert message in plogs[0].read_text(encoding="utf-8")
 
 
+def test_without_roce_an_empty_hccn_conf_will_do(lab: Lab) -> None:
+    def prepare(servers: dict[str, Any]) -> None:
+        for server in servers.values():
+            (server.root / "etc/hccn.conf").write_text("", encoding="utf-8")
+            server.fault("roce_unused")
+
+    assert not is_garbage(start_pair(lab, prepare=prepare).answer())
+
+
 def test_decoder_believes_in_more_chips(lab: Lab) -> None:
     """The peer's size is wrong on the decoder: it looks for chips that are not there."""
     pair = start_pair(lab, believed_tp=4)
