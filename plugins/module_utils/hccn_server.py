@@ -109,16 +109,17 @@ def ping(options: Mapping) -> dict:
     begin = time.monotonic()
     tools = hccn_query.Tools(hccn_tool=_path(options, "hccn_tool"), timeout=options["timeout"])
     answers = hccn_query.ping_chips(targets, options["kind"], tools)
-    failed = []
-    for chip, asked in answers.items():
-        for address, answer in asked.items():
-            seen = hccn_verdict.ping_failure(answer, options["timeout"])
-            if seen is not None:
-                failed.append({"chip": chip, "address": address, "seen": seen})
-                if hccn_verdict.ping_unknown(answer):
-                    failed[-1]["unknown"] = True
+    tried = [
+        {"chip": chip, "address": address, "seen": hccn_verdict.ping_failure(answer, options["timeout"])}
+        for chip, asked in answers.items()
+        for address, answer in asked.items()
+    ]
+    failed = [one for one in tried if one["seen"] is not None]
     count = sum(len(asked) for asked in answers.values())
     seconds = round(time.monotonic() - begin, 3)
+    for one in failed:
+        if hccn_verdict.ping_unknown(answers[one["chip"]][one["address"]]):
+            one["unknown"] = True
     return {
         "changed": False,
         "failed_pings": failed,
