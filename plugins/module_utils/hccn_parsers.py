@@ -15,6 +15,8 @@ from dataclasses import dataclass
 IPV4 = r"(\d{1,3}(?:\.\d{1,3}){3})"
 COLON = r"[ \t]*[:：=][ \t]*"
 UNSET_ADDRESS = "0.0.0.0"
+# `0000:9D:00.0`, the second line's place of a chip.
+_BUS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:")
 
 # Compute servers of one super pod. The driver takes an index beyond them for "in no super pod", and
 # -hccs_ping refuses addresses of such servers (hccn_product_ext/tool_ext.h A3_SUPERPOD_MAX_NUMS, tool_cmd.c).
@@ -133,9 +135,18 @@ class NpuProcess:
 
 @dataclass(frozen=True)
 class NpuInfo:
+    """`processes_told`: there is a table of processes. `unread`: the lines of it that were not understood."""
+
     version: str | None
     chips: tuple[NpuChip, ...]
     processes: tuple[NpuProcess, ...]
+    processes_told: bool = True
+    unread: tuple[str, ...] = ()
+
+    @property
+    def processes_known(self) -> bool:
+        """Whether nobody but these processes uses the chips, as far as npu-smi sees."""
+        return self.processes_told and not self.unread
 
 
 def _lines(text: str) -> list[str]:
@@ -297,42 +308,97 @@ def _cells(line: str) -> list[str]:
 def parse_npu_info(text: str) -> NpuInfo | None:
     """The table of `npu-smi info`: two lines a chip, then the processes.
 
-    Where an NPU is one chip (Atlas A2) there is no column Phy-ID, and the NPU's number is the chip's.
+    Columns go by their headings: driver 26 adds `Process id in container` to the processes, and Atlas 350 has
+    `NPU ID` where the others have `NPU     Chip`. Where an NPU is one chip (Atlas A2) there is no column
+    Phy-ID, and the NPU's number is the chip's.
     """
     version = None
     chips: list[NpuChip] = []
     processes: list[NpuProcess] = []
+    unread: list[str] = []
     head: tuple[int, str, str] | None = None
-    in_processes = seen = False
+    health, bus = 1, 1
+    columns: dict[str, int] | None = None
+    seen = False
     for line in _lines(text):
         found = re.search(r"npu-smi\s+(\S+)\s+Version" + COLON + r"(\S+)", line)
         if found:
             version = found.group(2)
         if not line.lstrip().startswith("|"):
             continue
-        if "Bus-Id" in line:
-            seen = True
-        if "Process id" in line:
-            in_processes = True
-            continue
         cells = _cells(line)
-        first = cells[0].split()
-        if in_processes:
-            if len(cells) == 4 and len(first) == 2 and all(word.isdigit() for word in (*first, cells[1])):
-                memory = int(cells[3]) if cells[3].isdigit() else None
-                processes.append(NpuProcess(int(first[0]), int(first[1]), int(cells[1]), cells[2], memory))
-            continue
-        if len(cells) != 3 or not first or not first[0].isdigit():
-            continue
-        if len(first) > 1 and not first[1].isdigit():
-            head = (int(first[0]), first[1], cells[1])
-        elif head is not None:
-            memory = re.findall(r"(\d+)\s*/\s*(\d+)", cells[2])
-            used, total = (int(memory[-1][0]), int(memory[-1][1])) if memory else (None, None)
-            phy_id = int(first[1]) if len(first) > 1 else head[0]
-            chips.append(NpuChip(head[0], int(first[0]), phy_id, head[1], head[2], cells[1], used, total))
+        if "Process id" in cells:
+            columns = {name.lower(): at for at, name in enumerate(cells)}
+        elif "Bus-Id" in cells:
+            seen, bus = True, cells.index("Bus-Id")
+        elif "Health" in cells:
+            health = cells.index("Health")
+        elif columns is not None:
+            row = _process(cells, columns)
+            if row is not None:
+                processes.append(row)
+            elif not _says_no_process(line, cells):
+                unread.append(line.strip())
+        elif head is None or _is_head(cells, health):
+            words = " ".join(cells[:health]).split()
+            if (
+                len(cells) > health
+                and len(words) > 1
+                and words[0].isdigit()
+                and not _BUS.match(cells[health])
+            ):
+                head = (int(words[0]), words[1], cells[health])
+        elif len(cells) > bus:
+            words = " ".join(cells[:bus]).split()
+            if all(word.isdigit() for word in words):
+                memory = re.findall(r"(\d+|NA)\s*/\s*(\d+)", cells[-1])
+                used, total = memory[-1] if memory else ("", "")
+                chip, phy_id = (*map(int, words), *((0, head[0])[len(words) :]))[:2]
+                chips.append(
+                    NpuChip(
+                        head[0], chip, phy_id, head[1], head[2], cells[bus], _number(used), _number(total)
+                    )
+                )
             head = None
-    return NpuInfo(version, tuple(chips), tuple(processes)) if seen or version else None
+    if not seen and version is None:
+        return None
+    return NpuInfo(version, tuple(chips), tuple(processes), columns is not None, tuple(unread))
+
+
+def _is_head(cells: list[str], health: int) -> bool:
+    """Is it a chip's first line, which names its kind?"""
+    words = " ".join(cells[:health]).split()
+    return len(words) > 1 and words[0].isdigit() and not words[1].isdigit()
+
+
+def _number(text: str) -> int | None:
+    found = re.match(r"\d+", text)
+    return int(found.group()) if found else None
+
+
+def _process(cells: list[str], columns: dict[str, int]) -> NpuProcess | None:
+    """A row of the processes; None where it is none, or cannot be read."""
+    at = columns["process id"]
+    if len(cells) != len(columns):
+        return None
+    place = " ".join(cells[:at]).split()
+    if len(place) not in (1, 2) or not all(word.isdigit() for word in (*place, cells[at])):
+        return None
+    name, memory = columns.get("process name"), columns.get("process memory(mb)")
+    return NpuProcess(
+        int(place[0]),
+        int(place[1]) if len(place) > 1 else 0,
+        int(cells[at]),
+        cells[name] if name is not None else "",
+        _number(cells[memory]) if memory is not None else None,
+    )
+
+
+def _says_no_process(line: str, cells: list[str]) -> bool:
+    """`No running processes found in NPU 1`, a row of NA (Atlas 350), or an empty one."""
+    if "no running process" in line.lower():
+        return True
+    return len(cells) > 1 and all(cell in ("", "NA", "N/A", "-") for cell in cells[1:])
 
 
 def parse_driver_version(text: str) -> str | None:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
+from . import driver_words
 from . import hccn_parsers as parsers
 from .check_findings import SEVERITIES, numbers, ordered
 from .command_chains import Answer
@@ -111,7 +112,7 @@ def read(answer: Answer) -> Reading:
     value = _PARSERS[answer.query](answer.text)
     if value is not None and value != _NO_VNIC:
         return Reading(value)
-    seen = parsers.first_line(answer.text)
+    seen = driver_words.shown(answer.text)
     if parsers.wants_root(answer.text):
         return Reading(problem="needs_root", seen=seen)
     # hccn_tool calls what is not configured an error, with an exit status. No certificate: TLS off.

@@ -240,6 +240,126 @@ def test_npu_info_where_an_npu_is_one_chip() -> None:
     ]
 
 
+NPU_INFO_26 = """\
++------------------------------------------------------------------------------------------------------------+
+| npu-smi 26.0.rc2                            Version: 26.0.rc2                                              |
++---------------------------+---------------+----------------------------------------------------------------+
+| NPU   Name          | Health        | Power(W)             Temp(C)                 Hugepages-Usage(page)   |
+| Chip  Phy-ID              | Bus-Id        | AICore(%)            Memory-Usage(MB)        HBM-Usage(MB)     |
++===========================+===============+================================================================+
+| 0     Ascend910           | OK            | 160.0                35                      0    / 0          |
+| 0     0                   | 0000:9D:00.0  | 0                    0    / 0                56000/ 65536      |
++------------------------------------------------------------------------------------------------------------+
+| 0     Ascend910           | OK            | -                    35                      0    / 0          |
+| 1     1                   | 0000:9F:00.0  | 0                    0    / 0                2900 / 65536      |
++===========================+===============+================================================================+
++---------------------------+---------------+----------------------------------------------------------------+
+| NPU   Chip          | Process id    | Process name       | Process memory(MB)    | Process id in container |
++===========================+===============+================================================================+
+| 0       0                 | 4242          | VLLMWorker_TP      | 53000                 | NA                |
+| 0       1                 | 4243          | python3            | 197                   | 17                |
++===========================+===============+================================================================+
+| No running processes found in NPU 1                                                                        |
++===========================+===============+================================================================+
+"""
+
+
+def test_npu_info_of_driver_26_has_a_column_more() -> None:
+    info = p.parse_npu_info(NPU_INFO_26)
+    assert info is not None
+    assert info.processes == (
+        p.NpuProcess(0, 0, 4242, "VLLMWorker_TP", 53000),
+        p.NpuProcess(0, 1, 4243, "python3", 197),
+    )
+    assert [(one.phy_id, one.hbm_used) for one in info.chips] == [(0, 56000), (1, 2900)]
+    assert info.processes_known
+
+
+def test_npu_info_without_a_chip_s_own_column() -> None:
+    # As Atlas 350 prints it: the NPU is the chip, names have columns of their own, NA is no process.
+    info = p.parse_npu_info("""\
+| npu-smi 25.6.rc1.b143                       Version: 25.6.rc1.b143                               |
+| NPU ID | Name             | Health        | Power(W)   Temp(C)            Hugepages-Usage(page)    |
+|        |                  | Bus-Id        | NPU Util(%) Memory-Usage(MB)  HBM-Usage(MB)            |
+| 0      | Ascend950DT      | OK            | 100.0      40                 0     / 0                |
+|        |                  | NA            | 5          0     / 0          4096 / 65536             |
+| 3      | Ascend950DT      | Alarm         | 100.0      40                 0     / 0                |
+|        |                  | NA            | 5          0     / 0          NA   / 65536             |
+| NPU ID                    | Process id    | Process name | Process memory(MB) | Process id in container |
+| 0                         | 1001          | python       | 4096.5             | NA                      |
+| 3                         | NA            | NA           | NA                 | NA                      |
+""")
+    assert info is not None
+    assert [(c.npu, c.chip, c.phy_id, c.name, c.health, c.hbm_used, c.hbm_total) for c in info.chips] == [
+        (0, 0, 0, "Ascend950DT", "OK", 4096, 65536),
+        (3, 0, 3, "Ascend950DT", "Alarm", None, 65536),
+    ]
+    assert info.processes == (p.NpuProcess(0, 0, 1001, "python", 4096),)
+    assert info.processes_known
+
+
+def test_npu_info_of_inference_cards_has_no_hbm() -> None:
+    info = p.parse_npu_info("""\
+| npu-smi 24.1.rc2                                 Version: 24.1.rc2                                     |
+| NPU     Name                  | Health          | Power(W)     Temp(C)           Hugepages-Usage(page) |
+| Chip    Device                | Bus-Id          | AICore(%)    Memory-Usage(MB)                        |
+| 1       310P3                 | OK              | NA           59                0     / 0             |
+| 0       2                     | 0000:01:00.0    | 0            1397 / 44280                            |
+| 5       310                   | OK              | NA           59                0     / 0             |
+| 1       3                     | NA              | 0            NA / 44280                              |
+| NPU     Chip                  | Process id      | Process name             | Process memory(MB)        |
+| 5       0                     | 904545          | python3                  | 101                       |
+""")
+    assert info is not None
+    assert [(c.npu, c.chip, c.phy_id, c.name, c.hbm_used) for c in info.chips] == [
+        (1, 0, 2, "310P3", 1397),
+        (5, 1, 3, "310", None),
+    ]
+    assert info.processes == (p.NpuProcess(5, 0, 904545, "python3", 101),)
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ("| 0       0                 | 4242          | VLLMWorker_TP      | 53000                 |", 1),
+        (
+            "| NPU0    0                 | 4242          | python3            | 197                 | NA   |",
+            1,
+        ),
+        (
+            "| 0       0                 | pid 4242      | python3            | 197                 | NA   |",
+            1,
+        ),
+        (
+            "| Failed to get the processes of NPU 0                                                        |",
+            1,
+        ),
+        (
+            "| No running processes found in NPU 0                                                         |",
+            0,
+        ),
+        (
+            "|                           |               |                    |                       |    |",
+            0,
+        ),
+    ],
+)
+def test_rows_of_processes_that_nobody_knows_are_kept(row: str, unread: int) -> None:
+    head, _rows = NPU_INFO_26.split("| 0       0                 | 4242")
+    info = p.parse_npu_info(f"{head}{row}\n")
+    assert info is not None
+    assert info.unread == (row,) * unread
+    assert info.processes == ()
+    assert info.processes_known is (not unread)
+
+
+def test_a_table_without_processes_says_nothing_of_them() -> None:
+    info = p.parse_npu_info(NPU_INFO_26.split("| NPU   Chip")[0])
+    assert info is not None
+    assert len(info.chips) == 2
+    assert not info.processes_known
+
+
 @pytest.mark.parametrize("text", NOTHING)
 def test_npu_info_of_nothing(text) -> None:
     assert p.parse_npu_info(text) is None
