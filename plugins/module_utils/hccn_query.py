@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ HCCN_TOOL = "/usr/local/Ascend/driver/tools/hccn_tool"
 NPU_SMI = "/usr/local/bin/npu-smi"
 VERSION_INFO = "/usr/local/Ascend/driver/version.info"
 HCCN_CONF = "/etc/hccn.conf"
+
+# Where installations of the driver put npu-smi; a session over ssh may lack the last ones in PATH.
+NPU_SMI_PLACES = (NPU_SMI, "/usr/local/sbin/npu-smi", "/usr/bin/npu-smi", "/usr/sbin/npu-smi")
 
 # The queries of one chip, in the order in which they are asked.
 CHIP_QUERIES = ("link", "net_health", "netdetect", "gateway", "lldp", "ip", "vnic", "tls")
@@ -40,7 +45,14 @@ class Tools:
         return Command("hccn_tool", query, words, self.timeout)
 
     def smi(self, query: str, *arguments: str) -> Command:
-        return Command("npu-smi", query, [self.npu_smi, "info", *arguments], self.timeout)
+        return Command("npu-smi", query, [npu_smi_at(self.npu_smi), "info", *arguments], self.timeout)
+
+
+def npu_smi_at(path: str, places: Sequence[str] = NPU_SMI_PLACES) -> str:
+    """That path, or where npu-smi is if it is not there but at another of its usual places."""
+    if path not in places or os.path.lexists(path):
+        return path
+    return next((place for place in places if os.path.lexists(place)), shutil.which("npu-smi") or path)
 
 
 @dataclass(frozen=True)

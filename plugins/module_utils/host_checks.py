@@ -59,6 +59,26 @@ _TABLE = (
         INSTALL,
     ),
     HostCheck(
+        "host-npu-smi-elsewhere",
+        "npu-smi lies elsewhere than the containers mount it from",
+        "Docker refuses the container, `bind source path does not exist`, or makes an empty directory there.",
+        "error",
+        "npu-smi, or a link to it, at the path that the plan mounts",
+        "ln -s {found} {path}",
+        INSTALL,
+    ),
+    HostCheck(
+        "host-chip-held",
+        "A container of others has a chip of the plan",
+        "The driver gives a chip to one unprivileged container at a time, also to one that does nothing: the "
+        "engine stops with `because the device is used. ret is -8020`, or -8005 and `drvRetCode=87`. "
+        "A warning where it is privileged, or chips may be shared (`npu-smi info -t device-share`).",
+        "error",
+        "no running container but those of this deployment has the chips",
+        "docker inspect {name}  # whose it is; then docker stop {name}, or leave its chips out of pd_chips",
+        "vllm-ascend issues 632 and 2698, cann-container-image issue 46",
+    ),
+    HostCheck(
         "host-npu-process",
         "A foreign process uses an NPU of the plan",
         "Memory of the NPU is missing: the engine stops while it loads, or the two disturb each other.",
@@ -68,10 +88,20 @@ _TABLE = (
         INSTALL,
     ),
     HostCheck(
+        "host-npu-unread",
+        "npu-smi's table of processes was not understood",
+        "Whether somebody uses the chips of the plan is not known.",
+        "warning",
+        "the tables of the drivers 23 to 26",
+        "npu-smi info  # see yourself who uses the chips, and report the output",
+        "this collection's parsers",
+    ),
+    HostCheck(
         "host-hbm-used",
         "Memory of an NPU is in use although no process shows",
         "The engine takes most of the memory and fails when it is not there. A killed process leaves this, "
-        "or one in a container that npu-smi does not see.",
+        "or one in a container that npu-smi does not see. A reset ends whatever runs on the chip: it is "
+        "advised only where the processes could be read and none has the device open.",
         "error",
         "nine tenths of the memory of each chip are free",
         "fuser -v /dev/davinci*; npu-smi info  # without a process: npu-smi set -t reset -i NPU -c CHIP",
@@ -246,11 +276,24 @@ _TABLE = (
         "host-docker-old",
         "The Docker Engine is older than the image needs",
         "Its seccomp profile refuses clone3, which the C library of the image (Ubuntu 22.04) calls for every "
-        "thread: Python stops with `can't start new thread`.",
+        "thread: Python stops with `can't start new thread`. Not so in builds of distributions that have "
+        "clone3 in the list of an old version, as openEuler's 18.09.0: the program that runs is searched for "
+        "it. A warning where that cannot be seen.",
         "error",
-        "Docker Engine 20.10.10 or newer",
+        "Docker Engine 20.10.10 or newer, or a build whose seccomp list has clone3",
         "docker version --format '{{.Server.Version}}'  # then update it from the distribution or docker-ce",
-        "Docker Engine 20.10 release notes, 20.10.10: clone3; vllm-ascend v0.13.0, Dockerfile.a3",
+        "Docker Engine 20.10 release notes, 20.10.10: clone3; moby PRs 42681 and 42836; openEuler's "
+        "docker-engine, series.conf: patches 0191 and 0192; vllm-ascend v0.13.0, Dockerfile.a3",
+    ),
+    HostCheck(
+        "host-docker-other",
+        "Another product answers in the Docker Engine's place",
+        "podman-docker puts Podman's socket where the Docker Engine's is. This collection is made for the "
+        "Docker Engine; with Podman it is not tested.",
+        "warning",
+        "a Docker Engine",
+        "docker version  # then install a Docker Engine, and remove podman-docker",
+        "Podman: podman-system-service, the component `Podman Engine` of /version",
     ),
     HostCheck(
         "host-docker-storage",

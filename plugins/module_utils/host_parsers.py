@@ -160,6 +160,42 @@ def parse_cgroup(text: str) -> list[str]:
     return found
 
 
+def parse_visible_devices(environment: Iterable[str]) -> list[int]:
+    """The chips of `ASCEND_VISIBLE_DEVICES=0-2,4`, which Ascend Docker Runtime gives to a container."""
+    found: set[int] = set()
+    for entry in environment:
+        name, _equals, value = entry.partition("=")
+        if name == "ASCEND_VISIBLE_DEVICES":
+            # `Ascend910-3` is a chip, too; `void` is none.
+            for first, last in parse_ranges(re.sub(r"Ascend\w*-", "", value)):
+                found |= set(range(first, min(last, first + 1023) + 1))
+    return sorted(found)
+
+
+def chip_of_device(path: str) -> int | None:
+    """`/dev/davinci3` → 3."""
+    match = re.fullmatch(r"/dev/davinci(\d+)", path)
+    return int(match.group(1)) if match else None
+
+
+def parse_device_share(text: str) -> bool | None:
+    """`Device-share Status : True` of `npu-smi info -t device-share`: may several containers use the chip?"""
+    found = re.findall(r"^[ \t]*Device-share Status[ \t]*:[ \t]*(\w+)", text, re.MULTILINE | re.I)
+    return all(one.lower() == "true" for one in found) if found else None
+
+
+def parse_os_release(text: str) -> tuple[str, str]:
+    """ID and PRETTY_NAME of /etc/os-release."""
+    values = dict(re.findall(r"^(\w+)=[\"']?(.*?)[\"']?[ \t\r]*$", text, re.MULTILINE))
+    return values.get("ID", "").lower(), values.get("PRETTY_NAME") or values.get("ID", "")
+
+
+def parse_capabilities(text: str) -> int | None:
+    """The effective capabilities of /proc/PID/status."""
+    match = re.search(r"^CapEff:[ \t]*([0-9a-fA-F]+)", text, re.MULTILINE)
+    return int(match.group(1), 16) if match else None
+
+
 def parse_meminfo(text: str) -> dict[str, int]:
     """/proc/meminfo in bytes."""
     return {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import fcntl
 import json
+import mmap
 import os
 import platform
 import re
@@ -23,11 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from . import docker_engine, safe_paths
+from . import chip_holders, docker_engine, safe_paths
 from . import host_parsers as parsers
+from .chip_holders import ChipHolder
 from .command_chains import Chain, Command, once, run_chains
-from .hccn_parsers import NpuInfo, parse_driver_version, parse_npu_info
-from .hccn_query import NPU_SMI, VERSION_INFO, Tools, read_file
+from .hccn_parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_info, version_key
+from .hccn_query import NPU_SMI, VERSION_INFO, Tools, npu_smi_at, read_file
 
 DEPLOYMENT = "pd_rollout.deployment"
 # netdevice(7): all IPv4 addresses of all NICs.
@@ -38,6 +40,10 @@ _IFREQS = 1024
 # address. It is what vLLM's get_ip asks.
 _FAR = "8.8.8.8"
 _NFT_SECONDS = 3.0
+# An idle chip of an A3 has about 5 % of its memory in use.
+HBM_FREE = 0.9
+# Older engines refuse clone3, see host-docker-old.
+DOCKER_MINIMUM = "20.10.10"
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class Docker:
     root: str | None = None
     image_architecture: str | None = None
     has_image: bool = False
+    # Of an old one: whether clone3 is in the seccomp list of the program that runs (None: it cannot be read);
+    # whose build it is; which runc it starts; and whether it is another product behind the same socket.
+    clone3: bool | None = None
+    runc: str | None = None
+    product: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,13 @@ class HostState:
     devices_missing: tuple[str, ...] = ()
     paths_missing: tuple[str, ...] = ()
     npu: NpuInfo | None = None
+    # Where npu-smi is, if it is not where the containers mount it from.
+    npu_smi: str | None = None
+    # Running containers of others with chips, and the NPUs that several containers may share.
+    chip_holders: tuple[ChipHolder, ...] = ()
+    shared_npus: frozenset[int] = frozenset()
+    # By chip whose memory is in use: the processes that have its device open.
+    openers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     # Those among npu-smi's processes that belong to this deployment.
     own_pids: frozenset[int] = frozenset()
     own_running: bool = False
@@ -108,6 +126,8 @@ class HostState:
     memory: Mapping[str, int] = field(default_factory=dict)
     shm_bytes: int | None = None
     machine: str = ""
+    # ID and PRETTY_NAME of /etc/os-release.
+    distribution: tuple[str, str] = ("", "")
     kernel: Mapping[str, str] = field(default_factory=dict)
     firewall: tuple[str, ...] = ()
 
@@ -117,7 +137,7 @@ def look(wants: Mapping, options: Mapping) -> HostState:
     tools = Tools(npu_smi=options["npu_smi"], timeout=options["timeout"])
     with ThreadPoolExecutor(max_workers=1) as pool:
         asked = pool.submit(ask_tools, tools, bool(wants["chips"]))
-        return look_at_files(wants, options, asked)
+        return look_at_files(wants, options, asked, tools)
 
 
 @dataclass(frozen=True)
@@ -159,7 +179,7 @@ def _rules() -> Chain:
     return ()
 
 
-def look_at_files(wants: Mapping, options: Mapping, asked: Future) -> HostState:
+def look_at_files(wants: Mapping, options: Mapping, asked: Future, tools: Tools) -> HostState:
     """What is read, not asked for; at the end with what the tools told meanwhile."""
     docker, containers = look_at_docker(wants.get("image") or "", options["docker_socket"])
     own = {
@@ -173,17 +193,26 @@ def look_at_files(wants: Mapping, options: Mapping, asked: Future) -> HostState:
     if options["weights_gigabytes"]:
         paths.add(options["weights_path"])
     holding = tuple(holders(ports, own, names))
+    chips = set(wants["chips"])
+    others = holders_of_chips(chips, containers, own, docker, options["docker_socket"]) if chips else ()
     told = asked.result()
     pids = {one.pid for one in told.npu.processes} if told.npu else set()
+    full = {chip.phy_id for chip in full_chips(told.npu.chips, chips)} if told.npu and not own else set()
+    opened = chip_holders.openers(_pids(), full) if full else {}
+    pids = pids.union(*opened.values())
     return HostState(
         devices_missing=tuple(path for path in wants["devices"] if not is_device(path)),
         paths_missing=tuple(path for path in wants["paths"] if not is_there(path)),
         npu=told.npu,
+        npu_smi=elsewhere(wants.get("npu_smi")),
+        chip_holders=tuple(others),
+        shared_npus=shared_npus(tools, told.npu, others),
+        openers={chip: tuple(found) for chip, found in opened.items()},
         own_pids=frozenset(pid for pid in pids if set(containers_of(pid)) & own),
         own_running=bool(own),
         root=os.geteuid() == 0,
         directory_open=safe_paths.problem(wants["directory"]) or "",
-        commands={pid: command(pid) for pid in pids},
+        commands={pid: command(pid) + _in_container(pid, names) for pid in pids},
         driver=parse_driver_version(read_file(options["version_info"]) or ""),
         firmware=told.firmware,
         holders=holding,
@@ -199,9 +228,54 @@ def look_at_files(wants: Mapping, options: Mapping, asked: Future) -> HostState:
         memory=parsers.parse_meminfo(read_file("/proc/meminfo") or ""),
         shm_bytes=file_system_bytes("/dev/shm"),
         machine=platform.machine(),
+        distribution=parsers.parse_os_release(read_file("/etc/os-release") or ""),
         kernel=look_at_kernel(),
         firewall=(*look_at_firewall(), *told.rules),
     )
+
+
+def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]:
+    """Those of the wanted chips whose memory somebody has."""
+    numbers = set(wanted)
+    return [
+        chip
+        for chip in chips
+        if chip.phy_id in numbers
+        and chip.hbm_total
+        and chip.hbm_used is not None
+        and chip.hbm_used > (1 - HBM_FREE) * chip.hbm_total
+    ]
+
+
+def holders_of_chips(
+    chips: set[int], containers: list[dict], own: set[str], docker: Docker, socket_path: str
+) -> list[ChipHolder]:
+    """Containers of others, of whatever runtime, with any of these chips."""
+    found = chip_holders.of_docker(containers, own, socket_path)
+    # Of an engine that does not answer nobody knows which containers are ours.
+    if docker.problem is None:
+        found += chip_holders.of_other_runtimes(_pids(), {one["Id"] for one in containers}, containers_of)
+    return [one for one in found if chips & set(one.chips)]
+
+
+def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]) -> frozenset[int]:
+    """The NPUs with chips that those containers have, which several containers may use."""
+    held = {chip for one in holders if one.alone for chip in one.chips}
+    numbers = sorted({chip.npu for chip in npu.chips if chip.phy_id in held}) if npu else []
+    answers = run_chains(
+        {one: once(tools.smi("device-share", "-t", "device-share", "-i", str(one))) for one in numbers}
+    )
+    return frozenset(
+        one
+        for one, answer in answers.items()
+        if answer.problem is None and parsers.parse_device_share(answer.text)
+    )
+
+
+def elsewhere(path: str | None) -> str | None:
+    """Where npu-smi is, if it is not at the path that the containers mount."""
+    found = npu_smi_at(path) if path and not is_there(path) else path
+    return found if found != path else None
 
 
 def is_there(path: str) -> bool:
@@ -232,6 +306,11 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
         return Docker(installed, str(error) if installed else None), []
     except ValueError:
         return Docker(installed, "its answers are no JSON"), []
+    version = info.get("ServerVersion") or ""
+    clone3, runc, product = None, None, ""
+    if version_key(version) < version_key(DOCKER_MINIMUM):
+        clone3 = knows_clone3(version)
+        runc, product = components(socket_path)
     details: dict = {}
     if image:
         with suppress(docker_engine.EngineError, ValueError):
@@ -246,9 +325,44 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
             info.get("DockerRootDir"),
             details.get("Architecture") or None,
             bool(details),
+            clone3,
+            runc,
+            product,
         ),
         containers,
     )
+
+
+def knows_clone3(version: str) -> bool | None:
+    """Whether the engine's program names clone3, as builds do that have it in their seccomp list.
+
+    None where the program cannot be read, or is not the one that answers (after an update without a restart).
+    """
+    pid = docker_engine.daemon_pid()
+    path = f"/proc/{pid}/exe" if pid else docker_engine.dockerd_path()
+    try:
+        with (Path(path or "/")).open("rb") as handle:
+            program = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        with program:
+            return program.find(b"clone3") >= 0 if program.find(version.encode()) >= 0 else None
+    except (OSError, ValueError):
+        return None
+
+
+def components(socket_path: str) -> tuple[str | None, str]:
+    """The version of runc, and `Podman Engine` where that answers in the Docker Engine's place."""
+    try:
+        told = json.loads(docker_engine.get("/version", socket_path)).get("Components") or ()
+    except (docker_engine.EngineError, ValueError):
+        return None, ""
+    versions = {str(one.get("Name")): str(one.get("Version") or "") for one in told}
+    return versions.get("runc"), next((name for name in versions if "podman" in name.lower()), "")
+
+
+def _in_container(pid: int, names: Mapping[str, str]) -> str:
+    """Its container, where the engine knows it: the innermost one, since a server may run in one itself."""
+    known = [identity for identity in containers_of(pid) if identity in names]
+    return f" in container {names[known[0]]}" if known else ""
 
 
 def containers_of(pid: int) -> list[str]:
@@ -276,9 +390,7 @@ def holders(ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str,
     for inode, one in found.items():
         pid = owners.get(inode)
         ids = containers_of(pid) if pid is not None else []
-        # The innermost one that the engine knows: a server may itself run in a container.
-        known = [identity for identity in ids if identity in names]
-        where = f" in container {names[known[0]]}" if known else ""
+        where = _in_container(pid, names) if pid is not None else ""
         who = f"{command(pid)} (pid {pid}){where}" if pid is not None else "an unknown process"
         yield Holder(one.port, one.address, one.listens, pid, who, bool(set(ids) & own))
 
@@ -290,7 +402,8 @@ def owners_of(inodes: set[int]) -> dict[int, int]:
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
             for handle in handles:
                 with suppress(OSError):
-                    match = re.fullmatch(r"socket:\[(\d+)\]", str(Path(handle.path).readlink()))
+                    # Path.readlink came with Python 3.9.
+                    match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(handle.path))  # noqa: PTH115
                     if match and int(match.group(1)) in inodes:
                         found.setdefault(int(match.group(1)), pid)
         if len(found) == len(inodes):

@@ -4,28 +4,34 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import host_parsers as parsers
 from .check_findings import counted, numbers, ordered
 from .hccn_checks import chip_words
-from .hccn_parsers import version_key
+from .hccn_parsers import NpuChip, version_key
 from .host_checks import host_finding
-from .host_query import Holder, HostState, Nic
+from .host_query import DOCKER_MINIMUM, Docker, Holder, HostState, Nic, full_chips
 
 GIGA = 10**9
 CHIP_DEVICE = "/dev/davinci"
 HCCL = "HCCL"
-# An idle chip of an A3 has about 5 % of its memory in use.
-HBM_FREE = 0.9
 # Unpacking needs the archive's content, which is about its size, and some for what is written on the way.
 ARCHIVE_FACTOR = 1.2
 # Launch scripts and the key.
 DIRECTORY_BYTES = 65536
-# Older ones refuse clone3, see host-docker-old.
-DOCKER_MINIMUM = "20.10.10"
+# Distributions whose Docker Engine has the version of what it contains. Others patch an old one:
+# docker-engine 18.09.0 of openEuler has clone3 in its seccomp list (its series.conf, patches 0191 and 0192),
+# and those that are made from openEuler may have it from there.
+UNPATCHED = frozenset({"", "almalinux", "centos", "debian", "fedora", "raspbian", "rhel", "rocky", "ubuntu"})
+# From here on runc answers ENOSYS to calls that are newer than all of the list (its "-ENOSYS stub", see
+# opencontainers/runc PR 3490), and the C library tries clone. The lists of 20.10 end behind clone3.
+RUNC_WITH_ENOSYS, LISTS_BEHIND_CLONE3 = (1, 0, 0, 93), "20.10"
+# Characters of what npu-smi said that a finding shows.
+SHOWN = 1500
 SHM_BYTES = 64 * 2**20
 
 
@@ -50,6 +56,7 @@ def judge(wants: Mapping, state: HostState, limits: Limits) -> list[dict]:
             *_directory(wants, state),
             *_devices(wants, state),
             *_npus(wants, state, limits),
+            *_holders(wants, state),
             *_image(wants, state),
             *_ports(wants, state),
             *_network(wants, state),
@@ -99,6 +106,15 @@ def _devices(wants: Mapping, state: HostState) -> Iterable[dict]:
             paths=" ".join(state.paths_missing),
         )
 
+    if state.npu_smi:
+        yield host_finding(
+            "host-npu-smi-elsewhere",
+            f"npu-smi is {state.npu_smi}, and the containers mount {wants['npu_smi']}",
+            seen=state.npu_smi,
+            found=state.npu_smi,
+            path=wants["npu_smi"],
+        )
+
 
 def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
     if state.driver and wants.get("driver") and version_key(state.driver) < version_key(wants["driver"]):
@@ -137,25 +153,19 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
             seen=f"{name}, pid {pid}",
             pids=pid,
         )
+    if wants["chips"] and not state.npu.processes_known:
+        told = "; ".join(state.npu.unread) or "no table of processes"
+        yield host_finding(
+            "host-npu-unread",
+            "who uses the chips is not known: npu-smi's table of processes was not understood",
+            seen=told[:SHOWN],
+        )
+    held = {chip for one in state.chip_holders for chip in one.chips}
     # While the deployment itself runs, its memory is in use; whether npu-smi shows its processes or not.
     if not state.own_running:
-        full = [
-            chip
-            for chip in state.npu.chips
-            if chip.phy_id in wants["chips"]
-            and chip.phy_id not in used_by_somebody
-            and chip.hbm_total
-            and chip.hbm_used is not None
-            and chip.hbm_used > (1 - HBM_FREE) * chip.hbm_total
-        ]
+        full = full_chips(state.npu.chips, set(wants["chips"]) - used_by_somebody - held)
         if full:
-            worst = max(full, key=lambda chip: chip.hbm_used / chip.hbm_total)
-            yield host_finding(
-                "host-hbm-used",
-                f"{chip_words(chip.phy_id for chip in full)}: memory in use, and no process shows",
-                chips=[chip.phy_id for chip in full],
-                seen=f"{worst.hbm_used} of {worst.hbm_total} MB on chip {worst.phy_id}",
-            )
+            yield _used_memory(state, full)
     per_npu = max((sum(1 for c in state.npu.chips if c.npu == n) for n, _c in by_place), default=0)
     here = parsers.hardware((chip.name for chip in state.npu.chips), per_npu)
     made_for = parsers.image_hardware(wants.get("image") or "")
@@ -164,6 +174,50 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
             "host-image-hardware",
             f"{wants['image']} is not for Atlas {here.upper()}",
             seen=f"{state.npu.chips[0].name}, {per_npu} chips an NPU; image for {made_for.upper()}",
+        )
+
+
+def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
+    """Memory that is in use although no process shows. A reset is advised only where nobody is there."""
+    numbers_of = [chip.phy_id for chip in full]
+    worst = max(full, key=lambda chip: chip.hbm_used / chip.hbm_total)
+    seen = f"{worst.hbm_used} of {worst.hbm_total} MB on chip {worst.phy_id}"
+    pids = sorted({pid for chip in numbers_of for pid in state.openers.get(chip, ())})
+    what, cure = "and no process shows", None
+    if pids:
+        who = ", ".join(f"{state.commands.get(pid) or 'a process'} (pid {pid})" for pid in pids[:4])
+        more = f" and {len(pids) - 4} more" if len(pids) > 4 else ""
+        what = f"the device is open in {who}{more}"
+        cure = f"ps -fp {','.join(map(str, pids))}"
+    elif not state.npu.processes_known or not state.root:
+        what = "by whom could not be read"
+        cure = "npu-smi info; fuser -v /dev/davinci*; docker ps  # as root: find out whose service it is"
+    return host_finding(
+        "host-hbm-used",
+        f"{chip_words(numbers_of)}: memory in use, {what}",
+        chips=numbers_of,
+        seen=seen,
+        cure=cure,
+    )
+
+
+def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:
+    """Containers of others that have chips of the plan."""
+    npu_of = {chip.phy_id: chip.npu for chip in state.npu.chips} if state.npu else {}
+    for one in state.chip_holders:
+        chips = sorted(set(one.chips) & set(wants["chips"]))
+        if not chips:
+            continue
+        shared = all(npu_of.get(chip) in state.shared_npus for chip in chips)
+        alone = one.alone and not shared
+        yield host_finding(
+            "host-chip-held",
+            f"{chip_words(chips)}: container {one.name} {'holds' if alone else 'has'}"
+            f" {'it' if len(chips) == 1 else 'them'}, which is not of this deployment",
+            chips=chips,
+            seen=one.seen + ("; device-share is on" if shared else ""),
+            severity=None if alone else "warning",
+            name=one.name.split(" ")[0],
         )
 
 
@@ -312,16 +366,52 @@ def _docker(state: HostState) -> Iterable[dict]:
     elif docker.problem:
         yield host_finding("host-docker-silent", "the Docker Engine does not answer", seen=docker.problem)
     else:
-        if docker.version and version_key(docker.version) < version_key(DOCKER_MINIMUM):
-            yield host_finding(
-                "host-docker-old",
-                f"Docker Engine {docker.version} is older than {DOCKER_MINIMUM}",
-                seen=docker.version,
-            )
+        yield from _docker_age(docker, state.distribution)
         if docker.driver == "vfs":
             yield host_finding("host-docker-storage", "the storage driver is vfs", seen="vfs")
         if docker.cgroup == "none":
             yield host_finding("host-docker-cgroup", "the Docker Engine has no control groups", seen="none")
+
+
+def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[dict]:
+    """Whether threads can start in its containers: by its seccomp list where that can be seen."""
+    version = docker.version or ""
+    if docker.product:
+        yield host_finding(
+            "host-docker-other",
+            f"{docker.product} {version} answers in the Docker Engine's place",
+            seen=f"{docker.product} {version}",
+        )
+        return
+    if not version or version_key(version) >= version_key(DOCKER_MINIMUM) or docker.clone3:
+        return
+    name, title = distribution
+    unsure = ""
+    if docker.clone3 is None and name not in UNPATCHED:
+        unsure = f"; whether {title or name} has patched it to allow clone3 could not be seen"
+    elif (
+        version_key(version) < version_key(LISTS_BEHIND_CLONE3) and runc_key(docker.runc) >= RUNC_WITH_ENOSYS
+    ):
+        unsure = f"; its runc {docker.runc} may let the C library do without clone3"
+    cure = "docker run --rm {image} python3 -c 'import threading; threading.Thread().start()'  # try it"
+    yield host_finding(
+        "host-docker-old",
+        f"Docker Engine {version} is older than {DOCKER_MINIMUM}{unsure}",
+        seen=version + (f" of {title}" if title else ""),
+        severity="warning" if unsure else None,
+        cure=cure if unsure else None,
+        image="IMAGE",
+    )
+
+
+def runc_key(version: str | None) -> tuple[int, ...]:
+    """Orders 1.0.0-rc92 < 1.0.0-rc93 < 1.0.0; of none it is the least."""
+    match = re.match(r"v?(\d+)\.(\d+)\.(\d+)(?:[-~]rc\.?(\d+))?", version or "")
+    return (
+        tuple(int(part or 10**6) if at == 3 else int(part) for at, part in enumerate(match.groups()))
+        if match
+        else ()
+    )
 
 
 def _space(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:

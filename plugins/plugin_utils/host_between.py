@@ -58,6 +58,8 @@ def wants(
             for path in paths
             if path not in _OTHERS_LOOK and path not in model and not path.startswith(below)
         ],
+        # Other than the rest it may lie elsewhere, where the check of the chips still finds it.
+        "npu_smi": next((path for path in paths if path.endswith("/npu-smi")), None),
         "ports": [
             {key: row[key] for key in ("first", "last", "purpose", "instance", "bound")}
             for row in share["ports"]

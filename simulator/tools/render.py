@@ -54,6 +54,10 @@ FAULTS = {
         "chips, pid=4242, name=python3, memory=1024",
         "npu-smi info lists a process on the chips",
     ),
+    "npu_table": (
+        "value=26|unknown",
+        "npu-smi info prints the table of driver 26, or one whose processes nobody knows",
+    ),
     "hbm_used": ("chips, value=60000", "npu-smi info says that this many MB of HBM are used"),
     "firmware": ("value=7.1.0.3.220", "npu-smi names another firmware"),
     "tool_slow": ("seconds", "every query of hccn_tool and npu-smi takes this long"),
@@ -287,18 +291,26 @@ def health(server: Server, chip: int) -> str:
 
 
 def info_text(server: Server) -> str:
-    """The table of `npu-smi info`: two lines a chip, then the processes."""
-    rule = (
-        "+---------------------------+---------------+----------------------------------------------------+\n"
-    )
+    """The table of `npu-smi info`: two lines a chip, then the processes.
+
+    From driver 26 on it is wider, and its processes have a column more.
+    """
+    form = (server.faults.get("npu_table") or {}).get("value", 26 if "npu_table" in server.faults else None)
+    wide = form is not None or server.driver.startswith("26.")
+    # Blanks between the values of the last column, and how wide it is.
+    gaps, last = ((20, 23, 70), 70) if wide else ((11, 17, 52), 52)
+    rule = f"+{'-' * 27}+{'-' * 15}+{'-' * last}+\n"
     double = rule.replace("-", "=")
-    text = "+" + "-" * 96 + "+\n"
-    text += f"| npu-smi {server.driver:<24} Version: {server.driver:<53}|\n{rule}"
-    text += (
-        "| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|\n"
+    whole = 44 + last
+    text = "+" + "-" * whole + "+\n"
+    text += f"| npu-smi {server.driver:<24} Version: {server.driver:<{whole - 43}}|\n{rule}"
+    heads = (
+        ("Power(W)", "Temp(C)", "Hugepages-Usage(page)"),
+        ("AICore(%)", "Memory-Usage(MB)", "HBM-Usage(MB)"),
     )
-    text += f"| Chip  {'' if server.a2 else 'Phy-ID':<19} "
-    text += "| Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |\n"
+    lines = [f" {one:<{gaps[0]}} {two:<{gaps[1]}} {three}"[:last].ljust(last) for one, two, three in heads]
+    text += f"| NPU   Name                | Health        |{lines[0]}|\n"
+    text += f"| Chip  {'' if server.a2 else 'Phy-ID':<19} | Bus-Id        |{lines[1]}|\n"
     text += double
     for chip in listed(server):
         npu, half = divmod(chip, server.per_npu)
@@ -306,28 +318,33 @@ def info_text(server: Server) -> str:
         full = server.fault("hbm_used", chip)
         used = 3100 + 13 * chip if full is None else int(full.get("value", 60000))
         text += f"| {npu:<5} {server.npu_name:<20}| {health(server, chip):<14}|"
-        text += f" {power:<11} {41:<17} {0:<5}/ {0:<14}|\n"
+        text += f" {power:<{gaps[0]}} {41:<{gaps[1]}} {'0    / 0':<{last - gaps[0] - gaps[1] - 3}}|\n"
         text += f"| {half:<5} {'' if server.a2 else chip:<20}| 0000:{0x9D + 2 * chip:02X}:00.0  "
-        text += f"| {0:<11} {0:<5}/ {0:<10}"
-        text += f" {used:<5}/ {HBM_MB:<14}|\n"
-        text += double if half == server.per_npu - 1 else "+" + "-" * 96 + "+\n"
+        memory = f"{used:<5}/ {HBM_MB}"
+        text += f"| {0:<{gaps[0]}} {'0    / 0':<{gaps[1]}} {memory:<{last - gaps[0] - gaps[1] - 3}}|\n"
+        text += double if half == server.per_npu - 1 else "+" + "-" * whole + "+\n"
     text += rule
-    text += (
-        "| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |\n"
-    )
+    columns = (("Process name", 18), ("Process memory(MB)", 21), ("Process id in container", 23))
+    if not wide:
+        columns = (("Process name", 24), ("Process memory(MB)", 23))
+    titles = "".join(f"| {title:<{size}} " for title, size in columns)
+    text += f"| NPU     Chip              | Process id    {titles}|\n"
     text += double
     running = server.faults.get("npu_process")
     for npu in range(server.count // server.per_npu):
         chips = range(npu * server.per_npu, (npu + 1) * server.per_npu)
         busy = [chip for chip in chips if server.fault("npu_process", chip) is not None]
         for chip in busy:
-            process = (
-                f"| {npu:<7} {chip % server.per_npu:<18}| {running.get('pid', 4242):<14}| "
-                f"{running.get('name', 'python3')!s:<25}| {running.get('memory', 1024):<24}|\n"
+            values = (running.get("name", "python3"), running.get("memory", 1024), "NA")
+            row = "".join(
+                f"| {value!s:<{size}} "
+                for value, (_title, size) in zip(values, columns)  # noqa: B905 - Python 3.9
             )
-            text += process
+            if form == "unknown":
+                row = "| running "
+            text += f"| {npu:<7} {chip % server.per_npu:<18}| {running.get('pid', 4242):<14}{row}|\n"
         if not busy:
-            text += f"| {f'No running processes found in NPU {npu}':<95}|\n"
+            text += f"| {f'No running processes found in NPU {npu}':<{whole - 1}}|\n"
         text += double
     return text
 
@@ -368,6 +385,10 @@ def npu_answers(server: Server) -> dict[str, tuple[str, int | None]]:
                 f"\t{'Compatibility':<31}: OK\n\t{'Chip Count':<31}: {server.per_npu}\n"
             )
             answers[f"board.{npu}"] = (board, None)
+            share = f"\t{'NPU ID':<31}: {npu}\n\t{'Chip Count':<31}: {server.per_npu}\n\n"
+            for own in range(server.per_npu):
+                share += f"\t{'Device-share Status':<31}: False\n\t{'Chip ID':<31}: {own}\n"
+            answers[f"device-share.{npu}"] = (share, None)
             answers[f"health.{npu}"] = (f"\t{'Health':<31}: {health(server, chip)}\n", chip)
         answers[f"board{place}"] = (
             f"\t{'NPU ID':<31}: {npu}\n\t{'Chip ID':<31}: {half}\n\t{'Chip Type':<31}: Ascend\n"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils import host_verdict as v
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.chip_holders import ChipHolder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.hccn_parsers import (
     NpuChip,
     NpuInfo,
@@ -82,6 +83,11 @@ def process(pid: int) -> NpuInfo:
     )
 
 
+def old_engine(version: str, **more) -> dict:
+    return {"docker": replace(GOOD.docker, version=version, **more)}
+
+
+EULER = ("openeuler", "openEuler 22.03 (LTS-SP3)")
 OTHER_NIC = Nic("eth1", True, 1500, ("192.168.0.5",))
 CASES: dict[str, tuple[dict, dict, list[str]]] = {
     # name: changes of the state, changes of what is wanted, codes
@@ -167,6 +173,49 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     "vfs": ({"docker": replace(GOOD.docker, driver="vfs")}, {}, ["host-docker-storage"]),
     "engine too old": ({"docker": replace(GOOD.docker, version="20.10.9")}, {}, ["host-docker-old"]),
     "engine just new enough": ({"docker": replace(GOOD.docker, version="20.10.10+dfsg1")}, {}, []),
+    "old engine with clone3": (old_engine("18.09.0", clone3=True), {}, []),
+    "old engine without clone3": (old_engine("19.03.15", clone3=False), {}, ["host-docker-old"]),
+    "20.10.9 without clone3, new runc": (
+        old_engine("20.10.9", clone3=False, runc="1.0.2"),
+        {},
+        ["host-docker-old"],
+    ),
+    "old engine of Debian, not seen": (
+        {**old_engine("19.03.15"), "distribution": ("debian", "Debian 11")},
+        {},
+        ["host-docker-old"],
+    ),
+    "openEuler without clone3": (
+        {**old_engine("18.09.0", clone3=False), "distribution": EULER},
+        {},
+        ["host-docker-old"],
+    ),
+    "Podman": (old_engine("4.9.4", product="Podman Engine"), {}, ["host-docker-other"]),
+    "npu-smi elsewhere": (
+        {"npu_smi": "/usr/local/sbin/npu-smi"},
+        {"npu_smi": "/usr/local/bin/npu-smi"},
+        ["host-npu-smi-elsewhere"],
+    ),
+    "a container has a chip": (
+        {"chip_holders": (ChipHolder("other", (3, 9), True, "x"),)},
+        {},
+        ["host-chip-held"],
+    ),
+    "a container has a chip and its memory": (
+        {"npu": chips(hbm_used=60000), "chip_holders": (ChipHolder("other", (3,), True, "x"),)},
+        {},
+        ["host-chip-held"],
+    ),
+    "processes not understood": (
+        {"npu": replace(chips(), unread=("| 0 | ? |",))},
+        {},
+        ["host-npu-unread"],
+    ),
+    "processes not understood, no chips": (
+        {"npu": replace(chips(), unread=("| 0 | ? |",))},
+        {"chips": []},
+        [],
+    ),
     "no cgroups": ({"docker": replace(GOOD.docker, cgroup="none")}, {}, ["host-docker-cgroup"]),
     "directory full": ({"free": {"/etc/pd_rollout/pd": 0}}, {}, ["host-disk-full"]),
     "directory read-only": ({"free": {"/etc/pd_rollout/pd": None}}, {}, ["host-disk-full"]),
@@ -196,6 +245,75 @@ def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> 
         assert "{" not in one["cure"].replace("{{.", "").replace("{storage-driver", "").replace(
             "{VLLM_HOST", ""
         )
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({**old_engine("18.09.0"), "distribution": EULER}, "openEuler 22.03 (LTS-SP3) has patched it"),
+        ({**old_engine("19.03.15"), "distribution": ("kylin", "Kylin V10")}, "Kylin V10 has patched it"),
+        (old_engine("19.03.15", clone3=False, runc="1.0.0-rc93"), "its runc 1.0.0-rc93 may"),
+        (old_engine("18.09.0", clone3=False, runc="1.1.4"), "its runc 1.1.4 may"),
+    ],
+)
+def test_an_old_engine_that_may_do_is_a_warning(state: dict, says: str) -> None:
+    (one,) = v.judge(WANTS, replace(GOOD, **state), v.Limits())
+    assert (one["code"], one["severity"]) == ("host-docker-old", "warning")
+    assert says in one["message"]
+    assert one["cure"].startswith("docker run --rm IMAGE python3")
+
+
+@pytest.mark.parametrize("runc", [None, "1.0.0-rc92", "1.0.0-rc10", "no version"])
+def test_an_old_runc_does_not_help(runc: str | None) -> None:
+    state = old_engine("19.03.15", clone3=False, runc=runc)
+    (one,) = v.judge(WANTS, replace(GOOD, **state), v.Limits())
+    assert (one["code"], one["severity"]) == ("host-docker-old", "error")
+
+
+@pytest.mark.parametrize(
+    ("holder_", "shared", "severity"),
+    [
+        (ChipHolder("other", (2, 3), True, "--device /dev/davinci{2,3}"), frozenset(), "error"),
+        (ChipHolder("other", (2, 3), True, "--device /dev/davinci{2,3}"), frozenset({1}), "warning"),
+        (ChipHolder("other", (0, 3), True, "--device /dev/davinci{0,3}"), frozenset({1}), "error"),
+        (ChipHolder("other", (2, 3), False, "--privileged"), frozenset(), "warning"),
+        (ChipHolder("other", (4, 5), True, "--device /dev/davinci{4,5}"), frozenset(), None),
+    ],
+    ids=["alone", "may be shared", "one may be shared", "privileged", "other chips"],
+)
+def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) -> None:
+    state = replace(GOOD, chip_holders=(holder_,), shared_npus=shared)
+    found = [one for one in v.judge(WANTS, state, v.Limits()) if set(one["chips"]) & {0, 1, 2, 3}]
+    assert [one["severity"] for one in found] == ([severity] if severity else [])
+    for one in found:
+        assert "container other" in one["message"]
+        assert "docker stop other" in one["cure"]
+
+
+RESET = "npu-smi set -t reset"
+
+
+@pytest.mark.parametrize(
+    ("state", "says", "reset"),
+    [
+        ({}, "and no process shows", True),
+        ({"npu": replace(chips(hbm_used=60000), processes_told=False)}, "by whom could not be read", False),
+        ({"npu": replace(chips(hbm_used=60000), unread=("| ? |",))}, "by whom could not be read", False),
+        ({"root": False}, "by whom could not be read", False),
+        (
+            {"openers": {3: (77,)}, "commands": {77: "python3 serve.py in container other"}},
+            "the device is open in python3 serve.py in container other (pid 77)",
+            False,
+        ),
+    ],
+    ids=["nobody there", "no table", "unread rows", "not root", "an open device"],
+)
+def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, reset: bool) -> None:
+    found = v.judge(WANTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), v.Limits())
+    (one,) = [one for one in found if one["code"] == "host-hbm-used"]
+    assert says in one["message"]
+    assert (RESET in one["cure"]) is reset
+    assert all(RESET not in other["cure"] for other in found if other is not one)
 
 
 def test_one_line_for_ports_of_one_process() -> None:

@@ -348,6 +348,39 @@ class ImageAbsent(ImageArchitecture):
         self.docker("rmi", image, check=False)
 
 
+class ChipHeld(ImageArchitecture):
+    """a container of somebody else holds a chip and does nothing"""
+
+    parameters = "chip=2, name=other, image=ascend/vllm-ascend:v0.13.0-a3"
+
+    def apply(self, parameters: dict) -> None:
+        """Start one from the image that is there."""
+        devices = [f"/dev/davinci{parameters.get('chip', 2)}", "/dev/davinci_manager", "/dev/devmm_svm"]
+        options = [word for device in devices for word in ("--device", device)]
+        name = str(parameters.get("name", "other"))
+        command = ["--entrypoint", "sleep", self.image(parameters), "86400"]
+        self.docker("run", "--detach", "--name", name, "--network", "none", *options, *command)
+
+    def heal(self, parameters: dict) -> None:
+        """Remove it."""
+        self.docker("rm", "--force", str(parameters.get("name", "other")), check=False)
+
+
+class Distribution(OverMount):
+    """the server says that it is of another distribution"""
+
+    parameters = "id=openEuler, version=22.03"
+
+    def path(self, parameters: dict) -> Path:
+        """The file that says it."""
+        return Path("/etc/os-release")
+
+    def text(self, parameters: dict) -> str:
+        """What it says then."""
+        name, version = parameters.get("id", "openEuler"), parameters.get("version", "22.03")
+        return f'NAME="{name}"\nID="{name}"\nVERSION_ID="{version}"\nPRETTY_NAME="{name} {version}"\n'
+
+
 class DockerSays(Fault):
     """the Docker Engine says something else of itself: an old version, another storage driver"""
 
@@ -428,5 +461,7 @@ HOST_CLASSES = {
     "image_architecture": ImageArchitecture,
     "image_absent": ImageAbsent,
     "docker_says": DockerSays,
+    "chip_held": ChipHeld,
+    "distribution": Distribution,
     "port_blocked_nft": PortBlockedNft,
 }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,31 @@ class ToolNotExecutable(ToolMissing):
     def heal(self, parameters: dict) -> None:
         """Give it back."""
         self.path(parameters).chmod(0o755)
+
+
+class ToolElsewhere(ToolMissing):
+    """npu-smi lies elsewhere, as some installations of the driver put it"""
+
+    parameters = "path=/usr/local/sbin/npu-smi"
+
+    def path(self, parameters: dict) -> Path:
+        """Where it is else."""
+        return Path("/usr/local/bin/npu-smi")
+
+    def other(self, parameters: dict) -> Path:
+        """Where it is then."""
+        return Path(parameters.get("path", "/usr/local/sbin/npu-smi"))
+
+    def apply(self, parameters: dict) -> None:
+        """Lay it there."""
+        self.other(parameters).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(self.path(parameters), self.other(parameters))
+        super().apply(parameters)
+
+    def heal(self, parameters: dict) -> None:
+        """Put it back; somebody may have made a link meanwhile."""
+        self.other(parameters).unlink(missing_ok=True)
+        super().heal(parameters)
 
 
 class DeviceMissing(Fault):
@@ -496,6 +522,7 @@ CLASSES = {
     "driver_missing": DriverMissing,
     "tool_missing": ToolMissing,
     "tool_not_executable": ToolNotExecutable,
+    "tool_elsewhere": ToolElsewhere,
     "weights_absent": WeightsAbsent,
     "weights_absent_index": WeightsAbsentIndex,
     "weights_missing_shard": WeightsMissingShard,

@@ -1,0 +1,143 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of others that hold chips, and processes that have them open. Nothing is changed.
+
+The driver gives a chip to one unprivileged container at a time, whether it computes or sleeps: the next one
+stops with `dcmi model initialized failed, because the device is used. ret is -8020` (vllm-ascend issues 632
+and 2698). A privileged container takes no chip for itself, and `npu-smi set -t device-share` lets several
+have one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from . import docker_engine
+from . import host_parsers as parsers
+from .hccn_query import read_file
+
+# capabilities(7): what privileged containers have and others do not.
+_CAP_SYS_ADMIN = 1 << 21
+# For all containers: the engine does not answer for one that it is stuck with, and the check goes on.
+_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class ChipHolder:
+    """A running container that is not ours. `alone`: nobody else gets its chips."""
+
+    name: str
+    chips: tuple[int, ...]
+    alone: bool
+    seen: str
+
+
+def of_docker(containers: Iterable[Mapping], own: set[str], socket_path: str) -> list[ChipHolder]:
+    """The Docker Engine's running containers that have chips, without our own."""
+    found = []
+    begin = time.monotonic()
+    for one in containers:
+        if one["Id"] in own:
+            continue
+        if time.monotonic() - begin > _SECONDS:
+            break
+        # One that ends meanwhile holds nothing any more.
+        with suppress(docker_engine.EngineError, ValueError):
+            path = f"/containers/{quote(one['Id'])}/json"
+            details = json.loads(docker_engine.get(path, socket_path, _SECONDS))
+            holder = holder_of(details)
+            if holder is not None:
+                found.append(holder)
+    return found
+
+
+def holder_of(details: Mapping) -> ChipHolder | None:
+    """What `docker inspect` shows of a container, if it has chips."""
+    host, config = details.get("HostConfig") or {}, details.get("Config") or {}
+    name = str(details.get("Name") or details.get("Id", "")[:12]).lstrip("/")
+    devices = {
+        parsers.chip_of_device(str(device.get("PathOnHost", ""))) for device in host.get("Devices") or ()
+    } - {None}
+    visible = parsers.parse_visible_devices(config.get("Env") or ())
+    # Only that runtime reads the variable.
+    mounts = "ascend" in str(host.get("Runtime") or "").lower()
+    chips = tuple(sorted({*devices, *visible}))
+    if not chips:
+        return None
+    privileged = bool(host.get("Privileged"))
+    seen = []
+    if devices:
+        seen.append(f"--device /dev/davinci{_numbers(devices)}")
+    if visible:
+        seen.append(f"ASCEND_VISIBLE_DEVICES={_numbers(visible)}, runtime {host.get('Runtime') or 'unknown'}")
+    if privileged:
+        seen.append("--privileged")
+    return ChipHolder(name, chips, not privileged and bool(devices or mounts), "; ".join(seen))
+
+
+def _numbers(chips: Iterable) -> str:
+    numbers = [str(chip) for chip in sorted(chips)]
+    return numbers[0] if len(numbers) == 1 else "{" + ",".join(numbers) + "}"
+
+
+def of_other_runtimes(
+    pids: Iterable[int], known: set[str], containers_of: Callable[[int], list[str]]
+) -> list[ChipHolder]:
+    """Containers that the Docker Engine does not know (Kubernetes, podman), by their devices.
+
+    Every container has a /dev of its own, which one of its processes shows.
+    """
+    found: dict[str, ChipHolder] = {}
+    spaces = set()
+    here = Path("/dev").stat().st_dev
+    for pid in pids:
+        with suppress(OSError):
+            space = os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - Path.readlink came with Python 3.9
+            if space in spaces:
+                continue
+            spaces.add(space)
+            if Path(f"/proc/{pid}/root/dev").stat().st_dev == here:
+                continue
+            chips = _chips_in(f"/proc/{pid}/root/dev")
+            ids = containers_of(pid)
+            if not chips or set(ids) & known:
+                continue
+            capable = parsers.parse_capabilities(read_file(f"/proc/{pid}/status") or "")
+            comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
+            name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
+            alone = capable is not None and not capable & _CAP_SYS_ADMIN
+            found.setdefault(name, ChipHolder(name, chips, alone, f"/dev/davinci{_numbers(chips)} in it"))
+    return list(found.values())
+
+
+def _chips_in(folder: str) -> tuple[int, ...]:
+    chips = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            chip = parsers.chip_of_device(f"/dev/{entry.name}")
+            if chip is not None and stat.S_ISCHR(entry.stat(follow_symlinks=False).st_mode):
+                chips.append(chip)
+    return tuple(sorted(chips))
+
+
+def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
+    """By chip, the processes that have its device open; those in containers, too, as root."""
+    wanted = {f"/dev/davinci{chip}": chip for chip in chips}
+    found: dict[int, list[int]] = {}
+    for pid in pids:
+        with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
+            for handle in handles:
+                with suppress(OSError):
+                    path = re.sub(r" \(deleted\)$", "", os.readlink(handle.path))  # noqa: PTH115
+                    if path in wanted and pid not in found.setdefault(wanted[path], []):
+                        found[wanted[path]].append(pid)
+    return found
