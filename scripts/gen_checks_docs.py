@@ -56,8 +56,9 @@ the checks are clean while it runs.
 
 **How ports are tried.** A temporary listener stands on every free port of the plan, for ranges that libraries
 take ports from on the first and the last one. It ends when all who were to try have tried; if the run is
-killed, by itself after two minutes. Only servers that will use a port try it: the proxy the APIs, nodes of an
-instance their head, decoders the prefillers' handshake ports.
+killed, by itself after two minutes. It answers only those who know a secret of the run, which servers get
+over ssh; to strangers it says nothing, and they cannot end it. Only servers that will use a port try it: the
+proxy the APIs, nodes of an instance their head, decoders the prefillers' handshake ports.
 """
 
 WEIGHTS = """

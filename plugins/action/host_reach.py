@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..module_utils.host_server import REACH_ARGUMENTS
 from ..plugin_utils.piped_module import PipedModule
+from ..plugin_utils.run_token import run_token
 
 
 class ActionModule(PipedModule):
@@ -14,3 +17,7 @@ class ActionModule(PipedModule):
     ENTRY = "host_server"
     FUNCTION = "reach"
     ARGUMENTS = REACH_ARGUMENTS
+
+    def _own_arguments(self) -> dict[str, Any]:
+        """The listeners of a run answer those who know its token."""
+        return {"token": run_token()}

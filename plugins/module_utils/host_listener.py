@@ -3,20 +3,32 @@
 """A temporary listener on the ports of the plan, and the other side that tries them.
 
 The listener is a process of its own that outlives the task, so that all servers can listen before any of them
-tries: no forks, no order of tasks and no slow server decide the result. It greets everybody with the
-server's name and time. It ends when all who were to try have taken leave, when it is told to, and by itself
-after a while.
+tries: no forks, no order of tasks and no slow server decide the result. It ends when all who were to try
+have taken leave, when its server is told to end it, and by itself after a while.
+
+It says nothing to strangers, and nothing that they say ends it: who comes proves first that he knows the
+run's token, which servers get over ssh and which never crosses the network between them. The listener then
+does so, too:
+
+    client    ascend.pd_rollout hello NONCE MAC
+    listener  ascend.pd_rollout NAME TIME NONCE MAC      the server's name and time
+    client    ascend.pd_rollout done NAME MAC            that client needs the listener no more
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
+import resource
+import secrets
 import selectors
 import signal
 import socket
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +39,10 @@ GREETING = "ascend.pd_rollout"
 _RESET = struct.pack("ii", 1, 0)
 _WORKERS = 64
 _GREETING_LIMIT = 512
+# Guests at a time, where the process may open that many files; the one that came first goes for the next.
+_GUESTS = 4096
+# Before Python 3.10 the time-out of a socket is an error of its own.
+TIMED_OUT = (TimeoutError, socket.timeout)
 # Seconds between looks whether a process has gone.
 _LOOK = 0.01
 
@@ -41,11 +57,17 @@ class Listener:
 
 
 def start(
-    address: str, ports: Iterable[int], name: str, lifetime: float, clients: Iterable[str] = ()
+    address: str,
+    ports: Iterable[int],
+    name: str,
+    lifetime: float,
+    clients: Iterable[str] = (),
+    token: str = "",
 ) -> tuple[Listener | None, dict[int, str]]:
     """Listen on these ports for so many seconds; also the ports that could not be had, and why.
 
     `clients`: who will take leave (`take_leave`); without any the listener stays until it is ended.
+    `token`: what those know who are answered.
     """
     sockets: list[socket.socket] = []
     refused: dict[int, str] = {}
@@ -66,13 +88,15 @@ def start(
     bound = tuple(one.getsockname()[1] for one in sockets)
     pid = os.fork()
     if pid == 0:
-        _child(sockets, name, lifetime, set(clients))
+        _child(sockets, name, lifetime, set(clients), token)
     for one in sockets:
         one.close()
     return Listener(pid, start_time(pid) or 0, bound), refused
 
 
-def _child(sockets: Sequence[socket.socket], name: str, lifetime: float, clients: set[str]) -> None:
+def _child(
+    sockets: Sequence[socket.socket], name: str, lifetime: float, clients: set[str], token: str
+) -> None:
     """The new process: on its own, without the files of the task, and gone at the end whatever happens."""
     try:
         os.setsid()
@@ -87,50 +111,146 @@ def _child(sockets: Sequence[socket.socket], name: str, lifetime: float, clients
             if int(entry.name) not in kept:
                 with suppress(OSError):
                     os.close(int(entry.name))
-        serve(sockets, name, lifetime, clients)
+        serve(sockets, name, lifetime, clients, token)
     finally:
         os._exit(0)
 
 
+def proof(token: str, *words: str) -> str:
+    """That who says these words knows the token."""
+    return hmac.new(token.encode(), "\0".join(words).encode(), hashlib.sha256).hexdigest()
+
+
+def _proves(given: str, token: str, *words: str) -> bool:
+    return hmac.compare_digest(given.encode(), proof(token, *words).encode())
+
+
+class _Guest:
+    """Who has connected. `nonce`: what he was told, once he has shown that he knows the token."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.said = b""
+        self.nonce = ""
+
+
+class _Doorkeeper:
+    """Answers guests; strangers are sent away without a word."""
+
+    def __init__(self, name: str, clients: Iterable[str], token: str) -> None:
+        self.name = name
+        self.token = token
+        self.left_to_come = set(clients)
+        # Nonces of clients: a word that somebody has heard on the way is not taken twice.
+        self.heard: set[str] = set()
+
+    def stays(self, guest: _Guest) -> bool:
+        """Listen to a guest; whether he may stay."""
+        said = guest.sock.recv(_GREETING_LIMIT)
+        guest.said += said
+        if not said or len(guest.said) > _GREETING_LIMIT:
+            return False
+        if not guest.said.endswith(b"\n"):
+            return True
+        words = guest.said.decode("utf-8", "replace").split()
+        guest.said = b""
+        if len(words) != 4 or words[0] != GREETING:
+            return False
+        if words[1] == "hello" and not guest.nonce:
+            return self._greet(guest, *words[2:])
+        if (
+            words[1] == "done"
+            and guest.nonce
+            and _proves(words[3], self.token, "done", guest.nonce, words[2])
+        ):
+            self.left_to_come.discard(words[2])
+        return False
+
+    def _greet(self, guest: _Guest, nonce: str, given: str) -> bool:
+        if nonce in self.heard or not _proves(given, self.token, "hello", nonce):
+            return False
+        self.heard.add(nonce)
+        guest.nonce = secrets.token_hex(16)
+        told = (self.name, f"{time.time():.6f}", guest.nonce)
+        line = " ".join((GREETING, *told, proof(self.token, "here", nonce, *told)))
+        guest.sock.send(f"{line}\n".encode())
+        return True
+
+
 def serve(
-    sockets: Sequence[socket.socket], name: str, lifetime: float, clients: set[str] | None = None
+    sockets: Sequence[socket.socket],
+    name: str,
+    lifetime: float,
+    clients: set[str] | None = None,
+    token: str = "",
 ) -> None:
-    """Greet everybody until all clients have taken leave or the time is up."""
+    """Answer those who know the token until all clients have taken leave or the time is up."""
     deadline = time.monotonic() + lifetime
-    left_to_come = set(clients or ())
+    doorkeeper = _Doorkeeper(name, clients or (), token)
+    guests: OrderedDict[int, _Guest] = OrderedDict()
+    most = _most_guests(len(sockets))
     with selectors.DefaultSelector() as waiting:
+
+        def send_away(guest: _Guest) -> None:
+            guests.pop(guest.sock.fileno(), None)
+            waiting.unregister(guest.sock)
+            guest.sock.close()
+
         for one in sockets:
-            waiting.register(one, selectors.EVENT_READ, "listener")
-        while (left := deadline - time.monotonic()) > 0:
+            waiting.register(one, selectors.EVENT_READ, None)
+        left = lifetime
+        while left > 0:
             for key, _events in waiting.select(left):
-                if key.data == "listener":
+                if key.data is None:
                     with suppress(OSError):
-                        guest, _address = key.fileobj.accept()
-                        guest.setblocking(False)
-                        guest.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                        guest.send(f"{GREETING} {name} {time.time():.6f}\n".encode())
-                        waiting.register(guest, selectors.EVENT_READ, "guest")
-                else:
-                    # The guest has gone, or takes leave and waits for the end.
+                        sock, _address = key.fileobj.accept()
+                        sock.setblocking(False)
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                        guests[sock.fileno()] = _Guest(sock)
+                        waiting.register(sock, selectors.EVENT_READ, guests[sock.fileno()])
+                elif key.fileobj.fileno() >= 0:
+                    stays = False
                     with suppress(OSError):
-                        left_to_come.discard(_who_leaves(key.fileobj.recv(_GREETING_LIMIT)))
-                    waiting.unregister(key.fileobj)
-                    key.fileobj.close()
-            if clients and not left_to_come:
+                        stays = doorkeeper.stays(key.data)
+                    if not stays:
+                        send_away(key.data)
+                if len(guests) > most:
+                    send_away(next(iter(guests.values())))
+            if clients and not doorkeeper.left_to_come:
                 return
+            left = deadline - time.monotonic()
 
 
-def _who_leaves(said: bytes) -> str | None:
+def _most_guests(listening: int) -> int:
+    """As many as can be let in without running out of files."""
+    files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _GUESTS if files == resource.RLIM_INFINITY else files - listening - 16
+    return max(1, min(_GUESTS, allowed))
+
+
+def _greeted(one: socket.socket, token: str) -> list[str]:
+    """Say hello to whoever listens; name, time and nonce of a listener that knows the token, else nothing."""
+    nonce = secrets.token_hex(16)
+    one.sendall(f"{GREETING} hello {nonce} {proof(token, 'hello', nonce)}\n".encode())
+    said = b""
+    while len(said) <= _GREETING_LIMIT and not said.endswith(b"\n"):
+        part = one.recv(_GREETING_LIMIT)
+        if not part:
+            break
+        said += part
     words = said.decode("utf-8", "replace").split()
-    return words[2] if len(words) == 3 and words[:2] == [GREETING, "done"] else None
+    good = len(words) == 5 and words[0] == GREETING and _proves(words[4], token, "here", nonce, *words[1:4])
+    return words[1:4] if good else []
 
 
-def take_leave(address: str, port: int, own_name: str, timeout: float) -> bool:
+def take_leave(address: str, port: int, own_name: str, timeout: float, token: str = "") -> bool:
     """Tell a listener that this server has tried all that it wanted; whether it was heard."""
     try:
         with socket.create_connection((address, port), timeout) as one:
-            one.recv(_GREETING_LIMIT)
-            one.sendall(f"{GREETING} done {own_name}\n".encode())
+            told = _greeted(one, token)
+            if not told:
+                return False
+            one.sendall(f"{GREETING} done {own_name} {proof(token, 'done', told[2], own_name)}\n".encode())
             # The listener closes without lingering, which shows as an end or as a reset.
             with suppress(ConnectionResetError):
                 one.recv(1)
@@ -182,35 +302,44 @@ class Trial:
     clock: tuple[float, float] | None = None
 
 
-def attempt(address: str, port: int, name: str, timeout: float) -> Trial:
-    """Connect, and read who answers."""
+def attempt(address: str, port: int, name: str, timeout: float, token: str = "") -> Trial:
+    """Connect, and see who answers."""
     one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     one.settimeout(timeout)
-    try:
-        with one:
+    silent = Trial("timeout", f"no answer within {timeout:g} s")
+    with one:
+        try:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            before = time.time()
             one.connect((address, port))
-            said = one.recv(_GREETING_LIMIT).decode("utf-8", "replace").split()
-            after = time.time()
-    except TimeoutError:
-        return Trial("timeout", f"no answer within {timeout:g} s")
-    except ConnectionRefusedError:
-        return Trial("refused", "connection refused")
-    except OSError as error:
-        return Trial("error", error.strerror or str(error))
-    if len(said) != 3 or said[0] != GREETING:
+        except TIMED_OUT:
+            return silent
+        except ConnectionRefusedError:
+            return Trial("refused", "connection refused")
+        except OSError as error:
+            return Trial("error", error.strerror or str(error))
+        told: list[str] = []
+        before = time.time()
+        try:
+            told = _greeted(one, token)
+        except TIMED_OUT:
+            return silent
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        except OSError as error:
+            return Trial("error", error.strerror or str(error))
+        after = time.time()
+    if not told:
         return Trial("other", "something else than the listener answers")
-    if said[1] != name:
-        return Trial("other", f"{said[1]} answers")
-    return Trial(None, "", (float(said[2]) - (before + after) / 2, (after - before) / 2))
+    if told[0] != name:
+        return Trial("other", f"{told[0]} answers")
+    return Trial(None, "", (float(told[1]) - (before + after) / 2, (after - before) / 2))
 
 
-def attempt_all(targets: Sequence[dict], timeout: float) -> list[Trial]:
+def attempt_all(targets: Sequence[Mapping], timeout: float, token: str = "") -> list[Trial]:
     """All of them, many at a time, in the order of the targets."""
     if not targets:
         return []
     with ThreadPoolExecutor(min(_WORKERS, len(targets))) as pool:
         return list(
-            pool.map(lambda one: attempt(one["address"], one["port"], one["server"], timeout), targets)
+            pool.map(lambda one: attempt(one["address"], one["port"], one["server"], timeout, token), targets)
         )

@@ -16,6 +16,7 @@ CHECK_ARGUMENTS = {
     "wants": {"type": "dict", "required": True},
     "listen": {"type": "bool", "default": False},
     "listen_seconds": {"type": "float", "default": 120.0},
+    "token": {"type": "str", "default": "", "no_log": True},
     "timeout": {"type": "float", "default": 10.0},
     "image_gigabytes": {"type": "float", "default": 0.0},
     "image_archive": {"type": "str", "default": ""},
@@ -34,6 +35,7 @@ REACH_ARGUMENTS = {
     "targets": {"type": "list", "elements": "dict", "default": []},
     "timeout": {"type": "float", "default": 3.0},
     "name": {"type": "str", "default": ""},
+    "token": {"type": "str", "default": "", "no_log": True},
     "listener": {"type": "dict", "options": _PROCESS},
     "patience": {"type": "float", "default": 3.0},
     "stop": {"type": "dict", "options": _PROCESS},
@@ -57,13 +59,15 @@ def check(options: Mapping) -> dict:
     listener = None
     # Without a NIC that carries the address there is nothing to listen on, and a finding says so.
     nic = host_verdict.carrying(state.nics, wants["address"])
-    if options["listen"] and wants.get("clients") and nic is not None and nic.up:
+    # Without a token nobody could prove that he belongs to the run.
+    if options["listen"] and options.get("token") and wants.get("clients") and nic is not None and nic.up:
         listener, _refused = host_listener.start(
             wants["address"],
             host_verdict.samples(wants, state),
             wants["name"],
             options["listen_seconds"],
             wants["clients"],
+            options.get("token", ""),
         )
     result = {
         "changed": False,
@@ -82,8 +86,9 @@ def check(options: Mapping) -> dict:
 def reach(options: Mapping) -> dict:
     """Try the targets, take leave, and see this server's own listener end; the result of host_reach."""
     targets, listener, stop = options["targets"], options["listener"], options["stop"]
-    trials = host_listener.attempt_all(targets, options["timeout"])
-    _take_leave(targets, trials, options["name"], options["timeout"])
+    token = options.get("token", "")
+    trials = host_listener.attempt_all(targets, options["timeout"], token)
+    _take_leave(targets, trials, options["name"], options["timeout"], token)
     unreachable = []
     clocks: dict[str, tuple[float, float]] = {}
     for target, trial in zip(targets, trials):  # noqa: B905 - Python 3.9 on servers
@@ -106,7 +111,11 @@ def reach(options: Mapping) -> dict:
 
 
 def _take_leave(
-    targets: Sequence[Mapping], trials: Sequence[host_listener.Trial], name: str, timeout: float
+    targets: Sequence[Mapping],
+    trials: Sequence[host_listener.Trial],
+    name: str,
+    timeout: float,
+    token: str,
 ) -> None:
     """Of every server of which a port has answered, once."""
     heard = {
@@ -118,4 +127,4 @@ def _take_leave(
         return
     with ThreadPoolExecutor(len(heard)) as pool:
         for place in heard.values():
-            pool.submit(host_listener.take_leave, *place, name, timeout)
+            pool.submit(host_listener.take_leave, *place, name, timeout, token)

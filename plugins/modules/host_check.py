@@ -17,7 +17,8 @@ description:
   - Nothing is changed on the server. With O(listen) a temporary listener is left on the free ports of the
     plan, so that the other servers can try them with M(ascend.pd_rollout.host_reach). It ends when all of
     them have taken leave, when that module ends it, and in any case after O(listen_seconds). Where no other
-    server will use a port there is none.
+    server will use a port there is none. It says nothing to those who do not know the run's secret, and does
+    nothing for them.
   - What containers of the deployment hold already (ports, NPUs) is not foreign.
 options:
   wants:
@@ -32,6 +33,12 @@ options:
     description: Longest life of the listener, in seconds.
     type: float
     default: 120.0
+  token:
+    description:
+      - The secret of the run, by which listeners and those who try them know each other.
+      - The action sets it; without one there is no listener.
+    type: str
+    default: ""
   timeout:
     description: Longest time for one call of C(npu-smi), in seconds.
     type: float

@@ -31,6 +31,12 @@ options:
     description: This server's name in the plan. Without it no leave is taken.
     type: str
     default: ""
+  token:
+    description:
+      - The secret of the run, by which listeners and those who try them know each other.
+      - The action sets it; a listener that has another one does not answer.
+    type: str
+    default: ""
   listener:
     description:
       - This server's own listener, as M(ascend.pd_rollout.host_check) returned it, which should end by itself

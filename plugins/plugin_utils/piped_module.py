@@ -114,8 +114,15 @@ class PipedModule(ActionBase):
             return {**result, "failed": True, "changed": False, "msg": why}
         found = self._piped(task_vars)
         if found is None:
-            found = self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
+            arguments = {**self._task.args, **self._own_arguments()}
+            found = self._execute_module(
+                module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
+            )
         return {**result, **found}
+
+    def _own_arguments(self) -> dict[str, Any]:
+        """Arguments that no task names: what servers are told over ssh and nobody else is."""
+        return {}
 
     def _piped(self, task_vars: Mapping[str, Any]) -> dict[str, Any] | None:
         """The script's result; None where the module has to do the work, or to say why it cannot be done."""
@@ -130,6 +137,7 @@ class PipedModule(ActionBase):
             for name, one in self.ARGUMENTS.items()
         }
         _, options = self.validate_argument_spec(spec)
+        options = {**options, **self._own_arguments()}
         answer = self._low_level_execute_command(
             f"{shlex.quote(python)} {FLAGS} -",
             in_data=script(
