@@ -101,7 +101,7 @@ def of_other_runtimes(
     here = Path("/dev").stat().st_dev
     for pid in pids:
         with suppress(OSError):
-            space = os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - Path.readlink came with Python 3.9
+            space = os.readlink(f"/proc/{pid}/ns/mnt")
             if space in spaces:
                 continue
             spaces.add(space)
@@ -115,7 +115,11 @@ def of_other_runtimes(
             comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
             name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
             alone = capable is not None and not capable & _CAP_SYS_ADMIN
-            found.setdefault(name, ChipHolder(name, chips, alone, f"/dev/davinci{_numbers(chips)} in it"))
+            # A container has several such spaces where it runs systemd, or containers of its own.
+            found.setdefault(
+                ids[-1] if ids else name,
+                ChipHolder(name, chips, alone, f"/dev/davinci{_numbers(chips)} in it"),
+            )
     return list(found.values())
 
 
@@ -137,7 +141,7 @@ def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
             for handle in handles:
                 with suppress(OSError):
-                    path = re.sub(r" \(deleted\)$", "", os.readlink(handle.path))  # noqa: PTH115
+                    path = re.sub(r" \(deleted\)$", "", os.readlink(handle.path))
                     if path in wanted and pid not in found.setdefault(wanted[path], []):
                         found[wanted[path]].append(pid)
     return found

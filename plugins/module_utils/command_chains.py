@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Generator, Hashable, Mapping, Sequence
@@ -141,19 +142,7 @@ class _Runner:
         begin = time.monotonic()
         reading, writing = os.pipe()
         try:
-            pid = os.posix_spawnp(
-                command.words[0],
-                command.words,
-                self.environment,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, self.nothing, 0),
-                    (os.POSIX_SPAWN_DUP2, writing, 1),
-                    (os.POSIX_SPAWN_DUP2, writing, 2),
-                ],
-                setpgroup=0,
-                # Python ignores them, and its children would too.
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
-            )
+            pid = _spawn(command.words, self.environment, self.nothing, writing)
         except OSError as error:
             os.close(reading)
             # FileNotFoundError; else permission denied, or a file that the kernel cannot execute.
@@ -175,7 +164,8 @@ class _Runner:
             self._read(key.data)
         now = time.monotonic()
         for one in list(self.running):
-            if one.pipe is None and (status := _ended(one.pid)) is not None:
+            status = _ended(one.pid) if one.pipe is None else None
+            if status is not None:
                 text = one.output.decode("utf-8", "replace")
                 self._answer(one, text=text, status=status)
             elif now >= one.deadline:
@@ -214,6 +204,36 @@ class _Runner:
         seconds = time.monotonic() - one.begin
         made = Answer(one.command.tool, one.command.query, text, status, problem, seconds)
         self.ready.append((one.chain, made))
+
+
+def _spawn(words: Sequence[str], environment: Mapping[str, str], reading: int, writing: int) -> int:
+    """Start a command as the head of a process group; its process id."""
+    if not hasattr(os, "posix_spawnp"):
+        return _spawn_before_python_3_8(words, environment, reading, writing)
+    return os.posix_spawnp(
+        words[0],
+        words,
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, reading, 0),
+            (os.POSIX_SPAWN_DUP2, writing, 1),
+            (os.POSIX_SPAWN_DUP2, writing, 2),
+        ],
+        setpgroup=0,
+        # Python ignores them, and its children would too.
+        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+    )
+
+
+def _spawn_before_python_3_8(
+    words: Sequence[str], environment: Mapping[str, str], reading: int, writing: int
+) -> int:
+    process = subprocess.Popen(
+        words, stdin=reading, stdout=writing, stderr=writing, env=environment, start_new_session=True
+    )
+    # It is waited for here, and not once more when this object goes.
+    process.returncode = 0
+    return process.pid
 
 
 def _ended(pid: int) -> int | None:

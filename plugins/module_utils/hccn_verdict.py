@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from . import driver_words
 from . import hccn_parsers as parsers
-from .check_findings import SEVERITIES, numbers, ordered
+from .check_findings import SEVERITIES, counted, numbers, ordered
 from .command_chains import Answer
 from .hccn_checks import CHECKS, chip_words, finding
 from .hccn_query import ServerAnswers
@@ -608,14 +608,9 @@ def _conf_findings(
 def summary(state: ServerState) -> str:
     """One line on the server, then one line a finding."""
     fabric = FABRICS[state.fabric]
-    counts = [
-        f"{n} {name}{'s' if n != 1 else ''}"
-        for name in SEVERITIES
-        if (n := sum(1 for one in state.findings if one["severity"] == name))
-    ]
     lines = [
         f"{len(state.chips)} chips, {fabric}, driver {state.driver or 'unknown'}: "
-        f"{', '.join(counts) or 'all good'} ({state.queries} queries in {state.seconds:.1f} s)"
+        f"{counted(state.findings)} ({state.queries} queries in {state.seconds:.1f} s)"
     ]
     lines += [f"{one['severity'].upper():<8}{one['code']}: {one['message']}" for one in state.findings]
     return "\n".join(lines)

@@ -427,6 +427,17 @@ _TABLE = (
         between=True,
     ),
     HostCheck(
+        "host-python-old",
+        "The Python of a server is too old",
+        "Neither ansible-core nor this collection runs there: nothing is known of the server, and nothing "
+        "can be rolled out to it.",
+        "error",
+        "Python 3.8 on servers, or newer; 3.7 with ansible-core 2.16 and 2.17 on the controller",
+        "ansible_python_interpreter: /usr/bin/python3.11  # for {host}; install one if there is none",
+        "ansible-core's support matrix; this collection, plugin_utils/server_python.py",
+        between=True,
+    ),
+    HostCheck(
         "host-port-unreachable",
         "A port of the plan cannot be reached from a server that will use it",
         "HCCL fails with EI0006 after HCCL_CONNECT_TIMEOUT, and requests fail at the proxy or hang in the "

@@ -403,7 +403,7 @@ def owners_of(inodes: set[int]) -> dict[int, int]:
             for handle in handles:
                 with suppress(OSError):
                     # Path.readlink came with Python 3.9.
-                    match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(handle.path))  # noqa: PTH115
+                    match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(handle.path))
                     if match and int(match.group(1)) in inodes:
                         found.setdefault(int(match.group(1)), pid)
         if len(found) == len(inodes):

@@ -91,7 +91,7 @@ def reach(options: Mapping) -> dict:
     _take_leave(targets, trials, options["name"], options["timeout"], token)
     unreachable = []
     clocks: dict[str, tuple[float, float]] = {}
-    for target, trial in zip(targets, trials):  # noqa: B905 - Python 3.9 on servers
+    for target, trial in zip(targets, trials):
         if trial.problem is not None:
             place = {key: target[key] for key in ("server", "address", "port")}
             unreachable.append({**place, "problem": trial.problem, "seen": trial.seen})
@@ -120,7 +120,7 @@ def _take_leave(
     """Of every server of which a port has answered, once."""
     heard = {
         target["server"]: (target["address"], target["port"])
-        for target, trial in zip(targets, trials)  # noqa: B905 - Python 3.9 on servers
+        for target, trial in zip(targets, trials)
         if trial.problem is None
     }
     if not name or not heard:

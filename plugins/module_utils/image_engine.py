@@ -69,8 +69,7 @@ class Images:
         answer = self._call("GET", f"/images/get?{urlencode({'names': reference})}", timeout=600)
         if answer.status == 404:
             raise ImageError(f"there is no {reference} any more")
-        while piece := answer.read(PIECE):
-            yield piece
+        yield from iter(lambda: answer.read(PIECE), b"")
 
     def load(self, content: Iterable[bytes], timeout: float) -> list[str]:
         """Load an archive, plain or compressed; the names (or IDs) that it held."""
@@ -142,8 +141,7 @@ def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
-    while piece := program.stdout.read(PIECE):
-        yield piece
+    yield from iter(lambda: program.stdout.read(PIECE), b"")
     if program.wait():
         raise ImageError(
             f"{command[0]} cannot read it: {program.stderr.read().decode('utf-8', 'replace').strip()}"

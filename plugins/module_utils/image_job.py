@@ -306,7 +306,7 @@ class Job:
     def _take_in(self, piece: Path) -> None:
         store = self._store
         with piece.open("rb") as stream:
-            while data := stream.read(CHUNK):
+            for data in iter(lambda: stream.read(CHUNK), b""):
                 if hashlib.sha256(data).hexdigest() != self._order.hashes[len(store.hashes)]:
                     raise JobError(
                         f"chunk {len(store.hashes)} is not what the archive held before", "changed"

@@ -308,7 +308,8 @@ def _archive_parts(config: dict, layers: list[dict], tag: str) -> Iterator[Part]
         header = _header(path, size)
         yield Part(len(header), header)
         yield Part(size, digest=blob["digest"])
-        if padding := _padding(size):
+        padding = _padding(size)
+        if padding:
             yield Part(len(padding), padding)
     yield Part(2 * BLOCK, bytes(2 * BLOCK))
 

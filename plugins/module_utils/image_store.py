@@ -124,9 +124,11 @@ class Store:
 def chunk_hashes(handle: int) -> Iterator[tuple[str, int]]:
     """The hashes and sizes of a file's chunks."""
     number = 0
-    while data := os.pread(handle, CHUNK, number * CHUNK):
+    data = os.pread(handle, CHUNK, 0)
+    while data:
         yield hashlib.sha256(data).hexdigest(), len(data)
         number += 1
+        data = os.pread(handle, CHUNK, number * CHUNK)
 
 
 def open_part(path: Path) -> int:

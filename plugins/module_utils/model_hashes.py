@@ -46,7 +46,7 @@ def sha256(path: Path) -> str:
     made = hashlib.sha256()
     try:
         with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
+            for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
                 made.update(chunk)
     except OSError:
         return UNREADABLE
@@ -59,7 +59,7 @@ def hash_all(directory: Path, names: Iterable[str]) -> dict[str, str]:
     if not ordered:
         return {}
     with ThreadPoolExecutor(min(READERS, len(ordered))) as pool:
-        return dict(zip(ordered, pool.map(lambda name: sha256(directory / name), ordered)))  # noqa: B905 - Python 3.9
+        return dict(zip(ordered, pool.map(lambda name: sha256(directory / name), ordered)))
 
 
 def manifest(directory: Path, names: Iterable[str]) -> dict[str, str]:
@@ -75,7 +75,7 @@ def manifest(directory: Path, names: Iterable[str]) -> dict[str, str]:
         for line in lines:
             match = _LINE.match(line)
             if match:
-                promised[match.group(2).removeprefix("./")] = match.group(1).lower()
+                promised[re.sub(r"^\./", "", match.group(2))] = match.group(1).lower()
     return promised
 
 

@@ -239,7 +239,7 @@ def read_shard(directory: Path, name: str) -> Shard | ShardError:
     except OSError as error:
         seen = f"cannot be read: {error.strerror}"
         if isinstance(error, FileNotFoundError) and (directory / name).is_symlink():
-            seen = f"a link to {(directory / name).readlink()}, which is not there"
+            seen = f"a link to {os.readlink(directory / name)}, which is not there"
         return ShardError(name, "weights_shard_unreadable", seen, "a readable file")
     if len(header) < length:
         return ShardError(

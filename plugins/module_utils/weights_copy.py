@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -213,17 +214,14 @@ class Copy:
         source = f"rsync://{USER}@{bracketed(address)}:{self.job.port}/{module}/"
         log = self.folder / "rsync.log"
         output = log.open("w+")
-        with (
-            output,
-            subprocess.Popen(
-                [*command, source, f"{target}/"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "LC_ALL": "C"},
-                preexec_fn=die_with_parent,
-            ) as process,
-        ):
+        with output, subprocess.Popen(
+            [*command, source, f"{target}/"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "LC_ALL": "C"},
+            preexec_fn=die_with_parent,
+        ) as process:
             try:
                 self.attend(process, log)
             except BaseException:
@@ -406,7 +404,8 @@ class Copy:
                 self.daemon.terminate()
                 self.daemon.wait()
             for name in ("secrets", "password"):
-                (self.folder / name).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    (self.folder / name).unlink()
 
     def work(self) -> None:
         try:
@@ -553,7 +552,7 @@ def adopt(path: Path, damaged: list[str]) -> None:
         raise TransferError(
             "weights_path_missing",
             str(path),
-            f"a link to {path.readlink()}, which is not there",
+            f"a link to {os.readlink(path)}, which is not there",
             "a directory, or nothing",
             "mount what the link points to, or remove the link",
         )

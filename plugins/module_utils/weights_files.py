@@ -155,7 +155,7 @@ def sha256(path: Path) -> str:
     """The hash of a file's contents, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
+        for chunk in iter(lambda: stream.read(CHUNK), b""):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -171,4 +171,4 @@ def wrong_hashes(directory: Path, hashes: dict[str, str]) -> list[str]:
 
     names = sorted(hashes)
     with ThreadPoolExecutor(READERS) as pool:
-        return [name for name, good in zip(names, pool.map(right, names)) if not good]  # noqa: B905 - Python 3.9
+        return [name for name, good in zip(names, pool.map(right, names)) if not good]

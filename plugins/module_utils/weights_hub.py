@@ -14,6 +14,7 @@ import hashlib
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from .weights_copy import verify
@@ -49,7 +50,7 @@ def digest_of(path: Path, like: str) -> str:
     if GIT.fullmatch(like):
         digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
+        for chunk in iter(lambda: stream.read(CHUNK), b""):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -60,7 +61,7 @@ def broken(directory: Path) -> list[str]:
     names = [name for name in sorted(hashes) if (directory / name).is_file()]
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda name: digest_of(directory / name, hashes[name]) == hashes[name], names)
-        return [name for name, good in zip(names, found) if not good]  # noqa: B905 - Python 3.9
+        return [name for name, good in zip(names, found) if not good]
 
 
 def accept(directory: Path, hashes: dict[str, str]) -> None:
@@ -90,7 +91,8 @@ def clean(directory: Path) -> None:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
-            entry.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                entry.unlink()
 
 
 def last_words(text: str) -> tuple[str, list[str]]:

@@ -16,7 +16,7 @@ description:
 author:
   - The ascend.pd_rollout authors
 requirements:
-  - Python 3.9 or later
+  - Python 3.7 or later
 attributes:
   action:
     description: >-

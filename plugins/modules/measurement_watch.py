@@ -17,7 +17,7 @@ description:
 author:
   - The ascend.pd_rollout authors
 requirements:
-  - Python 3.9 or later
+  - Python 3.7 or later
 attributes:
   check_mode:
     description: Can run in check mode and reports the same, as it only looks.

@@ -22,7 +22,7 @@ description:
 author:
   - The ascend.pd_rollout authors
 requirements:
-  - Python 3.9 or later
+  - Python 3.7 or later
 attributes:
   check_mode:
     description: Can run in check mode and sends nothing, as there may be nothing deployed yet.

@@ -195,6 +195,7 @@ status:
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -237,7 +238,8 @@ def probe(params: dict) -> dict:
 def remove_probes(params: dict) -> None:
     """Remove those of this server, also of runs that were killed."""
     for path in Path(params["path"]).parent.glob(f"{PROBE}{'?' * RUN_LENGTH}-{params['name']}"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            path.unlink()
 
 
 def seen(params: dict) -> list[str]:

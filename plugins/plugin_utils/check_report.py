@@ -163,14 +163,18 @@ def one_cause(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in hosts_of(one):
             places.setdefault(name, set()).add(one["code"])
     # A server that could not be checked at all is one finding, whoever tried; who is not root sees little.
-    causes = {"host-not-checked": "hccn-not-checked", "weights_unreadable": "host-not-root"}
+    causes = {
+        "host-not-checked": {"hccn-not-checked", "host-python-old"},
+        "hccn-not-checked": {"host-python-old"},
+        "weights_unreadable": {"host-not-root"},
+    }
     return [
         one
         for one in findings
         if not (
             one["code"] in causes
             and hosts_of(one)
-            and all(causes[one["code"]] in places[name] for name in hosts_of(one))
+            and all(causes[one["code"]] & places[name] for name in hosts_of(one))
         )
     ]
 

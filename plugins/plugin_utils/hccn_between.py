@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ..module_utils.check_findings import ordered
 from ..module_utils.hccn_checks import chip_words, finding
+from .host_between import python_old
 
 MESHES = ("none", "ring", "pairs", "full")
 
@@ -198,7 +199,8 @@ def why_not_checked(reason: str) -> str:
 def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[dict]:
     """Servers without a result."""
     return [
-        finding(
+        python_old(name, reasons.get(name) or "")
+        or finding(
             "hccn-not-checked",
             "hccs",
             why_not_checked(reasons.get(name) or ""),

@@ -15,6 +15,7 @@ from typing import Any
 from ..module_utils.check_findings import numbers, ordered
 from ..module_utils.host_checks import host_finding
 from ..module_utils.host_parsers import closes, concerns
+from . import server_python
 from .weights_chain import CURED_BY_COPY
 
 # hccn_check has findings of its own for these.
@@ -384,12 +385,27 @@ def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list
 
 def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
     """Servers without a result."""
-    return ordered(
-        host_finding(
-            "host-not-checked",
-            "the server could not be checked",
-            host=name,
-            seen=" ".join(str(reasons.get(name) or "no result: an earlier task failed").split())[:300],
-        )
-        for name in names
+    return ordered(_not_checked(name, str(reasons.get(name) or "")) for name in names)
+
+
+def _not_checked(name: str, reason: str) -> dict[str, Any]:
+    return python_old(name, reason) or host_finding(
+        "host-not-checked",
+        "the server could not be checked",
+        host=name,
+        seen=" ".join((reason or "no result: an earlier task failed").split())[:300],
+    )
+
+
+def python_old(name: str, reason: str) -> dict[str, Any] | None:
+    """The finding of a server whose Python is too old, where a task failed for that."""
+    said = server_python.told(reason)
+    if said is None:
+        return None
+    return host_finding(
+        "host-python-old",
+        f"its Python is too old: {server_python.needed()} or newer is needed",
+        host=name,
+        seen=said,
+        expected=f"Python {server_python.needed()} or newer",
     )

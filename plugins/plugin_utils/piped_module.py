@@ -21,6 +21,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import check_findings
+from . import server_python
 
 SOURCES = Path(check_findings.__file__).parent
 PACKAGE = "pd_rollout_piped"
@@ -28,8 +29,18 @@ MARK = "ascend.pd_rollout result "
 # No directory, variable or user of the server decides what is imported.
 FLAGS = "-I"
 
+# Its first lines are for every Python 3: one that is too old says so, and that is the result.
 _SCRIPT = """\
-import importlib.machinery, json, sys
+import json, sys
+
+def tell(result):
+    sys.stdout.write("\\n" + {mark!r} + json.dumps(result) + "\\n")
+
+if sys.version_info[:2] < {needed!r}:
+    tell({{"failed": True, "changed": False, "python": ".".join(map(str, sys.version_info[:3]))}})
+    sys.exit()
+
+import importlib.machinery
 
 class Sources:
     texts = {texts!r}
@@ -47,8 +58,7 @@ class Sources:
 
 sys.meta_path.insert(0, Sources())
 from {package}.{entry} import {function}
-result = {function}(json.loads({options!r}))
-sys.stdout.write("\\n" + {mark!r} + json.dumps(result) + "\\n")
+tell({function}(json.loads({options!r})))
 """
 
 
@@ -61,6 +71,7 @@ def script(entry: str, function: str, options: Mapping[str, Any]) -> str:
         function=function,
         options=json.dumps(options),
         mark=MARK,
+        needed=server_python.NEEDED,
     )
 
 
@@ -118,6 +129,10 @@ class PipedModule(ActionBase):
             found = self._execute_module(
                 module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
             )
+            path = self._python(task_vars) or (found.get("ansible_facts") or {}).get(
+                "discovered_interpreter_python", "its usual place"
+            )
+            found = server_python.reworded(found, str(path)) or found
         return {**result, **found}
 
     def _own_arguments(self) -> dict[str, Any]:
@@ -144,7 +159,10 @@ class PipedModule(ActionBase):
                 self.ENTRY, self.FUNCTION, {**options, "_check_mode": self._task.check_mode}
             ).encode(),
         )
-        return result_in(answer["stdout"]) if answer["rc"] == 0 else None
+        found = result_in(answer["stdout"]) if answer["rc"] == 0 else None
+        if found is not None and "python" in found:
+            return {**found, "msg": server_python.too_old(found["python"], python)}
+        return found
 
     def _python(self, task_vars: Mapping[str, Any]) -> str | None:
         """The server's interpreter, if the inventory names it or an earlier task has found it."""
