@@ -148,7 +148,7 @@ def distrust(wanted):
                 return f"{below} is a link that leads to itself"
             if status.st_uid not in _trusted([os.geteuid(), *_from_sudo("SUDO_UID")]):
                 return f"{below} is a link of user {status.st_uid}"
-            target = os.readlink(below)  # noqa: PTH115 (Path.readlink needs Python 3.9)
+            target = os.readlink(below)
             waiting.extend(part for part in reversed(target.split("/")) if part)
             at = "/" if target.startswith("/") else at
             continue
