@@ -38,7 +38,7 @@ OPTIONS = {
     "login": {"type": "dict", "default": {}, "no_log": True},
     "ca": {"type": "str", "default": ""},
     "insecure": {"type": "list", "elements": "str", "default": []},
-    "directory": {"type": "str", "default": "/var/tmp/pd_rollout_image"},
+    "directory": {"type": "str", "default": "/var/lib/pd_rollout/image"},
     "idle": {"type": "int", "default": 300},
     "patience": {"type": "int", "default": 60},
     "load_timeout": {"type": "int", "default": 1800},

@@ -13,6 +13,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.rollout_lock import held_beside
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import lock_guard, lock_owner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
@@ -78,13 +79,13 @@ class ActionModule(ActionBase):
         if options["state"] == "absent" or self._task.check_mode or mark.exists():
             return
         # As the module holds it while it changes the lock, and only if the lock is this run's.
-        folder, path = (shlex.quote(str(one)) for one in (Path(options["path"]).parent, options["path"]))
+        held, path = (shlex.quote(one) for one in (held_beside(options["path"]), options["path"]))
         mine = f"grep -qsF {shlex.quote(owner['run'])} {path}"
 
         def on_server(deed: str) -> int:
             # Its own words go nowhere: the run that showed them is over, or is busy with something else.
             display.verbosity = 0
-            command = f"flock {folder} sh -c {shlex.quote(f'{mine} && {deed}')}"
+            command = f"flock {held} sh -c {shlex.quote(f'{mine} && {deed}')}"
             code = int(self._low_level_execute_command(command)["rc"])
             # 1: it is another's; 2: there is none.
             if code > 2:

@@ -13,10 +13,14 @@ import threading
 import time
 from pathlib import Path
 
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import host_listener
+from . import own_process, private_folder
 
+# Where it is unless somebody chooses another disk: below folders that are root's alone.
+DIRECTORY = "/var/lib/pd_rollout/image"
 # Bytes that a file system keeps free besides: logs and containers need some, too.
 MARGIN = 512 * 1024 * 1024
+# Seconds that a process gets to end by itself.
+PATIENCE = 2.0
 # An engine image in a registry has some 40 % of the bytes that its layers have on a disk.
 UNPACKED_RATIO = 2.5
 
@@ -30,7 +34,7 @@ class JobError(Exception):
 
 
 class Folder:
-    """Where a transfer keeps its things; root's own."""
+    """Where a transfer keeps its things: a folder to which only root writes, which may hold other things."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -38,13 +42,30 @@ class Folder:
         self._status = self.path / "status.json"
         self._sources = self.path / "sources.json"
         self._alive = self.path / "alive"
+        self._process = self.path / "process.json"
 
     def make(self) -> None:
-        """Have it, without what an earlier run has not taken in."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.chmod(0o700)
+        """Have it, without what an earlier run has not taken in. Raises UnsafeFolder."""
+        private_folder.ensure(str(self.path))
         for piece in self.path.glob("incoming.*"):
             piece.unlink()
+
+    def is_ours(self) -> bool:
+        """Whether it is there, and what is in it is believed: nobody else can have written it."""
+        return private_folder.is_ours(str(self.path))
+
+    def left(self) -> list[Path]:
+        """What transfers have left in it."""
+        if not self.is_ours():
+            return []
+        patterns = ("incoming.*", ".incoming", ".spool.*", ".*.json.*")
+        known = [self.part, self._status, self._sources, self._alive, self._process]
+        found = [path for path in known if path.exists()]
+        return found + [path for pattern in patterns for path in self.path.glob(pattern)]
+
+    def note_process(self) -> None:
+        """The process that calls this does the transfer from here on."""
+        own_process.note(self._process)
 
     def incoming(self, number: int) -> Path:
         """A piece of the archive from the controller that begins with this chunk."""
@@ -84,26 +105,25 @@ class Folder:
     def end_job(self) -> dict:
         """End the process if there is one; its last status."""
         status = self.read()
-        if status.get("pid"):
-            host_listener.stop(status["pid"], status["started"])
+        own_process.end(self._process, PATIENCE)
         return status
 
     def running(self) -> bool:
         """Whether the process is there."""
-        status = self.read()
-        return bool(status.get("pid")) and host_listener.start_time(status["pid"]) == status["started"]
+        return own_process.noted(self._process) is not None
 
     def clear(self, keep_part: bool) -> bool:
-        """Remove everything, or everything but the part; whether there was something."""
-        if not self.path.exists():
-            return False
-        if keep_part and self.part.exists():
-            for entry in self.path.iterdir():
-                if entry != self.part:
-                    entry.unlink()
-        else:
-            shutil.rmtree(self.path)
-        return True
+        """Remove what is ours, or all of that but the part; whether there was something."""
+        going = self.left()
+        for path in going:
+            if not (keep_part and path == self.part):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+        if self.is_ours():
+            # Not while the part, or something of somebody else, is in it.
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+        return bool(going)
 
 
 def _read(path: Path, default):

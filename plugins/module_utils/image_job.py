@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import host_listener
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import own_process
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_engine import (
     ZSTD_MAGIC,
     ImageError,
@@ -99,7 +99,7 @@ def start(order: Order) -> dict:
     # No time is set: what an earlier run left is hashed first, and that of a large image takes a while.
     while True:
         # First whether it has ended, then what it told: that may be the last that it says.
-        lives = host_listener.start_time(child) is not None
+        lives = own_process.start_time(child) is not None
         status = folder.read()
         if status.get("port") or status.get("phase") == "failed":
             return status
@@ -122,6 +122,7 @@ def _child(order: Order) -> None:
             if int(entry.name) > 2:
                 with contextlib.suppress(OSError):
                     os.close(int(entry.name))
+        Folder(order.folder).note_process()
         Job(order).run()
     finally:
         os._exit(0)
@@ -141,10 +142,7 @@ class Job:
         self._roomy = False
         # Nothing is told any longer: the folder is being cleared.
         self._over = False
-        pid = os.getpid()
         self._status = {
-            "pid": pid,
-            "started": host_listener.start_time(pid) or 0,
             "phase": "starting",
             "done": 0,
             "total": None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .image_engine import ImageError, Images, file_system, is_shared, old_names
+from .image_folder import DIRECTORY, Folder
 
 ARGUMENTS = {
     "image": {"type": "str", "required": True},
@@ -19,7 +20,7 @@ ARGUMENTS = {
         "default": ["repository", "id"],
     },
     "archive": {"type": "path"},
-    "directory": {"type": "path", "default": "/var/tmp/pd_rollout_image"},
+    "directory": {"type": "path", "default": DIRECTORY},
     "keep": {"type": "int", "default": -1},
 }
 
@@ -54,6 +55,6 @@ def state(options: Mapping) -> dict:
         "digests": digests,
         "right": bool(found) and options["digest"] in ("", *digests),
         "archive": archive,
-        "leftover": Path(options["directory"]).exists(),
+        "leftover": bool(Folder(options["directory"]).left()),
         "old": old,
     }

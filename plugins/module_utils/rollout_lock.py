@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lock file that says who holds it and since when.
 
-Every change is made while the lock's folder is held (flock), so two runs never both believe to be first. The
-file lies in /run: a server that boots anew is not locked. Its time of change tells when its run last gave a
-sign of life; zero says that none is to be expected.
+Every change is made while a file beside it is held (flock), so two runs never both believe to be first.
+Nobody else can open that file: whoever can open one can hold it for ever. Both lie in /run: a server that
+boots anew is not locked. The lock's time of change tells when its run last gave a sign of life; zero says
+that none is to be expected.
 """
 
 from __future__ import annotations
@@ -18,14 +19,26 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import private_folder
+
 
 class LockError(Exception):
     """The lock cannot be read or written."""
 
 
+def held_beside(path: str) -> str:
+    """The file that is held while the lock at `path` is changed."""
+    folder, _slash, name = path.rpartition("/")
+    return f"{folder}/.{name}.held"
+
+
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
+def _alone(path: Path) -> Iterator[None]:
+    try:
+        private_folder.check(str(path.parent))
+    except private_folder.UnsafeFolder as error:
+        raise LockError(str(error).rstrip(".")) from error
+    handle = os.open(held_beside(str(path)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -63,7 +76,7 @@ class RolloutLock:
     def acquire(self, owner: dict, replace: str | None = None, dry_run: bool = False) -> dict | None:
         """None when `owner` has it now, else who has it. `replace`: the run whose lock may be taken over."""
         try:
-            with _alone(self._path.parent):
+            with contextlib.nullcontext() if dry_run else _alone(self._path):
                 other = self.holder()
                 if other and other.get("run") not in (owner["run"], replace):
                     return other
@@ -76,7 +89,7 @@ class RolloutLock:
     def release(self, run: str, dry_run: bool = False) -> bool:
         """Give it back; whether this run had it. Another run's lock stays."""
         try:
-            with _alone(self._path.parent):
+            with contextlib.nullcontext() if dry_run else _alone(self._path):
                 mine = (self.holder() or {}).get("run") == run
                 if mine and not dry_run:
                     self._path.unlink()

@@ -34,7 +34,7 @@ from .weights_files import (
     staging,
     wrong_hashes,
 )
-from .weights_process import GRACE, die_with_parent, read_json, write_json
+from .weights_process import GRACE, die_with_parent, has_children, read_json, write_json
 
 USER = "pd_rollout"
 # Seconds: between two looks at what has come; that a rate is averaged over; between two looks at a source.
@@ -83,8 +83,8 @@ class Job:
     bandwidth: float = 0.0
     # Seconds without an answer after which the next source is asked.
     patience: float = 60.0
-    # Seconds without any sign of life after which the process ends by itself.
-    idle: float = 900.0
+    # Seconds after which the process ends by itself when nobody asks, takes or gives.
+    idle: float = 120.0
     # Relative name → SHA-256, of those files for which it is known.
     hashes: dict = field(default_factory=dict)
 
@@ -149,6 +149,7 @@ class Copy:
         }
         self._samples: deque = deque()
         self._sign_of_life = time.time()
+        self._served = 0.0
 
     # --- what others see
 
@@ -393,7 +394,7 @@ class Copy:
         try:
             (self.folder / "public").mkdir(mode=0o700, exist_ok=True)
             self.work()
-            while time.time() - self.last_life() < self.job.idle:
+            while time.time() - self.last_life() < self.job.idle or self.serving():
                 time.sleep(PAUSE)
                 if self.status["state"] == "complete":
                     self.watch()
@@ -466,9 +467,16 @@ class Copy:
             ).finding
             self.tell(state="failed", finding=finding)
 
+    def serving(self) -> bool:
+        """Whether a server takes something in this moment; its log tells of a large file only at the end."""
+        if self.daemon is None or not has_children(self.daemon.pid):
+            return False
+        self._served = time.time()
+        return True
+
     def last_life(self) -> float:
         """When the controller or another server was last heard."""
-        times = [self._sign_of_life if self.job.sources else 0.0]
+        times = [self._served, self._sign_of_life if self.job.sources else 0.0]
         for name in ("contact", "rsyncd.log", "process.json"):
             path = self.folder / name
             times.append(path.stat().st_mtime if path.exists() else 0.0)

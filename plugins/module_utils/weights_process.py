@@ -10,19 +10,36 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import hashlib
 import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from . import own_process, private_folder
 
 RUN = Path("/run/pd_rollout")
 # Seconds that a process gets to end by itself; rsync needs a moment to keep what has come of a file.
 GRACE = 5.0
 PR_SET_PDEATHSIG = 1
+# A file beside the weights that servers with the same file system see.
+PROBE = ".pd_rollout-probe-"
+# Characters that distinguish one run from others, as weights_plan gives them.
+RUN_LENGTH = 12
+
+
+def probes(path: str, name: str = "") -> list[Path]:
+    """The probe files of all runs beside the weights at ``path``, of a server or of all."""
+    pattern = f"{PROBE}{'?' * RUN_LENGTH}-{glob.escape(name) if name else '*'}"
+    return sorted(Path(path).parent.glob(pattern))
+
+
+def left(path: str) -> bool:
+    """Whether a run has left something that is of use only while it lasts."""
+    return folder_of(path).exists() or bool(probes(path))
 
 
 def folder_of(path: str) -> Path:
@@ -47,21 +64,25 @@ def read_json(path: Path) -> dict | None:
         return None
 
 
-def birth(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks: tells it from a later one with the same number."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
+def make_folder(path: str) -> Path:
+    """A new folder for the weights at ``path``, of which nobody but root can read or change anything."""
+    folder = folder_of(path)
+    private_folder.ensure(str(folder))
+    return folder
 
 
 def process_of(folder: Path) -> int | None:
     """The process that works in a folder, if it lives."""
-    known = read_json(folder / "process.json")
-    if known and birth(known["pid"]) == known["birth"]:
-        return known["pid"]
-    return None
+    return own_process.noted(folder / "process.json")
+
+
+def has_children(pid: int) -> bool:
+    """Whether a process has others of its own."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError):
+            if entry.read_text().rpartition(")")[2].split()[1] == str(pid):
+                return True
+    return False
 
 
 def die_with_parent() -> None:
@@ -85,7 +106,7 @@ def detach(folder: Path, work: Callable[[], None]) -> None:
         for target, source in ((0, null), (1, log), (2, log)):
             os.dup2(source, target)
         os.closerange(3, 256)
-        write_json(folder / "process.json", {"pid": os.getpid(), "birth": birth(os.getpid())})
+        own_process.note(folder / "process.json")
         work()
     finally:
         os._exit(0)
@@ -93,16 +114,9 @@ def detach(folder: Path, work: Callable[[], None]) -> None:
 
 def stop(folder: Path) -> bool:
     """End the process of a folder and remove the folder; whether there was anything."""
-    pid = process_of(folder)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        end = time.monotonic() + GRACE
-        while process_of(folder) is not None and time.monotonic() < end:
-            time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError):
-            if process_of(folder) is not None:
-                os.kill(pid, signal.SIGKILL)
-    there = folder.exists()
+    if not folder.exists():
+        return False
+    if private_folder.is_ours(str(folder)):
+        own_process.end(folder / "process.json", GRACE)
     shutil.rmtree(folder, ignore_errors=True)
-    return there
+    return True

@@ -64,7 +64,7 @@ options:
   directory:
     description: Where the archive lies on the server until it is loaded.
     type: str
-    default: /var/tmp/pd_rollout_image
+    default: /var/lib/pd_rollout/image
   idle:
     description: Seconds after which a server ends its part if neither the controller nor another server asks.
     type: int

@@ -20,7 +20,7 @@ options:
   directory:
     description: Where it keeps its things.
     type: path
-    default: /var/tmp/pd_rollout_image
+    default: /var/lib/pd_rollout/image
   kind:
     description: Where it gets the archive.
     type: str
@@ -171,8 +171,13 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ascend.pd_rollout.plugins.module_utils import image_job
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_folder import Folder, JobError
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_folder import (
+    DIRECTORY,
+    Folder,
+    JobError,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_registry import Place, reference
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder
 
 KINDS = ["registry", "archive", "controller", "engine", "take"]
 _PLACE = {
@@ -187,7 +192,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["started", "watched", "stopped"], "required": True},
-            "directory": {"type": "path", "default": "/var/tmp/pd_rollout_image"},
+            "directory": {"type": "path", "default": DIRECTORY},
             "kind": {"type": "str", "choices": KINDS, "default": "take"},
             "image": {"type": "str", "default": ""},
             "address": {"type": "str", "default": "127.0.0.1"},
@@ -215,8 +220,11 @@ def main() -> None:
             module.exit_json(changed=False, status=image_job.start(_order(options)))
         if options["state"] == "watched":
             module.exit_json(changed=False, status=_watch(folder, options))
-        status = folder.end_job()
+        # Nothing is read or ended where others could have put it.
+        status = folder.end_job() if folder.is_ours() else {}
         module.exit_json(changed=False, status=status, removed=folder.clear(options["keep_part"]))
+    except UnsafeFolder as error:
+        module.fail_json(msg=f"docker_image_directory: {error}", finding=error.finding)
     except (JobError, OSError) as error:
         module.fail_json(msg=f"{options['directory']}: {error}")
 
@@ -243,6 +251,8 @@ def _order(options: dict) -> image_job.Order:
 
 def _watch(folder: Folder, options: dict) -> dict:
     """The status once it has another phase or wants another piece, or after a while."""
+    if not folder.is_ours():
+        return {"phase": "gone"}
     folder.touch(options["sources"])
     if options["incoming"]:
         folder.receive(options["incoming"], options["number"])

@@ -34,7 +34,7 @@ options:
   directory:
     description: Where transfers keep what has come.
     type: path
-    default: /var/tmp/pd_rollout_image
+    default: /var/lib/pd_rollout/image
   keep:
     description: How many images of the same repository may stay besides; V(-1) does not look for more.
     type: int

@@ -55,6 +55,13 @@ options:
     type: str
     choices: [none, full]
     default: none
+  leftovers:
+    description:
+      - Files that are there only while weights are brought, such as a token. RV(leftover) tells whether a run
+        that was killed has left one of them.
+    type: list
+    elements: path
+    default: []
   fail_on_findings:
     description:
       - Whether a finding of severity V(error) fails the task. If not, the findings are only returned.
@@ -153,6 +160,12 @@ dtype:
   returned: always
   type: str
   sample: bfloat16
+leftover:
+  description:
+    - Whether a transfer of weights, its secret, its signs beside the weights or one of O(leftovers) is there,
+      all of which are of use only while weights are brought.
+  returned: always
+  type: bool
 fingerprint:
   description:
     - Equal on all servers that hold the same model. Made of names, sizes, shard headers and the contents
@@ -171,10 +184,15 @@ original:
   type: str
 """
 
+import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import model_weights, safe_paths
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import (
+    model_weights,
+    safe_paths,
+    weights_process,
+)
 
 
 def readable(path: str, findings: list[model_weights.Finding]) -> str:
@@ -209,6 +227,7 @@ def main() -> None:
             "patch": {"type": "bool", "default": True},
             "quantization": {"type": "str", "choices": ["auto", "ascend", "none"], "default": "auto"},
             "hashes": {"type": "str", "choices": ["none", "full"], "default": "none"},
+            "leftovers": {"type": "list", "elements": "path", "default": []},
             "fail_on_findings": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -217,7 +236,7 @@ def main() -> None:
     try:
         safe_paths.own_path(params["path"], "model_weights_path (pd_model_path)")
     except safe_paths.Refused as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), leftover=False)
     directory = Path(params["path"])
     report = model_weights.inspect(
         params["path"],
@@ -248,6 +267,7 @@ def main() -> None:
         bytes=report.size,
         dtype=report.dtype,
         fingerprint=report.fingerprint,
+        leftover=weights_process.left(params["path"]) or any(map(os.path.exists, params["leftovers"])),
         **({"hashes": report.hashes} if params["hashes"] == "full" else {}),
     )
     for finding in report.findings:

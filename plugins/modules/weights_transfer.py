@@ -14,7 +14,7 @@ description:
     goes on with what has come.
   - The servers form a chain. Each runs an rsync daemon of its own for the time of the rollout, on its
     service address, with a secret made for this run, open only to the servers behind it in the chain; it
-    ends with the run, or by itself when nobody has asked anything of it for O(job.idle) seconds.
+    ends with the run, or by itself when nobody asks anything of it or takes from it for O(job.idle) seconds.
   - Needs C(rsync) on the server.
 options:
   path:
@@ -97,9 +97,9 @@ options:
         type: float
         default: 60
       idle:
-        description: Seconds without any sign of life after which it ends by itself.
+        description: Seconds without a question, and without a server that takes from it, after which it ends.
         type: float
-        default: 900
+        default: 120
       hashes:
         description: SHA-256 by relative name.
         type: dict
@@ -206,15 +206,16 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils import (
     weights_process,
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.docker_api import DockerApi, DockerError
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder, check_name
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import (
     TransferError,
     bytes_below,
     staging,
 )
 
-PROBE = ".pd_rollout-probe-"
-# Characters that distinguish one run from others, as weights_plan gives them.
-RUN_LENGTH = 12
+PROBE = weights_process.PROBE
+# Seconds after which a probe of a server that this run does not know is nobody's any longer.
+STALE = 24 * 3600.0
 ENDED = ("complete", "failed", "absent")
 # Seconds between two looks while an answer is held back.
 LOOK = 0.2
@@ -236,10 +237,14 @@ def probe(params: dict) -> dict:
 
 
 def remove_probes(params: dict) -> None:
-    """Remove those of this server, also of runs that were killed."""
-    for path in Path(params["path"]).parent.glob(f"{PROBE}{'?' * RUN_LENGTH}-{params['name']}"):
+    """Remove those of this server, also of runs that were killed, and very old ones of any server."""
+    for path in weights_process.probes(params["path"], params["name"]):
         with suppress(FileNotFoundError):
             path.unlink()
+    for path in weights_process.probes(params["path"]):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                path.unlink()
 
 
 def seen(params: dict) -> list[str]:
@@ -261,7 +266,7 @@ def start(params: dict) -> None:
         )
     folder = weights_process.folder_of(params["path"])
     weights_process.stop(folder)
-    folder.mkdir(parents=True, mode=0o700)
+    weights_process.make_folder(params["path"])
     (folder / "public").mkdir(mode=0o700)
     job = weights_copy.Job(name=params["name"], path=params["path"], **params["job"])
     for name, text in (("secrets", f"{weights_copy.USER}:{job.secret}\n"), ("password", f"{job.secret}\n")):
@@ -336,6 +341,7 @@ def poll(params: dict) -> dict:
 
 
 def act(params: dict) -> dict:
+    check_name(params["path"])
     path, state = Path(params["path"]), params["state"]
     if state == "probed":
         return {"changed": False, **probe(params)}
@@ -368,7 +374,7 @@ def main() -> None:
         "clients": {"type": "list", "elements": "str", "default": []},
         "bandwidth": {"type": "float", "default": 0},
         "patience": {"type": "float", "default": 60},
-        "idle": {"type": "float", "default": 900},
+        "idle": {"type": "float", "default": 120},
         "hashes": {"type": "dict", "default": {}},
     }
     module = AnsibleModule(
@@ -398,6 +404,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except TransferError as error:
         module.fail_json(msg=f"{error}; {error.finding['cure']}", finding=error.finding)
+    except UnsafeFolder as error:
+        module.fail_json(msg=str(error), finding=error.finding)
     except DockerError as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -174,7 +174,7 @@ def test_an_image_is_copied_from_the_controller(host, run, tmp_path):
     )
     assert good, output
     assert host.run("docker image inspect ascend/tiny:copied").rc == 0
-    assert not host.file("/var/tmp/pd_rollout_image").exists
+    assert not host.file("/var/lib/pd_rollout/image").exists
 
 
 @pytest.fixture

@@ -68,4 +68,4 @@ def until(part):
 @pytest.fixture
 def processes(server):
     """The number of the process that does a server's part."""
-    return lambda name: str(json.loads(server(name).file(f"{FOLDER}/status.json").content_string)["pid"])
+    return lambda name: str(json.loads(server(name).file(f"{FOLDER}/process.json").content_string)["pid"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVERS = ("image1", "image2", "image3")
-FOLDER = "/var/tmp/pd_rollout_image"
+FOLDER = "/var/lib/pd_rollout/image"
 # Bytes of the image in the registry: noise, in one layer.
 SIZE = 60_000_000
 

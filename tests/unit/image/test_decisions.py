@@ -257,6 +257,22 @@ def test_of_an_ended_transfer_only_the_part_stays(tmp_path):
     assert not folder.path.exists()
 
 
+def test_of_a_folder_that_has_other_things_only_the_transfers_own_are_removed(tmp_path):
+    """Somebody chose the data disk itself; it is not to be emptied."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "notes.json").write_text("{}")
+    folder = Folder(str(tmp_path))
+    folder.make()
+    assert folder.left() == []
+    folder.write({"phase": "failed"})
+    folder.touch([])
+    folder.part.write_bytes(b"some")
+    (tmp_path / "incoming.3").write_bytes(b"piece")
+    assert folder.clear(keep_part=False) is True
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.safetensors", "notes.json"]
+    assert folder.clear(keep_part=False) is False
+
+
 def test_on_a_full_disk_the_last_status_stays(tmp_path, monkeypatch):
     folder = Folder(str(tmp_path / "x"))
     folder.make()

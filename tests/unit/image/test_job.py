@@ -6,13 +6,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
+import pwd
+import subprocess
 import threading
 import time
 from typing import ClassVar
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import image_folder, image_job, image_store
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import (
+    image_folder,
+    image_job,
+    image_store,
+    own_process,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_folder import Folder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_job import Job, Order
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_registry import (
@@ -22,6 +30,8 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_registry i
     Reference,
     RegistryError,
 )
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder
+from ansible_collections.ascend.pd_rollout.plugins.modules import docker_image_job
 
 CHUNK = 1000
 CONTENT = os.urandom(10 * CHUNK + 77)
@@ -328,3 +338,82 @@ def test_an_archive_that_changes_meanwhile_is_not_loaded(tmp_path, monkeypatch):
     assert "chunk 4 is not what the archive held before" in told[-1]["error"]
     assert engine.loaded == b""
     assert folder.part.stat().st_size == 4 * CHUNK
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """A folder that a user of the server made first, and has put a number of a process into. Run as root."""
+    folder = tmp_path / "image"
+    folder.mkdir()
+    victim = subprocess.Popen(["sleep", "600"])
+    note = {"pid": victim.pid, "started": own_process.start_time(victim.pid)}
+    for name in ("status.json", "process.json"):
+        (folder / name).write_text(json.dumps({**note, "phase": "getting"}))
+    (folder / "archive.part").write_bytes(CONTENT)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, nobody, -1)
+    yield folder
+    assert victim.poll() is None, "a process that is not ours was ended"
+    victim.kill()
+    victim.wait()
+
+
+def test_a_folder_that_a_user_made_first_is_not_worked_in(planted):
+    with pytest.raises(UnsafeFolder, match="a folder of user nobody"):
+        image_job.start(order(planted))
+    assert (planted / "archive.part").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("state", ["started", "watched", "stopped"])
+def test_nothing_in_it_is_believed_ended_or_removed(planted, state, monkeypatch):
+    told = {}
+
+    def end(_self, **result):
+        told.update(result)
+        raise SystemExit
+
+    params = {"state": state, "directory": str(planted), "keep_part": False, "kind": "take", "image": "x:1"}
+    params.update(address="127.0.0.1", token="t", idle=1, patience=1, load_timeout=1, archive="", digest="")
+    params.update(places=[], hashes=[], size=0, packed=False, sources=[], incoming=None, number=-1, hold=0)
+    module = docker_image_job.AnsibleModule
+    monkeypatch.setattr(module, "__init__", lambda self, **_: setattr(self, "params", params))
+    monkeypatch.setattr(module, "exit_json", end)
+    monkeypatch.setattr(module, "fail_json", end)
+    with pytest.raises(SystemExit):
+        docker_image_job.main()
+    if state == "started":
+        assert told["finding"]["code"] == "folder_of_another_user"
+        assert told["msg"].startswith("docker_image_directory: ")
+    else:
+        assert told["status"] in ({}, {"phase": "gone"})
+    assert len(list(planted.iterdir())) == 3
+    assert Folder(str(planted)).left() == []
+
+
+def test_a_number_in_a_folder_of_ours_is_ended_only_if_it_is_the_transfer(tmp_path):
+    """After a reboot, another process may have the number that the note has."""
+    folder = Folder(str(tmp_path / "f"))
+    folder.make()
+    victim = subprocess.Popen(["sleep", "600"])
+    note = {"pid": victim.pid, "started": own_process.start_time(victim.pid)}
+    (folder.path / "process.json").write_text(json.dumps(note))
+    assert not folder.running()
+    folder.end_job()
+    assert victim.poll() is None
+    victim.kill()
+    victim.wait()
+
+
+def test_a_transfer_is_ended_by_the_next_one(tmp_path):
+    assert image_job.start(order(tmp_path / "f"))["port"]
+    folder = Folder(str(tmp_path / "f"))
+    first = own_process.noted(folder.path / "process.json")
+    assert first
+    assert folder.running()
+    assert image_job.start(order(tmp_path / "f"))["port"]
+    second = own_process.noted(folder.path / "process.json")
+    assert second not in (None, first)
+    assert own_process.start_time(first) is None
+    folder.end_job()
+    assert not folder.running()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -89,10 +90,10 @@ def test_a_folder_that_is_not_there_is_an_error_in_words(tmp_path):
 
 def test_of_many_at_once_one_has_it(tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from rollout_lock import RolloutLock;"
+        "import sys; sys.path.insert(0, sys.argv[1]); from module_utils.rollout_lock import RolloutLock;"
         "print(RolloutLock(sys.argv[2]).acquire({'run': sys.argv[3]}) is None)"
     )
-    folder = Path(sys.modules[RolloutLock.__module__].__file__).parent
+    folder = Path(sys.modules[RolloutLock.__module__].__file__).parents[1]
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", code, folder, str(tmp_path / "lock"), str(n)],
@@ -102,7 +103,24 @@ def test_of_many_at_once_one_has_it(tmp_path):
         for n in range(6)
     ]
     assert sorted(run.communicate()[0].strip() for run in runs) == ["False"] * 5 + ["True"]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock.held", "lock"]
+
+
+def test_nobody_else_can_hold_what_changes_are_made_under(lock, tmp_path):
+    """A folder such as /run can be opened by every user, and whoever has it open can hold it for ever."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        assert lock.acquire(OURS) is None
+    finally:
+        os.close(folder)
+    assert (tmp_path / ".lock.held").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_in_a_folder_that_others_can_write_to_is_refused(tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(LockError, match="in which all users can write"):
+        RolloutLock(str(tmp_path / "lock")).acquire(OURS)
 
 
 def ended_process():

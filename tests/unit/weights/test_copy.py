@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,19 @@ def test_an_rsync_that_is_silent_has_lost_its_source(copying):
     with pytest.raises(copy.SourceLost, match="nothing has come for 1 s"):
         one.one_pass("127.0.0.1")
     assert Path(one.staging, "a").exists()
+
+
+def test_it_stays_while_a_server_takes_from_it_and_ends_soon_after(copying):
+    """The daemon's log tells of a large file only at its end."""
+    one = copying("", 60)
+    assert one.serving() is False
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True
+    ) as daemon:
+        one.daemon = daemon
+        taker = int(daemon.stdout.readline())
+        assert one.serving() is True
+        assert time.time() - one.last_life() < 60
+        os.kill(taker, signal.SIGKILL)
+        daemon.wait()
+        assert one.serving() is False

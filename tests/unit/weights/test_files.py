@@ -149,5 +149,5 @@ def test_the_daemon_serves_two_modules_to_named_servers_only(tmp_path):
 
 
 def test_a_process_with_a_recycled_number_is_another(tmp_path):
-    weights_process.write_json(tmp_path / "process.json", {"pid": 1, "birth": "never"})
+    weights_process.write_json(tmp_path / "process.json", {"pid": 1, "started": 0})
     assert weights_process.process_of(tmp_path) is None

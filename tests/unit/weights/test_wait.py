@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action.weights_wait import failure
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import own_process, weights_process
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import TransferError
 from ansible_collections.ascend.pd_rollout.plugins.modules import weights_transfer
 
@@ -77,8 +83,44 @@ def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(weights_transfer.weights_process, "RUN", tmp_path)
     folder = weights_transfer.weights_process.folder_of("/w")
     folder.mkdir()
-    (folder / "process.json").write_text(json.dumps({"pid": 1, "birth": "never"}))
+    (folder / "process.json").write_text(json.dumps({"pid": 1, "started": 0}))
     (folder / "status.json").write_text(json.dumps({"state": "copying", "finding": None}))
     (folder / "log").write_text("12:00:00 copying\n")
     status = weights_transfer.status_of({"path": "/w"})
     assert (status["state"], status["log"]) == ("absent", ["12:00:00 copying"])
+
+
+def probe_of(path: Path, name: str, run: str = "0123456789ab") -> Path:
+    weights_transfer.probe({"path": str(path), "run": run, "name": name, "address": "x"})
+    return path.parent / f".pd_rollout-probe-{run}-{name}"
+
+
+def test_what_a_killed_run_has_left_is_seen_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_process, "RUN", tmp_path / "run")
+    path = tmp_path / "models" / "deepseek"
+    path.mkdir(parents=True)
+    assert weights_process.left(str(path)) is False
+    own, other = probe_of(path, "decode[1]"), probe_of(path, "decode2", "ba9876543210")
+    assert weights_process.left(str(path)) is True
+    folder = weights_process.make_folder(str(path))
+    (folder / "secrets").write_text("x")
+    weights_process.detach(folder, lambda: signal.pause())
+    while (running := weights_process.process_of(folder)) is None:
+        time.sleep(0.01)
+    stopped = {"path": str(path), "state": "stopped", "name": "decode[1]", "run": "", "container": None}
+    weights_transfer.act(stopped)
+    assert own_process.start_time(running) is None
+    assert not folder.exists()
+    # Another server's may be of a run that goes on, until it is a day old.
+    assert not own.exists()
+    assert other.exists()
+    os.utime(other, (0, time.time() - weights_transfer.STALE - 3600))
+    weights_transfer.act(stopped)
+    assert not other.exists()
+    assert weights_process.left(str(path)) is False
+
+
+@pytest.mark.parametrize("path", ["/", "models", "/srv/../etc", "/srv/x\n"])
+def test_a_path_that_leads_elsewhere_is_not_worked_at(path):
+    with pytest.raises(UnsafeFolder):
+        weights_transfer.act({"path": path, "state": "prepared", "damaged": []})

@@ -1,0 +1,226 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Folders on a server in which root works, and in which nobody else can exchange anything.
+
+Whoever may write to a folder, or to one above it, decides what lies in it: an archive, a secret, the number
+of the process that root ends. So each folder on the way from / belongs to somebody who may do everything here
+already, and nobody else can write to it. A folder in which everybody may write but only owners may remove
+(/tmp, /var/tmp) will do above one that exists and is ours.
+
+Who may do everything already: root, the user that this runs as, and the one who became root by sudo.
+Standard library alone; Python 3.7.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from pathlib import Path
+
+# Links that are followed before they count as a circle, as the kernel has it.
+MAX_LINKS = 40
+ACL = "system.posix_acl_access"
+
+
+class UnsafeFolder(Exception):
+    """A finding: why a folder cannot be used."""
+
+    def __init__(self, code: str, path: str, seen: str, expected: str, cure: str) -> None:
+        self.finding = {
+            "code": code,
+            "severity": "error",
+            "path": path,
+            "message": f"{path}: {seen} (expected: {expected})",
+            "seen": seen,
+            "expected": expected,
+            "cure": cure,
+        }
+        super().__init__(f"{code}: {self.finding['message']}. {cure[:1].upper()}{cure[1:]}.")
+
+
+def check_name(path: str) -> None:
+    """Raise UnsafeFolder unless root may make and remove something at a path of this form."""
+    parts = path.split("/")
+    if not path.startswith("/"):
+        seen = "a path that is not absolute"
+    elif ".." in parts:
+        seen = 'a path with ".."'
+    elif not any(part not in ("", ".") for part in parts):
+        seen = "the root of all files"
+    elif any(not sign.isprintable() for sign in path):
+        seen = "a path with a line break or another control character"
+    else:
+        return
+    raise UnsafeFolder(
+        "folder_path_invalid",
+        repr(path),
+        seen,
+        "an absolute path below /, such as /data/folder",
+        "correct it",
+    )
+
+
+def trusted() -> set[int]:
+    """The numbers of the users who may do everything here already."""
+    users = {0, os.geteuid()}
+    # sudo sets it in the environment of root, and nobody else can (sudo(8)).
+    become = os.environ.get("SUDO_UID", "")
+    if os.geteuid() == 0 and become.isdigit():
+        users.add(int(become))
+    return users
+
+
+def ensure(path: str) -> Path:
+    """Have a folder that is ours; what is missing is made. Raise UnsafeFolder where others can change it."""
+    _walk(path, make=True)
+    return Path(path)
+
+
+def check(path: str) -> bool:
+    """Whether the folder is there; raise UnsafeFolder where others could change it."""
+    return _walk(path, make=False)
+
+
+def is_ours(path: str) -> bool:
+    """Whether the folder is there, and nobody else can have put anything into it."""
+    try:
+        return check(path)
+    except UnsafeFolder:
+        return False
+
+
+def _walk(path: str, make: bool) -> bool:
+    """Go from / to the folder, link by link; whether it is there."""
+    check_name(path)
+    users, links = trusted(), 0
+    left, at = deque(part for part in path.split("/") if part not in ("", ".")), "/"
+    _check_one(at, users, last=False)
+    while left:
+        name = left.popleft()
+        if name == "..":
+            at = os.path.dirname(at)  # noqa: PTH120 - a string, as the kernel reads it
+            continue
+        there = f"{at.rstrip('/')}/{name}"
+        last = not left
+        try:
+            found = os.lstat(there)
+        except FileNotFoundError:
+            if not make:
+                return False
+            _make(there, last)
+            found = os.lstat(there)
+        except OSError as error:
+            raise _unreadable(there, error) from error
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            _owned(there, found, users, "a link")
+            if links > MAX_LINKS:
+                raise _unreadable(there, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+            target = os.readlink(there)  # noqa: PTH115 - Path.readlink is of Python 3.9
+            left.extendleft(part for part in reversed(target.split("/")) if part not in ("", "."))
+            at = "/" if target.startswith("/") else at
+            continue
+        _check_one(there, users, last)
+        at = there
+    return True
+
+
+def _make(path: str, last: bool) -> None:
+    try:
+        # Whatever the mask for new files is, nobody else may write.
+        os.mkdir(path, 0o700 if last else 0o755)  # noqa: PTH102
+    except FileExistsError:
+        # Somebody was quicker; what it is now is looked at next.
+        return
+    except OSError as error:
+        raise UnsafeFolder(
+            "folder_unwritable",
+            path,
+            error.strerror or str(error),
+            "a folder that can be made",
+            "choose a folder on a disk to which root on this server can write",
+        ) from error
+
+
+def _check_one(path: str, users: set[int], last: bool) -> None:
+    """Raise UnsafeFolder for one folder of the way."""
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnsafeFolder(
+            "folder_is_none",
+            path,
+            "something that is no folder",
+            "a folder, or nothing",
+            "remove it, or choose another folder",
+        )
+    _owned(path, found, users, "a folder")
+    writers = _other_writers(path, found)
+    if writers and (last or not found.st_mode & stat.S_ISVTX):
+        raise UnsafeFolder(
+            "folder_writable_by_others",
+            path,
+            f"mode {stat.S_IMODE(found.st_mode):04o}, in which {writers} can write",
+            "a folder, and folders above it, in which only its owner can write",
+            f"choose another folder, or look what is in it and run: chmod go-w {path}",
+        )
+
+
+def _owned(path: str, found: os.stat_result, users: set[int], what: str) -> None:
+    if found.st_uid not in users:
+        raise UnsafeFolder(
+            "folder_of_another_user",
+            path,
+            f"{what} of {_user(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):04o}",
+            "root as owner, of it and of the folders above it",
+            f"choose a folder below one that is root's, or look what is in it and run: chown root {path}",
+        )
+
+
+def _other_writers(path: str, found: os.stat_result) -> str:
+    """Who besides the owner can write; empty when nobody can."""
+    if found.st_mode & stat.S_IWOTH:
+        return "all users"
+    if not found.st_mode & stat.S_IWGRP:
+        return ""
+    # With a list of rights the group's bits are the most that any of the list has (acl(5)).
+    if _has_list(path):
+        return "users of its list of rights (getfacl)"
+    return "" if found.st_gid == 0 else f"its group {_group(found.st_gid)}"
+
+
+def _has_list(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, ACL))
+    except (OSError, AttributeError):
+        return False
+
+
+def _user(number: int) -> str:
+    # pwd is not part of every Python.
+    try:
+        import pwd
+
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except (ImportError, KeyError):
+        return f"user {number}"
+
+
+def _group(number: int) -> str:
+    try:
+        import grp
+
+        return str(grp.getgrgid(number).gr_name)
+    except (ImportError, KeyError):
+        return str(number)
+
+
+def _unreadable(path: str, error: OSError) -> UnsafeFolder:
+    return UnsafeFolder(
+        "folder_unreadable",
+        path,
+        error.strerror or str(error),
+        "a folder that root can open",
+        "repair the mount or the link, or choose another folder",
+    )

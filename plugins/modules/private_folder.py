@@ -1,0 +1,106 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: private_folder
+short_description: Have a folder in which nobody else can exchange anything
+version_added: 0.2.0
+description:
+  - Makes a folder with mode 0700 where there is none. It and all folders above it must belong to root, to the
+    user that this runs as, or to the one who became root by C(sudo), and nobody else may write to them. A
+    folder with sticky bit, such as C(/var/tmp), will do above one that exists and is root's.
+  - Where others could change it, the module fails and says which folder is wrong and what to do.
+options:
+  path:
+    description: The folder.
+    type: path
+    required: true
+  cleared_by:
+    description:
+      - The name of a file that shows that the folder is of such a run. If it is in there, the folder's
+        content is removed; a folder with other content is left alone, and the module fails. Empty removes
+        nothing.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: Looks, and makes and removes nothing.
+    support: full
+  diff_mode:
+    description: A folder has no content to show.
+    support: none
+  platform:
+    description: The target's operating system.
+    platforms: posix
+    support: full
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Have a folder for the results, without those of the last run
+  ascend.pd_rollout.private_folder:
+    path: /etc/pd_rollout/pd-benchmark
+    cleared_by: run.sh
+"""
+
+RETURN = r"""
+finding:
+  description: What is wrong with the folder, with code, path, seen, expected and cure.
+  returned: if something is
+  type: dict
+"""
+
+import shutil
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import private_folder
+
+
+def clear(folder: Path, mark: str) -> bool:
+    """Remove what an earlier run has left; whether there was something."""
+    entries = list(folder.iterdir())
+    if entries and not (folder / mark).is_file():
+        raise private_folder.UnsafeFolder(
+            "folder_not_empty",
+            str(folder),
+            f"a folder with other content, such as {entries[0].name}, without {mark}",
+            "an empty folder, or one that an earlier run has left",
+            "choose a folder that is used for nothing else",
+        )
+    # The mark goes last: what is cut in between is gone on with by the next run.
+    for entry in sorted(entries, key=lambda one: one.name == mark):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    return bool(entries)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "cleared_by": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    path, mark = module.params["path"], module.params["cleared_by"]
+    try:
+        changed = not private_folder.check(path)
+        if not module.check_mode:
+            folder = private_folder.ensure(path)
+            changed = bool(mark and clear(folder, mark)) or changed
+    except private_folder.UnsafeFolder as error:
+        module.fail_json(msg=str(error), finding=error.finding)
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or path}: {error.strerror}")
+    module.exit_json(changed=changed)
+
+
+if __name__ == "__main__":
+    main()
