@@ -21,6 +21,8 @@ from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVarsVars
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
+# Not for a name: it is the first that a run loads of ours, and the run's workers end with it from then on.
+from ..plugin_utils import parent_run  # noqa: F401
 from ..plugin_utils.rollout import plan as planner
 from ..plugin_utils.rollout import render, secrecy
 from ..plugin_utils.rollout.findings import HINT, Finding, PlanError, report

@@ -119,6 +119,8 @@ def test_a_killed_parent_is_seen_and_a_living_one_is_not_taken_for_dead():
         import os, signal, sys
         sys.path.insert(0, {folder!r})
         from parent_run import AnsibleError, ParentRun
+        # As where the kernel does not end it (macOS).
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if os.fork():
             signal.pause()
         run = ParentRun()
@@ -136,3 +138,40 @@ def test_a_killed_parent_is_seen_and_a_living_one_is_not_taken_for_dead():
         assert parent.stdout.readline() == f"waits {parent.pid}\n"
         parent.send_signal(signal.SIGKILL)
         assert parent.stdout.readline() == "The run that waited for it has been killed.\n"
+
+
+@pytest.mark.parametrize("forks", [1, 2], ids=["a worker", "what a worker leaves behind"])
+def test_a_worker_ends_with_its_run_whatever_it_waits_for(forks):
+    """It writes into a pipe that nobody reads any more, and of which it holds the other end itself."""
+    folder = os.path.dirname(parent_run.__file__)  # noqa: PTH120
+    script = f"""
+        import os, signal, sys
+        sys.path.insert(0, {folder!r})
+        import parent_run
+        reading, writing = os.pipe()
+        if os.fork():
+            signal.pause()
+        if {forks} == 2:
+            if os.fork():
+                os._exit(0)
+        print(os.getpid(), flush=True)
+        while True:
+            os.write(writing, b"x" * 4096)
+            if {forks} == 2:
+                os.read(reading, 4096)
+                print("goes on", "." * 2000, flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    ) as run:
+        worker = int(run.stdout.readline())
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        if forks == 1:
+            # The pipe to it ends when the last process that holds it does.
+            assert run.stdout.read() == ""
+        else:
+            # A lock's guard has to outlive the run.
+            for _ in range(200):
+                assert run.stdout.readline().startswith("goes on"), "more than the pipe had held"
+            os.kill(worker, signal.SIGKILL)
