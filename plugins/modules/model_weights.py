@@ -166,6 +166,11 @@ leftover:
       all of which are of use only while weights are brought.
   returned: always
   type: bool
+leftover_files:
+  description: Those of O(leftovers) that are there.
+  returned: always
+  type: list
+  elements: str
 fingerprint:
   description:
     - Equal on all servers that hold the same model. Made of names, sizes, shard headers and the contents
@@ -184,7 +189,6 @@ original:
   type: str
 """
 
-import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -248,6 +252,7 @@ def main() -> None:
         report = model_weights.without_patch(report, params["dtype"])
     if params["hashes"] == "full" and report.fingerprint:
         report = model_weights.with_hashes(report)
+    left_files = [name for name in params["leftovers"] if Path(name).exists()]
     result = {"changed": False}
     if report.patch and not report.errors:
         result["changed"] = True
@@ -267,7 +272,8 @@ def main() -> None:
         bytes=report.size,
         dtype=report.dtype,
         fingerprint=report.fingerprint,
-        leftover=weights_process.left(params["path"]) or any(map(os.path.exists, params["leftovers"])),
+        leftover=bool(left_files) or weights_process.left(params["path"]),
+        leftover_files=left_files,
         **({"hashes": report.hashes} if params["hashes"] == "full" else {}),
     )
     for finding in report.findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 MODEL = "/srv/models/deepseek"
@@ -102,13 +103,19 @@ def test_a_source_that_cannot_be_read_is_a_finding(server, lacking, run):
 
 
 def test_a_damaged_server_gets_only_what_is_damaged(server, run):
-    first, second = server("fan1"), server("fan2")
+    """What a killed run has left goes on all servers, also where the weights are whole."""
+    first, second, third = server("fan1"), server("fan2"), server("fan3")
+    left = f"/run/pd_rollout/weights-{hashlib.sha256(MODEL.encode()).hexdigest()[:12]}"
+    sign = "/srv/models/.pd_rollout-probe-0123456789ab-fan3"
+    third.check_output(f"mkdir -p -m 700 {left} && touch {left}/secrets {sign}")
     second.check_output(f"truncate -s 1000000 {SHARD}")
     second.check_output(f"rm {MODEL}/model-00003-of-00012.safetensors")
     before = sent_by(first)
     outcome = run()
     assert outcome.good, outcome.output
     assert sent_by(first) - before < 0.3 * BYTES
+    assert not third.file(left).exists
+    assert not third.file(sign).exists
     assert first.check_output(f"sha256sum {SHARD}") == second.check_output(f"sha256sum {SHARD}")
 
 

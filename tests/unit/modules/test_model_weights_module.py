@@ -42,6 +42,34 @@ def test_it_patches_once(model: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert second["fingerprint"] == first["fingerprint"]
 
 
+def test_what_a_killed_run_has_left_is_told_also_of_weights_that_are_whole(
+    model: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path, token = model / "deepseek", tmp_path_factory.mktemp("scripts") / "token"
+    path.mkdir()
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+        (model / name).rename(path / name)
+
+    def left() -> tuple[bool, list[str]]:
+        told = call(capsys, path, leftovers=[str(token)])
+        assert told["findings"] == []
+        return told["leftover"], told["leftover_files"]
+
+    assert left() == (False, [])
+    token.write_text("")
+    assert left() == (True, [str(token)])
+    token.unlink()
+    (model / ".pd_rollout-probe-0123456789ab-decode1").touch()
+    assert left() == (True, [])
+
+
+@pytest.mark.parametrize("path", ["/", "/srv/../etc", "/srv/x\ny"])
+def test_a_path_that_leads_elsewhere_is_refused(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = call(capsys, Path(path))
+    assert told["failed"]
+    assert told["findings"][0]["code"] == "folder_path_invalid"
+
+
 def test_check_mode_says_what_it_would_do(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = call(capsys, model, _ansible_check_mode=True)
     assert result["changed"]

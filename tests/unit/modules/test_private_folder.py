@@ -9,6 +9,7 @@ import os
 import pwd
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ascend.pd_rollout.plugins.module_utils import private_folder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder
 from ansible_collections.ascend.pd_rollout.plugins.modules import private_folder as module
@@ -165,24 +166,25 @@ def test_a_run_clears_what_its_like_has_left_and_nothing_else(tmp_path):
     assert (folder / "thesis.tex").exists()
 
 
-def test_the_module_says_what_is_wrong(tmp_path, monkeypatch, capsys):
-    tmp_path.chmod(0o777)
-    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {"path": str(tmp_path / "x")}})
-    monkeypatch.setattr(module.AnsibleModule, "__init__", _fake_init(arguments))
-    with pytest.raises(SystemExit):
+def call(capsys, **arguments) -> dict:
+    with patch_module_args(arguments), pytest.raises(SystemExit):
         module.main()
-    told = json.loads(capsys.readouterr().out)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_module_says_what_is_wrong(tmp_path, capsys):
+    tmp_path.chmod(0o777)
+    told = call(capsys, path=str(tmp_path / "x"))
     assert told["failed"]
     assert told["finding"]["code"] == "folder_writable_by_others"
     assert f"chmod go-w {tmp_path}" in told["msg"]
 
 
-def _fake_init(arguments):
-    """An AnsibleModule without the machinery around it."""
-    params = {"path": "", "cleared_by": "", **json.loads(arguments)["ANSIBLE_MODULE_ARGS"]}
-
-    def init(self, **_spec):
-        self.params, self.check_mode = params, False
-        self.fail_json = lambda **told: (print(json.dumps({"failed": True, **told})), exit(1))
-
-    return init
+def test_the_module_makes_it_once_and_nothing_in_check_mode(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert call(capsys, path=str(folder), _ansible_check_mode=True)["changed"] is True
+    assert not folder.exists()
+    assert [call(capsys, path=str(folder))["changed"] for _ in range(2)] == [True, False]
+    (folder / "run.sh").write_text("")
+    assert call(capsys, path=str(folder), cleared_by="run.sh")["changed"] is True
+    assert list(folder.iterdir()) == []
