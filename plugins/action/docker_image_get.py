@@ -16,6 +16,11 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_engine imp
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_job import GZIP_MAGIC
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_store import CHUNK, chunk_hashes
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import image_board, image_roles
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import (
+    LONGEST,
+    SOON,
+    Answering,
+)
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
@@ -45,7 +50,7 @@ OPTIONS = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(Answering, ActionBase):
     """Drives M(ascend.pd_rollout.docker_image_job) on the host."""
 
     _requires_connection = True
@@ -124,8 +129,9 @@ class ActionModule(ActionBase):
             piece.write_bytes(archive.read(self._at_once * CHUNK))
         begun = time.monotonic()
         try:
-            folder = self._connection._shell.tmpdir or self._make_tmp_path()
-            there = self._transfer_file(str(piece), self._connection._shell.join_path(folder, "piece"))
+            with self._within(LONGEST, "a piece of the image was copied there"):
+                folder = self._connection._shell.tmpdir or self._make_tmp_path()
+                there = self._transfer_file(str(piece), self._connection._shell.join_path(folder, "piece"))
         finally:
             piece.unlink()
         took = time.monotonic() - begun
@@ -204,9 +210,12 @@ class ActionModule(ActionBase):
         show(f"{self._host} image: {text}")
 
     def _job(self, state: str, **arguments: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self._execute_module(
-            module_name="ascend.pd_rollout.docker_image_job",
-            module_args={"state": state, "directory": self._options["directory"], **arguments},
-            task_vars=self._vars,
-        )
+        # Before the first word of a transfer, what an earlier run has left is hashed.
+        limit = LONGEST if state == "started" else SOON
+        with self._within(limit, "the image was awaited"):
+            answer: dict[str, Any] = self._execute_module(
+                module_name="ascend.pd_rollout.docker_image_job",
+                module_args={"state": state, "directory": self._options["directory"], **arguments},
+                task_vars=self._vars,
+            )
         return answer

@@ -15,12 +15,13 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.rollout_lock import held_beside
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import lock_guard, lock_owner
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 display = Display()
 
 
-class ActionModule(ActionBase):
+class ActionModule(Answering, ActionBase):
     """Asks M(ascend.pd_rollout.rollout_lock), and again if the holder turns out to be gone."""
 
     _requires_connection = True
@@ -86,7 +87,9 @@ class ActionModule(ActionBase):
             # Its own words go nowhere: the run that showed them is over, or is busy with something else.
             display.verbosity = 0
             command = f"flock {held} sh -c {shlex.quote(f'{mine} && {deed}')}"
-            code = int(self._low_level_execute_command(command)["rc"])
+            # The guard has nobody who would end it.
+            with self._within(lock_guard.ANSWER, "the lock was touched", lost=False):
+                code = int(self._low_level_execute_command(command)["rc"])
             # 1: it is another's; 2: there is none.
             if code > 2:
                 raise AnsibleError(f"{command} ended with {code}")
@@ -101,7 +104,8 @@ class ActionModule(ActionBase):
         )
 
     def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self._execute_module(
-            module_name="ascend.pd_rollout.rollout_lock", module_args=arguments, task_vars=task_vars
-        )
+        with self._within(SOON, "its lock was asked for", lost=False):
+            answer: dict[str, Any] = self._execute_module(
+                module_name="ascend.pd_rollout.rollout_lock", module_args=arguments, task_vars=task_vars
+            )
         return answer

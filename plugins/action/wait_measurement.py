@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
@@ -25,7 +26,7 @@ def verdict(title: str, code: int | None, seconds: float, log: list[str]) -> str
     return f"The {title} failed after {seconds:.0f} s: {how}. The last lines of its log:{lines}"
 
 
-class ActionModule(ActionBase):
+class ActionModule(Answering, ActionBase):
     """Asks M(ascend.pd_rollout.measurement_watch) until the end."""
 
     _requires_connection = True
@@ -82,9 +83,10 @@ class ActionModule(ActionBase):
 
     def _look(self, args: dict[str, Any], known: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         given = {"directory": args["directory"], "container": args["container"], "known": known}
-        seen: dict[str, Any] = self._execute_module(
-            module_name="ascend.pd_rollout.measurement_watch", module_args=given, task_vars=task_vars
-        )
+        with self._within(SOON, f"the {args['title']} was awaited"):
+            seen: dict[str, Any] = self._execute_module(
+                module_name="ascend.pd_rollout.measurement_watch", module_args=given, task_vars=task_vars
+            )
         if seen.get("failed") or "running" not in seen:
             raise AnsibleError(seen.get("msg") or f"no report about the {args['title']}: {seen}")
         return seen

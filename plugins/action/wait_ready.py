@@ -21,6 +21,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log impor
     WAITING,
     Progress,
 )
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.start_board import StartBoard
@@ -175,7 +176,7 @@ def with_log(text: str, report: dict[str, Any]) -> str:
     return text + (LOG_INDENT.join(["\n  last log lines:", *lines]) if lines else "\n  its log is empty")
 
 
-class ActionModule(ActionBase):
+class ActionModule(Answering, ActionBase):
     """Loops over M(ascend.pd_rollout.engine_watch) until everything is ready or something has failed."""
 
     _requires_connection = True
@@ -246,24 +247,25 @@ class ActionModule(ActionBase):
                 return self._too_late(late, timeout)
 
     def _poll(self, targets: list[Target], hold: float) -> None:
-        answer = self._execute_module(
-            module_name="ascend.pd_rollout.engine_watch",
-            module_args={
-                "hold": hold,
-                "targets": [
-                    {
-                        "name": target.container,
-                        "health_url": target.health_url,
-                        "health_expect": target.health_expect,
-                        "ranks": target.ranks,
-                        "known": target.known,
-                        "baseline": target.baseline,
-                    }
-                    for target in targets
-                ],
-            },
-            task_vars=self._vars,
-        )
+        with self._within(hold + SOON, f"{', '.join(target.title for target in targets)} was awaited"):
+            answer = self._execute_module(
+                module_name="ascend.pd_rollout.engine_watch",
+                module_args={
+                    "hold": hold,
+                    "targets": [
+                        {
+                            "name": target.container,
+                            "health_url": target.health_url,
+                            "health_expect": target.health_expect,
+                            "ranks": target.ranks,
+                            "known": target.known,
+                            "baseline": target.baseline,
+                        }
+                        for target in targets
+                    ],
+                },
+                task_vars=self._vars,
+            )
         if answer.get("failed") or "targets" not in answer:
             raise AnsibleError(answer.get("msg") or f"no report about the containers: {answer}")
         reports = {report["name"]: report for report in answer["targets"]}

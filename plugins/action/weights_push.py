@@ -10,15 +10,18 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import manifest_of
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import LONGEST, Answering
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
 
 # Seconds between two lines of progress.
 SHOW_EVERY = 5.0
+# Bytes a second: what goes on more slowly counts as hung. The file is read here and there, too.
+SLOWEST = 1e5
 
 
-class ActionModule(ActionBase):
+class ActionModule(Answering, ActionBase):
     """Copies one by one with M(ansible.builtin.copy): each is compared by hash and comes in one step."""
 
     _requires_connection = True
@@ -42,7 +45,8 @@ class ActionModule(ActionBase):
         run = ParentRun()
         for name, state in files.items():
             run.check(f"the weights of {host}")
-            answer = self._copy(source / name, f"{args['destination']}/{name}", task_vars)
+            with self._within(LONGEST + state.size / SLOWEST, f"{name} was copied there"):
+                answer = self._copy(source / name, f"{args['destination']}/{name}", task_vars)
             if answer.get("failed"):
                 place = f"{host}: {args['destination']}/{name}"
                 return {

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
@@ -38,7 +39,7 @@ def failure(host: str, status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class ActionModule(ActionBase):
+class ActionModule(Answering, ActionBase):
     """Polls M(ascend.pd_rollout.weights_transfer) until the server's transfer has ended."""
 
     _requires_connection = True
@@ -56,11 +57,12 @@ class ActionModule(ActionBase):
         begun, run = shown, ParentRun()
         while True:
             run.check(f"the weights of {host}")
-            answer = self._execute_module(
-                module_name="ascend.pd_rollout.weights_transfer",
-                module_args={**args, "state": "polled", "hold": hold},
-                task_vars=task_vars,
-            )
+            with self._within(hold + SOON, "the weights were awaited"):
+                answer = self._execute_module(
+                    module_name="ascend.pd_rollout.weights_transfer",
+                    module_args={**args, "state": "polled", "hold": hold},
+                    task_vars=task_vars,
+                )
             if answer.get("failed") or "status" not in answer:
                 raise AnsibleError(answer.get("msg") or f"no report about the transfer: {answer}")
             status, hold = answer["status"], HOLD

@@ -20,10 +20,11 @@ from pathlib import Path
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import lock_owner
 
 # Seconds: between two signs of life; between two looks where the system does not tell that a process ended;
-# between two tries to give the lock back.
+# between two tries to give the lock back; that the server may take for an answer.
 BEAT = 30.0
 LOOK = 2.0
 AGAIN = 5.0
+ANSWER = 60.0
 TRIES = 3
 
 

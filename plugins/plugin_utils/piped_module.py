@@ -22,6 +22,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils import check_findings
 from . import server_python
+from .answering import LONGEST, Answering
 
 SOURCES = Path(check_findings.__file__).parent
 PACKAGE = "pd_rollout_piped"
@@ -103,7 +104,7 @@ def result_in(output: str) -> dict[str, Any] | None:
     return None
 
 
-class PipedModule(ActionBase):
+class PipedModule(Answering, ActionBase):
     """Base of the action plugins of such modules."""
 
     #: The file of module_utils with the module's work, its function, and the module's arguments.
@@ -123,17 +124,22 @@ class PipedModule(ActionBase):
         why = self.REFUSED(self._task.args) if self.REFUSED else None
         if why is not None:
             return {**result, "failed": True, "changed": False, "msg": why}
-        found = self._piped(task_vars)
-        if found is None:
-            arguments = {**self._task.args, **self._own_arguments()}
-            found = self._execute_module(
-                module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
-            )
-            path = self._python(task_vars) or (found.get("ansible_facts") or {}).get(
-                "discovered_interpreter_python", "its usual place"
-            )
-            found = server_python.reworded(found, str(path)) or found
+        with self._within(LONGEST, f"{self._task.action} was done there", lost=False):
+            found = self._piped(task_vars)
+            if found is None:
+                found = self._by_module(task_vars)
         return {**result, **found}
+
+    def _by_module(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The module's result; one about a Python that is too old says so."""
+        arguments = {**self._task.args, **self._own_arguments()}
+        found: dict[str, Any] = self._execute_module(
+            module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
+        )
+        path = self._python(task_vars) or (found.get("ansible_facts") or {}).get(
+            "discovered_interpreter_python", "its usual place"
+        )
+        return server_python.reworded(found, str(path)) or found
 
     def _own_arguments(self) -> dict[str, Any]:
         """Arguments that no task names: what servers are told over ssh and nobody else is."""
