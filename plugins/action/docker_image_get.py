@@ -20,6 +20,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import
     LONGEST,
     SOON,
     Answering,
+    Silence,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
@@ -146,6 +147,7 @@ class ActionModule(Answering, ActionBase):
         gives, run = self._part["kind"] == "engine", ParentRun()
         piece: dict[str, Any] = {}
         brought, self._at_once = -1, 2
+        silence = Silence(f"the image on {self._host}")
         while True:
             run.check(f"the image on {self._host}")
             told = self._board.hosts()
@@ -169,6 +171,7 @@ class ActionModule(Answering, ActionBase):
                 message = image_board.failure(self._options["image"], self._host, status)
                 self._tell(failed=message)
                 return {"failed": True, "msg": message, "status": status}
+            silence.hear({name: status.get(name) for name in ("phase", "from", "done", "wanted")})
             if why := self._hopeless(told, status):
                 return {"failed": True, "msg": why, "status": status}
             now = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering, Silence
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
@@ -54,7 +54,7 @@ class ActionModule(Answering, ActionBase):
         if self._task.check_mode:
             return {**result, "changed": False, "skipped": True, "msg": "nothing is awaited in check mode"}
         host, hold, shown, line = task_vars["inventory_hostname"], 0.0, time.monotonic(), ""
-        begun, run = shown, ParentRun()
+        begun, run, silence = shown, ParentRun(), Silence(f"the weights of {host}")
         while True:
             run.check(f"the weights of {host}")
             with self._within(hold + SOON, "the weights were awaited"):
@@ -66,6 +66,7 @@ class ActionModule(Answering, ActionBase):
             if answer.get("failed") or "status" not in answer:
                 raise AnsibleError(answer.get("msg") or f"no report about the transfer: {answer}")
             status, hold = answer["status"], HOLD
+            silence.hear({name: status.get(name) for name in ("state", "source", "done")})
             ended = status["state"] in ("complete", "failed", "absent")
             text = progress(status)
             if text != line and (ended or time.monotonic() - shown > SHOW_EVERY) and status.get("source"):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 # Not for a name: the run's workers, which ask and wait, end with it.
 from . import parent_run  # noqa: F401
@@ -34,11 +34,36 @@ SSH_OPTIONS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
 # is no dead one, and keepalive sees a dead one much earlier.
 SOON = 180.0
 LONGEST = 900.0
+# Seconds without any change in what is awaited.
+SILENT = 4 * 3600.0
 # Seconds for putting an end to a connection, which needs no answer of the server.
 ENDING = 10.0
 CURE = (
     "Look whether the server runs and the network to it works; then run again, it goes on from what is there."
 )
+
+
+class Silence:
+    """The limit of a wait for something that has no time-out, for nobody knows how long it takes.
+
+    It goes on as long as anything changes. Hours, for the files of a large model are hashed without a word.
+    """
+
+    def __init__(self, what: str, limit: float = SILENT) -> None:
+        self._what, self._limit = what, limit
+        self._last: object = None
+        self._since = time.monotonic()
+
+    def hear(self, state: object) -> None:
+        """Note what was told; raise AnsibleError if it has been the same for too long."""
+        now = time.monotonic()
+        if state != self._last:
+            self._last, self._since = state, now
+        elif now - self._since > self._limit:
+            raise AnsibleError(
+                f"Nothing has changed about {self._what} for {now - self._since:.0f} s: {state}. Look for a"
+                " disk or a mount on the server that hangs (dmesg); then run again, it goes on where it was."
+            )
 
 
 class _TimeIsUp(BaseException):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import answering
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,3 +174,17 @@ def test_from_a_checkout_every_task_has_it(folder):
     given = found["ssh_connection"]["ssh_args"]
     assert answering.KEEPALIVE in given
     assert "ControlPersist" in given
+
+
+def test_a_wait_goes_on_while_anything_changes_and_not_for_ever(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(answering.time, "monotonic", lambda: now[0])
+    silence = answering.Silence("the weights of decode1")
+    for done in range(100):
+        now[0] += answering.SILENT
+        silence.hear({"done": done})
+    now[0] += answering.SILENT
+    silence.hear({"done": 99})
+    now[0] += 1
+    with pytest.raises(AnsibleError, match=r"Nothing has changed about the weights of decode1 for 14401 s"):
+        silence.hear({"done": 99})
