@@ -16,11 +16,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from collections import deque
 from pathlib import Path
 
 # Links that are followed before they count as a circle, as the kernel has it.
 MAX_LINKS = 40
+# Kinds of signs that end a line, or steer a terminal.
+BREAKING = ("Cc", "Zl", "Zp")
 ACL = "system.posix_acl_access"
 
 
@@ -49,7 +52,7 @@ def check_name(path: str) -> None:
         seen = 'a path with ".."'
     elif not any(part not in ("", ".") for part in parts):
         seen = "the root of all files"
-    elif any(not sign.isprintable() for sign in path):
+    elif any(unicodedata.category(sign) in BREAKING for sign in path):
         seen = "a path with a line break or another control character"
     else:
         return

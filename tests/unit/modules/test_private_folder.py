@@ -146,7 +146,9 @@ def test_a_path_that_leads_elsewhere_is_refused(path):
     assert told.value.finding["code"] == "folder_path_invalid"
 
 
-@pytest.mark.parametrize("path", ["/data", "/data/..x/a b", "/mnt/数据/x.y/", "/data/$x;y"])
+@pytest.mark.parametrize(
+    "path", ["/data", "/data/..x/a b", "/mnt/数据/x.y/", "/data/\u3000\u00a0", "/data/$x;y"]
+)
 def test_a_path_of_any_other_form_is_fine(path):
     private_folder.check_name(path)
 
