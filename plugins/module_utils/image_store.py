@@ -8,9 +8,11 @@ source's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,8 +134,15 @@ def chunk_hashes(handle: int) -> Iterator[tuple[str, int]]:
 
 
 def open_part(path: Path) -> int:
-    """The file in which an archive is put together; it stays when the transfer is cut."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """The file in which an archive is put together; it stays when the transfer is cut.
+
+    One that somebody else made, or that has another name besides, may be changed while it is loaded.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            path.unlink()
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def open_nameless(folder: Path) -> int:

@@ -158,7 +158,7 @@ def _check_one(path: str, users: set[int], last: bool) -> None:
             "a folder, or nothing",
             "remove it, or choose another folder",
         )
-    _owned(path, found, users, "a folder")
+    _owned(path, found, users, "a folder", last)
     writers = _other_writers(path, found)
     if writers and (last or not found.st_mode & stat.S_ISVTX):
         raise UnsafeFolder(
@@ -170,14 +170,16 @@ def _check_one(path: str, users: set[int], last: bool) -> None:
         )
 
 
-def _owned(path: str, found: os.stat_result, users: set[int], what: str) -> None:
+def _owned(path: str, found: os.stat_result, users: set[int], what: str, last: bool = True) -> None:
     if found.st_uid not in users:
+        # What somebody else has put into the last one stays theirs, and may be open.
+        cure = f"look what is in it, and remove it (rm -r {path})" if last else f"run: chown root {path}"
         raise UnsafeFolder(
             "folder_of_another_user",
             path,
             f"{what} of {_user(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):04o}",
             "root as owner, of it and of the folders above it",
-            f"choose a folder below one that is root's, or look what is in it and run: chown root {path}",
+            f"choose a folder below one that is root's, or {cure}",
         )
 
 

@@ -391,6 +391,28 @@ def test_nothing_in_it_is_believed_ended_or_removed(planted, state, monkeypatch)
     assert Folder(str(planted)).left() == []
 
 
+@pytest.mark.parametrize("how", ["of another user", "with two names", "a link"])
+def test_a_part_that_others_could_change_meanwhile_is_not_gone_on_with(tmp_path, how):
+    """Whoever has a file open can write to it, whatever becomes of the folder. Run as root."""
+    folder, other = tmp_path / "f", tmp_path / "other"
+    folder.mkdir()
+    other.write_bytes(CONTENT)
+    if how == "a link":
+        (folder / "archive.part").symlink_to(other)
+    else:
+        os.link(other, folder / "archive.part")
+    if how == "of another user":
+        other.unlink()
+        os.chown(folder / "archive.part", pwd.getpwnam("nobody").pw_uid, -1)
+    handle = image_store.open_part(folder / "archive.part")
+    try:
+        assert os.fstat(handle).st_size == 0
+    finally:
+        os.close(handle)
+    handle = image_store.open_part(folder / "archive.part")
+    os.close(handle)
+
+
 def test_a_number_in_a_folder_of_ours_is_ended_only_if_it_is_the_transfer(tmp_path):
     """After a reboot, another process may have the number that the note has."""
     folder = Folder(str(tmp_path / "f"))
