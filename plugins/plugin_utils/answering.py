@@ -111,14 +111,16 @@ def limited(connection: Any, seconds: float, doing: str, lost: bool = True) -> I
             _forget(connection)
         _leave_files(connection)
         raise AnsibleConnectionFailure(
-            f"The server has not answered for {seconds:.0f} s: {doing}. {CURE}"
+            f"The server has not answered for {seconds:.0f} s while {doing}. {CURE}"
         ) from None
     except AnsibleConnectionFailure as error:
         _leave_files(connection)
         if not lost:
             raise
         why = " ".join(str(error).split()).rstrip(".")
-        raise AnsibleConnectionFailure(f"The server cannot be reached: {doing}. {why}. {CURE}") from None
+        raise AnsibleConnectionFailure(
+            f"The server could not be reached any more while {doing}: {why}. {CURE}"
+        ) from None
 
 
 @contextlib.contextmanager

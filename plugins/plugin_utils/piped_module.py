@@ -124,7 +124,7 @@ class PipedModule(Answering, ActionBase):
         why = self.REFUSED(self._task.args) if self.REFUSED else None
         if why is not None:
             return {**result, "failed": True, "changed": False, "msg": why}
-        with self._within(LONGEST, f"{self._task.action} was done there", lost=False):
+        with self._within(LONGEST, f"{self._task.action} ran", lost=False):
             found = self._piped(task_vars)
             if found is None:
                 found = self._by_module(task_vars)

@@ -54,7 +54,7 @@ def wait_for_server() -> None:
 def test_a_call_without_an_answer_ends_and_so_does_its_ssh():
     connection = Ssh()
     with (
-        pytest.raises(AnsibleConnectionFailure, match="not answered for 0 s: the decoder was awaited"),
+        pytest.raises(AnsibleConnectionFailure, match="not answered for 0 s while the decoder was awaited"),
         answering.limited(connection, 0.2, "the decoder was awaited"),
     ):
         wait_for_server()
@@ -92,7 +92,8 @@ def test_a_connection_that_breaks_is_said_in_words():
         return str(told.value)
 
     assert broken(lost=True).startswith(
-        "The server cannot be reached: the weights were awaited. Shared connection to 10.0.0.1 closed. Look"
+        "The server could not be reached any more while the weights were awaited: Shared connection to 10.0.0.1"
+        " closed. Look"
     )
     assert broken(lost=False) == "Shared connection to 10.0.0.1\nclosed."
 
