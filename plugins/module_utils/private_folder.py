@@ -81,9 +81,12 @@ def ensure(path: str) -> Path:
     return Path(path)
 
 
-def check(path: str) -> bool:
-    """Whether the folder is there; raise UnsafeFolder where others could change it."""
-    return _walk(path, make=False)
+def check(path: str, sticky: bool = False) -> bool:
+    """Whether the folder is there; raise UnsafeFolder where others could change it.
+
+    `sticky`: it will do that nobody can remove or rename what somebody else has in it.
+    """
+    return _walk(path, make=False, sticky=sticky)
 
 
 def is_ours(path: str) -> bool:
@@ -94,7 +97,7 @@ def is_ours(path: str) -> bool:
         return False
 
 
-def _walk(path: str, make: bool) -> bool:
+def _walk(path: str, make: bool, sticky: bool = False) -> bool:
     """Go from / to the folder, link by link; whether it is there."""
     check_name(path)
     users, links = trusted(), 0
@@ -125,7 +128,7 @@ def _walk(path: str, make: bool) -> bool:
             left.extendleft(part for part in reversed(target.split("/")) if part not in ("", "."))
             at = "/" if target.startswith("/") else at
             continue
-        _check_one(there, users, last)
+        _check_one(there, users, last and not sticky)
         at = there
     return True
 

@@ -35,11 +35,17 @@ def held_beside(path: str) -> str:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     try:
-        private_folder.check(str(path.parent))
+        private_folder.check(str(path.parent), sticky=True)
     except private_folder.UnsafeFolder as error:
         raise LockError(str(error).rstrip(".")) from error
-    handle = os.open(held_beside(str(path)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    held = held_beside(str(path))
+    handle = os.open(held, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        owner = os.fstat(handle).st_uid
+        if owner not in private_folder.trusted():
+            raise LockError(
+                f"{held} is of user {owner}, who could hold it for ever: look whose it is, remove it"
+            )
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

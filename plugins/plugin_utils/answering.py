@@ -86,12 +86,16 @@ def keep_alive(connection: Any) -> None:
     """Have ssh ask whether the server is there, unless somebody has decided about that."""
     if getattr(connection, "transport", "") != "ssh":
         return
-    given = [str(connection.get_option(name) or "") for name in SSH_OPTIONS]
+    try:
+        given = [str(connection.get_option(name) or "") for name in SSH_OPTIONS]
+        host = str(connection.get_option("host"))
+    except KeyError:
+        # Another plugin than Ansible's own, with options of its own.
+        return
     if "serveraliveinterval" in " ".join(given).lower():
         return
     connection.set_option("ssh_extra_args", f"{given[2]} {KEEPALIVE}".strip())
     # One that an earlier run has left open (ControlPersist) does not ask: nothing new goes through it.
-    host = str(connection.get_option("host"))
     mark = Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_alive" / host.replace("/", "_")
     if not mark.exists():
         mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -92,8 +92,8 @@ def test_a_connection_that_breaks_is_said_in_words():
         return str(told.value)
 
     assert broken(lost=True).startswith(
-        "The server could not be reached any more while the weights were awaited: Shared connection to 10.0.0.1"
-        " closed. Look"
+        "The server could not be reached any more while the weights were awaited: Shared connection to"
+        " 10.0.0.1 closed. Look"
     )
     assert broken(lost=False) == "Shared connection to 10.0.0.1\nclosed."
 
@@ -156,6 +156,13 @@ def test_who_has_decided_about_it_is_left_alone(option):
     connection = Ssh(**{option: "-o serverAliveInterval=60"})
     answering.keep_alive(connection)
     assert connection.options[option] == "-o serverAliveInterval=60"
+    assert connection.resets == 0
+
+
+def test_a_plugin_with_other_options_is_left_alone():
+    connection = Ssh()
+    del connection.options["ssh_extra_args"]
+    answering.keep_alive(connection)
     assert connection.resets == 0
 
 

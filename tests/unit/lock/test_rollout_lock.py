@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -115,6 +116,18 @@ def test_nobody_else_can_hold_what_changes_are_made_under(lock, tmp_path):
     finally:
         os.close(folder)
     assert (tmp_path / ".lock.held").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_in_which_only_owners_remove_will_do_but_for_what_others_have_put_there(tmp_path):
+    """Where /run is for all, as in some containers. Run as root."""
+    tmp_path.chmod(0o1777)
+    lock = RolloutLock(str(tmp_path / "lock"))
+    assert lock.acquire(OURS) is None
+    assert lock.release("ours") is True
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(tmp_path / ".lock.held", nobody, -1)
+    with pytest.raises(LockError, match=rf"of user {nobody}, who could hold it|cannot be written"):
+        lock.acquire(OURS)
 
 
 def test_a_lock_in_a_folder_that_others_can_write_to_is_refused(tmp_path):
