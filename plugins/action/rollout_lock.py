@@ -86,7 +86,7 @@ class ActionModule(Answering, ActionBase):
         def on_server(deed: str) -> int:
             # Its own words go nowhere: the run that showed them is over, or is busy with something else.
             display.verbosity = 0
-            command = f"flock {held} sh -c {shlex.quote(f'{mine} && {deed}')}"
+            command = f"umask 077; flock {held} sh -c {shlex.quote(f'{mine} && {deed}')}"
             # The guard has nobody who would end it.
             with self._within(lock_guard.ANSWER, "the lock was touched", lost=False):
                 code = int(self._low_level_execute_command(command)["rc"])
