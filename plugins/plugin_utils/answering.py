@@ -180,6 +180,7 @@ def children(parent: int) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, IndexError):
-            if int(entry.read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == parent:
+            state, its_parent = entry.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
+            if int(its_parent) == parent and state not in ("Z", "X"):
                 found.append(int(entry.parent.name))
     return found

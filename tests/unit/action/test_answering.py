@@ -44,6 +44,9 @@ class Ssh:
 @pytest.fixture(autouse=True)
 def local_tmp(tmp_path, monkeypatch):
     monkeypatch.setattr(answering.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    # A worker's children are all its own; those of other tests are not this one's.
+    real, before = answering.children, answering.children(os.getpid())
+    monkeypatch.setattr(answering, "children", lambda pid: [one for one in real(pid) if one not in before])
 
 
 def wait_for_server() -> None:
