@@ -124,7 +124,7 @@ def _walk(path: str, make: bool, sticky: bool = False) -> bool:
             _owned(there, found, users, "a link")
             if links > MAX_LINKS:
                 raise _unreadable(there, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
-            target = os.readlink(there)  # noqa: PTH115 - Path.readlink is of Python 3.9
+            target = os.readlink(there)
             left.extendleft(part for part in reversed(target.split("/")) if part not in ("", "."))
             at = "/" if target.startswith("/") else at
             continue
