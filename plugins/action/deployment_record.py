@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..module_utils.deployment_server import RECORD_ARGUMENTS
+from ..module_utils.deployment_nodes import RECORD_ARGUMENTS
 from ..plugin_utils.lock_owner import describe
 from ..plugin_utils.piped_module import PipedModule
 
@@ -15,7 +15,7 @@ from ..plugin_utils.piped_module import PipedModule
 class ActionModule(PipedModule):
     """Does on the server what the module does, in the name of this run."""
 
-    ENTRY = "deployment_server"
+    ENTRY = "deployment_nodes"
     FUNCTION = "record"
     ARGUMENTS = RECORD_ARGUMENTS
 
