@@ -46,11 +46,18 @@ class ActionModule(ActionBase):
                 "dest": {"type": "path"},
                 "fact": {"type": "bool", "default": True},
                 "every_deployment": {"type": "bool", "default": False},
+                "made": {"type": "dict"},
             }
         )
         result: dict[str, Any] = super().run(tmp, task_vars)
         # With -v the whole plan would be printed; plan.json has it.
         result["_ansible_verbose_override"] = True
+        if options["made"]:
+            made = options["made"]
+            result.update(changed=False, files=[])
+            directory = Path(options["dest"] or made["directory"]).expanduser().absolute()
+            self._write(directory, {key: made[key] for key in planner.KEYS}, result)
+            return result
         try:
             plans = planner.make_all(read_inventory(task_vars or {}), options["topology"])
         except PlanError as error:
@@ -74,12 +81,13 @@ class ActionModule(ActionBase):
             # Ansible copies a host's facts, with the whole plan in them, for every task of the host. What a
             # task registered it does not copy.
             result.update({"ansible_facts": {"pd_plan": content}} if options["fact"] else content)
-        if options["write"]:
-            for name, plan in wanted.items():
-                declared = plan.cluster.declaration
-                directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)
-                below = directory / name if len(plans) > 1 else directory
-                self._write(below.expanduser().absolute(), contents[name], result)
+        for name, plan in wanted.items():
+            declared = plan.cluster.declaration
+            directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)
+            below = (directory / name if len(plans) > 1 else directory).expanduser().absolute()
+            result["directory"] = str(below)
+            if options["write"]:
+                self._write(below, contents[name], result)
         return result
 
     def _write(self, directory: Path, content: Mapping[str, Any], result: dict[str, Any]) -> None:
