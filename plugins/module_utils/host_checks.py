@@ -315,6 +315,37 @@ _TABLE = (
         "mount -o remount,size=8g /dev/shm; df -h /dev/shm",
         "vllm-ascend v0.13.0, the guide's --shm-size",
     ),
+    # What was deployed
+    HostCheck(
+        "host-deployed-stopped",
+        "What was deployed does not run",
+        "Requests that go to it fail. The Docker Engine starts again what is alone, unless somebody stopped "
+        "it, but no node of an instance on several servers: these only start together.",
+        "error",
+        "every container of the plan that was deployed runs; deploy.yml starts it, and shows this as a hint",
+        "ansible-playbook playbooks/deploy.yml  # docker logs --tail 50 {container} shows why it ended",
+        "this collection, role container",
+    ),
+    HostCheck(
+        "host-deployed-silent",
+        "What was deployed runs, but does not answer",
+        "Requests that go to it fail or wait. It starts, hangs, or is a proxy whose list of backends was "
+        "changed.",
+        "error",
+        "its health check answers as planned",
+        "docker logs --tail 50 {container}; docker stop {container}  # then playbooks/deploy.yml",
+        "this collection, role container",
+    ),
+    HostCheck(
+        "host-deployed-apart",
+        "A node of an instance was started without the others",
+        "The nodes of an instance form one group when they start, and none can join it later. This one waits "
+        "for them, while they work without it or hang at the next request.",
+        "error",
+        "all nodes of an instance were started by the same rollout, and by nobody since",
+        "ansible-playbook playbooks/deploy.yml",
+        "this collection, role container",
+    ),
     # Kernel
     HostCheck(
         "host-thp",
