@@ -170,7 +170,7 @@ def how_it_ended(report: dict[str, Any]) -> str:
         words += ", killed for want of memory"
     if report["error"]:
         words += f", {report['error']}"
-    return words
+    return f"{words}, and is stopped now" if report.get("stopped") else words
 
 
 def with_log(text: str, report: dict[str, Any]) -> str:
