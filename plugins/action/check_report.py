@@ -60,6 +60,7 @@ class ActionModule(ActionBase):
             findings += self._host_findings(task_vars, options, results, missing)
         if options["repairs"]:
             findings = [reports.repaired(one) for one in findings]
+        findings += between.outside(plan)
         seen = self._registered(task_vars, options, "weights", "fingerprint")
         findings += between.weights(seen, str(plan["model"]["path"]), options["weights_source"])
         reached = self._registered(task_vars, options, "reached", "count")

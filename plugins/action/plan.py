@@ -16,6 +16,7 @@ from ansible.release import __version__ as ansible_version
 from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVarsVars
 
+from ..plugin_utils import deployed_hosts
 from ..plugin_utils.rollout import plan as planner
 from ..plugin_utils.rollout import render
 from ..plugin_utils.rollout.findings import HINT, Finding, PlanError, report
@@ -86,6 +87,7 @@ class ActionModule(ActionBase):
             directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)
             below = (directory / name if len(plans) > 1 else directory).expanduser().absolute()
             result["directory"] = str(below)
+            result["outside"] = deployed_hosts.outside(deployed_hosts.read(below), contents[name])
             if options["write"]:
                 self._write(below, contents[name], result)
         return result
@@ -175,6 +177,12 @@ def _cluster_name(variables: Mapping[str, Any]) -> str:
     above."""
     directory = Path(str(variables.get("inventory_dir") or "cluster"))
     return (directory.parent if directory.name == "inventory" else directory).name or "cluster"
+
+
+def plan_folder(variables: Mapping[str, Any]) -> Path:
+    """Where the files of the plan go by a host's variables, where there may be no valid plan."""
+    folder = variables.get("pd_plan_dir") or Path("plans") / _cluster_name(variables)
+    return Path(folder).expanduser().absolute()
 
 
 def _variables(hostvars: Any) -> dict[str, Any]:

@@ -466,6 +466,17 @@ _TABLE = (
         "this collection, role model_weights: fingerprint",
         between=True,
     ),
+    HostCheck(
+        "host-deployed-outside",
+        "A server outside of the inventory has containers of the deployment",
+        "They keep its NPUs and ports, answer whoever still asks them, and no playbook stops them.",
+        "warning",
+        "a server is stopped with stop.yml --limit before it is taken out of the inventory",
+        "put it back, run playbooks/stop.yml --limit {host}, and take it out again; or by hand: "
+        "ssh {address} 'docker rm -f {containers}; rm -r {directory}', and remove it from {file}",
+        "this collection, playbook stop.yml",
+        between=True,
+    ),
     # The report itself
     HostCheck(
         "check-waiver-invalid",

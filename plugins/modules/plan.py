@@ -126,6 +126,13 @@ directory:
   returned: success
   type: str
   sample: /home/operator/plans/atlas_a3_1p1d
+outside:
+  description: Servers that the deployment was launched on and that the plan does not have, each with its
+    address and its containers. The file C(deployed.json) in RV(directory) tells, or else the last plan.
+  returned: success
+  type: dict
+  version_added: 0.2.0
+  sample: {decode2: {address: 192.0.0.4, directory: /etc/pd_rollout/pd, containers: [pd-decode2]}}
 files:
   description: The files that changed, below RV(directory).
   returned: when O(write) is true, or with O(made)

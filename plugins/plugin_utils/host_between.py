@@ -98,6 +98,27 @@ def _health(api: Mapping[str, Any]) -> str:
     return f"http://{api['host']}:{api['port']}/health"
 
 
+def outside(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Servers that the deployment was launched on and that are no longer in the inventory."""
+    return [
+        host_finding(
+            "host-deployed-outside",
+            f"{name} ({entry['address']}) is not in the inventory and may still run "
+            f"{', '.join(entry['containers'])}",
+            host=name,
+            seen="launched from here, and not stopped since"
+            if entry.get("launched", True)
+            else "in the last plan; whether it was launched is not known",
+            severity=None if entry.get("launched", True) else "hint",
+            address=entry["address"],
+            containers=" ".join(entry["containers"]),
+            directory=entry["directory"],
+            file=f"{plan['directory']}/deployed.json",
+        )
+        for name, entry in (plan.get("outside") or {}).items()
+    ]
+
+
 def size(text: object) -> int:
     """Docker's sizes: 1g, 512m, 64k, bytes."""
     match = re.fullmatch(r"\s*(\d+)\s*([bkmgt]?)b?\s*", str(text).lower())
