@@ -83,7 +83,9 @@ def test_a_group_that_has_lost_a_node_is_repaired_by_the_first_run(play, state, 
     check = play("playbooks/check.yml")
     assert check.returncode != 0
     assert re.search(r"^error +host-deployed-stopped +prefill1 ", check.stdout, re.MULTILINE), check.stdout
-    assert re.search(r"^error +host-deployed-apart +prefill2 ", check.stdout, re.MULTILINE), check.stdout
+    # It waits for its head, and gives up some time.
+    other = r"^error +host-deployed-(apart|stopped) +prefill2 "
+    assert re.search(other, check.stdout, re.MULTILINE), check.stdout
     assert "decoder does not run" not in check.stdout
 
     part = play(DEPLOY, "--limit", "prefill2")
@@ -91,8 +93,7 @@ def test_a_group_that_has_lost_a_node_is_repaired_by_the_first_run(play, state, 
     assert "prefill1 is not in this run" in re.sub(r"\s+", " ", part.stdout)
     assert "TASK [ascend.pd_rollout.engine : Wait until the engines are ready]" not in part.stdout
 
-    done = sound(play(DEPLOY))
-    assert "All nodes of prefiller are stopped and started together." in done.stdout
+    sound(play(DEPLOY))
     after = state()
     assert {key for key in after if after[key] != before[key]} == {
         ("prefill1", "pd-prefiller"),
