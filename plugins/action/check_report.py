@@ -46,6 +46,7 @@ class ActionModule(ActionBase):
                 "image_archive": {"type": "str", "default": ""},
                 "weights_source": {"type": "str", "default": "present"},
                 "clock_seconds": {"type": "float", "default": 2.0},
+                "repairs": {"type": "bool", "default": False},
                 "waivers": {"type": "list", "elements": "raw", "default": []},
                 "dest": {"type": "path"},
                 "fail": {"type": "bool", "default": True},
@@ -57,6 +58,9 @@ class ActionModule(ActionBase):
         # Without a single word of host_check, it was not asked for (--tags hccn_check).
         if results or any(missing.values()) or not verdict:
             findings += self._host_findings(task_vars, options, results, missing)
+        if options["repairs"]:
+            findings = [reports.repaired(one) for one in findings]
+        findings += between.outside(plan)
         seen = self._registered(task_vars, options, "weights", "fingerprint")
         findings += between.weights(seen, str(plan["model"]["path"]), options["weights_source"])
         reached = self._registered(task_vars, options, "reached", "count")

@@ -22,7 +22,10 @@ from ansible.vars.hostvars import HostVarsVars
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
 # Not for a name: it is the first that a run loads of ours, and the run's workers end with it from then on.
-from ..plugin_utils import parent_run  # noqa: F401
+from ..plugin_utils import (
+    deployed_hosts,
+    parent_run,  # noqa: F401
+)
 from ..plugin_utils.rollout import plan as planner
 from ..plugin_utils.rollout import render, secrecy
 from ..plugin_utils.rollout.findings import HINT, Finding, PlanError, report
@@ -53,11 +56,20 @@ class ActionModule(ActionBase):
                 "dest": {"type": "path"},
                 "fact": {"type": "bool", "default": True},
                 "every_deployment": {"type": "bool", "default": False},
+                "made": {"type": "dict"},
             }
         )
         result: dict[str, Any] = super().run(tmp, task_vars)
         # With -v the whole plan would be printed; plan.json has it.
         result["_ansible_verbose_override"] = True
+        if options["made"]:
+            made = options["made"]
+            result.update(changed=False, files=[])
+            directory = Path(options["dest"] or made["directory"]).expanduser().absolute()
+            # Only the inventory says which values are secret, and only a difference would show them.
+            secrets = _secrets(task_vars or {}) if self._task.diff else frozenset()
+            self._write(directory, {key: made[key] for key in planner.KEYS}, secrets, result)
+            return result
         try:
             plans = planner.make_all(read_inventory(task_vars or {}), options["topology"])
         except PlanError as error:
@@ -81,13 +93,14 @@ class ActionModule(ActionBase):
             # Ansible copies a host's facts, with the whole plan in them, for every task of the host. What a
             # task registered it does not copy.
             result.update({"ansible_facts": {"pd_plan": content}} if options["fact"] else content)
-        if options["write"]:
-            for name, plan in wanted.items():
-                declared = plan.cluster.declaration
-                directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)
-                below = directory / name if len(plans) > 1 else directory
-                secrets = secrecy.values_of(plan.cluster)
-                self._write(below.expanduser().absolute(), contents[name], secrets, result)
+        for name, plan in wanted.items():
+            declared = plan.cluster.declaration
+            directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)
+            below = (directory / name if len(plans) > 1 else directory).expanduser().absolute()
+            result["directory"] = str(below)
+            result["outside"] = deployed_hosts.outside(deployed_hosts.read(below), contents[name])
+            if options["write"]:
+                self._write(below, contents[name], secrecy.values_of(plan.cluster), result)
         return result
 
     def _write(
@@ -234,6 +247,19 @@ def _is_inventory(path: Path) -> bool:
 
 
 _GROUPS = re.compile(r"""(?m)^\s*["'\[{]*(prefiller|decoder)\b""")
+
+
+def _secrets(task_vars: Mapping[str, Any]) -> frozenset[str]:
+    """All that looks like a secret in the inventory."""
+    plans = planner.make_all(read_inventory(task_vars))
+    return frozenset().union(*(secrecy.values_of(plan.cluster) for plan in plans.values()))
+
+
+def plan_folder(hostvars: Any, host: str) -> Path:
+    """Where the files of the plan go by a host's variables, where there may be no valid plan."""
+    named = hostvars[host].get("pd_plan_dir") if host else None
+    folder = named or Path("plans") / cluster_name(hostvars._inventory._sources or ())
+    return Path(folder).expanduser().absolute()
 
 
 def _variables(hostvars: Any) -> dict[str, Any]:

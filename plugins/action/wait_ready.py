@@ -53,6 +53,8 @@ class Target:
     ranks: list[dict[str, Any]] = field(default_factory=list)
     master: str = ""
     baseline: int | None = None
+    # Whether this run has started it: if that fails, it is not left to be started again without end.
+    fresh: bool = False
     known: str = ""
     ready: bool = False
     progress: Progress = field(default_factory=lambda: Progress(STARTING))
@@ -101,6 +103,7 @@ def engine_target(engine: dict[str, Any], started: list[str]) -> Target:
         ranks=ranks,
         master=f"{master['host']}:{master['port']}" if master else "",
         baseline=0 if engine["container"] in started else None,
+        fresh=engine["container"] in started,
     )
 
 
@@ -115,6 +118,7 @@ def proxy_target(proxy: dict[str, Any], host: str, started: list[str]) -> Target
         health_url=proxy["health_url"],
         health_expect=dict(proxy["expected"]),
         baseline=0 if proxy["container"] in started else None,
+        fresh=proxy["container"] in started,
     )
 
 
@@ -161,13 +165,14 @@ def how_it_ended(report: dict[str, Any]) -> str:
         return "its container is gone"
     if status == "running":
         times = report["restart_count"]
-        return f"it ended and was restarted ({times} time{'s' if times > 1 else ''})"
+        words = f"it ended and was restarted ({times} time{'s' if times > 1 else ''})"
+        return f"{words}, and is stopped now" if report.get("stopped") else words
     words = f"its container is {status}, exit code {report['exit_code']}"
     if report["oom_killed"]:
         words += ", killed for want of memory"
     if report["error"]:
         words += f", {report['error']}"
-    return words
+    return f"{words}, and is stopped now" if report.get("stopped") else words
 
 
 def with_log(text: str, report: dict[str, Any]) -> str:
@@ -260,6 +265,7 @@ class ActionModule(Answering, ActionBase):
                             "ranks": target.ranks,
                             "known": target.known,
                             "baseline": target.baseline,
+                            "stop": target.fresh,
                         }
                         for target in targets
                     ],

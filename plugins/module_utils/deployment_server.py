@@ -10,7 +10,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from . import safe_paths
+from . import deployment_nodes, safe_paths
 from .docker_api import DockerApi, DockerError
 
 DEPLOYMENT = "pd_rollout.deployment"
@@ -193,7 +193,16 @@ def state(options):
         # Other scripts may be mounted as well: those stay.
         stray["scripts"] = [one for one in stray["scripts"] if safe_paths.is_launch_script(one)]
     files = outdated(options["planned"], options["secret_digest"], ids)
-    return {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids, **result}
+    try:
+        nodes = deployment_nodes.look(docker, options["planned"], containers, result["broken"])
+    except DockerError as error:
+        return {"failed": True, "changed": False, "msg": f"Cannot look at the planned containers: {error}"}
+    # What runs may still not be as planned.
+    result["broken"] += [
+        node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
+    ]
+    found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids}
+    return {**found, "nodes": nodes, **result}
 
 
 def folder(options):
@@ -210,12 +219,8 @@ def folder(options):
         wanted = safe_paths.directory(wanted, variable)
         if state_ == "present":
             changed = safe_paths.make(wanted, variable, check_mode)
-        elif state_ == "absent":
-            changed, left = safe_paths.remove(wanted, variable, check_mode)
         else:
-            changed = True
-            if not check_mode:
-                safe_paths.empty(wanted, variable)
+            changed, left = safe_paths.remove(wanted, variable, check_mode)
     except safe_paths.Refused as error:
         return {"failed": True, "changed": False, "msg": str(error)}
     except OSError as error:
@@ -233,7 +238,7 @@ def folder(options):
 
 FOLDER_ARGUMENTS = {
     "path": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["named", "present", "absent", "empty"], "default": "present"},
+    "state": {"type": "str", "choices": ["named", "present", "absent"], "default": "present"},
     "variable": {"type": "str", "default": "path"},
     "deployment": {"type": "str"},
 }

@@ -3,7 +3,7 @@
 """Reads containers from the Docker Engine's socket with the standard library alone.
 
 C(community.docker) declares its own client private to itself from 5.0 on, and its import costs more than
-a whole poll here: so this is a client for the few read-only calls that watching engines needs.
+a whole poll here: so this is a client for the few calls that watching engines needs.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ class DockerApi:
         self._timeout = timeout
 
     def _get(self, path, **query):
+        return self._ask("GET", path + ("?" + urlencode(query) if query else ""))
+
+    def _ask(self, method, path):
         connection = UnixConnection(self._path, self._timeout)
         try:
-            connection.request("GET", path + ("?" + urlencode(query) if query else ""))
+            connection.request(method, path)
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -66,6 +69,13 @@ class DockerApi:
         """What C(docker inspect) shows of a container, or None when there is none."""
         body = self._get(f"/containers/{quote(name)}/json")
         return None if body is None else json.loads(body)
+
+    def stop(self, name):
+        """Stop a container as C(docker stop) does: it is not started again, whatever its restart policy.
+
+        Whether there is one.
+        """
+        return self._ask("POST", f"/containers/{quote(name)}/stop") is not None
 
     def containers(self, labels):
         """Every container, running or not, that carries all C(labels) (a mapping)."""

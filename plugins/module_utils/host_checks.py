@@ -367,6 +367,37 @@ _TABLE = (
         "mount -o remount,size=8g /dev/shm; df -h /dev/shm",
         "vllm-ascend v0.13.0, the guide's --shm-size",
     ),
+    # What was deployed
+    HostCheck(
+        "host-deployed-stopped",
+        "What was deployed does not run",
+        "Requests that go to it fail. The Docker Engine starts again what is alone, unless somebody stopped "
+        "it, but no node of an instance on several servers: these only start together.",
+        "error",
+        "every container of the plan that was deployed runs; deploy.yml starts it, and shows this as a hint",
+        "ansible-playbook playbooks/deploy.yml  # docker logs --tail 50 {container} shows why it ended",
+        "this collection, role container",
+    ),
+    HostCheck(
+        "host-deployed-silent",
+        "What was deployed runs, but does not answer",
+        "Requests that go to it fail or wait. It starts, hangs, or is a proxy whose list of backends was "
+        "changed.",
+        "error",
+        "its health check answers as planned",
+        "docker logs --tail 50 {container}; docker stop {container}  # then playbooks/deploy.yml",
+        "this collection, role container",
+    ),
+    HostCheck(
+        "host-deployed-apart",
+        "A node of an instance was started without the others",
+        "The nodes of an instance form one group when they start, and none can join it later. This one waits "
+        "for them, while they work without it or hang at the next request.",
+        "error",
+        "all nodes of an instance were started by the same rollout, and by nobody since",
+        "ansible-playbook playbooks/deploy.yml",
+        "this collection, role container",
+    ),
     # Kernel
     HostCheck(
         "host-thp",
@@ -496,6 +527,17 @@ _TABLE = (
         "the same model on all servers",
         "diff <(ssh HOST1 ls -l {path}) <(ssh HOST2 ls -l {path})  # then copy it anew to {host}",
         "this collection, role model_weights: fingerprint",
+        between=True,
+    ),
+    HostCheck(
+        "host-deployed-outside",
+        "A server outside of the inventory has containers of the deployment",
+        "They keep its NPUs and ports, answer whoever still asks them, and no playbook stops them.",
+        "warning",
+        "a server is stopped with stop.yml --limit before it is taken out of the inventory",
+        "put it back, run playbooks/stop.yml --limit {host}, and take it out again; or by hand: "
+        "ssh {address} 'docker rm -f {containers}; rm -r {directory}', and remove it from {file}",
+        "this collection, playbook stop.yml",
         between=True,
     ),
     # The report itself

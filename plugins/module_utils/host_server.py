@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from . import host_listener, host_query, host_verdict
+from . import deployment_health, host_listener, host_query, host_verdict
+from .check_findings import ordered
+from .docker_api import DockerApi
 
 CHECK_ARGUMENTS = {
     "wants": {"type": "dict", "required": True},
@@ -54,7 +56,12 @@ def check(options: Mapping) -> dict:
         options["image_archive"],
         options["firmware_minimum"],
     )
-    findings = host_verdict.judge(wants, state, limits)
+    findings = ordered(
+        [
+            *host_verdict.judge(wants, state, limits),
+            *deployment_health.findings(wants, DockerApi(options["docker_socket"])),
+        ]
+    )
     ok = all(one["severity"] != "error" for one in findings)
     listener = None
     # Without a NIC that carries the address there is nothing to listen on, and a finding says so.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from pathlib import Path
 
@@ -30,10 +29,10 @@ SYSTEM = re.compile(
 
 API_KEY = "api_key"
 KEY_ID = ".id"
-# Stands in every launch script, and in the script of a measurement.
+# The ending of a note of the last start (deployment_nodes).
+NOTE = ".started"
+# Stands in every launch script, and in every note of a start.
 SCRIPT_MARK = b"Written by ascend.pd_rollout"
-MEASUREMENT_MARK = b"Runs `commands.sh` of a folder in the container"
-MEASUREMENT_SCRIPT = "run.sh"
 MODE = 0o700
 
 
@@ -221,7 +220,7 @@ def is_ours(file):
     if last in (API_KEY, API_KEY + KEY_ID):
         status = os.lstat(file)
         return stat.S_ISREG(status.st_mode) and status.st_uid in _trusted([os.geteuid()])
-    return is_launch_script(file)
+    return is_launch_script(file) or (file.endswith(NOTE) and _begins(file, SCRIPT_MARK))
 
 
 def _owned(status):
@@ -282,19 +281,6 @@ def remove(wanted, variable, check_mode=False):
         if not left:
             Path(wanted).rmdir()
     return len(left) < len(held) or not left, left
-
-
-def empty(wanted, variable):
-    """Have an empty directory for a measurement. What is in it goes, if a measurement has left it."""
-    if existing(wanted, variable) is not None:
-        held = sorted(one.name for one in Path(wanted).iterdir())
-        if held and not _begins(f"{wanted}/{MEASUREMENT_SCRIPT}", MEASUREMENT_MARK):
-            raise Refused(
-                f"{variable} is {wanted!r}, which holds {listed(held)} and no measurement. Expected: a "
-                "directory of its own, whose content may go. Choose another one. Nothing was removed."
-            )
-        shutil.rmtree(wanted)
-    make(wanted, variable)
 
 
 def listed(names):

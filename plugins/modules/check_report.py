@@ -64,6 +64,11 @@ options:
     description: How far the clocks of two servers may be apart, in seconds.
     type: float
     default: 2.0
+  repairs:
+    description: Whether the play goes on and starts what was deployed. That it does not run is then a hint.
+    type: bool
+    default: false
+    version_added: 0.2.0
   waivers:
     description:
       - Findings that do not count. Each has RV(ignore:code), RV(ignore:place) (a server, or a pattern such as

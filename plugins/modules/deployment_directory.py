@@ -6,8 +6,8 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: deployment_directory
-short_description: Make, empty or remove a directory of a deployment
-version_added: 0.3.0
+short_description: Make or remove the directory of a deployment
+version_added: 0.2.0
 description:
   - Does so only where it can reach nothing else. The path must be absolute and without C(..), its last part
     a name as deployments have, and its parent not a directory of the operating system. On the server the way
@@ -40,12 +40,11 @@ options:
         not a directory of the operating system.
       - With V(present) the directory is there, and root's alone. One that is there is only taken over if it
         holds nothing, or something of a deployment.
-      - With V(absent) launch scripts and the API key are removed, and the directory if it is empty then.
+      - With V(absent) launch scripts, notes of starts and the API key are removed, and the directory if it is
+        empty then.
         Other files stay.
-      - With V(empty) the directory is there and empty. What it holds is removed, if a measurement has left
-        it.
     type: str
-    choices: [named, present, absent, empty]
+    choices: [named, present, absent]
     default: present
   deployment:
     description: The name of the deployment. If it is given, it must be one.

@@ -12,6 +12,8 @@ description:
   - Lists the containers on this server that carry the deployment's label, by the Docker Engine's word, and
     says which of them the plan does not know and which planned instances are not running as planned.
   - Compares the files of the planned containers as well, in the same call.
+  - A node of an instance that has been started since its group formed is not as planned, nor is a proxy whose
+    list of backends has been changed, although both run.
   - Changes nothing.
 author:
   - The ascend.pd_rollout authors
@@ -42,7 +44,8 @@ options:
     required: true
   planned:
     description: The slices of the plan for this server. Of each C(container), C(image), C(labels), C(script),
-      C(script_path) and C(secret_path) are read, and in place of the script C(script_digest), its SHA-256.
+      C(script_path), C(secret_path), C(ready), C(health_url) and C(expected) are read, and in place of the
+      script C(script_digest), its SHA-256.
     type: list
     elements: dict
     default: []
@@ -52,7 +55,7 @@ options:
         operating system's, no link, and nobody but root may write on the way to it. The files of O(planned)
         must be right in it. Otherwise the module fails, so that a role that looks here first changes nothing.
     type: str
-    version_added: 0.3.0
+    version_added: 0.2.0
   secret_digest:
     description: SHA-256 of what the files at C(secret_path) must hold.
     type: str
@@ -96,6 +99,47 @@ broken:
   type: list
   elements: str
   sample: [prefiller]
+nodes:
+  description: The planned containers, one by one.
+  returned: always
+  type: list
+  elements: dict
+  version_added: 0.2.0
+  contains:
+    container:
+      description: Its name.
+      type: str
+      returned: always
+      sample: pd-prefiller
+    instance:
+      description: The instance that it is a node of.
+      type: str
+      returned: always
+      sample: prefiller
+    group:
+      description: The servers of the instance by rank, empty where it has only one.
+      type: list
+      elements: str
+      returned: always
+      sample: [prefill1, prefill2]
+    why:
+      description: How it is not as planned, empty where it is.
+      type: str
+      returned: always
+      sample: its container is exited
+    started_at:
+      description: Its last start as the Docker Engine tells it, where it runs by this plan.
+      type: str
+      returned: always
+    noted:
+      description: Whether its last start by a rollout is noted, as M(ascend.pd_rollout.deployment_record)
+        does it.
+      type: bool
+      returned: always
+    generation:
+      description: Identity of that rollout. It is the same on all nodes of a group.
+      type: str
+      returned: always
 outdated:
   description: Files of the planned containers, and their directories, that are missing or other than planned.
   returned: always

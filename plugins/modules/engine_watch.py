@@ -15,7 +15,8 @@ description:
   - A long poll. It returns when a state differs from what the caller knows, at once when a container is
     not running
     or everything is ready, and at the latest after O(hold).
-  - Changes nothing. The action M(ascend.pd_rollout.wait_ready) calls it again and again.
+  - Changes nothing, except with O(targets[].stop).
+  - The action M(ascend.pd_rollout.wait_ready) calls it again and again.
 author:
   - The ascend.pd_rollout authors
 requirements:
@@ -69,6 +70,13 @@ options:
       baseline:
         description: Restarts that happened before the watch and do not count.
         type: int
+      stop:
+        description:
+          - Stop the container when it has failed, so that the Docker Engine does not start it without end.
+          - For one that the caller has started. What has served before is left to its restart policy.
+        type: bool
+        default: false
+        version_added: 0.2.0
   hold:
     description: Seconds after which the report comes even if nothing changed.
     type: float
@@ -114,6 +122,11 @@ targets:
       type: str
       returned: always
       sample: running
+    stopped:
+      description: Whether it was stopped because of O(targets[].stop).
+      type: bool
+      returned: always
+      version_added: 0.2.0
     failed:
       description: Whether it is not running, or has been restarted since the watch began.
       type: bool
@@ -195,10 +208,8 @@ targets:
       returned: always
 """
 
-import json
 import time
-import urllib.error
-import urllib.request
+from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.docker_api import DockerApi, DockerError
@@ -213,33 +224,13 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log impor
     slowest,
     split_lines,
 )
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.health_probe import probe
 
 # Lines read to find the phase: the workers of one server together log less between two states.
 SCAN_LINES = 400
 POLL_SECONDS = 0.5
-PROBE_TIMEOUT_SECONDS = 2.0
 # An older Docker Engine takes the time of a start after it: a script that fails at once has said all by then.
 START_LAG_SECONDS = 5
-
-
-def probe(url, expect, timeout=PROBE_TIMEOUT_SECONDS):
-    """(ready, what was seen) of a health URL."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=timeout) as response:
-            body = response.read()
-    except urllib.error.HTTPError as error:
-        return False, f"HTTP {error.code}"
-    except (OSError, ValueError) as error:
-        return False, str(getattr(error, "reason", error))
-    if not expect:
-        return True, "ok"
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return False, f"no JSON: {body[:80]!r}"
-    seen = {key: answer.get(key) for key in expect} if isinstance(answer, dict) else answer
-    return seen == expect, f"answers {json.dumps(seen, sort_keys=True)}"
 
 
 def observe_ranks(ranks, text, probe_health):
@@ -261,6 +252,7 @@ def observe(docker, target, log_lines, probe_health=probe):
     report = {
         "name": target["name"],
         "status": "missing",
+        "stopped": False,
         "failed": True,
         "ready": False,
         "exit_code": None,
@@ -325,6 +317,15 @@ def observe(docker, target, log_lines, probe_health=probe):
     return report
 
 
+def stop_failed(docker, targets, reports):
+    """Stop what has failed and would be started again, where the caller wants that."""
+    for target, report in zip(targets, reports):
+        if target.get("stop") and report["failed"] and report["status"] in ("running", "restarting"):
+            # Where it cannot be stopped the report matters more.
+            with suppress(DockerError):
+                report["stopped"] = docker.stop(target["name"])
+
+
 def watch(
     docker, targets, hold, settle, log_lines, probe_health=probe, clock=time.monotonic, sleep=time.sleep
 ):
@@ -333,6 +334,7 @@ def watch(
     known = {target["name"]: target.get("known", "") for target in targets}
     while True:
         reports = [observe(docker, target, log_lines, probe_health) for target in targets]
+        stop_failed(docker, targets, reports)
         elapsed = clock() - begin
         changed = any(report["fingerprint"] != known[report["name"]] for report in reports)
         if any(r["failed"] for r in reports) or all(r["ready"] for r in reports):
@@ -364,6 +366,7 @@ def main():
                     },
                     "known": {"type": "str", "default": ""},
                     "baseline": {"type": "int"},
+                    "stop": {"type": "bool", "default": False},
                 },
             },
             "hold": {"type": "float", "default": 4},

@@ -43,6 +43,14 @@ options:
     type: bool
     default: false
     version_added: 0.2.0
+  made:
+    description:
+      - A plan that was made before, as a task with O(fact=false) has registered it. Its files are written and
+        nothing is planned.
+      - So a run can take the servers' locks in between, and leaves alone the files of another run that has
+        them.
+    type: dict
+    version_added: 0.2.0
   topology:
     description:
       - The topology that the inventory must describe, such as C(1P1D). Another one is an error.
@@ -71,6 +79,11 @@ EXAMPLES = r"""
     fact: false
   run_once: true
   register: pd_plan
+
+- name: Write the files of that plan
+  ascend.pd_rollout.plan:
+    made: "{{ pd_plan }}"
+  run_once: true
 
 - name: Show where the first engine of this host serves
   ansible.builtin.debug:
@@ -110,13 +123,20 @@ hash:
   type: str
   sample: 5d0c1f0b6f5f5c3d5d9c0f1e1c7d1c0a9f5e4b3a2d1c0b9a8f7e6d5c4b3a2f10
 directory:
-  description: Where the files are.
-  returned: when O(write) is true
+  description: Where the files are, or would be. Of several plans the last one's.
+  returned: success
   type: str
   sample: /home/operator/plans/atlas_a3_1p1d
+outside:
+  description: Servers that the deployment was launched on and that the plan does not have, each with its
+    address and its containers. The file C(deployed.json) in RV(directory) tells, or else the last plan.
+  returned: success
+  type: dict
+  version_added: 0.2.0
+  sample: {decode2: {address: 192.0.0.4, directory: /etc/pd_rollout/pd, containers: [pd-decode2]}}
 files:
   description: The files that changed, below RV(directory).
-  returned: when O(write) is true
+  returned: when O(write) is true, or with O(made)
   type: list
   elements: str
   sample: [plan.json, prefill1/prefiller.sh]

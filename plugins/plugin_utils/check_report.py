@@ -19,6 +19,8 @@ WIDTH = 108
 _WAIVER = ("code", "place", "reason", "expires")
 # How many values are told apart where servers differ.
 _ON_SCREEN = 8
+# What a rollout that goes on cures by itself.
+REPAIRED = frozenset({"host-deployed-stopped", "host-deployed-silent", "host-deployed-apart"})
 _FIELDS = ("seen", "expected", "cure", "source")
 
 
@@ -177,6 +179,13 @@ def one_cause(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             and all(causes[one["code"]] & places[name] for name in hosts_of(one))
         )
     ]
+
+
+def repaired(one: dict[str, Any]) -> dict[str, Any]:
+    """A finding as it counts where the play goes on and starts what was deployed."""
+    if one["code"] not in REPAIRED:
+        return one
+    return {**one, "severity": "hint", "message": f"{one['message']}; this run starts it again"}
 
 
 def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | None]]:

@@ -71,7 +71,55 @@ def wants(
         "peers": {peer: plan["hosts"][peer]["address"] for peer in share["peers"]},
         "shm": sum(size(engine["shm_size"]) for engine in engines),
         "advertise": [engine["env"].get("VLLM_HOST_IP") for engine in engines],
+        "serving": [
+            *(_serving(engine) for engine in engines if engine.get("container")),
+            *([_serving(share["proxy"])] if (share["proxy"] or {}).get("container") else []),
+        ],
     }
+
+
+def _serving(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A container of the plan, an engine's or the proxy's, and how it is seen to serve."""
+    nodes = (part.get("ready") or {}).get("nodes") or ()
+    group, api = len(nodes) > 1, part.get("api")
+    instance = part.get("instance") or "proxy"
+    return {
+        "container": part["container"],
+        "title": f"node {part['node_rank']} of {instance}" if group else instance,
+        "instance": part.get("instance"),
+        "script_path": part["script_path"],
+        "group": group,
+        "health_url": part.get("health_url") or (_health(api) if api else None),
+        "expect": part.get("expected") or {},
+        "ranks": [
+            {"rank": one["rank"], "health_url": _health(one["api"])} for one in part.get("ranks") or ()
+        ],
+    }
+
+
+def _health(api: Mapping[str, Any]) -> str:
+    return f"http://{api['host']}:{api['port']}/health"
+
+
+def outside(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Servers that the deployment was launched on and that are no longer in the inventory."""
+    return [
+        host_finding(
+            "host-deployed-outside",
+            f"{name} ({entry['address']}) is not in the inventory and may still run "
+            f"{', '.join(entry['containers'])}",
+            host=name,
+            seen="launched from here, and not stopped since"
+            if entry.get("launched", True)
+            else "in the last plan; whether it was launched is not known",
+            severity=None if entry.get("launched", True) else "hint",
+            address=entry["address"],
+            containers=" ".join(entry["containers"]),
+            directory=entry["directory"],
+            file=f"{plan['directory']}/deployed.json",
+        )
+        for name, entry in (plan.get("outside") or {}).items()
+    ]
 
 
 def size(text: object) -> int:

@@ -74,9 +74,25 @@ def test_one_changed_flag_of_the_decoder_recreates_the_decoder_alone(play, state
     sound(play(DEPLOY))
 
 
-def test_a_container_stopped_by_hand_is_repaired_with_its_group(play, state, server):
+def test_a_group_that_has_lost_a_node_is_repaired_by_the_first_run(play, state, server):
+    """Its head crashed and stays dead. Somebody has started its other node again, which runs in vain."""
     before = state()
-    server("prefill2").check_output("docker stop -t 1 pd-prefiller")
+    server("prefill1").check_output("kill -9 $(docker inspect --format {{.State.Pid}} pd-prefiller)")
+    server("prefill2").check_output("docker restart -t 1 pd-prefiller")
+
+    check = play("playbooks/check.yml")
+    assert check.returncode != 0
+    assert re.search(r"^error +host-deployed-stopped +prefill1 ", check.stdout, re.MULTILINE), check.stdout
+    # It waits for its head, and gives up some time.
+    other = r"^error +host-deployed-(apart|stopped) +prefill2 "
+    assert re.search(other, check.stdout, re.MULTILINE), check.stdout
+    assert "decoder does not run" not in check.stdout
+
+    part = play(DEPLOY, "--limit", "prefill2")
+    assert part.returncode != 0
+    assert "prefill1 is not in this run" in re.sub(r"\s+", " ", part.stdout)
+    assert "TASK [ascend.pd_rollout.engine : Wait until the engines are ready]" not in part.stdout
+
     sound(play(DEPLOY))
     after = state()
     assert {key for key in after if after[key] != before[key]} == {
@@ -85,9 +101,38 @@ def test_a_container_stopped_by_hand_is_repaired_with_its_group(play, state, ser
     }
 
 
-def test_a_rebooted_server_is_repaired(play, state, sim):
+def healthy(server, name, url):
+    """Wait until something answers there."""
+    ask = f"curl -fsS -m 2 -o /dev/null --noproxy '*' {url}"
+    server(name).check_output(f"timeout 120 sh -c 'until {ask}; do sleep 0.2; done' 2>&1")
+
+
+def test_what_is_alone_comes_back_by_itself(plan, server, sim):
+    """An engine that dies while it serves exits with 0, and so it does when the Docker Engine stops."""
+    api = plan["hosts"]["decode1"]["engines"][0]["api"]
+    url = f"http://{api['host']}:{api['port']}"
+    body = json.dumps({"model": plan["model"]["served_name"], "prompt": "a", "max_tokens": 2})
+    head = "-H 'Content-Type: application/json' -H 'Authorization: Bearer molecule-8fb1c2d4e6a7'"
+    restarts = "docker inspect --format {{.RestartCount}}-{{.State.Status}} pd-decoder"
+    sim("fault", "decode1", "engine_crash_after", "requests=0")
+    try:
+        server("decode1").check_output(
+            f"curl -sS -m 60 --noproxy '*' {head} -d '{body}' {url}/v1/completions"
+        )
+        again = f"timeout 120 sh -c 'until {restarts} | grep -q 1-running; do sleep 0.2; done' 2>&1"
+        server("decode1").check_output(again)
+    finally:
+        sim("heal", "decode1")
+    healthy(server, "decode1", f"{url}/health")
+    server("decode1").check_output("service docker restart >&2")
+    healthy(server, "decode1", f"{url}/health")
+
+
+def test_a_rebooted_server_is_repaired(play, plan, state, server, sim):
     before = state()
     sim("restart", "prefill1")
+    # The proxy comes back by itself; the node of a group waits for the next run.
+    healthy(server, "prefill1", plan["hosts"]["prefill1"]["proxy"]["health_url"])
     sound(play(DEPLOY))
     after = state()
     assert after.keys() == before.keys()
@@ -120,11 +165,22 @@ def test_an_engine_that_crashes_at_start_fails_the_run_at_once_with_its_reason(p
     )
     assert re.search(at_once, done.stdout), done.stdout
     assert "the memory of chip 3 is broken" in done.stdout
+    # It is not left to be started without end.
+    assert "and is stopped now" in done.stdout
+    status = server("decode1").check_output("docker inspect --format {{.State.Status}} pd-decoder")
+    assert status == "exited"
     sound(play(DEPLOY))
 
 
-def test_an_interrupted_run_is_completed_by_the_next(play, server):
+def test_an_interrupted_run_is_completed_by_the_next(play, plan, server):
     server("decode1").check_output("docker rm -f pd-decoder")
     server("prefill1").check_output("rm -f /etc/pd_rollout/pd/prefiller.sh")
-    sound(play(DEPLOY))
+    # Somebody has changed the list of the proxy: it runs, and is not as planned either.
+    proxy, prefiller = plan["hosts"]["prefill1"]["proxy"], plan["proxy"]["prefillers"][0]
+    body = json.dumps({"type": "prefill", "instances": f"{prefiller['host']}:{prefiller['port']}"})
+    url = f"http://{proxy['host']}:{proxy['port']}/instances/remove"
+    ask = "curl -fsS --noproxy '*' -H 'Content-Type: application/json' -d %s %s"
+    server("prefill1").check_output(ask, body, url)
+    done = sound(play(DEPLOY))
+    assert "prefill1 proxy is started again: its list of backends has been changed" in done.stdout
     assert changed(sound(play(DEPLOY))) == set()

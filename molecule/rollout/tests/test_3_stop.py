@@ -5,8 +5,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def noted(plan):
+    """Where this controller knows the deployment to be launched."""
+    return set(json.loads((ROOT / "plans" / plan["cluster"] / "deployed.json").read_text())["hosts"])
+
 
 def test_stop_removes_what_was_deployed(play, plan, server):
+    assert noted(plan) == set(plan["hosts"])
     server("decode1").check_output("docker rm -f pd-decoder")
     for _run in range(2):
         done = play("playbooks/stop.yml")
@@ -17,6 +28,7 @@ def test_stop_removes_what_was_deployed(play, plan, server):
         assert not host.file("/etc/pd_rollout/pd").exists
         assert plan["image"] in host.check_output("docker images --format '{{.Repository}}:{{.Tag}}'")
         assert host.file(plan["model"]["path"] + "/config.json").exists
+    assert noted(plan) == set()
 
 
 def test_stop_removes_the_image_when_asked(play, plan, server):

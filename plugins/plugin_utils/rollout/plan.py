@@ -41,6 +41,13 @@ class Plan:
         }
 
 
+# What to_dict holds, in its order.
+KEYS = (
+    *("version", "hash", "cluster", "deployment", "release", "image", "image_digest", "topology", "fabric"),
+    *("model", "connector", "api_key", "proxy", "instances", "findings", "ports", "hosts"),
+)
+
+
 def make(raw: inventory.RawInventory, wanted_topology: str | None = None) -> Plan:
     """Plan an inventory; PlanError carries every finding if one of them is an error."""
     declaration, found = inventory.read(raw)

@@ -115,6 +115,51 @@ def test_plan_is_written_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_plan_that_was_made_is_written_as_it_was(tmp_path: Path) -> None:
+    guide = ROOT / "inventory" / "guide_1p1d"
+    assert play(guide, "-e", f"pd_plan_dir={tmp_path / 'at_once'}").code == 0
+    playbook = tmp_path / "in_two_steps.yml"
+    made: dict[str, Any] = {"ascend.pd_rollout.plan": {"fact": False}, "register": "pd_plan"}
+    unwritten = {"ansible.builtin.assert": {"that": "pd_plan.directory is not exists"}}
+    written = {"ascend.pd_rollout.plan": {"made": "{{ pd_plan }}"}}
+    tasks = [{**task, "run_once": True} for task in (made, unwritten, written)]
+    head = {"hosts": "prefiller:decoder:proxy", "gather_facts": False}
+    playbook.write_text(yaml.safe_dump([{**head, "tasks": tasks}]), encoding="utf-8")
+    done = play(guide, "-e", f"pd_plan_dir={tmp_path / 'in_two_steps'}", playbook=playbook)
+    assert done.code == 0, done.text
+    texts = [
+        {path.relative_to(folder): path.read_text(encoding="utf-8") for path in folder.rglob("*.*")}
+        for folder in (tmp_path / "at_once", tmp_path / "in_two_steps")
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_where_it_is_launched_is_noted_beside_the_plan(tmp_path: Path) -> None:
+    guide = ROOT / "inventory" / "guide_1p1d"
+    note = "ascend.pd_rollout.deployment_hosts"
+    servers = "{{ ansible_play_hosts }}"
+    tasks: list[dict[str, Any]] = [
+        {"ascend.pd_rollout.plan": {"fact": False}, "register": "pd_plan"},
+        {note: {"plan": "{{ pd_plan }}", "servers": servers}},
+        {note: {"state": "absent", "servers": ["decode1"]}, "when": "stopped is defined"},
+        {
+            "ansible.builtin.assert": {"that": "pd_plan.outside == {}"},
+        },
+    ]
+    playbook = tmp_path / "note.yml"
+    head = {"hosts": "prefiller:decoder:proxy", "gather_facts": False}
+    tasks = [{**task, "run_once": True} for task in tasks]
+    playbook.write_text(yaml.safe_dump([{**head, "tasks": tasks}]), encoding="utf-8")
+    noted = tmp_path / "plan" / "deployed.json"
+    for more, known in (
+        ((), ["prefill1", "prefill2", "decode1"]),
+        (("-e", "stopped=1"), ["prefill1", "prefill2"]),
+    ):
+        done = play(guide, "-e", f"pd_plan_dir={noted.parent}", *more, playbook=playbook)
+        assert done.code == 0, done.text
+        assert list(json.loads(noted.read_text(encoding="utf-8"))["hosts"]) == known
+
+
 def test_broken_inventory_gives_every_finding_and_writes_nothing(
     inventory: Callable[..., Path], tmp_path: Path
 ) -> None:

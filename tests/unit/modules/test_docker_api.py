@@ -46,6 +46,11 @@ class Engine(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self):
+        self.send_response(204 if self.path == "/containers/pd-decode1/stop" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def address_string(self):
         return "unix"
 
@@ -115,3 +120,8 @@ def test_both_streams_are_read_in_order():
 )
 def test_unix_time_keeps_the_nanoseconds(when, expected):
     assert unix_time(when) == expected
+
+
+def test_stopping_says_whether_there_is_a_container(docker):
+    assert docker.stop("pd-decode1")
+    assert not docker.stop("pd-decode2")

@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils.docker_api import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.modules.engine_watch import observe, probe, watch
 
 STARTED = "2026-01-02T03:04:05.6Z"
@@ -20,7 +21,11 @@ class FakeDocker:
 
     def __init__(self, *states, exit_code=0):
         self.states, self.exit_code = list(states), exit_code
-        self.queries = []
+        self.queries, self.stopped = [], []
+
+    def stop(self, name):
+        self.stopped.append(name)
+        return True
 
     def inspect(self, name):
         self.now = self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -221,3 +226,28 @@ def test_probe_of_a_closed_port():
     ready, seen = probe("http://127.0.0.1:1/health", {})
     assert not ready
     assert "refused" in seen
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts", "stop", "stopped"),
+    [
+        ("restarting", 1, True, True),
+        ("running", 1, True, True),
+        ("exited", 0, True, False),
+        ("running", 0, True, False),
+        ("restarting", 1, False, False),
+    ],
+    ids=["between-restarts", "restarted", "ended", "sound", "of-another-run"],
+)
+def test_what_this_run_started_in_vain_is_not_started_without_end(status, restarts, stop, stopped):
+    docker = FakeDocker((status, restarts, CRASH))
+    report, _now = run(docker, baseline=0, stop=stop)
+    assert report["stopped"] is stopped
+    assert docker.stopped == ["pd-decode1"] * stopped
+
+
+def test_the_report_comes_even_where_stopping_fails():
+    docker = FakeDocker(("restarting", 1, CRASH))
+    docker.stop = lambda name: (_ for _ in ()).throw(DockerError("no answer"))
+    report, _now = run(docker, baseline=0, stop=True)
+    assert (report["failed"], report["stopped"]) == (True, False)

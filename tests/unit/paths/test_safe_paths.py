@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -205,7 +204,7 @@ def test_a_directory_of_somebody_else_is_not_taken_over(root):
     assert run(root / "weights", "absent")["left"] == ["config.json"]
 
 
-@pytest.mark.parametrize("state", ["present", "absent", "empty"])
+@pytest.mark.parametrize("state", ["present", "absent"])
 def test_a_link_is_not_followed(root, state):
     elsewhere = deployed(root)
     (root / "link").symlink_to(elsewhere)
@@ -216,7 +215,7 @@ def test_a_link_is_not_followed(root, state):
     assert (root / "link").is_symlink()
 
 
-@pytest.mark.parametrize("state", ["present", "absent", "empty"])
+@pytest.mark.parametrize("state", ["present", "absent"])
 def test_a_host_dir_that_others_may_write_to(root, state):
     shared = root / "shared"
     shared.mkdir()
@@ -263,18 +262,11 @@ def test_links_on_the_way(root):
     assert "is not a directory" in run(root / "file" / "pd", "present")["msg"]
 
 
-def test_a_measurement_empties_its_own_directory_only(root):
-    directory = root / "pd-benchmark"
-    assert run(directory, "empty")["changed"]
-    text = (Path(__file__).parents[3] / "roles/measurement/files/run.sh").read_text(encoding="utf-8")
-    (directory / "run.sh").write_text(text, encoding="utf-8")
-    (directory / "results").mkdir()
-    (directory / "results" / "one.json").write_text("{}")
-    assert run(directory, "empty")["changed"]
-    assert list(directory.iterdir()) == []
-    (directory / "run.sh").write_text("#!/bin/sh\necho mine\n")
-    assert "holds run.sh and no measurement" in run(directory, "empty")["msg"]
-    assert (directory / "run.sh").exists()
+def test_the_note_of_a_start_goes_with_its_script(root):
+    pd = deployed(root)
+    (pd / "decode.started").write_text('{"_": "Written by ascend.pd_rollout: the last start"}')
+    (pd / "own.started").write_text("{}")
+    assert run(pd, "absent")["left"] == ["own.started"]
 
 
 def test_a_path_alone_may_be_any_that_is_not_the_systems():

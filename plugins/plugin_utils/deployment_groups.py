@@ -1,0 +1,89 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What has to be stopped so that a deployment can be as planned: of a group all of its nodes or none.
+
+The nodes of an instance form one group when they start, and none can join it later. So where one of them is
+missing, was made by another plan or has been started since, the others run in vain: they are all stopped
+before any is started. Pure functions; they run on the controller, once for all servers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Group:
+    """An instance, with the nodes of it that this run has seen: (host, node) pairs."""
+
+    instance: str
+    hosts: Sequence[str]
+    seen: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+    def why(self) -> str:
+        """Why its nodes cannot work together, in words; empty: they can."""
+        for host, node in self.seen:
+            if node["why"]:
+                return f"{host}: {node['why']}"
+        known = {node["generation"]: host for host, node in self.seen if node["generation"]}
+        if len(known) > 1:
+            return f"{' and '.join(sorted(known.values()))} were started by different rollouts"
+        return ""
+
+    def absent(self, play: Iterable[str]) -> list[str]:
+        """Its hosts that are not in this run."""
+        present = set(play)
+        return [host for host in self.hosts if host not in present]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`stop`: containers by host; `reasons`: lines for people; `refusal`: why nothing may be done."""
+
+    stop: dict[str, list[str]]
+    reasons: list[str]
+    refusal: str = ""
+
+
+def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decision:
+    """From what each host's look has found (the results of deployment_state) to what is to be stopped.
+
+    `play`: the hosts of this run.
+    """
+    groups: dict[str, Group] = {}
+    stop: dict[str, list[str]] = defaultdict(list)
+    reasons: list[str] = []
+    for host, look in looks.items():
+        for node in look.get("nodes") or ():
+            if node["group"]:
+                groups.setdefault(node["instance"], Group(node["instance"], node["group"])).seen.append(
+                    (host, node)
+                )
+            elif node["why"] and node["container"] in look["running"]:
+                stop[host].append(node["container"])
+                reasons.append(f"{host} {node['instance']} is started again: {node['why']}.")
+    refusals = []
+    for group in groups.values():
+        why = group.why()
+        if not why:
+            continue
+        absent = group.absent(play)
+        if absent:
+            refusals.append(_refusal(group, why, absent))
+        running = [(host, node) for host, node in group.seen if node["container"] in looks[host]["running"]]
+        for host, node in running:
+            stop[host].append(node["container"])
+        if running:
+            reasons.append(f"All nodes of {group.instance} are stopped and started together. {why}.")
+    return Decision(dict(stop), reasons, "\n".join(refusals))
+
+
+def _refusal(group: Group, why: str, absent: Sequence[str]) -> str:
+    return (
+        f"{group.instance} has to be started, and its nodes only start together, but {', '.join(absent)}"
+        f" {'is' if len(absent) == 1 else 'are'} not in this run ({why}). Nothing was stopped. Run again with"
+        f" --limit {','.join(group.hosts)}, or without --limit."
+    )
