@@ -19,6 +19,7 @@ import dataclasses
 import json
 import logging
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -212,6 +213,12 @@ def option_lines(name: str, kind: Any) -> list[str]:
     return [f"  {name}:", *(f"    - {json.dumps(choice)}" for choice in kind)]
 
 
+def listed(name: str, keys: list[str]) -> list[str]:
+    """The entry of an option with its keys, in lines that a linter takes."""
+    lines = textwrap.wrap(", ".join(keys), 106, break_on_hyphens=False)
+    return [f"  {name}: [", *(f"    {line}" for line in lines), "  ]"]
+
+
 def keys_of(described: dict[str, Any], others: bool) -> list[tuple[str, list[str]]]:
     """The options that a configuration class reads as JSON, and its keys, where it does so with others."""
     return sorted(
@@ -261,10 +268,10 @@ def short_form(described: dict[str, Any]) -> str:
         *(f"  - {name}" for name in sorted(deprecated)),
         "# Keys of options of JSON; another is refused.",
         "keys:" + ("" if refused else " {}"),
-        *(f"  {name}: [{', '.join(keys)}]" for name, keys in refused),
+        *(line for name, keys in refused for line in listed(name, keys)),
         "# Keys of options of JSON that pass over another.",
         "open_keys:" + ("" if passed else " {}"),
-        *(f"  {name}: [{', '.join(keys)}]" for name, keys in passed),
+        *(line for name, keys in passed for line in listed(name, keys)),
     ]
     return "\n".join(lines) + "\n"
 
