@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import os
 import socket
 import subprocess
 import time
@@ -32,12 +33,25 @@ def process_start(pid: int) -> str | None:
 
 
 def machine() -> str:
-    """A name of this controller that no other has, and that tells nothing about it."""
+    """A name of this controller that no other has, and that tells nothing about it.
+
+    Containers with the host's network share its name, and those of one image their machine-id; but a number
+    of a process means another process in each of them (pid_namespaces(7)).
+    """
     try:
         identity = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
     except OSError:
         identity = ""
-    return hashlib.sha256(f"{socket.gethostname()} {identity}".encode()).hexdigest()[:16]
+    words = f"{socket.gethostname()} {identity} {_numbering()}"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def _numbering() -> str:
+    """The namespace that this process has its number in; empty where there are none."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def boot() -> str:
@@ -80,9 +94,22 @@ def left_behind(holder: Mapping[str, Any], max_age: float, max_silence: float) -
     if holder.get("machine") == machine():
         if holder.get("boot") != boot():
             return "this controller has booted since"
-        if process_start(int(holder.get("pid") or 0)) != holder.get("started"):
-            return f"its process {holder.get('pid')} has ended without giving it back"
+        pid = int(holder.get("pid") or 0)
+        began = process_start(pid)
+        if began != holder.get("started") and not (began is None and _hidden(pid)):
+            return f"its process {pid} has ended without giving it back"
     return None
+
+
+def _hidden(pid: int) -> bool:
+    """Whether there is a process of another user, which /proc may not show (hidepid, proc(5))."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def span(seconds: float) -> str:

@@ -160,6 +160,28 @@ def test_another_process_of_the_same_number_is_not_the_owner():
     assert "has ended" in left_behind(owner)
 
 
+def test_a_process_that_proc_hides_may_go_on(monkeypatch):
+    """With hidepid, /proc shows only root what others run; a signal tells that there is something."""
+    owner = {**lock_owner.describe(os.getpid(), "pd"), "started": "7"}
+
+    def refused(pid, number):
+        assert (pid, number) == (os.getpid(), 0)
+        raise PermissionError
+
+    monkeypatch.setattr(lock_owner.os, "kill", refused)
+    assert "has ended" in left_behind(owner)
+    monkeypatch.setattr(lock_owner, "process_start", lambda pid: None)
+    assert left_behind(owner, silent=299) is None
+    assert "6 min 1 s" in left_behind(owner, silent=361)
+
+
+def test_another_container_of_the_same_image_has_other_numbers(monkeypatch):
+    owner = ended_process()
+    monkeypatch.setattr(lock_owner, "_numbering", lambda: "pid:[4026532999]")
+    assert left_behind(owner, silent=299) is None
+    assert left_behind(owner, silent=361) is not None
+
+
 def test_a_lock_from_before_the_controller_booted():
     owner = {**lock_owner.describe(os.getpid(), "pd"), "boot": "earlier"}
     assert left_behind(owner) == "this controller has booted since"
