@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import deployed_hosts
 from .plan import plan_folder
+
+
+def folders(hostvars: Any, servers: Sequence[str], deployment: str) -> list[Path]:
+    """Where servers may be noted: beside the plan of an inventory with one deployment, or of theirs.
+
+    Of an inventory with several deployments each has a folder of its own, and one run can stop all of them.
+    """
+    found: dict[Path, None] = {}
+    for server in servers or [""]:
+        own = hostvars[server].get("pd_deployment") if server else None
+        folder = plan_folder(hostvars, server)
+        found.update(dict.fromkeys([folder, folder / str(own or deployment)]))
+    return list(found)
 
 
 class ActionModule(ActionBase):
@@ -43,10 +57,9 @@ class ActionModule(ActionBase):
                 left = plan.get("outside") or {}
                 noted = [deployed_hosts.note(Path(plan["directory"]), plan, servers, left)]
             else:
-                folder = plan_folder(task_vars["hostvars"], servers[0] if servers else "")
-                # Of an inventory with several deployments each has a folder of its own.
                 noted = [
-                    deployed_hosts.forget(one, servers) for one in (folder, folder / options["deployment"])
+                    deployed_hosts.forget(folder, servers)
+                    for folder in folders(task_vars["hostvars"], servers, options["deployment"])
                 ]
         except OSError as error:
             raise AnsibleActionFail(f"cannot note where it is deployed: {error}") from error

@@ -29,7 +29,9 @@ options:
     elements: str
     required: true
   deployment:
-    description: Name of the deployment. For O(state=absent), where there may be no valid plan.
+    description: >-
+      Name of the deployment of servers that have no C(pd_deployment). For O(state=absent), where there may be
+      no valid plan.
     type: str
     default: pd
 attributes:

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.action.deployment_hosts import folders
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import deployed_hosts
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.host_between import outside
 
@@ -90,6 +93,17 @@ def test_files_that_cannot_be_read_tell_nothing(tmp_path, text):
         (tmp_path / name).write_text(text)
         assert deployed_hosts.read(tmp_path) == {}
     assert not deployed_hosts.forget(tmp_path, ["decode1"])
+
+
+def test_one_run_may_stop_several_deployments(tmp_path):
+    class HostVars(dict):
+        _inventory = SimpleNamespace(_sources=())
+
+    chat = {"pd_plan_dir": str(tmp_path), "pd_deployment": "chat"}
+    hostvars = HostVars(a=chat, b=chat, c={**chat, "pd_deployment": "code"}, d={"pd_plan_dir": "/srv/plan"})
+    places = [tmp_path, tmp_path / "chat", tmp_path / "code"]
+    assert folders(hostvars, ["a", "b", "c"], "chat") == places
+    assert folders(hostvars, ["d"], "pd") == [Path("/srv/plan"), Path("/srv/plan/pd")]
 
 
 def test_the_report_says_how_to_remove_it():
