@@ -7,7 +7,8 @@ of the process that root ends. So each folder on the way from / belongs to someb
 already, and nobody else can write to it. A folder in which everybody may write but only owners may remove
 (/tmp, /var/tmp) will do above one that exists and is ours.
 
-Who may do everything already: root, the user that this runs as, and the one who became root by sudo.
+Who may do everything already: root, the user that this runs as, and the one who became root by sudo, with a
+group of which nobody else is.
 Standard library alone; Python 3.7.
 """
 
@@ -18,6 +19,7 @@ import os
 import stat
 import unicodedata
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 # Links that are followed before they count as a circle, as the kernel has it.
@@ -97,39 +99,52 @@ def is_ours(path: str) -> bool:
         return False
 
 
-def _walk(path: str, make: bool, sticky: bool = False) -> bool:
-    """Go from / to the folder, link by link; whether it is there."""
-    check_name(path)
-    users, links = trusted(), 0
-    left, at = deque(part for part in path.split("/") if part not in ("", ".")), "/"
-    _check_one(at, users, last=False)
+def way(path: str) -> Iterator[tuple[str, os.stat_result | None, bool]]:
+    """The folders and links from / to a folder, as the kernel goes: path, status, and whether it is the last.
+
+    One that is not there has no status. If it is there when the next one is asked for, it comes once more.
+    """
+    left, at, links = deque(part for part in path.split("/") if part not in ("", ".")), "/", 0
+    yield at, os.lstat(at), not left
     while left:
         name = left.popleft()
         if name == "..":
             at = os.path.dirname(at)  # noqa: PTH120 - a string, as the kernel reads it
             continue
         there = f"{at.rstrip('/')}/{name}"
-        last = not left
         try:
             found = os.lstat(there)
         except FileNotFoundError:
-            if not make:
-                return False
-            _make(there, last)
+            yield there, None, not left
             found = os.lstat(there)
-        except OSError as error:
-            raise _unreadable(there, error) from error
-        if stat.S_ISLNK(found.st_mode):
-            links += 1
-            _owned(there, found, users, "a link")
-            if links > MAX_LINKS:
-                raise _unreadable(there, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
-            target = os.readlink(there)
-            left.extendleft(part for part in reversed(target.split("/")) if part not in ("", "."))
-            at = "/" if target.startswith("/") else at
+        yield there, found, not left
+        if not stat.S_ISLNK(found.st_mode):
+            at = there
             continue
-        _check_one(there, users, last and not sticky)
-        at = there
+        links += 1
+        if links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), there)
+        target = os.readlink(there)
+        left.extendleft(part for part in reversed(target.split("/")) if part not in ("", "."))
+        at = "/" if target.startswith("/") else at
+
+
+def _walk(path: str, make: bool, sticky: bool = False) -> bool:
+    """Judge all on the way to a folder; whether it is there."""
+    check_name(path)
+    users = trusted()
+    try:
+        for there, found, last in way(path):
+            if found is None:
+                if not make:
+                    return False
+                _make(there, last)
+            elif stat.S_ISLNK(found.st_mode):
+                _owned(there, found, users, "a link")
+            else:
+                _check_one(there, found, users, last and not sticky)
+    except OSError as error:
+        raise _unreadable(error.filename or path, error) from error
     return True
 
 
@@ -150,9 +165,8 @@ def _make(path: str, last: bool) -> None:
         ) from error
 
 
-def _check_one(path: str, users: set[int], last: bool) -> None:
+def _check_one(path: str, found: os.stat_result, users: set[int], last: bool) -> None:
     """Raise UnsafeFolder for one folder of the way."""
-    found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise UnsafeFolder(
             "folder_is_none",
@@ -162,12 +176,13 @@ def _check_one(path: str, users: set[int], last: bool) -> None:
             "remove it, or choose another folder",
         )
     _owned(path, found, users, "a folder", last)
-    writers = _other_writers(path, found)
+    writers = "all users" if found.st_mode & stat.S_IWOTH else writing_group(path, found)
+    own = "its " if writers.startswith("group ") else ""
     if writers and (last or not found.st_mode & stat.S_ISVTX):
         raise UnsafeFolder(
             "folder_writable_by_others",
             path,
-            f"mode {stat.S_IMODE(found.st_mode):04o}, in which {writers} can write",
+            f"mode {stat.S_IMODE(found.st_mode):04o}, in which {own}{writers} can write",
             "a folder, and folders above it, in which only its owner can write",
             f"choose another folder, or look what is in it and run: chmod go-w {path}",
         )
@@ -186,16 +201,35 @@ def _owned(path: str, found: os.stat_result, users: set[int], what: str, last: b
         )
 
 
-def _other_writers(path: str, found: os.stat_result) -> str:
-    """Who besides the owner can write; empty when nobody can."""
-    if found.st_mode & stat.S_IWOTH:
-        return "all users"
+def writing_group(path: str, found: os.stat_result) -> str:
+    """The group that can write besides the owner, and is not trusted; empty when there is none."""
     if not found.st_mode & stat.S_IWGRP:
         return ""
     # With a list of rights the group's bits are the most that any of the list has (acl(5)).
     if _has_list(path):
         return "users of its list of rights (getfacl)"
-    return "" if found.st_gid == 0 else f"its group {_group(found.st_gid)}"
+    return "" if _trusted_group(found.st_gid) else f"group {_group(found.st_gid)}"
+
+
+def _trusted_group(number: int) -> bool:
+    """Whether all of a group may do everything here already.
+
+    Beside root's that is the group of the same name that many systems give each user, in which new folders
+    are writable for the group (pam_umask(8), usergroups). One that several users share is none.
+    """
+    if number == 0:
+        return True
+    if os.geteuid() != 0 or os.environ.get("SUDO_GID", "") != str(number):
+        return False
+    try:
+        import grp
+        import pwd
+
+        group, user = grp.getgrgid(number), pwd.getpwuid(int(os.environ.get("SUDO_UID", "")))
+    except (ImportError, KeyError, ValueError):
+        # Nobody is known to be in it.
+        return True
+    return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def _has_list(path: str) -> bool:

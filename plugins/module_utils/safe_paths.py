@@ -8,10 +8,13 @@ is used by itself, and a variable of the command line come here without one.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 from pathlib import Path
+
+from . import private_folder
 
 # What a deployment, and what stands behind it in the name of a container, may be called: as Docker has it.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -97,30 +100,17 @@ def inside(value, parent, variable):
     return found
 
 
-def _trusted(numbers):
-    """Users or groups that are root, or have become root for this: those may do everything anyway."""
-    return {0, *numbers}
-
-
-def _from_sudo(variable):
-    text = os.environ.get(variable, "")
-    return [int(text)] if re.fullmatch(r"[0-9]{1,10}", text) else []
-
-
-def others(status):
+def others(status, at=""):
     """Who other than root can put something into a directory of this status, or None. In one with the sticky
     bit nobody can exchange what is root's."""
-    if status.st_uid not in _trusted([os.geteuid(), *_from_sudo("SUDO_UID")]):
+    if status.st_uid not in private_folder.trusted():
         return f"belongs to user {status.st_uid}"
     if status.st_mode & stat.S_ISVTX:
         return None
     if status.st_mode & stat.S_IWOTH:
         return "can be written by every user"
-    if status.st_mode & stat.S_IWGRP and status.st_gid not in _trusted(
-        [os.getegid(), *_from_sudo("SUDO_GID")]
-    ):
-        return f"can be written by group {status.st_gid}"
-    return None
+    group = private_folder.writing_group(at, status)
+    return f"can be written by {group}" if group else None
 
 
 def distrust(wanted):
@@ -128,33 +118,23 @@ def distrust(wanted):
 
     A link is followed as the kernel would, if nobody else can have made it.
     """
-    waiting = [part for part in reversed(wanted.split("/")) if part]
-    at, links = "/", 0
-    why = others(os.lstat(at))
-    while waiting and why is None:
-        part = waiting.pop()
-        if part in (".", ".."):
-            at = str(Path(at).parent) if part == ".." else at
-            continue
-        below = str(Path(at) / part)
-        try:
-            status = os.lstat(below)
-        except FileNotFoundError:
-            return None
-        if stat.S_ISLNK(status.st_mode):
-            links += 1
-            if links > 40:
-                return f"{below} is a link that leads to itself"
-            if status.st_uid not in _trusted([os.geteuid(), *_from_sudo("SUDO_UID")]):
-                return f"{below} is a link of user {status.st_uid}"
-            target = os.readlink(below)
-            waiting.extend(part for part in reversed(target.split("/")) if part)
-            at = "/" if target.startswith("/") else at
-            continue
-        if not stat.S_ISDIR(status.st_mode):
-            return f"{below} is not a directory"
-        at, why = below, others(status)
-    return None if why is None else f"{at} {why}"
+    try:
+        for at, status, _last in private_folder.way(wanted):
+            if status is None:
+                return None
+            if stat.S_ISLNK(status.st_mode):
+                why = None
+                if status.st_uid not in private_folder.trusted():
+                    why = f"is a link of user {status.st_uid}"
+            else:
+                why = others(status, at) if stat.S_ISDIR(status.st_mode) else "is not a directory"
+            if why is not None:
+                return f"{at} {why}"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return f"{error.filename} is a link that leads to itself"
+    return None
 
 
 def trust(wanted, variable):
@@ -219,12 +199,12 @@ def is_ours(file):
     last = Path(file).name
     if last in (API_KEY, API_KEY + KEY_ID):
         status = os.lstat(file)
-        return stat.S_ISREG(status.st_mode) and status.st_uid in _trusted([os.geteuid()])
+        return stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid())
     return is_launch_script(file) or (file.endswith(NOTE) and _begins(file, SCRIPT_MARK))
 
 
 def _owned(status):
-    return stat.S_IMODE(status.st_mode) == MODE and status.st_uid in _trusted([os.geteuid()])
+    return stat.S_IMODE(status.st_mode) == MODE and status.st_uid in (0, os.geteuid())
 
 
 def _make_parents(folder):

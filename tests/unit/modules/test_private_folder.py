@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import pwd
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import private_folder
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import private_folder, safe_paths
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder
 from ansible_collections.ascend.pd_rollout.plugins.modules import private_folder as module
 
@@ -20,6 +22,7 @@ NOBODY = pwd.getpwnam("nobody").pw_uid
 @pytest.fixture(autouse=True)
 def root(monkeypatch):
     monkeypatch.delenv("SUDO_UID", raising=False)
+    monkeypatch.delenv("SUDO_GID", raising=False)
 
 
 def refused(path) -> dict:
@@ -100,6 +103,35 @@ def test_a_home_is_fine_for_who_becomes_root_and_for_nobody_else(tmp_path, monke
     refused(home / "image")
 
 
+@pytest.mark.parametrize(
+    ("name", "members", "fine"),
+    [
+        ("nobody", [], True),
+        ("nobody", ["nobody"], True),
+        ("nobody", ["nobody", "bob"], False),
+        ("HwHiAiUser", [], False),
+        ("users", ["nobody"], False),
+    ],
+)
+def test_the_group_of_who_becomes_root_is_fine_if_nobody_else_is_in_it(
+    tmp_path, monkeypatch, name, members, fine
+):
+    """Where each user has a group, folders of users are made with mode 0775."""
+    disk = tmp_path / "data"
+    disk.mkdir()
+    os.chown(disk, NOBODY, NOBODY)
+    disk.chmod(0o775)
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    assert refused(disk / "image")["code"] == "folder_writable_by_others"
+    monkeypatch.setenv("SUDO_GID", str(NOBODY))
+    monkeypatch.setattr(grp, "getgrgid", lambda number: SimpleNamespace(gr_name=name, gr_mem=members))
+    if fine:
+        private_folder.ensure(str(disk / "image"))
+    else:
+        assert f"its group {name} can write" in refused(disk / "image")["seen"]
+    assert (safe_paths.problem(str(disk / "pd")) is None) == fine
+
+
 def test_links_of_root_are_followed_and_those_of_others_are_not(tmp_path):
     disk, shared = tmp_path / "disk", tmp_path / "tmp"
     disk.mkdir()
@@ -135,6 +167,7 @@ def test_a_folder_with_a_list_of_rights_counts_what_the_list_allows(tmp_path, mo
     disk.chmod(0o775)
     monkeypatch.setattr(private_folder, "_has_list", lambda path: path == str(disk))
     assert "getfacl" in refused(disk)["seen"]
+    assert safe_paths.problem(str(disk / "pd")).endswith("written by users of its list of rights (getfacl)")
 
 
 @pytest.mark.parametrize(
