@@ -217,6 +217,22 @@ def _make_parents(folder):
         one.mkdir(MODE)
 
 
+def _held(wanted, status, variable):
+    """The names of what is in a directory of ours.
+
+    Below one with the sticky bit somebody else may have made it first, who can still exchange it, or write to
+    what is in it: that is refused, whatever it looks like.
+    """
+    held = sorted(one.name for one in Path(wanted).iterdir())
+    if held and status.st_uid not in private_folder.trusted():
+        raise Refused(
+            f"{variable} is {wanted!r}, which belongs to user {status.st_uid} and holds {listed(held)}. "
+            "Expected: a directory of root, or none. Look at what is in it, and remove it yourself. Nothing "
+            "was changed or removed."
+        )
+    return held
+
+
 def make(wanted, variable, check_mode=False):
     """Make a directory that is root's alone; whether that changed something. One that is there and not ours
     is refused: its owner and mode are somebody's."""
@@ -224,7 +240,7 @@ def make(wanted, variable, check_mode=False):
     if status is not None and _owned(status):
         return False
     if status is not None:
-        held = sorted(one.name for one in Path(wanted).iterdir())
+        held = _held(wanted, status, variable)
         if held and not any(is_ours(f"{wanted}/{one}") for one in held):
             raise Refused(
                 f"{variable} is {wanted!r}, which holds {listed(held)} and nothing of a deployment. "
@@ -250,9 +266,10 @@ def make(wanted, variable, check_mode=False):
 def remove(wanted, variable, check_mode=False):
     """Remove what a deployment has written into its directory, and the directory if it is empty then: whether
     that changed something, and what is left. Nothing that somebody else has put there is removed."""
-    if existing(wanted, variable) is None:
+    status = existing(wanted, variable)
+    if status is None:
         return False, []
-    held = sorted(one.name for one in Path(wanted).iterdir())
+    held = _held(wanted, status, variable)
     left = [one for one in held if not is_ours(f"{wanted}/{one}")]
     if not check_mode:
         for one in held:

@@ -232,6 +232,23 @@ def test_a_host_dir_that_others_may_write_to(root, state):
     assert not run(pd, "absent").get("failed")
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_what_somebody_else_has_made_first(root, state):
+    """In a directory with the sticky bit, as if it were a deployment's: root does not work in it."""
+    shared = root / "shared"
+    shared.mkdir()
+    pd = deployed(shared)
+    shared.chmod(0o1777)
+    os.chown(pd, STRANGER, -1)
+    result = run(pd, state)
+    assert result["failed"]
+    assert f"belongs to user {STRANGER} and holds api_key, api_key.id, decoder.sh" in result["msg"]
+    assert (pd / "api_key").exists()
+    for one in pd.iterdir():
+        one.unlink()
+    assert run(pd, state)["changed"]
+
+
 def test_who_becomes_root_may_own_the_host_dir(monkeypatch):
     def others(uid, gid, mode):
         return safe_paths.others(SimpleNamespace(st_uid=uid, st_gid=gid, st_mode=mode))
