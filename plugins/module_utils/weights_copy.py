@@ -553,9 +553,18 @@ def adopt(path: Path, damaged: list[str]) -> None:
 
     Files that are known to be ``damaged`` lose theirs, too; what is right in them need not come again.
     """
+    target = staging(path)
+    if target.is_symlink():
+        # Nothing of ours makes one. Where others may write beside the weights, theirs leads root elsewhere.
+        raise TransferError(
+            "weights_path_taken",
+            str(target),
+            f"a link to {os.readlink(target)}, where the weights would grow",
+            "a directory, or nothing",
+            f"look who has made it; then remove it (rm {target}), and run again",
+        )
     if path.is_dir():
         set_aside(path, damaged)
-    target = staging(path)
     if path.is_symlink() and not path.exists():
         raise TransferError(
             "weights_path_missing",

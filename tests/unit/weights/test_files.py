@@ -128,6 +128,18 @@ def test_a_link_to_nowhere_is_a_finding(tmp_path):
         weights_copy.adopt(tmp_path / "model", [])
 
 
+def test_weights_grow_where_no_link_leads(tmp_path):
+    """Beside the model somebody else may write; a link there would lead root elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    files.staging(tmp_path / "model").symlink_to(elsewhere)
+    write(tmp_path / "model", a=b"half")
+    with pytest.raises(files.TransferError, match=r"weights_path_taken: .*incoming: a link to .*elsewhere"):
+        weights_copy.adopt(tmp_path / "model", ["a"])
+    assert files.files_below(tmp_path / "model") == ["a"]
+    assert files.files_below(elsewhere) == []
+
+
 def test_only_what_the_hubs_client_kept_for_itself_is_removed(tmp_path):
     for name in (".cache/huggingface/lock", ".msc", ".gitattributes", "a"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
