@@ -93,6 +93,11 @@ class ActionModule(ActionBase):
             # Ansible copies a host's facts, with the whole plan in them, for every task of the host. What a
             # task registered it does not copy.
             result.update({"ansible_facts": {"pd_plan": content}} if options["fact"] else content)
+        # Callbacks that write down results do so with the plan. The differences of files show no secret.
+        if not (options["write"] and self._task.diff) and any(
+            secrecy.values_of(plan.cluster) for plan in wanted.values()
+        ):
+            result["_ansible_no_log"] = True
         for name, plan in wanted.items():
             declared = plan.cluster.declaration
             directory = Path(options["dest"] or declared.plan_dir or Path("plans") / declared.cluster)

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.action import plan as action
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render, secrecy
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import report
@@ -197,3 +199,21 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     render.write(tmp_path, planner.make(small()).to_dict(), dry_run=False)
     assert (tmp_path / "victim").read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / "plan.json").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("environment", "hidden"), [({"AWS_SECRET_ACCESS_KEY": "abcdefgh"}, True), ({"LANG": "C"}, False)]
+)
+def test_callbacks_do_not_get_a_plan_with_a_secret(monkeypatch, environment, hidden):
+    """ansible.posix.json and those that write logs have all of a result; no_log keeps it for the playbook."""
+    raw = small({"pd_engine_env": environment})
+    monkeypatch.setattr(action, "read_inventory", lambda _: raw)
+    monkeypatch.setattr(action, "show", lambda *_, **__: None)
+    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
+    plugin = action.ActionModule.__new__(action.ActionModule)
+    plugin._task = SimpleNamespace(check_mode=False, diff=False)
+    options = {"write": False, "topology": None, "dest": None, "fact": False, "every_deployment": False}
+    plugin.validate_argument_spec = lambda _: (None, {**options, "made": None})
+    result = plugin.run(None, {})
+    assert ("abcdefgh" in json.dumps(result)) == hidden
+    assert result.get("_ansible_no_log", False) == hidden
