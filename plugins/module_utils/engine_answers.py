@@ -40,7 +40,10 @@ class Answer(NamedTuple):
 def error_text(error):
     """An error of a request as one sentence; of an HTTP error the message that the OpenAI API gives it."""
     if isinstance(error, urllib.error.HTTPError):
-        body = error.read().decode("utf-8", errors="replace")
+        try:
+            body = error.read().decode("utf-8", errors="replace")
+        except (OSError, http.client.HTTPException):
+            return f"HTTP {error.code}, of which the text did not come"
         return f"HTTP {error.code}: {api_message(body)!r}"
     return str(getattr(error, "reason", error)) or type(error).__name__
 

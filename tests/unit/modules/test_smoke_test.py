@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import threading
@@ -13,6 +14,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_answers import (
     Answer,
     api_message,
+    error_text,
     report,
 )
 from ansible_collections.ascend.pd_rollout.plugins.modules.smoke_test import Http, SmokeTest
@@ -321,3 +323,13 @@ def test_the_key_goes_into_the_header_and_no_environment_proxy_is_used(monkeypat
         server.shutdown()
     assert text == f'{sent} {{"a": 1}}'
     assert 0 <= first <= seconds
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError(), http.client.IncompleteRead(b"{")])
+def test_an_error_whose_text_does_not_come_is_still_one(error):
+    class Cut(io.BytesIO):
+        def read(self, *_):
+            raise error
+
+    told = urllib.error.HTTPError("http://x", 500, "", None, Cut())
+    assert error_text(told) == "HTTP 500, of which the text did not come"
