@@ -238,9 +238,8 @@ class Registry:
                 raise self._no_entry()
             return basic
         told = dict(_CHALLENGE.findall(challenge))
-        query = {"scope": f"repository:{self._repository}:pull"} | {
-            key: told[key] for key in ("service", "scope") if key in told
-        }
+        query = {"scope": f"repository:{self._repository}:pull"}
+        query.update((key, told[key]) for key in ("service", "scope") if key in told)
         request = urllib.request.Request(f"{told.get('realm', '')}?{urlencode(query)}")
         if self._place.username:
             request.add_unredirected_header("Authorization", basic)

@@ -16,7 +16,7 @@ description:
     since, and so has left its group.
   - Says which containers have been started since they were looked at.
 requirements:
-  - Python 3.9 or later
+  - Python 3.7 or later
 attributes:
   action:
     description: >-
