@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -19,6 +20,9 @@ def fetch(url, timeout=PROBE_TIMEOUT_SECONDS):
             return response.read(), None
     except urllib.error.HTTPError as error:
         return None, f"HTTP {error.code}"
+    except http.client.HTTPException as error:
+        # Something else than an HTTP server has the port, or an answer breaks off.
+        return None, f"no whole HTTP answer: {error!r}"
     except (OSError, ValueError) as error:
         return None, str(getattr(error, "reason", error))
 

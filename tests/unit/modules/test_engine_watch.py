@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -220,6 +221,21 @@ def base():
 )
 def test_probe(base, path, expect, ready, seen):
     assert probe(base + path, expect) == (ready, seen)
+
+
+def test_probe_of_something_else_on_the_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            guest, _address = server.accept()
+            with guest:
+                guest.recv(4096)
+                guest.sendall(b"SSH-2.0-OpenSSH_8.2\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        ready, seen = probe(f"http://127.0.0.1:{server.getsockname()[1]}/health", {})
+    assert not ready
+    assert "SSH-2.0-OpenSSH" in seen
 
 
 def test_probe_of_a_closed_port():
