@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -58,6 +59,11 @@ class PeerServer(ThreadingHTTPServer):
         self.served = 0
         self.asked_at = time.monotonic()
         self._counting = threading.Lock()
+
+    def server_bind(self) -> None:
+        """As HTTPServer does, but ask no name server for a name that nobody needs: it may be far, or dead."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
     def count(self, size: int) -> None:
         """Note bytes that went out, and that somebody needs this server."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_all_of_it_comes_and_the_source_counts_it(tmp_path, serve):
     take(store, "secret", lambda: [("one", address, port)], lambda name: None, 5)
     assert (tmp_path / "b").read_bytes() == CONTENT
     assert len(CONTENT) < server.served < len(CONTENT) + 2000
+
+
+def test_no_name_server_is_asked(tmp_path, serve, monkeypatch):
+    """Where there is none that answers, that takes half a minute for each server."""
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("a name server was asked"))
+    server, (_address, port) = serve(fill(part(tmp_path / "a")))
+    assert (server.server_name, server.server_port) == ("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 6, 10], ids=lambda kept: f"{kept} chunks")
