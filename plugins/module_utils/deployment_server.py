@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import shutil
 import stat
 from pathlib import Path
 
@@ -175,7 +176,7 @@ def state(options):
     if why is not None:
         return {"failed": True, "changed": False, "msg": why}
     docker = DockerApi(options["docker_socket"])
-    reachable, containers, image_ids = True, [], {}
+    reachable, containers, image_ids, warnings = True, [], {}, []
     try:
         containers = docker.containers({DEPLOYMENT: options["deployment"]})
         for image in {plan["image"] for plan in options["planned"]}:
@@ -187,6 +188,14 @@ def state(options):
             why = f"Cannot list the containers of deployment {options['deployment']}: {error}"
             return {"failed": True, "changed": False, "msg": why}
         reachable = False
+        if not options["require_engine"] and (
+            shutil.which("dockerd") or Path(options["docker_socket"]).exists()
+        ):
+            # Without an engine there is none to remove, but one that is down starts its containers again.
+            warnings = [
+                f"The containers of deployment {options['deployment']}, if there are any, stay: {error}. "
+                "Start the Docker Engine (systemctl start docker), and run again."
+            ]
     ids = key_ids(options["planned"], options["secret_digest"])
     result = compare(containers, options["roles"], options["planned"], ids, image_ids)
     for stray in result["strays"]:
@@ -202,7 +211,7 @@ def state(options):
         node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
     ]
     found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids}
-    return {**found, "nodes": nodes, **result}
+    return {**found, "nodes": nodes, **result, **({"warnings": warnings} if warnings else {})}
 
 
 def folder(options):

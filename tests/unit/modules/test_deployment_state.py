@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import deployment_server
 from ansible_collections.ascend.pd_rollout.plugins.module_utils.deployment_server import (
     compare,
     digest,
@@ -157,3 +158,26 @@ def test_the_server_is_not_told_environment_and_script(written):
     assert outdated_of(slice_) == []
     assert outdated_of({**slice_, "script_digest": digest("other")}) == ["decode1.sh"]
     assert told([slice_]) == [slice_]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_an_engine_that_is_down_still_has_is_told(tmp_path, monkeypatch, installed):
+    """Where none is installed there is nothing to remove, and nothing to say."""
+    monkeypatch.setattr(
+        deployment_server.shutil, "which", lambda _: "/usr/bin/dockerd" if installed else None
+    )
+    found = deployment_server.state(
+        {
+            "deployment": "pd",
+            "roles": ["prefiller", "decoder", "proxy"],
+            "planned": [],
+            "secret_digest": "",
+            "require_engine": False,
+            "docker_socket": str(tmp_path / "docker.sock"),
+            "_check_mode": False,
+        }
+    )
+    assert (found["reachable"], found["strays"]) == (False, [])
+    told = " ".join(found.get("warnings", []))
+    assert ("containers of deployment pd, if there are any, stay" in told) == installed
+    assert bool(told) == installed
