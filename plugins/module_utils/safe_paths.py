@@ -27,7 +27,7 @@ PATH_EXPECTED = "an absolute path without '..', line breaks and other control ch
 SYSTEM = re.compile(
     r"/|/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|lost\+found|proc|run|sbin|sys|tmp|usr|var)"
     r"|/usr/(bin|lib|lib32|lib64|local|sbin|share|src)|/var/(cache|lib|log|run|spool|tmp)"
-    r"|/(dev|proc|sys)/.*"
+    r"|/dev/(?!shm/).*|/(proc|sys)/.*"
 )
 
 API_KEY = "api_key"

@@ -113,6 +113,8 @@ def test_other_names_of_deployments_are_findings(name: str) -> None:
 
 
 PATHS = ["/etc/pd_rollout", "/opt", "/srv/", "/data//x", "/root/.cache/a b", "/mnt/v1..2", "/data/文件"]
+# Weights in memory are loaded fast.
+PATHS += ["/dev/shm/DeepSeek-V3.1", "/dev/shm/models/x"]
 NO_PATHS = [
     "/",
     "//",
@@ -120,6 +122,9 @@ NO_PATHS = [
     "/usr/",
     "/./etc",
     "/proc/1",
+    "/dev/shm",
+    "/dev/disk/x",
+    "/dev/shm2/x",
     "/var/lib",
     "/..",
     "/../x",
