@@ -62,6 +62,10 @@ class ActionModule(ActionBase):
                     for folder in folders(task_vars["hostvars"], servers, options["deployment"])
                 ]
         except OSError as error:
-            raise AnsibleActionFail(f"cannot note where it is deployed: {error}") from error
+            if options["state"] == "present":
+                raise AnsibleActionFail(f"cannot note where it is deployed: {error}") from error
+            # The plan's folder may be somebody else's, who has deployed; what was stopped is stopped.
+            why = f"{error.filename}: {error.strerror}. The servers stay in it, and may be reported later."
+            return {**result, "noted": False, "warnings": [why]}
         # What counts as changed is what changes on a server.
         return {**result, "noted": any(noted)}

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.ascend.pd_rollout.plugins.action import deployment_hosts as action
 from ansible_collections.ascend.pd_rollout.plugins.action.deployment_hosts import folders
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import deployed_hosts
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.host_between import outside
@@ -117,3 +119,32 @@ def test_the_report_says_how_to_remove_it():
     (one,) = outside({**plan, "outside": {"decode2": {**DECODE2, "launched": False}}})
     assert one["severity"] == "hint"
     assert outside({"directory": "/x"}) == []
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_the_folder_of_somebody_else(tmp_path, monkeypatch, state):
+    """What stop.yml has stopped is stopped, although its note cannot be changed; a deploy must be noted."""
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "deployed.json"))
+
+    monkeypatch.setattr(deployed_hosts, "forget", refused)
+    monkeypatch.setattr(deployed_hosts, "note", refused)
+    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(action, "plan_folder", lambda *_: tmp_path)
+    plugin = action.ActionModule.__new__(action.ActionModule)
+    plugin._task = SimpleNamespace(check_mode=False)
+    options = {
+        "state": state,
+        "plan": {"directory": str(tmp_path)},
+        "servers": ["decode1"],
+        "deployment": "pd",
+    }
+    plugin.validate_argument_spec = lambda _: (None, options)
+    if state == "present":
+        with pytest.raises(AnsibleActionFail, match="cannot note where it is deployed"):
+            plugin.run(None, {})
+        return
+    result = plugin.run(None, {"hostvars": {"decode1": {}}})
+    assert not result.get("failed")
+    assert "deployed.json: Permission denied" in result["warnings"][0]
