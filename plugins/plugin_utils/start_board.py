@@ -45,7 +45,9 @@ class StartBoard:
 
     def nodes(self, instance: str) -> dict[int, dict[str, Any]]:
         """The states told so far, by node rank."""
-        states = (json.loads(p.read_text(encoding="utf-8")) for p in self._path.glob(f"{instance}.*.node"))
+        # Names of instances may hold dots: prefiller.b.0 is no rank of prefiller.
+        found = [p for p in self._path.glob("*.node") if p.stem.rpartition(".")[0] == instance]
+        states = [json.loads(p.read_text(encoding="utf-8")) for p in found]
         return {state["rank"]: state for state in states}
 
     def abort(self, why: str) -> None:

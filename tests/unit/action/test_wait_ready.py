@@ -354,3 +354,15 @@ def test_the_first_reason_stays_on_the_board(tmp_path):
     board.abort("first")
     StartBoard(tmp_path / "board").abort("second")
     assert board.aborted() == "first"
+
+
+def test_the_board_keeps_instances_apart_whose_names_begin_alike(tmp_path):
+    board = StartBoard(tmp_path / "board")
+    board.post("prefiller", 1, phase="starting")
+    board.post("prefiller.b", 0, phase="ready")
+    board.post("prefiller.b", 1, phase="waiting")
+    assert {rank: state["phase"] for rank, state in board.nodes("prefiller").items()} == {1: "starting"}
+    assert {rank: state["phase"] for rank, state in board.nodes("prefiller.b").items()} == {
+        0: "ready",
+        1: "waiting",
+    }
