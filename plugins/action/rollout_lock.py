@@ -44,7 +44,9 @@ class ActionModule(Answering, ActionBase):
         owner = lock_owner.describe(os.getppid(), options["deployment"])
         arguments = {"state": options["state"], "path": options["path"], "owner": owner}
         host = task_vars["inventory_hostname"]
-        mark = Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_lock" / f"{host}.guard"
+        # A run may have two locks on a server, that of a rollout and that of a measurement.
+        guard = f"{host}.{Path(options['path']).name}.guard"
+        mark = Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_lock" / guard
         if options["state"] == "absent" and not self._task.check_mode:
             lock_guard.stop(mark)
         answer = self._ask(arguments, task_vars)

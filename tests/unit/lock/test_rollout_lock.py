@@ -280,12 +280,24 @@ def test_a_lock_left_behind_is_taken_over_and_that_is_said(run):
 def test_force_takes_over_what_may_still_go_on(run):
     hold(run.path, run="other", machine="else")
     assert not run(force=True).get("failed")
-    assert run.guarded == [(os.getppid(), "prefill1.guard")]
+    assert run.guarded == [(os.getppid(), "prefill1.lock.guard")]
     assert "deploy_lock_force is set" in run.shown[0]
 
 
 def test_taken_and_given_back(run):
     assert not run().get("failed")
-    assert run.guarded == [(os.getppid(), "prefill1.guard")]
+    assert run.guarded == [(os.getppid(), "prefill1.lock.guard")]
     assert run(state="absent")["released"] is True
     assert not run.path.exists()
+
+
+def test_each_lock_of_a_run_has_a_guard_of_its_own(run, tmp_path, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(action.lock_guard, "stop", lambda mark: stopped.append(mark.name))
+    other = str(tmp_path / "measurement.lock")
+    assert not run().get("failed")
+    assert not run(path=other).get("failed")
+    assert [name for _run, name in run.guarded] == ["prefill1.lock.guard", "prefill1.measurement.lock.guard"]
+    run(path=other, state="absent")
+    assert stopped == ["prefill1.measurement.lock.guard"]
+    assert run.path.exists()
