@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import unicodedata
 from collections import deque
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ from pathlib import Path
 MAX_LINKS = 40
 # Kinds of signs that end a line, or steer a terminal.
 BREAKING = ("Cc", "Zl", "Zp")
+# Its list of rights: a version, and for each entry kind, rights and number (linux/posix_acl_xattr.h).
 ACL = "system.posix_acl_access"
+ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER = 1, 2, 4, 8, 16, 32
 
 
 class UnsafeFolder(Exception):
@@ -206,8 +209,11 @@ def writing_group(path: str, found: os.stat_result) -> str:
     if not found.st_mode & stat.S_IWGRP:
         return ""
     # With a list of rights the group's bits are the most that any of the list has (acl(5)).
-    if _has_list(path):
+    rights = _list(path)
+    if any(not _is_trusted(*right) for right in rights):
         return "users of its list of rights (getfacl)"
+    if rights and not any(tag == ACL_GROUP_OBJ for tag, _number in rights):
+        return ""
     return "" if _trusted_group(found.st_gid) else f"group {_group(found.st_gid)}"
 
 
@@ -232,11 +238,29 @@ def _trusted_group(number: int) -> bool:
     return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
-def _has_list(path: str) -> bool:
+def _list(path: str) -> list[tuple[int, int]]:
+    """Who may write by the folder's list of rights, beside its owner: kind and number of each."""
     try:
-        return bool(os.getxattr(path, ACL))
+        rights = list(struct.iter_unpack("<HHI", os.getxattr(path, ACL)[4:]))
     except (OSError, AttributeError):
-        return False
+        return []
+    except struct.error:
+        return [(0, 0)]
+    most = next((bits for tag, bits, _number in rights if tag == ACL_MASK), 7)
+    return [
+        (tag, number)
+        for tag, bits, number in rights
+        if tag not in (ACL_USER_OBJ, ACL_MASK, ACL_OTHER) and bits & most & 2
+    ] or [(ACL_USER_OBJ, 0)]
+
+
+def _is_trusted(tag: int, number: int) -> bool:
+    if tag == ACL_USER:
+        return number in trusted()
+    if tag == ACL_GROUP:
+        return _trusted_group(number)
+    # The owner and the group of the folder are looked at as without a list.
+    return tag in (ACL_USER_OBJ, ACL_GROUP_OBJ)
 
 
 def _user(number: int) -> str:

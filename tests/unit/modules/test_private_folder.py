@@ -8,6 +8,7 @@ import grp
 import json
 import os
 import pwd
+import struct
 from types import SimpleNamespace
 
 import pytest
@@ -161,13 +162,55 @@ def test_a_file_in_the_way_is_said(tmp_path):
     assert refused(tmp_path / "x" / "image")["code"] == "folder_is_none"
 
 
-def test_a_folder_with_a_list_of_rights_counts_what_the_list_allows(tmp_path, monkeypatch):
+OWNER, GROUP, MASK, REST = (1, 7, -1), (4, 7, -1), (16, 7, -1), (32, 5, -1)
+
+
+@pytest.mark.parametrize(
+    ("rights", "fine"),
+    [
+        ([OWNER, GROUP, REST], True),
+        ([OWNER, (2, 5, NOBODY), GROUP, MASK, REST], True),
+        ([OWNER, (2, 7, 0), (8, 7, 0), GROUP, MASK, REST], True),
+        ([OWNER, (2, 7, NOBODY), GROUP, (16, 5, -1), REST], True),
+        ([OWNER, (2, 7, NOBODY), GROUP, MASK, REST], False),
+        ([OWNER, GROUP, (8, 7, NOBODY), MASK, REST], False),
+        ([(64, 7, 0)], False),
+    ],
+    ids=["none", "reader", "root", "masked", "user", "group", "unknown"],
+)
+def test_of_a_folder_with_a_list_of_rights_counts_who_may_write_by_it(tmp_path, monkeypatch, rights, fine):
     disk = tmp_path / "data"
     disk.mkdir()
     disk.chmod(0o775)
-    monkeypatch.setattr(private_folder, "_has_list", lambda path: path == str(disk))
-    assert "getfacl" in refused(disk)["seen"]
-    assert safe_paths.problem(str(disk / "pd")).endswith("written by users of its list of rights (getfacl)")
+    entries = b"".join(struct.pack("<HHI", tag, bits, number % 2**32) for tag, bits, number in rights)
+
+    def getxattr(path, name):
+        assert name == "system.posix_acl_access"
+        if path != str(disk):
+            raise OSError(61, "No data available")
+        return struct.pack("<I", 2) + entries
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    told = safe_paths.problem(str(disk / "pd")) or ""
+    if fine:
+        private_folder.ensure(str(disk))
+        assert told == ""
+    else:
+        assert "getfacl" in refused(disk)["seen"]
+        assert told.endswith("can be written by users of its list of rights (getfacl)")
+
+
+def test_a_group_that_may_not_write_by_the_list_is_no_matter(tmp_path, monkeypatch):
+    """The mode shows what the list allows at most, here root's group; the folder's own may only read."""
+    disk = tmp_path / "data"
+    disk.mkdir()
+    os.chown(disk, 0, NOBODY)
+    disk.chmod(0o775)
+    assert "its group" in refused(disk)["seen"]
+    rights = [OWNER, (4, 5, -1), (8, 7, 0), MASK, REST]
+    entries = b"".join(struct.pack("<HHI", tag, bits, number % 2**32) for tag, bits, number in rights)
+    monkeypatch.setattr(os, "getxattr", lambda *_: struct.pack("<I", 2) + entries)
+    private_folder.ensure(str(disk))
 
 
 @pytest.mark.parametrize(
