@@ -437,12 +437,13 @@ _TABLE = (
     Check(
         "hccn-super-pod-differs",
         "Servers are in different super pods",
-        "There is no HCCS between them.",
+        "There is no HCCS between them: HCCL and the KV transfer take RoCE from one super pod to another. A "
+        "warning where every chip has a RoCE address and a link, since that works, slower; else an error.",
         "error",
         "hint",
         "one Super Pod ID on all servers",
-        "npu-smi info -t spod-info -i 0 -c 0  # or declare hccn_check_fabric: roce",
-        PD_GUIDE,
+        "npu-smi info -t spod-info -i 0 -c 0  # or give every chip a RoCE address and a link",
+        "HCCL user guide, rank table of Atlas A3: with several super pods device_ip must be configured",
         between=True,
     ),
     Check(
