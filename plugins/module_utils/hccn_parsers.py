@@ -40,9 +40,10 @@ NO_CERTIFICATE = re.compile(
     r"\bno certificates?\b|certificates?[ \t]+(?:(?:does|do|is|are|was)[ \t]+)?not[ \t]+(?:found|exist)",
     re.IGNORECASE,
 )
-# The product, the virtual machine or the driver has no such command: the answer says nothing of the chip.
+# The product, the virtual machine or the driver has no such command: the answer says nothing of the chip. The
+# last is "permission denied: pls check this cmd run environment." (ascend950, hccn_tool/tool_cmd_err.c).
 UNSUPPORTED_TEXT = re.compile(
-    r"\bnot support(ed)?\b|\bunsupported\b|\binvalid major cmd\.|不支持",
+    r"\bnot support(ed)?\b|\bunsupported\b|\binvalid major cmd\.|不支持|\bcheck this cmd run environment\b",
     re.IGNORECASE,
 )
 # "hccn_tool is busy, please try again.", "The device is occupied. Please try again later.", "Get lock failed.
@@ -327,7 +328,7 @@ def parse_npu_info(text: str) -> NpuInfo | None:
         if not line.lstrip().startswith("|"):
             continue
         cells = _cells(line)
-        if "Process id" in cells:
+        if "process id" in (cell.lower() for cell in cells):
             columns = {name.lower(): at for at, name in enumerate(cells)}
         elif "Bus-Id" in cells:
             seen, bus = True, cells.index("Bus-Id")

@@ -49,8 +49,9 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 # The fabrics in the words of reports.
 FABRICS = {"hccs": "HCCS", "roce": "RoCE", "both": "HCCS and RoCE"}
 _GOOD_HEALTH = "Success"
-# Neither good nor bad: an address was just set, or the chip does not know (hccn_tool/tool_ops.c).
-_OPEN_HEALTH = frozenset({"detect ip set", "unknown"})
+# Neither good nor bad: nothing has been detected yet, an address was just set, the chip does not know, or the
+# detection itself has failed (hccn_tool/tool_ops.c).
+_OPEN_HEALTH = frozenset({"init", "detect ip set", "thread error", "unknown"})
 _NO_VNIC = parsers.Vnic(None, None)
 
 

@@ -418,6 +418,8 @@ def test_a_server_beyond_a_super_pod_stands_in_none() -> None:
         ("Failed to verify the certificate chain, make sure …\n", False, False, False, False),
         ("The command is not supported on this product.\n", False, False, True, False),
         ("The VM does not support this command.\n", False, False, True, False),
+        ("permission denied: pls check this cmd run environment.\n", False, False, True, False),
+        ("permission denied: pls check this cmd run permission.\n", False, False, False, False),
         ("Get invalid major cmd.\nEnter [ hccn_tool -h ] for more details.\n", False, False, True, False),
         ("Get invalid major cmd number. Please check your input.\n", False, False, False, False),
         ("hccn_tool is busy, please try again.\n", False, False, False, True),

@@ -77,7 +77,9 @@ CASES = [
     ({(3, "link"): "link status: DOWN\n"}, "hccn-link-down", "warning", "error", [3]),
     ({(None, "link"): "link status: DOWN\n"}, "hccn-link-down", "warning", "error", ALL),
     ({(1, "net_health"): "net health status: Fault\n"}, "hccn-net-health", "warning", "error", [1]),
-    ({(1, "net_health"): "net health status: Init\n"}, "hccn-net-health", "warning", "error", [1]),
+    # Nothing is known yet.
+    ({(1, "net_health"): "net health status: Init\n"}, "hccn-net-health", "warning", "warning", [1]),
+    ({(1, "net_health"): "net health status: Thread error\n"}, "hccn-net-health", "warning", "warning", [1]),
     ({(1, "net_health"): "net health status: Detect ip set\n"}, "hccn-net-health", "warning", "warning", [1]),
     ({(1, "net_health"): "net health status: Unknown\n"}, "hccn-net-health", "warning", "warning", [1]),
     ({(1, "net_health"): "net health status: Unreachable\n"}, "hccn-net-health", "warning", "error", [1]),
