@@ -90,11 +90,16 @@ def _numbers(chips: Iterable) -> str:
 
 
 def of_other_runtimes(
-    pids: Iterable[int], known: set[str], containers_of: Callable[[int], list[str]]
+    pids: Iterable[int],
+    known: set[str],
+    containers_of: Callable[[int], list[str]],
+    names: Mapping[str, str],
 ) -> list[ChipHolder]:
-    """Containers that the Docker Engine does not know (Kubernetes, podman), by their devices.
+    """Containers whose devices the Docker Engine does not tell, by their devices.
 
-    Every container has a /dev of its own, which one of its processes shows.
+    They are those of other runtimes (Kubernetes, podman), and those that a hook or CDI gives devices to.
+    Every container has a /dev of its own, which one of its processes shows. A privileged one has all devices
+    of the server in it, whatever it does: that says nothing. `names`: of the Docker Engine's containers.
     """
     found: dict[str, ChipHolder] = {}
     spaces = set()
@@ -112,9 +117,12 @@ def of_other_runtimes(
             if not chips or set(ids) & known:
                 continue
             capable = parsers.parse_capabilities(read_file(f"/proc/{pid}/status") or "")
+            if capable is not None and capable & _CAP_SYS_ADMIN:
+                continue
             comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
             name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
-            alone = capable is not None and not capable & _CAP_SYS_ADMIN
+            name = next((names[one] for one in reversed(ids) if one in names), name)
+            alone = capable is not None
             # A container has several such spaces where it runs systemd, or containers of its own.
             found.setdefault(
                 ids[-1] if ids else name,
@@ -135,13 +143,33 @@ def _chips_in(folder: str) -> tuple[int, ...]:
 
 def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
     """By chip, the processes that have its device open; those in containers, too, as root."""
-    wanted = {f"/dev/davinci{chip}": chip for chip in chips}
+    wanted = set(chips)
+    devices = device_numbers("/dev")
     found: dict[int, list[int]] = {}
     for pid in pids:
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
             for handle in handles:
                 with suppress(OSError):
                     path = re.sub(r" \(deleted\)$", "", os.readlink(handle.path))
-                    if path in wanted and pid not in found.setdefault(wanted[path], []):
-                        found[wanted[path]].append(pid)
+                    chip = parsers.chip_of_device(path)
+                    if chip is None:
+                        continue
+                    # A container may have the device under another name.
+                    chip = devices.get(Path(handle.path).stat().st_rdev, chip)
+                    if chip in wanted and pid not in found.setdefault(chip, []):
+                        found[chip].append(pid)
     return found
+
+
+def device_numbers(folder: str) -> dict[int, int]:
+    """The chips by the numbers of their devices; empty where those do not tell them apart."""
+    found: dict[int, int] = {}
+    chips = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            chip = re.fullmatch(r"davinci(\d+)", entry.name)
+            with suppress(OSError):
+                if chip and stat.S_ISCHR(entry.stat().st_mode):
+                    found[entry.stat().st_rdev] = int(chip.group(1))
+                    chips += 1
+    return found if len(found) == chips else {}

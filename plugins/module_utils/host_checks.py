@@ -103,7 +103,7 @@ _TABLE = (
         "or one in a container that npu-smi does not see. A reset ends whatever runs on the chip: it is "
         "advised only where the processes could be read and none has the device open.",
         "error",
-        "nine tenths of the memory of each chip are free",
+        "nine tenths of the memory of each chip are free, or all but 4 GB",
         "fuser -v /dev/davinci*; npu-smi info  # without a process: npu-smi set -t reset -i NPU -c CHIP",
         INSTALL,
     ),

@@ -18,6 +18,9 @@ CLOSED = 0x07
 # proc(5): the columns of /proc/net/tcp that are used.
 _LOCAL, _STATE, _INODE = 1, 3, 9
 
+# The driver's numbers of virtual NPUs (devdrv_manager_ai_core.c: ASCEND_VDEV_ID_START, VDAVINCI_MAX_VFID_NUM).
+FIRST_VIRTUAL, VIRTUAL_OF_A_CHIP = 100, 16
+
 # Suffixes of the release's image tags by hardware (vllm-ascend v0.13.0, installation.md).
 _A3_TAG = re.compile(r"(^|[-_.])a3($|[-_.])", re.IGNORECASE)
 _OTHER_TAG = re.compile(r"(^|[-_.])(310p|a5)($|[-_.])", re.IGNORECASE)
@@ -169,13 +172,18 @@ def parse_visible_devices(environment: Iterable[str]) -> list[int]:
             # `Ascend910-3` is a chip, too; `void` is none.
             for first, last in parse_ranges(re.sub(r"Ascend\w*-", "", value)):
                 found |= set(range(first, min(last, first + 1023) + 1))
-    return sorted(found)
+    return sorted({chip_of_number(number) for number in found})
+
+
+def chip_of_number(number: int) -> int:
+    """The chip of a device's number: those of virtual NPUs begin at 100, and a chip has 16 of them."""
+    return number if number < FIRST_VIRTUAL else (number - FIRST_VIRTUAL) // VIRTUAL_OF_A_CHIP
 
 
 def chip_of_device(path: str) -> int | None:
-    """`/dev/davinci3` → 3."""
-    match = re.fullmatch(r"/dev/davinci(\d+)", path)
-    return int(match.group(1)) if match else None
+    """`/dev/davinci3` → 3; `/dev/vdavinci116`, a virtual NPU → 1, its chip."""
+    match = re.fullmatch(r"/dev/v?davinci(\d+)", path)
+    return chip_of_number(int(match.group(1))) if match else None
 
 
 def parse_device_share(text: str) -> bool | None:

@@ -40,8 +40,10 @@ _IFREQS = 1024
 # address. It is what vLLM's get_ip asks.
 _FAR = "8.8.8.8"
 _NFT_SECONDS = 3.0
-# An idle chip of an A3 has about 5 % of its memory in use.
+# An idle chip has 2.8 to 3.5 GB of its memory in use, whatever its size: 5 % of 64 GB, 9 % of the 32 GB of a
+# 910B4.
 HBM_FREE = 0.9
+HBM_IDLE_MB = 4096
 # Older engines refuse clone3, see host-docker-old.
 DOCKER_MINIMUM = "20.10.10"
 
@@ -187,7 +189,7 @@ def look_at_files(wants: Mapping, options: Mapping, asked: Future, tools: Tools)
         for one in containers
         if (one.get("Labels") or {}).get(DEPLOYMENT) == wants.get("deployment")
     }
-    names = {one["Id"]: (one.get("Names") or ["?"])[0].lstrip("/") for one in containers}
+    names = {one["Id"]: container_name(one) for one in containers}
     ports = [(row["first"], row["last"]) for row in wants["ports"]]
     paths = {wants["directory"], docker.root or options["docker_root"]}
     if options["weights_gigabytes"]:
@@ -243,7 +245,7 @@ def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]
         if chip.phy_id in numbers
         and chip.hbm_total
         and chip.hbm_used is not None
-        and chip.hbm_used > (1 - HBM_FREE) * chip.hbm_total
+        and chip.hbm_used > max((1 - HBM_FREE) * chip.hbm_total, HBM_IDLE_MB)
     ]
 
 
@@ -254,8 +256,16 @@ def holders_of_chips(
     found = chip_holders.of_docker(containers, own, socket_path)
     # Of an engine that does not answer nobody knows which containers are ours.
     if docker.problem is None:
-        found += chip_holders.of_other_runtimes(_pids(), {one["Id"] for one in containers}, containers_of)
+        told = {one.name for one in found}
+        names = {one["Id"]: container_name(one) for one in containers}
+        known = own | {identity for identity, name in names.items() if name in told}
+        found += chip_holders.of_other_runtimes(_pids(), known, containers_of, names)
     return [one for one in found if chips & set(one.chips)]
+
+
+def container_name(listed: Mapping) -> str:
+    """The name of a container as the engine lists it."""
+    return (listed.get("Names") or ["?"])[0].lstrip("/")
 
 
 def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]) -> frozenset[int]:

@@ -35,6 +35,8 @@ MANAGER = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
         (inspected("/dev/davinci12", "/dev/davinci3"), (3, 12), True),
         (inspected(env=("ASCEND_VISIBLE_DEVICES=0-2,4",), Runtime="ascend"), (0, 1, 2, 4), True),
         (inspected(env=("ASCEND_VISIBLE_DEVICES=Ascend910-7",), Runtime="ascend"), (7,), True),
+        (inspected(env=("ASCEND_VISIBLE_DEVICES=100,117",), Runtime="ascend"), (0, 1), True),
+        (inspected("/dev/vdavinci116", *MANAGER), (1,), True),
         # Without the runtime nobody reads the variable.
         (inspected(env=("ASCEND_VISIBLE_DEVICES=1",)), (1,), False),
         (inspected("/dev/davinci0", Privileged=True), (0,), False),
@@ -65,12 +67,100 @@ def test_our_own_containers_and_those_that_have_gone_hold_nothing(monkeypatch: p
 
 
 def test_this_machine_s_own_processes_are_no_containers() -> None:
-    assert c.of_other_runtimes([os.getpid(), 2**22 + 1], set(), lambda pid: []) == []
+    assert c.of_other_runtimes([os.getpid(), 2**22 + 1], set(), lambda pid: [], {}) == []
+
+
+class Processes:
+    """Processes with a /dev of their own, as the functions of os and stat show them."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: str) -> None:
+        # pid → the devices in its /dev
+        self.devices = {11: [3], 12: [3], 13: [], 14: [100, 117]}
+        self.capabilities = capabilities
+        monkeypatch.setattr(c.os, "readlink", lambda path: f"mnt:[{path.split('/')[2]}]")
+        monkeypatch.setattr(c, "_chips_in", lambda folder: self.chips(int(folder.split("/")[2])))
+        monkeypatch.setattr(c, "read_file", self.read)
+        monkeypatch.setattr(c, "Path", lambda path: self.place(tmp_path, path))
+
+    def chips(self, pid: int) -> tuple[int, ...]:
+        return tuple(sorted({parsers.chip_of_number(number) for number in self.devices[pid]}))
+
+    def read(self, path: str) -> str:
+        return f"CapEff:\t{self.capabilities}\n" if path.endswith("status") else "python3\n"
+
+    @staticmethod
+    def place(tmp_path: Path, path: str):
+        class Place:
+            @staticmethod
+            def stat():
+                return os.stat("/proc" if path == "/dev" else tmp_path)
+
+        return Place()
+
+
+UNPRIVILEGED, PRIVILEGED = "00000000a80425fb", "000001ffffffffff"
+
+
+def test_containers_whose_devices_the_engine_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Processes(tmp_path, monkeypatch, UNPRIVILEGED)
+    ids = {11: ["a" * 64], 12: ["b" * 64], 13: ["c" * 64], 14: ["d" * 64]}
+    found = c.of_other_runtimes([11, 12, 13, 14], {"b" * 64}, ids.__getitem__, {"a" * 64: "by-a-hook"})
+    assert [(one.name, one.chips, one.alone) for one in found] == [
+        ("by-a-hook", (3,), True),
+        # Virtual NPUs of chips 0 and 1.
+        (f"{'d' * 12} (python3, pid 14)", (0, 1), True),
+    ]
+
+
+def test_a_privileged_container_has_all_devices_and_that_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Processes(tmp_path, monkeypatch, PRIVILEGED)
+    assert c.of_other_runtimes([11, 12], set(), lambda pid: [f"{pid}" * 32], {}) == []
 
 
 def test_who_has_a_device_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(c.os, "readlink", lambda path: "/dev/davinci3" if path.endswith("/0") else "pipe:[1]")
     assert c.openers([os.getpid(), 2**22 + 1], [3, 4]) == {3: [os.getpid()]}
+
+
+def test_a_device_under_another_name_and_a_virtual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = os.getpid()
+    here = os.stat(f"/proc/{own}/fd/0").st_rdev
+    monkeypatch.setattr(c.os, "readlink", lambda path: "/dev/davinci0" if path.endswith("/0") else "pipe:[1]")
+    # The container's davinci0 is the server's davinci3.
+    monkeypatch.setattr(c, "device_numbers", lambda folder: {here: 3, here + 1: 0})
+    assert c.openers([own], [0, 3]) == {3: [own]}
+    assert c.openers([own], [0]) == {}
+    monkeypatch.setattr(
+        c.os, "readlink", lambda path: "/dev/vdavinci117" if path.endswith("/0") else "pipe:[1]"
+    )
+    monkeypatch.setattr(c, "device_numbers", lambda folder: {})
+    assert c.openers([own], [0, 1]) == {1: [own]}
+
+
+def test_device_numbers_tell_chips_apart_or_nothing() -> None:
+    assert c.device_numbers("/no/such/folder") == {}
+    assert c.device_numbers("/proc/self/fd") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "chip"),
+    [
+        ("/dev/davinci0", 0),
+        ("/dev/davinci15", 15),
+        ("/dev/davinci99", 99),
+        ("/dev/davinci100", 0),
+        ("/dev/vdavinci115", 0),
+        ("/dev/vdavinci116", 1),
+        ("/dev/davinci_manager", None),
+        ("/dev/davinci0/x", None),
+    ],
+)
+def test_the_chip_of_a_device(path: str, chip: int | None) -> None:
+    assert parsers.chip_of_device(path) == chip
 
 
 @pytest.mark.parametrize(

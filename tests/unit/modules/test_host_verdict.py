@@ -98,6 +98,8 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     "own process": ({"npu": process(9), "own_pids": frozenset({9})}, {}, []),
     "process on another chip": ({"npu": process(9)}, {"chips": [0, 1]}, []),
     "memory used": ({"npu": chips(hbm_used=60000)}, {}, ["host-hbm-used"]),
+    "an idle chip of 32 GB": ({"npu": chips(hbm_used=3431, hbm_total=32768)}, {}, []),
+    "memory used of a chip of 32 GB": ({"npu": chips(hbm_used=4200, hbm_total=32768)}, {}, ["host-hbm-used"]),
     "memory used by our deployment": ({"npu": chips(hbm_used=60000), "own_running": True}, {}, []),
     "memory unknown": ({"npu": chips(hbm_used=None, hbm_total=None)}, {}, []),
     "npu-smi silent": ({"npu": None}, {}, []),
