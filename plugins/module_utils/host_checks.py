@@ -100,12 +100,13 @@ _TABLE = (
         "host-hbm-used",
         "Memory of an NPU is in use although no process shows",
         "The engine takes most of the memory and fails when it is not there. A killed process leaves this, "
-        "or one in a container that npu-smi does not see. A reset ends whatever runs on the chip: it is "
-        "advised only where the processes could be read and none has the device open.",
+        "or one in a container that npu-smi does not see. A reset ends whatever runs on any chip of the "
+        "server (Atlas A3, and Atlas A2 with HCCS): it is advised only where the processes could be read and "
+        "none has a device open.",
         "error",
         "nine tenths of the memory of each chip are free, or all but 4 GB",
-        "fuser -v /dev/davinci*; npu-smi info  # without a process: npu-smi set -t reset -i NPU -c CHIP",
-        INSTALL,
+        "fuser -v /dev/davinci*; npu-smi info  # nobody on any chip: npu-smi set -t reset -i NPU -c CHIP",
+        f"{INSTALL}; the driver's source: npucli/npu_chip_set.c (reset_server_handle_amp)",
     ),
     HostCheck(
         "host-driver-older",

@@ -18,7 +18,7 @@ CLOSED = 0x07
 # proc(5): the columns of /proc/net/tcp that are used.
 _LOCAL, _STATE, _INODE = 1, 3, 9
 
-# The driver's numbers of virtual NPUs (devdrv_manager_ai_core.c: ASCEND_VDEV_ID_START, VDAVINCI_MAX_VFID_NUM).
+# The driver's numbers of virtual NPUs (devdrv_user_common.h: VDAVINCI_VDEV_OFFSET, VDAVINCI_MAX_VFID_NUM).
 FIRST_VIRTUAL, VIRTUAL_OF_A_CHIP = 100, 16
 
 # Suffixes of the release's image tags by hardware (vllm-ascend v0.13.0, installation.md).

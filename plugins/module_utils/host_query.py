@@ -101,7 +101,7 @@ class HostState:
     # Running containers of others with chips, and the NPUs that several containers may share.
     chip_holders: tuple[ChipHolder, ...] = ()
     shared_npus: frozenset[int] = frozenset()
-    # By chip whose memory is in use: the processes that have its device open.
+    # Where memory of a chip is in use: by chip, the processes that have its device open.
     openers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     # Those among npu-smi's processes that belong to this deployment.
     own_pids: frozenset[int] = frozenset()
@@ -200,7 +200,8 @@ def look_at_files(wants: Mapping, options: Mapping, asked: Future, tools: Tools)
     told = asked.result()
     pids = {one.pid for one in told.npu.processes} if told.npu else set()
     full = {chip.phy_id for chip in full_chips(told.npu.chips, chips)} if told.npu and not own else set()
-    opened = chip_holders.openers(_pids(), full) if full else {}
+    # Of all chips: a reset of one is a reset of all.
+    opened = chip_holders.openers(_pids(), {chip.phy_id for chip in told.npu.chips}) if full else {}
     pids = pids.union(*opened.values())
     return HostState(
         devices_missing=tuple(path for path in wants["devices"] if not is_device(path)),

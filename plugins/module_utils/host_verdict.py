@@ -178,7 +178,11 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
 
 
 def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
-    """Memory that is in use although no process shows. A reset is advised only where nobody is there."""
+    """Memory that is in use although no process shows. A reset is advised only where nobody is there.
+
+    On Atlas A3, and on Atlas A2 with HCCS, `npu-smi set -t reset` resets all chips of the server, whichever
+    is named (npucli/npu_chip_set.c: reset_server_handle_amp): so nobody may use any of them.
+    """
     numbers_of = [chip.phy_id for chip in full]
     worst = max(full, key=lambda chip: chip.hbm_used / chip.hbm_total)
     seen = f"{worst.hbm_used} of {worst.hbm_total} MB on chip {worst.phy_id}"
@@ -192,6 +196,11 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
     elif not state.npu.processes_known or not state.root:
         what = "by whom could not be read"
         cure = "npu-smi info; fuser -v /dev/davinci*; docker ps  # as root: find out whose service it is"
+    elif _elsewhere(state):
+        cure = (
+            "fuser -v /dev/davinci*; npu-smi info  # a reset would end all chips of the server, and others "
+            f"are used: {_elsewhere(state)}"
+        )
     return host_finding(
         "host-hbm-used",
         f"{chip_words(numbers_of)}: memory in use, {what}",
@@ -199,6 +208,14 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
         seen=seen,
         cure=cure,
     )
+
+
+def _elsewhere(state: HostState) -> str:
+    """Who uses chips of the server, by npu-smi, open devices and containers."""
+    pids = {one.pid for one in state.npu.processes}.union(*state.openers.values())
+    names = [one.name for one in state.chip_holders]
+    told = [f"pid {pid}" for pid in sorted(pids)] + [f"container {name}" for name in names]
+    return ", ".join(told[:4]) + (f" and {len(told) - 4} more" if len(told) > 4 else "")
 
 
 def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:

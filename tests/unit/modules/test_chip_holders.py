@@ -93,7 +93,7 @@ class Processes:
         class Place:
             @staticmethod
             def stat():
-                return os.stat("/proc" if path == "/dev" else tmp_path)
+                return Path("/proc" if path == "/dev" else str(tmp_path)).stat()
 
         return Place()
 
@@ -128,7 +128,7 @@ def test_who_has_a_device_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_device_under_another_name_and_a_virtual_one(monkeypatch: pytest.MonkeyPatch) -> None:
     own = os.getpid()
-    here = os.stat(f"/proc/{own}/fd/0").st_rdev
+    here = Path(f"/proc/{own}/fd/0").stat().st_rdev
     monkeypatch.setattr(c.os, "readlink", lambda path: "/dev/davinci0" if path.endswith("/0") else "pipe:[1]")
     # The container's davinci0 is the server's davinci3.
     monkeypatch.setattr(c, "device_numbers", lambda folder: {here: 3, here + 1: 0})

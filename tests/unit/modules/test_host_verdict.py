@@ -307,8 +307,25 @@ RESET = "npu-smi set -t reset"
             "the device is open in python3 serve.py in container other (pid 77)",
             False,
         ),
+        # npu-smi resets all chips of the server, also those that are not of the plan.
+        ({"openers": {9: (77,)}}, "and no process shows", False),
+        (
+            {"npu": replace(chips(hbm_used=60000), processes=(NpuProcess(7, 1, 77, "python3", 100),))},
+            "and no process shows",
+            False,
+        ),
+        ({"chip_holders": (ChipHolder("other", (0,), True, "x"),)}, "and no process shows", False),
     ],
-    ids=["nobody there", "no table", "unread rows", "not root", "an open device"],
+    ids=[
+        "nobody there",
+        "no table",
+        "unread rows",
+        "not root",
+        "an open device",
+        "an open device of another chip",
+        "a process on another chip",
+        "a container with another chip",
+    ],
 )
 def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, reset: bool) -> None:
     found = v.judge(WANTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), v.Limits())
