@@ -279,7 +279,7 @@ _TABLE = (
         "Its seccomp profile refuses clone3, which the C library of the image (Ubuntu 22.04) calls for every "
         "thread: Python stops with `can't start new thread`. Not so in builds of distributions that have "
         "clone3 in the list of an old version, as openEuler's 18.09.0: the program that runs is searched for "
-        "it. A warning where that cannot be seen.",
+        "it. A warning where that cannot be seen; nothing where the engine uses no seccomp.",
         "error",
         "Docker Engine 20.10.10 or newer, or a build whose seccomp list has clone3",
         "docker version --format '{{.Server.Version}}'  # then update it from the distribution or docker-ce",

@@ -87,6 +87,8 @@ class Docker:
     clone3: bool | None = None
     runc: str | None = None
     product: str = ""
+    # Of which seccomp profile its containers get: default or builtin, a file, unconfined; empty: of none.
+    seccomp: str = "default"
 
 
 @dataclass(frozen=True)
@@ -339,9 +341,21 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
             clone3,
             runc,
             product,
+            seccomp_profile(info.get("SecurityOptions")),
         ),
         containers,
     )
+
+
+def seccomp_profile(options: object) -> str:
+    """The profile of `name=seccomp,profile=default` in the engine's security options; empty: no seccomp."""
+    if not isinstance(options, list):
+        return "default"
+    for one in options:
+        values = dict(part.partition("=")[::2] for part in str(one).split(","))
+        if values.get("name") == "seccomp" or one == "seccomp":
+            return values.get("profile") or "default"
+    return ""
 
 
 def knows_clone3(version: str) -> bool | None:

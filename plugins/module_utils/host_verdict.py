@@ -402,9 +402,14 @@ def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[dict]
         return
     if not version or version_key(version) >= version_key(DOCKER_MINIMUM) or docker.clone3:
         return
+    # Without seccomp nothing is refused.
+    if docker.seccomp in ("", "unconfined"):
+        return
     name, title = distribution
     unsure = ""
-    if docker.clone3 is None and name not in UNPATCHED:
+    if docker.seccomp not in ("default", "builtin"):
+        unsure = f"; whether its seccomp profile {docker.seccomp} allows clone3 was not checked"
+    elif docker.clone3 is None and name not in UNPATCHED:
         unsure = f"; whether {title or name} has patched it to allow clone3 could not be seen"
     elif (
         version_key(version) < version_key(LISTS_BEHIND_CLONE3) and runc_key(docker.runc) >= RUNC_WITH_ENOSYS

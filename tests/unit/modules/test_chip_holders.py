@@ -206,6 +206,24 @@ def test_clone3_in_the_engine_s_program(
     assert host_query.knows_clone3("18.09.0") is knows
 
 
+@pytest.mark.parametrize(
+    ("options", "profile"),
+    [
+        (["name=seccomp,profile=default"], "default"),
+        (["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"], "builtin"),
+        (["name=seccomp,profile=unconfined"], "unconfined"),
+        (["name=seccomp,profile=/etc/docker/seccomp.json"], "/etc/docker/seccomp.json"),
+        (["seccomp"], "default"),
+        (["name=apparmor"], ""),
+        ([], ""),
+        # Not told.
+        (None, "default"),
+    ],
+)
+def test_the_seccomp_profile_of_the_engine(options: list[str] | None, profile: str) -> None:
+    assert host_query.seccomp_profile(options) == profile
+
+
 def test_podman_in_the_engine_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
         "podman": {"Components": [{"Name": "Podman Engine", "Version": "4.9.4"}, {"Name": "Conmon"}]},

@@ -176,6 +176,13 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     "engine too old": ({"docker": replace(GOOD.docker, version="20.10.9")}, {}, ["host-docker-old"]),
     "engine just new enough": ({"docker": replace(GOOD.docker, version="20.10.10+dfsg1")}, {}, []),
     "old engine with clone3": (old_engine("18.09.0", clone3=True), {}, []),
+    "old engine without seccomp": (old_engine("19.03.15", clone3=False, seccomp=""), {}, []),
+    "old engine unconfined": (old_engine("19.03.15", clone3=False, seccomp="unconfined"), {}, []),
+    "old engine, builtin list": (
+        old_engine("19.03.15", clone3=False, seccomp="builtin"),
+        {},
+        ["host-docker-old"],
+    ),
     "old engine without clone3": (old_engine("19.03.15", clone3=False), {}, ["host-docker-old"]),
     "20.10.9 without clone3, new runc": (
         old_engine("20.10.9", clone3=False, runc="1.0.2"),
@@ -254,6 +261,10 @@ def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> 
     [
         ({**old_engine("18.09.0"), "distribution": EULER}, "openEuler 22.03 (LTS-SP3) has patched it"),
         ({**old_engine("19.03.15"), "distribution": ("kylin", "Kylin V10")}, "Kylin V10 has patched it"),
+        (
+            old_engine("19.03.15", clone3=False, seccomp="/etc/docker/seccomp.json"),
+            "its seccomp profile /etc/docker/seccomp.json allows clone3 was not checked",
+        ),
         (old_engine("19.03.15", clone3=False, runc="1.0.0-rc93"), "its runc 1.0.0-rc93 may"),
         (old_engine("18.09.0", clone3=False, runc="1.1.4"), "its runc 1.1.4 may"),
     ],
