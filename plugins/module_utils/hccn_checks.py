@@ -404,7 +404,8 @@ _TABLE = (
     Check(
         "hccn-conf-disagrees",
         "/etc/hccn.conf and the chip disagree",
-        "The KV transfer advertises an address that the chip does not have.",
+        "The KV transfer advertises an address that the chip does not have. Another netmask, gateway or "
+        "detection address is a warning: only the driver reads it, when the server starts the next time.",
         "error",
         "error",
         "the address, gateway and detection address that the chip answers with",

@@ -330,11 +330,24 @@ def test_no_certificate_counts_as_tls_off() -> None:
         ("# nothing\nnetmask_0=255.255.255.0\n", "hccn-conf-empty", ALL),
         (CONF.replace("address_2=11.12.1.2\n", ""), "hccn-conf-incomplete", [2]),
         (CONF.replace("address_2=11.12.1.2\n", "address_2=11.12.1.77\n"), "hccn-conf-disagrees", [2]),
-        (CONF.replace("gateway_1=11.12.1.254", "gateway_1=11.12.1.1"), "hccn-conf-disagrees", [1]),
     ],
 )
 def test_hccn_conf(conf, code, chips) -> None:
     assert codes(judged(conf=conf)) == [(code, "error", chips)]
+
+
+@pytest.mark.parametrize("fabric", ["hccs", "roce"])
+@pytest.mark.parametrize(
+    "conf",
+    [
+        CONF.replace("gateway_1=11.12.1.254", "gateway_1=11.12.1.1"),
+        CONF.replace("netmask_1=255.255.255.0", "netmask_1=255.255.0.0"),
+        CONF + "netdetect_1=11.12.1.9\n",
+    ],
+    ids=["gateway", "netmask", "netdetect"],
+)
+def test_what_only_the_driver_reads_in_hccn_conf_is_a_warning(conf, fabric) -> None:
+    assert codes(judged(conf=conf, fabric=fabric)) == [("hccn-conf-disagrees", "warning", [1])]
 
 
 @pytest.mark.parametrize(
