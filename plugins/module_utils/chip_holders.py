@@ -33,12 +33,16 @@ _SECONDS = 10
 
 @dataclass(frozen=True)
 class ChipHolder:
-    """A running container that is not ours. `alone`: nobody else gets its chips."""
+    """A running container that is not ours. `alone`: nobody else gets its chips.
+
+    `pid`: a process of it, where the Docker Engine does not know it.
+    """
 
     name: str
     chips: tuple[int, ...]
     alone: bool
     seen: str
+    pid: int | None = None
 
 
 def of_docker(containers: Iterable[Mapping], own: set[str], socket_path: str) -> list[ChipHolder]:
@@ -121,12 +125,18 @@ def of_other_runtimes(
                 continue
             comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
             name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
-            name = next((names[one] for one in reversed(ids) if one in names), name)
+            of_docker = next((names[one] for one in reversed(ids) if one in names), None)
             alone = capable is not None
             # A container has several such spaces where it runs systemd, or containers of its own.
             found.setdefault(
                 ids[-1] if ids else name,
-                ChipHolder(name, chips, alone, f"/dev/davinci{_numbers(chips)} in it"),
+                ChipHolder(
+                    of_docker or name,
+                    chips,
+                    alone,
+                    f"/dev/davinci{_numbers(chips)} in it",
+                    None if of_docker else pid,
+                ),
             )
     return list(found.values())
 

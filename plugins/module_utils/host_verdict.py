@@ -235,6 +235,11 @@ def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:
             seen=one.seen + ("; device-share is on" if shared else ""),
             severity=None if alone else "warning",
             name=one.name.split(" ")[0],
+            # Of other runtimes only a process is known.
+            cure=f"ps -fp {one.pid}; cat /proc/{one.pid}/cgroup  # whose it is; then end it where it was "
+            "started, or leave its chips out of pd_chips"
+            if one.pid
+            else None,
         )
 
 

@@ -107,10 +107,10 @@ def test_containers_whose_devices_the_engine_does_not_tell(
     Processes(tmp_path, monkeypatch, UNPRIVILEGED)
     ids = {11: ["a" * 64], 12: ["b" * 64], 13: ["c" * 64], 14: ["d" * 64]}
     found = c.of_other_runtimes([11, 12, 13, 14], {"b" * 64}, ids.__getitem__, {"a" * 64: "by-a-hook"})
-    assert [(one.name, one.chips, one.alone) for one in found] == [
-        ("by-a-hook", (3,), True),
+    assert [(one.name, one.chips, one.alone, one.pid) for one in found] == [
+        ("by-a-hook", (3,), True, None),
         # Virtual NPUs of chips 0 and 1.
-        (f"{'d' * 12} (python3, pid 14)", (0, 1), True),
+        (f"{'d' * 12} (python3, pid 14)", (0, 1), True, 14),
     ]
 
 

@@ -303,6 +303,14 @@ def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) ->
         assert "docker stop other" in one["cure"]
 
 
+def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process() -> None:
+    held = ChipHolder("dddddddddddd (python3, pid 14)", (3,), True, "/dev/davinci3 in it", 14)
+    (one,) = v.judge(WANTS, replace(GOOD, chip_holders=(held,)), v.Limits())
+    assert (one["code"], one["severity"]) == ("host-chip-held", "error")
+    assert one["cure"].startswith("ps -fp 14; cat /proc/14/cgroup")
+    assert "docker" not in one["cure"]
+
+
 RESET = "npu-smi set -t reset"
 
 
