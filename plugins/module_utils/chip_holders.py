@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers of others that hold chips, and processes that have them open. Nothing is changed.
 
-The driver gives a chip to one unprivileged container at a time, whether it computes or sleeps: the next one
-stops with `dcmi model initialized failed, because the device is used. ret is -8020` (vllm-ascend issues 632
-and 2698). A privileged container takes no chip for itself, and `npu-smi set -t device-share` lets several
-have one.
+The driver gives a chip to one unprivileged container at a time, whether it computes or sleeps, from its first
+use on: the next one stops with `dcmi model initialized failed, because the device is used. ret is -8020`
+(vllm-ascend issues 632 and 2698). A privileged container takes no chip for itself, and `npu-smi set -t
+device-share` lets several have one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -139,6 +139,45 @@ def of_other_runtimes(
                 ),
             )
     return list(found.values())
+
+
+def by_driver(
+    found: Iterable[ChipHolder],
+    account: Iterable[tuple[int, Iterable[int]]],
+    own: set[str],
+    containers_of: Callable[[int], list[str]],
+    names: Mapping[str, str],
+) -> list[ChipHolder]:
+    """The holders by the driver's own account of who has taken chips (host_parsers.parse_namespaces).
+
+    A container takes its chips when it opens them for the first time. And not only containers do: so does
+    what runs as another user than root in a mount namespace of its own.
+    """
+    foreign = [(pid, set(chips)) for pid, chips in account if not set(containers_of(pid)) & own]
+    taken = set().union(*(chips for _pid, chips in foreign))
+    made = [
+        one
+        if taken & set(one.chips) or not one.alone
+        else replace(one, alone=False, seen=f"{one.seen}; it has not used them, as the driver knows")
+        for one in found
+    ]
+    known = {chip for one in made if one.alone for chip in one.chips}
+    for pid, chips in foreign:
+        comm = read_file(f"/proc/{pid}/comm")
+        # The first process may have ended, and nobody knows of which container it was: perhaps of ours.
+        if chips <= known or (comm is None and own):
+            continue
+        of_docker = next((names[one] for one in reversed(containers_of(pid)) if one in names), None)
+        made.append(
+            ChipHolder(
+                of_docker or f"of {(comm or 'a process that has ended').strip()} (pid {pid})",
+                tuple(sorted(chips - known)),
+                True,
+                f"root_tgid {pid} in /proc/uda/namespace_node",
+                None if of_docker else pid,
+            )
+        )
+    return made
 
 
 def _chips_in(folder: str) -> tuple[int, ...]:

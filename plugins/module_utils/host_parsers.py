@@ -21,6 +21,9 @@ _LOCAL, _STATE, _INODE = 1, 3, 9
 # The driver's numbers of virtual NPUs (devdrv_user_common.h: VDAVINCI_VDEV_OFFSET, VDAVINCI_MAX_VFID_NUM).
 FIRST_VIRTUAL, VIRTUAL_OF_A_CHIP = 100, 16
 
+# UDA_NS_NUM of the driver.
+PRIVILEGED_NAMESPACE = 128
+
 # Suffixes of the release's image tags by hardware (vllm-ascend v0.13.0, installation.md).
 _A3_TAG = re.compile(r"(^|[-_.])a3($|[-_.])", re.IGNORECASE)
 _OTHER_TAG = re.compile(r"(^|[-_.])(310p|a5)($|[-_.])", re.IGNORECASE)
@@ -184,6 +187,26 @@ def chip_of_device(path: str) -> int | None:
     """`/dev/davinci3` → 3; `/dev/vdavinci116`, a virtual NPU → 1, its chip."""
     match = re.fullmatch(r"/dev/v?davinci(\d+)", path)
     return chip_of_number(int(match.group(1))) if match else None
+
+
+def parse_namespaces(text: str) -> list[tuple[int, list[int]]] | None:
+    """The driver's own account of who has chips, /proc/uda/namespace_node; None where it is another form.
+
+    The first process of each mount namespace that opened chips, and the chips, which no other one gets. The
+    numbers from 128 on are those of privileged ones, which take nothing for themselves (uda_proc_fs.c,
+    uda_access.c).
+    """
+    found = []
+    for block in re.split(r"^(?=[ \t]*ns_id\b)", text, flags=re.MULTILINE):
+        if not block.strip():
+            continue
+        head = re.match(r"[ \t]*ns_id (\d+) identify \w+ root_tgid (\d+) dev_num (\d+)\b", block)
+        devices = re.findall(r"^[ \t]*\d+[ \t]+(\d+)[ \t]*$", block, re.MULTILINE)
+        if head is None or len(devices) != int(head.group(3)):
+            return None
+        if int(head.group(1)) < PRIVILEGED_NAMESPACE and devices:
+            found.append((int(head.group(2)), sorted({chip_of_number(int(one)) for one in devices})))
+    return found
 
 
 def parse_device_share(text: str) -> bool | None:

@@ -32,6 +32,8 @@ from .hccn_parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_info
 from .hccn_query import NPU_SMI, VERSION_INFO, Tools, npu_smi_at, read_file
 
 DEPLOYMENT = "pd_rollout.deployment"
+# Who has which chips, by the driver.
+NAMESPACES = "/proc/uda/namespace_node"
 # netdevice(7): all IPv4 addresses of all NICs.
 _SIOCGIFCONF = 0x8912
 _IFREQ = 40
@@ -263,6 +265,9 @@ def holders_of_chips(
         names = {one["Id"]: container_name(one) for one in containers}
         known = own | {identity for identity, name in names.items() if name in told}
         found += chip_holders.of_other_runtimes(_pids(), known, containers_of, names)
+        account = parsers.parse_namespaces(read_file(NAMESPACES) or "?")
+        if account is not None:
+            found = chip_holders.by_driver(found, account, own, containers_of, names)
     return [one for one in found if chips & set(one.chips)]
 
 

@@ -121,6 +121,63 @@ def test_a_privileged_container_has_all_devices_and_that_says_nothing(
     assert c.of_other_runtimes([11, 12], set(), lambda pid: [f"{pid}" * 32], {}) == []
 
 
+def namespace(number: int, pid: int, *chips: int) -> str:
+    """As uda_proc_fs.c prints it."""
+    text = f"ns_id {number} identify 1f00a root_tgid {pid} dev_num {len(chips)} namespace 000000002b1c, "
+    text += "udev list:\nlogic_devid udevid\n"
+    text += "".join(f"{at:8} {chip:8}\n" for at, chip in enumerate(chips))
+    return text + "\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "account"),
+    [
+        (namespace(0, 11, 0, 1) + namespace(1, 12, 5), [(11, [0, 1]), (12, [5])]),
+        # The server itself and privileged containers take nothing.
+        (namespace(128, 1, *range(16)) + namespace(3, 12, 5), [(12, [5])]),
+        (namespace(127, 12, 100, 117), [(12, [0, 1])]),
+        (namespace(0, 11), []),
+        ("\n", []),
+        (namespace(0, 11, 0, 1).replace("dev_num 2", "dev_num 3"), None),
+        ("another form\n", None),
+    ],
+)
+def test_the_driver_s_account(text: str, account: list[tuple[int, list[int]]] | None) -> None:
+    assert parsers.parse_namespaces(text) == account
+
+
+def test_the_driver_says_who_has_taken_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    comms = {11: "python3\n", 12: "vllm\n", 13: None, 14: "VLLM::Worker\n"}
+    ids = {11: ["a" * 64], 12: [], 13: [], 14: ["b" * 64]}
+    monkeypatch.setattr(c, "read_file", lambda path: comms[int(path.split("/")[2])])
+    idle, busy = c.ChipHolder("idle", (0, 1), True, "x"), c.ChipHolder("busy", (2, 3), True, "x")
+    privileged = c.ChipHolder("privileged", (0, 1), False, "--privileged")
+
+    def judged(*account: tuple[int, list[int]], own: str = "") -> list[tuple]:
+        found = c.by_driver(
+            [idle, busy, privileged], account, {own} - {""}, ids.__getitem__, {"a" * 64: "user"}
+        )
+        return [(one.name, one.chips, one.alone, one.pid) for one in found]
+
+    untaken = [("idle", (0, 1), False, None)]
+    rest = [("privileged", (0, 1), False, None)]
+    assert judged((11, [2, 3])) == [*untaken, ("busy", (2, 3), True, None), *rest]
+    # What nobody else shows: a privileged container with another user, a process with a namespace of its own.
+    assert judged((11, [2, 3, 7]), (12, [8])) == [
+        *untaken,
+        ("busy", (2, 3), True, None),
+        *rest,
+        ("user", (7,), True, None),
+        ("of vllm (pid 12)", (8,), True, 12),
+    ]
+    # Ours have taken them: who else has the devices gets nothing.
+    assert judged((14, [0, 1, 2, 3]), own="b" * 64) == [*untaken, ("busy", (2, 3), False, None), *rest]
+    # Whose a process was that has ended, is not known.
+    ended = ("of a process that has ended (pid 13)", (9,), True, 13)
+    assert judged((13, [9]))[-1] == ended
+    assert ended not in judged((13, [9]), own="b" * 64)
+
+
 def test_who_has_a_device_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(c.os, "readlink", lambda path: "/dev/davinci3" if path.endswith("/0") else "pipe:[1]")
     assert c.openers([os.getpid(), 2**22 + 1], [3, 4]) == {3: [os.getpid()]}
