@@ -214,7 +214,7 @@ _TABLE = (
         "LLDP names the port at the other end. NPUs that are cabled back to back show none.",
         "hint",
         "hint",
-        "a line `Ifname: …`",
+        "a line `Ifname: …`, or another one under `Port ID TLV`",
         "hccn_tool -i {chip} -lldp -g  # switch on LLDP at the switch",
         INSTALL,
     ),

@@ -229,8 +229,19 @@ def parse_gateway(text: str) -> Gateway | None:
 
 
 def parse_lldp(text: str) -> str | None:
-    """The switch port, from the line `Ifname: 400GE1/1/5:1` among the TLVs."""
-    return _labelled(text, r"ifname", r"(\S.*)")
+    """The switch port, from the line `Ifname: 400GE1/1/5:1` among the TLVs.
+
+    What stands there is for the switch to say: some have `Local: …` or `MAC: …` under `Port ID TLV`.
+    """
+    named = _labelled(text, r"ifname", r"(\S.*)")
+    if named is not None:
+        return named
+    lines = _lines(text)
+    for line, following in zip(lines, lines[1:]):
+        if line.strip().lower() == "port id tlv":
+            found = re.match(r"[ \t]*[\w -]+" + COLON + r"(\S.*)", following)
+            return found.group(1).strip() if found else None
+    return None
 
 
 def parse_ip(text: str) -> Address | None:

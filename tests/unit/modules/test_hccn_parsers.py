@@ -71,6 +71,11 @@ CASES = {
         ("\tIfname:400GE1/1/5:1\r\n", "400GE1/1/5:1"),
         ("  ifname :\t400GE1/1/5:1\n", "400GE1/1/5:1"),
         ("Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\n", None),
+        # Switches of other makers.
+        ("Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\nPort ID TLV\n\tLocal: Eth1/1\n", "Eth1/1"),
+        ("Port ID TLV\r\n\tMAC: 7c:33:f9:10:00:02\r\n", "7c:33:f9:10:00:02"),
+        ("Port ID TLV\nTime to Live TLV\n\t120\n", None),
+        ("Port ID TLV\n", None),
     ],
     p.parse_ip: [
         ("ipaddr:11.12.165.80\nnetmask:255.255.255.0\n", p.Address("11.12.165.80", "255.255.255.0")),
