@@ -60,6 +60,7 @@ class Expectations:
     """What is declared. `tls`: any, off or on. `super_pod` and `driver_minimum`: None where nothing is.
 
     `planned` is the fabric that product and environment of the plan decide: auto where there is no plan.
+    `alone`: the plan has engines on this server only.
     """
 
     fabric: str = "auto"
@@ -68,6 +69,7 @@ class Expectations:
     super_pod: int | None = None
     driver_minimum: str | None = None
     timeout: float = 10.0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def _fabric(readings: dict[int, dict[str, Reading]], expect: Expectations) -> st
         return "hccs" if expect.planned == "auto" else expect.planned
     pods = [found["spod-info"] for found in readings.values()]
     if all(pod.value is not None and not pod.value.inside for pod in pods):
-        return "roce"
+        # Inside a server HCCS connects the chips, whatever the server stands in.
+        return "hccs" if expect.alone and expect.planned == "hccs" else "roce"
     if expect.planned == "both":
         return "both"
     # That an Atlas A3 is planned weighs more than a tool that does not know spod-info.
@@ -423,7 +426,12 @@ def _hccs_findings(
     ]
     for seen, chips in _grouped(outside if fabric != "roce" else []):
         yield finding(
-            "hccn-spod-unknown", fabric, f"{chip_words(chips)}: no super pod", chips=chips, seen=str(seen)
+            "hccn-spod-unknown",
+            fabric,
+            f"{chip_words(chips)}: no super pod",
+            chips=chips,
+            seen=str(seen),
+            severity="warning" if expect.alone else None,
         )
     # On RoCE servers that stand in no super pod have nothing to say of one.
     said = {

@@ -50,6 +50,13 @@ options:
     type: str
     choices: [auto, hccs, roce, both]
     default: auto
+  alone:
+    description:
+      - Whether the plan has engines on this server only.
+      - Then an Atlas A3 that stands in no super pod is checked over HCCS, too, since that connects the chips
+        inside a server; and a driver that knows no super pod is a warning.
+    type: bool
+    default: false
   tls:
     description:
       - The TLS switch that all chips shall have.

@@ -414,6 +414,21 @@ def test_automatic_fabric(changes, planned, fabric) -> None:
     assert judged(changes, planned=planned, fabric="hccs").fabric == "hccs"
 
 
+def test_inside_one_server_hccs_connects_the_chips() -> None:
+    unused = {**UNUSED, **ALONE}
+    state = judged(unused, planned="hccs", alone=True, conf="")
+    assert (state.fabric, state.ok) == ("hccs", True)
+    # With a second server, with RoCE by the environment, or on Atlas A2 the chips need their addresses.
+    assert not judged(unused, planned="hccs", conf="").ok
+    assert not judged(unused, planned="roce", alone=True, conf="").ok
+    assert not judged({**UNUSED, **A2}, planned="roce", alone=True, conf="").ok
+    # Without a plan nothing is known of the servers.
+    assert not judged(unused, alone=True, conf="").ok
+    unknown = {(None, "spod-info"): NO_POD}
+    assert codes(judged(unknown, planned="hccs", alone=True)) == [("hccn-spod-unknown", "warning", ALL)]
+    assert codes(judged(unknown, planned="hccs")) == [("hccn-spod-unknown", "error", ALL)]
+
+
 def test_an_a2_server_and_one_outside_of_super_pods_are_clean() -> None:
     assert codes(judged(A2, planned="roce")) == []
     assert codes(judged(ALONE)) == []
