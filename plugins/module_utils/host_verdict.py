@@ -160,7 +160,8 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
             "who uses the chips is not known: npu-smi's table of processes was not understood",
             seen=told[:SHOWN],
         )
-    held = {chip for one in state.chip_holders for chip in one.chips}
+    # Who has a chip for himself has its memory; of a chip that others may have, too, nobody knows.
+    held = {chip for one in state.chip_holders if one.alone for chip in one.chips}
     # While the deployment itself runs, its memory is in use; whether npu-smi shows its processes or not.
     if not state.own_running:
         full = full_chips(state.npu.chips, set(wants["chips"]) - used_by_somebody - held)

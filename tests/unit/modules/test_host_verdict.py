@@ -311,6 +311,17 @@ def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process
     assert "docker" not in one["cure"]
 
 
+def test_memory_is_missing_whoever_may_have_the_chip_too() -> None:
+    idle = ChipHolder("other", (3,), False, "--privileged")
+    state = replace(GOOD, npu=chips(hbm_used=60000), chip_holders=(idle,))
+    found = v.judge(WANTS, state, v.Limits())
+    assert [(one["code"], one["severity"]) for one in found] == [
+        ("host-hbm-used", "error"),
+        ("host-chip-held", "warning"),
+    ]
+    assert "container other" in found[0]["cure"]
+
+
 RESET = "npu-smi set -t reset"
 
 
