@@ -144,6 +144,7 @@ def of_other_runtimes(
 def by_driver(
     found: Iterable[ChipHolder],
     account: Iterable[tuple[int, Iterable[int]]],
+    opened: set[int] | None,
     own: set[str],
     containers_of: Callable[[int], list[str]],
     names: Mapping[str, str],
@@ -151,13 +152,16 @@ def by_driver(
     """The holders by the driver's own account of who has taken chips (host_parsers.parse_namespaces).
 
     A container takes its chips when it opens them for the first time. And not only containers do: so does
-    what runs as another user than root in a mount namespace of its own.
+    what runs as another user than root in a mount namespace of its own. `opened`: the chips that anybody has
+    opened so (host_parsers.parse_udevices), which may be some more; None where that is not known.
     """
-    foreign = [(pid, set(chips)) for pid, chips in account if not set(containers_of(pid)) & own]
-    taken = set().union(*(chips for _pid, chips in foreign))
+    all_of_them = [(pid, set(chips), bool(set(containers_of(pid)) & own)) for pid, chips in account]
+    foreign = [(pid, chips) for pid, chips, ours in all_of_them if not ours]
+    by_others = (opened or set()).difference(*(chips for _pid, chips, ours in all_of_them if ours))
+    taken = by_others.union(*(chips for _pid, chips in foreign))
     made = [
         one
-        if taken & set(one.chips) or not one.alone
+        if opened is None or taken & set(one.chips) or not one.alone
         else replace(one, alone=False, seen=f"{one.seen}; it has not used them, as the driver knows")
         for one in found
     ]

@@ -73,7 +73,7 @@ _TABLE = (
         "The driver gives a chip to one unprivileged container at a time, from its first use on, and also to "
         "one that does nothing any more: the engine stops with `because the device is used. ret is -8020`, "
         "or -8005 and `drvRetCode=87`. A warning where it is privileged, chips may be shared (`npu-smi info "
-        "-t device-share`), or it has not used them yet (/proc/uda/namespace_node, where the driver has it).",
+        "-t device-share`), or it has not used them yet (/proc/uda, where the driver has it).",
         "error",
         "no running container but those of this deployment has the chips",
         "docker inspect {name}  # whose it is; then docker stop {name}, or leave its chips out of pd_chips",

@@ -209,6 +209,22 @@ def parse_namespaces(text: str) -> list[tuple[int, list[int]]] | None:
     return found
 
 
+def parse_udevices(text: str) -> set[int] | None:
+    """The chips that a container has opened, of /proc/uda/udevice; None where it is another form.
+
+    That of a container that has ended stays until the next one opens the chip (uda_access.c).
+    """
+    found = set()
+    blocks = [one for one in re.split(r"^(?=[ \t]*udevid\b)", text, flags=re.MULTILINE) if one.strip()]
+    for block in blocks:
+        head = re.match(r"[ \t]*udevid (\d+) type\b", block)
+        if head is None:
+            return None
+        if "has used by container" in block:
+            found.add(chip_of_number(int(head.group(1))))
+    return found if blocks else None
+
+
 def parse_device_share(text: str) -> bool | None:
     """`Device-share Status : True` of `npu-smi info -t device-share`: may several containers use the chip?"""
     found = re.findall(r"^[ \t]*Device-share Status[ \t]*:[ \t]*(\w+)", text, re.MULTILINE | re.I)

@@ -32,8 +32,8 @@ from .hccn_parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_info
 from .hccn_query import NPU_SMI, VERSION_INFO, Tools, npu_smi_at, read_file
 
 DEPLOYMENT = "pd_rollout.deployment"
-# Who has which chips, by the driver.
-NAMESPACES = "/proc/uda/namespace_node"
+# Who has which chips, and which chips somebody has, by the driver.
+NAMESPACES, UDEVICES = "/proc/uda/namespace_node", "/proc/uda/udevice"
 # netdevice(7): all IPv4 addresses of all NICs.
 _SIOCGIFCONF = 0x8912
 _IFREQ = 40
@@ -267,7 +267,8 @@ def holders_of_chips(
         found += chip_holders.of_other_runtimes(_pids(), known, containers_of, names)
         account = parsers.parse_namespaces(read_file(NAMESPACES) or "?")
         if account is not None:
-            found = chip_holders.by_driver(found, account, own, containers_of, names)
+            opened = parsers.parse_udevices(read_file(UDEVICES) or "?")
+            found = chip_holders.by_driver(found, account, opened, own, containers_of, names)
     return [one for one in found if chips & set(one.chips)]
 
 

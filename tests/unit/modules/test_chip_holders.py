@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,27 @@ def test_the_driver_s_account(text: str, account: list[tuple[int, list[int]]] | 
     assert parsers.parse_namespaces(text) == account
 
 
+@pytest.mark.parametrize(
+    ("text", "opened"),
+    [
+        (
+            "udevid 0 type(davinci, real, local) status 'ready, sia' added_udevid 0 chip_type x\n"
+            "        has os device\n        has used by container, ns id 0\n\n"
+            "udevid 1 type(davinci, real, local) status 'ready, sia' added_udevid 1 chip_type x\n"
+            "        has os device\n        shared dev used by ns id: 3\n\n"
+            "udevid 116 type(davinci, real, local) status 'ready, mia' added_udevid 2 chip_type x\n"
+            "        has used by container, ns id 2\n\n",
+            {0, 1},
+        ),
+        ("udevid 0 type(davinci) status 'ready, sia' added_udevid 0 chip_type x\n", set()),
+        ("another form\n", None),
+        ("", None),
+    ],
+)
+def test_the_chips_that_somebody_has_opened(text: str, opened: set[int] | None) -> None:
+    assert parsers.parse_udevices(text) == opened
+
+
 def test_the_driver_says_who_has_taken_chips(monkeypatch: pytest.MonkeyPatch) -> None:
     comms = {11: "python3\n", 12: "vllm\n", 13: None, 14: "VLLM::Worker\n"}
     ids = {11: ["a" * 64], 12: [], 13: [], 14: ["b" * 64]}
@@ -153,9 +175,12 @@ def test_the_driver_says_who_has_taken_chips(monkeypatch: pytest.MonkeyPatch) ->
     idle, busy = c.ChipHolder("idle", (0, 1), True, "x"), c.ChipHolder("busy", (2, 3), True, "x")
     privileged = c.ChipHolder("privileged", (0, 1), False, "--privileged")
 
-    def judged(*account: tuple[int, list[int]], own: str = "") -> list[tuple]:
+    def judged(
+        *account: tuple[int, list[int]], own: str = "", more: Iterable[int] | None = ()
+    ) -> list[tuple]:
+        opened = None if more is None else {chip for _pid, chips in account for chip in chips}.union(more)
         found = c.by_driver(
-            [idle, busy, privileged], account, {own} - {""}, ids.__getitem__, {"a" * 64: "user"}
+            [idle, busy, privileged], account, opened, {own} - {""}, ids.__getitem__, {"a" * 64: "user"}
         )
         return [(one.name, one.chips, one.alone, one.pid) for one in found]
 
@@ -172,6 +197,13 @@ def test_the_driver_says_who_has_taken_chips(monkeypatch: pytest.MonkeyPatch) ->
     ]
     # Ours have taken them: who else has the devices gets nothing.
     assert judged((14, [0, 1, 2, 3]), own="b" * 64) == [*untaken, ("busy", (2, 3), False, None), *rest]
+    # A chip is taken when it is opened, before the driver has set up the rest; and where that is not known.
+    assert judged((11, [2, 3]), more=[1]) == [
+        ("idle", (0, 1), True, None),
+        ("busy", (2, 3), True, None),
+        *rest,
+    ]
+    assert judged((11, [2, 3]), more=None)[0] == ("idle", (0, 1), True, None)
     # Whose a process was that has ended, is not known.
     ended = ("of a process that has ended (pid 13)", (9,), True, 13)
     assert judged((13, [9]))[-1] == ended
