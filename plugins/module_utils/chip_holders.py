@@ -25,8 +25,9 @@ from . import docker_engine
 from . import host_parsers as parsers
 from .hccn_query import read_file
 
-# capabilities(7): what privileged containers have and others do not.
-_CAP_SYS_ADMIN = 1 << 21
+# capabilities(7): privileged containers have all of them, and only who has them all is privileged to the
+# driver (uda_access.c: uda_is_admin_task). The last one that each kernel has is CAP_AUDIT_READ.
+_PRIVILEGED = (1 << 38) - 1
 # For all containers: the engine does not answer for one that it is stuck with, and the check goes on.
 _SECONDS = 10
 
@@ -121,7 +122,7 @@ def of_other_runtimes(
             if not chips or set(ids) & known:
                 continue
             capable = parsers.parse_capabilities(read_file(f"/proc/{pid}/status") or "")
-            if capable is not None and capable & _CAP_SYS_ADMIN:
+            if capable is not None and capable & _PRIVILEGED == _PRIVILEGED:
                 continue
             comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
             name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"

@@ -122,6 +122,15 @@ def test_a_privileged_container_has_all_devices_and_that_says_nothing(
     assert c.of_other_runtimes([11, 12], set(), lambda pid: [f"{pid}" * 32], {}) == []
 
 
+def test_a_single_capability_more_makes_no_container_privileged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # --cap-add SYS_ADMIN
+    Processes(tmp_path, monkeypatch, "00000000a82425fb")
+    (one,) = c.of_other_runtimes([11], set(), lambda pid: [f"{pid}" * 32], {})
+    assert (one.chips, one.alone) == ((3,), True)
+
+
 def namespace(number: int, pid: int, *chips: int) -> str:
     """As uda_proc_fs.c prints it."""
     text = f"ns_id {number} identify 1f00a root_tgid {pid} dev_num {len(chips)} namespace 000000002b1c, "
