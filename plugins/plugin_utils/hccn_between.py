@@ -118,7 +118,8 @@ def compare(servers: Sequence[Server]) -> list[dict]:
     found += _differs("npu-driver-differs", fabric, "driver", _by(servers, "driver"))
     for pod, members in _by(servers, "super_pod"):
         found += _duplicates(fabric, pod, members)
-    found += _double("hccn-ip-duplicate", fabric, "RoCE address", "ip", servers, set())
+    carrier = "roce" if len(apart) > 1 else fabric
+    found += _double("hccn-ip-duplicate", carrier, "RoCE address", "ip", servers, set())
     return ordered(found)
 
 

@@ -58,6 +58,10 @@ def codes(findings: list[dict]) -> list[tuple[str, str, str]]:
         # Between super pods HCCL takes RoCE, if it is there.
         ([result(0), result(1, super_pod=1), result(2)], [("hccn-super-pod-differs", "warning", "s1")]),
         (
+            [result(0), result(1, super_pod=1, ip={3: "11.12.0.9"})],
+            [("hccn-ip-duplicate", "error", "s0, s1"), ("hccn-super-pod-differs", "warning", "s1")],
+        ),
+        (
             [result(0, ip={3: None}), result(1, super_pod=1)],
             [("hccn-super-pod-differs", "error", "s1")],
         ),
