@@ -431,7 +431,8 @@ def _hccs_findings(
             f"{chip_words(chips)}: no super pod",
             chips=chips,
             seen=str(seen),
-            severity="warning" if expect.alone else None,
+            # Which Atlas A2 says, too; it is of no account inside a server.
+            severity="hint" if expect.alone else None,
         )
     # On RoCE servers that stand in no super pod have nothing to say of one.
     said = {

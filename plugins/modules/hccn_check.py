@@ -53,8 +53,8 @@ options:
   alone:
     description:
       - Whether the plan has engines on this server only.
-      - Then an Atlas A3 that stands in no super pod is checked over HCCS, too, since that connects the chips
-        inside a server; and a driver that knows no super pod is a warning.
+      - Then a server that stands in no super pod is checked over HCCS, too, if O(planned_fabric) says so,
+        since that connects the chips inside a server.
     type: bool
     default: false
   tls:

@@ -418,14 +418,16 @@ def test_inside_one_server_hccs_connects_the_chips() -> None:
     unused = {**UNUSED, **ALONE}
     state = judged(unused, planned="hccs", alone=True, conf="")
     assert (state.fabric, state.ok) == ("hccs", True)
-    # With a second server, with RoCE by the environment, or on Atlas A2 the chips need their addresses.
+    # Atlas A2, too.
+    assert judged({**UNUSED, **A2}, planned="hccs", alone=True, conf="").ok
+    # With a second server, or with RoCE by the environment the chips need their addresses.
     assert not judged(unused, planned="hccs", conf="").ok
     assert not judged(unused, planned="roce", alone=True, conf="").ok
     assert not judged({**UNUSED, **A2}, planned="roce", alone=True, conf="").ok
     # Without a plan nothing is known of the servers.
     assert not judged(unused, alone=True, conf="").ok
     unknown = {(None, "spod-info"): NO_POD}
-    assert codes(judged(unknown, planned="hccs", alone=True)) == [("hccn-spod-unknown", "warning", ALL)]
+    assert codes(judged(unknown, planned="hccs", alone=True)) == [("hccn-spod-unknown", "hint", ALL)]
     assert codes(judged(unknown, planned="hccs")) == [("hccn-spod-unknown", "error", ALL)]
 
 
