@@ -19,6 +19,9 @@ from .hccn_query import ServerAnswers
 # Queries whose answer may lack the value because nothing is configured; all others must say it.
 MAY_BE_UNSET = ("gateway", "lldp", "ip", "vnic", "tls")
 
+# Queries that concern the ways to other servers alone.
+BETWEEN_SERVERS = frozenset({"vnic", "spod-info"})
+
 # The check that a query feeds: an answer that fails weighs as much as the state that it hides.
 _WEIGHT = {
     "link": "hccn-link-down",
@@ -288,7 +291,8 @@ def _tool_findings(
         }
         weighed = [*queries, *hidden] if problem == "timeout" else queries
         severity = min((CHECKS[_WEIGHT[q]].severity(fabric) for q in weighed), key=SEVERITIES.index)
-        if severity == "error" and (problem, tool, same) in unsupported:
+        of_no_account = expect.alone and not set(weighed) - BETWEEN_SERVERS
+        if severity == "error" and ((problem, tool, same) in unsupported or of_no_account):
             severity = "warning"
         if problem == "missing":
             yield finding("hccn-tool-missing", fabric, f"{tool} is not there", seen="no such file")
@@ -402,13 +406,27 @@ def _hccs_findings(
     vnics = {chip: found["vnic"].value for chip, found in readings.items() if not found["vnic"].problem}
     missing = [chip for chip, vnic in vnics.items() if vnic.address is None]
     down = [(vnic.status, chip) for chip, vnic in vnics.items() if vnic.address and vnic.status != "UP"]
+    # Peers on other servers reach a chip by it: there are none where the server is alone.
+    severity = "warning" if expect.alone and fabric == "hccs" else None
     if missing:
         yield finding(
-            "hccn-vnic-missing", fabric, f"{chip_words(missing)}: no vNIC address", chips=missing, seen="none"
+            "hccn-vnic-missing",
+            fabric,
+            f"{chip_words(missing)}: no vNIC address",
+            chips=missing,
+            seen="none",
+            severity=severity,
         )
     for status, chips in _grouped(down):
         seen = status or "no status line"
-        yield finding("hccn-vnic-down", fabric, f"{chip_words(chips)}: vNIC {seen}", chips=chips, seen=seen)
+        yield finding(
+            "hccn-vnic-down",
+            fabric,
+            f"{chip_words(chips)}: vNIC {seen}",
+            chips=chips,
+            seen=seen,
+            severity=severity,
+        )
     for address, chips in _grouped((vnic.address, chip) for chip, vnic in vnics.items() if vnic.address):
         if len(chips) > 1:
             yield finding(

@@ -431,6 +431,24 @@ def test_inside_one_server_hccs_connects_the_chips() -> None:
     assert codes(judged(unknown, planned="hccs")) == [("hccn-spod-unknown", "error", ALL)]
 
 
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("vnic link status: DOWN\nvnic ipaddr: 192.168.1.{chip}\n", "hccn-vnic-down"),
+        ("vnic link status: DOWN\n", "hccn-vnic-missing"),
+        (Answer("hccn_tool", "vnic", "Command execute failed!\n", 1), "hccn-query-failed"),
+        (Answer("hccn_tool", "vnic", problem="timeout"), "hccn-tool-hangs"),
+    ],
+)
+def test_the_vnic_is_for_other_servers(answer, code) -> None:
+    for alone, severity in ((True, "warning"), (False, "error")):
+        found = codes(judged({(None, "vnic"): answer}, planned="hccs", alone=alone))
+        assert found == [(code, severity, ALL)]
+    # A tool that does not work at all is no matter of the vNIC.
+    nothing = {(None, query): Answer("hccn_tool", query, "Error 5\n", 1) for query in ("link", "vnic", "tls")}
+    assert not judged(nothing, planned="hccs", alone=True).ok
+
+
 def test_an_a2_server_and_one_outside_of_super_pods_are_clean() -> None:
     assert codes(judged(A2, planned="roce")) == []
     assert codes(judged(ALONE)) == []
