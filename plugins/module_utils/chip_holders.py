@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers of others that hold chips, and processes that have them open. Nothing is changed.
 
-The driver gives a chip to one unprivileged container at a time, whether it computes or sleeps: the next one
-stops with `dcmi model initialized failed, because the device is used. ret is -8020` (vllm-ascend issues 632
-and 2698). A privileged container takes no chip for itself, and `npu-smi set -t device-share` lets several
-have one.
+The driver gives a chip to one unprivileged container at a time, whether it computes or sleeps, from its first
+use on: the next one stops with `dcmi model initialized failed, because the device is used. ret is -8020`
+(vllm-ascend issues 632 and 2698). A privileged container takes no chip for itself, and `npu-smi set -t
+device-share` lets several have one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,20 +25,25 @@ from . import docker_engine
 from . import host_parsers as parsers
 from .hccn_query import read_file
 
-# capabilities(7): what privileged containers have and others do not.
-_CAP_SYS_ADMIN = 1 << 21
+# capabilities(7): privileged containers have all of them, and only who has them all is privileged to the
+# driver (uda_access.c: uda_is_admin_task). The last one that each kernel has is CAP_AUDIT_READ.
+_PRIVILEGED = (1 << 38) - 1
 # For all containers: the engine does not answer for one that it is stuck with, and the check goes on.
 _SECONDS = 10
 
 
 @dataclass(frozen=True)
 class ChipHolder:
-    """A running container that is not ours. `alone`: nobody else gets its chips."""
+    """A running container that is not ours. `alone`: nobody else gets its chips.
+
+    `pid`: a process of it, where the Docker Engine does not know it.
+    """
 
     name: str
     chips: tuple[int, ...]
     alone: bool
     seen: str
+    pid: int | None = None
 
 
 def of_docker(containers: Iterable[Mapping], own: set[str], socket_path: str) -> list[ChipHolder]:
@@ -90,11 +95,16 @@ def _numbers(chips: Iterable) -> str:
 
 
 def of_other_runtimes(
-    pids: Iterable[int], known: set[str], containers_of: Callable[[int], list[str]]
+    pids: Iterable[int],
+    known: set[str],
+    containers_of: Callable[[int], list[str]],
+    names: Mapping[str, str],
 ) -> list[ChipHolder]:
-    """Containers that the Docker Engine does not know (Kubernetes, podman), by their devices.
+    """Containers whose devices the Docker Engine does not tell, by their devices.
 
-    Every container has a /dev of its own, which one of its processes shows.
+    They are those of other runtimes (Kubernetes, podman), and those that a hook or CDI gives devices to.
+    Every container has a /dev of its own, which one of its processes shows. A privileged one has all devices
+    of the server in it, whatever it does: that says nothing. `names`: of the Docker Engine's containers.
     """
     found: dict[str, ChipHolder] = {}
     spaces = set()
@@ -112,15 +122,67 @@ def of_other_runtimes(
             if not chips or set(ids) & known:
                 continue
             capable = parsers.parse_capabilities(read_file(f"/proc/{pid}/status") or "")
+            if capable is not None and capable & _PRIVILEGED == _PRIVILEGED:
+                continue
             comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
             name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
-            alone = capable is not None and not capable & _CAP_SYS_ADMIN
+            of_docker = next((names[one] for one in reversed(ids) if one in names), None)
+            alone = capable is not None
             # A container has several such spaces where it runs systemd, or containers of its own.
             found.setdefault(
                 ids[-1] if ids else name,
-                ChipHolder(name, chips, alone, f"/dev/davinci{_numbers(chips)} in it"),
+                ChipHolder(
+                    of_docker or name,
+                    chips,
+                    alone,
+                    f"/dev/davinci{_numbers(chips)} in it",
+                    None if of_docker else pid,
+                ),
             )
     return list(found.values())
+
+
+def by_driver(
+    found: Iterable[ChipHolder],
+    account: Iterable[tuple[int, Iterable[int]]],
+    opened: set[int] | None,
+    own: set[str],
+    containers_of: Callable[[int], list[str]],
+    names: Mapping[str, str],
+) -> list[ChipHolder]:
+    """The holders by the driver's own account of who has taken chips (host_parsers.parse_namespaces).
+
+    A container takes its chips when it opens them for the first time. And not only containers do: so does
+    what runs as another user than root in a mount namespace of its own. `opened`: the chips that anybody has
+    opened so (host_parsers.parse_udevices), which may be some more; None where that is not known.
+    """
+    all_of_them = [(pid, set(chips), bool(set(containers_of(pid)) & own)) for pid, chips in account]
+    foreign = [(pid, chips) for pid, chips, ours in all_of_them if not ours]
+    by_others = (opened or set()).difference(*(chips for _pid, chips, ours in all_of_them if ours))
+    taken = by_others.union(*(chips for _pid, chips in foreign))
+    made = [
+        one
+        if opened is None or taken & set(one.chips) or not one.alone
+        else replace(one, alone=False, seen=f"{one.seen}; it has not used them, as the driver knows")
+        for one in found
+    ]
+    known = {chip for one in made if one.alone for chip in one.chips}
+    for pid, chips in foreign:
+        comm = read_file(f"/proc/{pid}/comm")
+        # The first process may have ended, and nobody knows of which container it was: perhaps of ours.
+        if chips <= known or (comm is None and own):
+            continue
+        of_docker = next((names[one] for one in reversed(containers_of(pid)) if one in names), None)
+        made.append(
+            ChipHolder(
+                of_docker or f"of {(comm or 'a process that has ended').strip()} (pid {pid})",
+                tuple(sorted(chips - known)),
+                True,
+                f"root_tgid {pid} in /proc/uda/namespace_node",
+                None if of_docker else pid,
+            )
+        )
+    return made
 
 
 def _chips_in(folder: str) -> tuple[int, ...]:
@@ -135,13 +197,33 @@ def _chips_in(folder: str) -> tuple[int, ...]:
 
 def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
     """By chip, the processes that have its device open; those in containers, too, as root."""
-    wanted = {f"/dev/davinci{chip}": chip for chip in chips}
+    wanted = set(chips)
+    devices = device_numbers("/dev")
     found: dict[int, list[int]] = {}
     for pid in pids:
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
             for handle in handles:
                 with suppress(OSError):
                     path = re.sub(r" \(deleted\)$", "", os.readlink(handle.path))
-                    if path in wanted and pid not in found.setdefault(wanted[path], []):
-                        found[wanted[path]].append(pid)
+                    chip = parsers.chip_of_device(path)
+                    if chip is None:
+                        continue
+                    # A container may have the device under another name.
+                    chip = devices.get(Path(handle.path).stat().st_rdev, chip)
+                    if chip in wanted and pid not in found.setdefault(chip, []):
+                        found[chip].append(pid)
     return found
+
+
+def device_numbers(folder: str) -> dict[int, int]:
+    """The chips by the numbers of their devices; empty where those do not tell them apart."""
+    found: dict[int, int] = {}
+    chips = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            chip = re.fullmatch(r"davinci(\d+)", entry.name)
+            with suppress(OSError):
+                if chip and stat.S_ISCHR(entry.stat().st_mode):
+                    found[entry.stat().st_rdev] = int(chip.group(1))
+                    chips += 1
+    return found if len(found) == chips else {}

@@ -214,7 +214,7 @@ _TABLE = (
         "LLDP names the port at the other end. NPUs that are cabled back to back show none.",
         "hint",
         "hint",
-        "a line `Ifname: …`",
+        "a line `Ifname: …`, or another one under `Port ID TLV`",
         "hccn_tool -i {chip} -lldp -g  # switch on LLDP at the switch",
         INSTALL,
     ),
@@ -404,7 +404,8 @@ _TABLE = (
     Check(
         "hccn-conf-disagrees",
         "/etc/hccn.conf and the chip disagree",
-        "The KV transfer advertises an address that the chip does not have.",
+        "The KV transfer advertises an address that the chip does not have. Another netmask, gateway or "
+        "detection address is a warning: only the driver reads it, when the server starts the next time.",
         "error",
         "error",
         "the address, gateway and detection address that the chip answers with",
@@ -437,12 +438,13 @@ _TABLE = (
     Check(
         "hccn-super-pod-differs",
         "Servers are in different super pods",
-        "There is no HCCS between them.",
+        "There is no HCCS between them: HCCL and the KV transfer take RoCE from one super pod to another. A "
+        "warning where every chip has a RoCE address and a link, since that works, slower; else an error.",
         "error",
         "hint",
         "one Super Pod ID on all servers",
-        "npu-smi info -t spod-info -i 0 -c 0  # or declare hccn_check_fabric: roce",
-        PD_GUIDE,
+        "npu-smi info -t spod-info -i 0 -c 0  # or give every chip a RoCE address and a link",
+        "HCCL user guide, rank table of Atlas A3: with several super pods device_ip must be configured",
         between=True,
     ),
     Check(

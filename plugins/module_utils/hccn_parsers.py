@@ -40,9 +40,10 @@ NO_CERTIFICATE = re.compile(
     r"\bno certificates?\b|certificates?[ \t]+(?:(?:does|do|is|are|was)[ \t]+)?not[ \t]+(?:found|exist)",
     re.IGNORECASE,
 )
-# The product, the virtual machine or the driver has no such command: the answer says nothing of the chip.
+# The product, the virtual machine or the driver has no such command: the answer says nothing of the chip. The
+# last is "permission denied: pls check this cmd run environment." (ascend950, hccn_tool/tool_cmd_err.c).
 UNSUPPORTED_TEXT = re.compile(
-    r"\bnot support(ed)?\b|\bunsupported\b|\binvalid major cmd\.|不支持",
+    r"\bnot support(ed)?\b|\bunsupported\b|\binvalid major cmd\.|不支持|\bcheck this cmd run environment\b",
     re.IGNORECASE,
 )
 # "hccn_tool is busy, please try again.", "The device is occupied. Please try again later.", "Get lock failed.
@@ -228,8 +229,19 @@ def parse_gateway(text: str) -> Gateway | None:
 
 
 def parse_lldp(text: str) -> str | None:
-    """The switch port, from the line `Ifname: 400GE1/1/5:1` among the TLVs."""
-    return _labelled(text, r"ifname", r"(\S.*)")
+    """The switch port, from the line `Ifname: 400GE1/1/5:1` among the TLVs.
+
+    What stands there is for the switch to say: some have `Local: …` or `MAC: …` under `Port ID TLV`.
+    """
+    named = _labelled(text, r"ifname", r"(\S.*)")
+    if named is not None:
+        return named
+    lines = _lines(text)
+    for line, following in zip(lines, lines[1:]):
+        if line.strip().lower() == "port id tlv":
+            found = re.match(r"[ \t]*[\w -]+" + COLON + r"(\S.*)", following)
+            return found.group(1).strip() if found else None
+    return None
 
 
 def parse_ip(text: str) -> Address | None:
@@ -327,7 +339,7 @@ def parse_npu_info(text: str) -> NpuInfo | None:
         if not line.lstrip().startswith("|"):
             continue
         cells = _cells(line)
-        if "Process id" in cells:
+        if "process id" in (cell.lower() for cell in cells):
             columns = {name.lower(): at for at, name in enumerate(cells)}
         elif "Bus-Id" in cells:
             seen, bus = True, cells.index("Bus-Id")

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "timeout": {"type": "float", "default": 10.0},
     "fabric": {"type": "str", "choices": ["auto", "hccs", "roce"], "default": "auto"},
     "planned_fabric": {"type": "str", "choices": ["auto", "hccs", "roce", "both"], "default": "auto"},
+    "alone": {"type": "bool", "default": False},
     "tls": {"type": "str", "choices": ["any", "off", "on"], "default": "any"},
     "super_pod": {"type": "int"},
     "driver_minimum": {"type": "str"},
@@ -81,6 +82,7 @@ def check(options: Mapping) -> dict:
             options["super_pod"],
             options["driver_minimum"],
             options["timeout"],
+            options["alone"],
         ),
     )
     # A folder in its place, as Docker makes one for -v of a file that is missing, can be mounted as well.

@@ -19,6 +19,9 @@ from .hccn_query import ServerAnswers
 # Queries whose answer may lack the value because nothing is configured; all others must say it.
 MAY_BE_UNSET = ("gateway", "lldp", "ip", "vnic", "tls")
 
+# Queries that concern the ways to other servers alone.
+BETWEEN_SERVERS = frozenset({"vnic", "spod-info"})
+
 # The check that a query feeds: an answer that fails weighs as much as the state that it hides.
 _WEIGHT = {
     "link": "hccn-link-down",
@@ -49,8 +52,9 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 # The fabrics in the words of reports.
 FABRICS = {"hccs": "HCCS", "roce": "RoCE", "both": "HCCS and RoCE"}
 _GOOD_HEALTH = "Success"
-# Neither good nor bad: an address was just set, or the chip does not know (hccn_tool/tool_ops.c).
-_OPEN_HEALTH = frozenset({"detect ip set", "unknown"})
+# Neither good nor bad: nothing has been detected yet, an address was just set, the chip does not know, or the
+# detection itself has failed (hccn_tool/tool_ops.c).
+_OPEN_HEALTH = frozenset({"init", "detect ip set", "thread error", "unknown"})
 _NO_VNIC = parsers.Vnic(None, None)
 
 
@@ -59,6 +63,7 @@ class Expectations:
     """What is declared. `tls`: any, off or on. `super_pod` and `driver_minimum`: None where nothing is.
 
     `planned` is the fabric that product and environment of the plan decide: auto where there is no plan.
+    `alone`: the plan has engines on this server only.
     """
 
     fabric: str = "auto"
@@ -67,6 +72,7 @@ class Expectations:
     super_pod: int | None = None
     driver_minimum: str | None = None
     timeout: float = 10.0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,8 @@ def _fabric(readings: dict[int, dict[str, Reading]], expect: Expectations) -> st
         return "hccs" if expect.planned == "auto" else expect.planned
     pods = [found["spod-info"] for found in readings.values()]
     if all(pod.value is not None and not pod.value.inside for pod in pods):
-        return "roce"
+        # Inside a server HCCS connects the chips, whatever the server stands in.
+        return "hccs" if expect.alone and expect.planned == "hccs" else "roce"
     if expect.planned == "both":
         return "both"
     # That an Atlas A3 is planned weighs more than a tool that does not know spod-info.
@@ -284,7 +291,8 @@ def _tool_findings(
         }
         weighed = [*queries, *hidden] if problem == "timeout" else queries
         severity = min((CHECKS[_WEIGHT[q]].severity(fabric) for q in weighed), key=SEVERITIES.index)
-        if severity == "error" and (problem, tool, same) in unsupported:
+        of_no_account = expect.alone and not set(weighed) - BETWEEN_SERVERS
+        if severity == "error" and ((problem, tool, same) in unsupported or of_no_account):
             severity = "warning"
         if problem == "missing":
             yield finding("hccn-tool-missing", fabric, f"{tool} is not there", seen="no such file")
@@ -398,13 +406,27 @@ def _hccs_findings(
     vnics = {chip: found["vnic"].value for chip, found in readings.items() if not found["vnic"].problem}
     missing = [chip for chip, vnic in vnics.items() if vnic.address is None]
     down = [(vnic.status, chip) for chip, vnic in vnics.items() if vnic.address and vnic.status != "UP"]
+    # Peers on other servers reach a chip by it: there are none where the server is alone.
+    severity = "warning" if expect.alone and fabric == "hccs" else None
     if missing:
         yield finding(
-            "hccn-vnic-missing", fabric, f"{chip_words(missing)}: no vNIC address", chips=missing, seen="none"
+            "hccn-vnic-missing",
+            fabric,
+            f"{chip_words(missing)}: no vNIC address",
+            chips=missing,
+            seen="none",
+            severity=severity,
         )
     for status, chips in _grouped(down):
         seen = status or "no status line"
-        yield finding("hccn-vnic-down", fabric, f"{chip_words(chips)}: vNIC {seen}", chips=chips, seen=seen)
+        yield finding(
+            "hccn-vnic-down",
+            fabric,
+            f"{chip_words(chips)}: vNIC {seen}",
+            chips=chips,
+            seen=seen,
+            severity=severity,
+        )
     for address, chips in _grouped((vnic.address, chip) for chip, vnic in vnics.items() if vnic.address):
         if len(chips) > 1:
             yield finding(
@@ -422,7 +444,13 @@ def _hccs_findings(
     ]
     for seen, chips in _grouped(outside if fabric != "roce" else []):
         yield finding(
-            "hccn-spod-unknown", fabric, f"{chip_words(chips)}: no super pod", chips=chips, seen=str(seen)
+            "hccn-spod-unknown",
+            fabric,
+            f"{chip_words(chips)}: no super pod",
+            chips=chips,
+            seen=str(seen),
+            # Which Atlas A2 says, too; it is of no account inside a server.
+            severity="hint" if expect.alone else None,
         )
     # On RoCE servers that stand in no super pod have nothing to say of one.
     said = {
@@ -601,6 +629,8 @@ def _conf_findings(
                 f"/etc/hccn.conf has another {key} than {chip_words(concerned)}",
                 chips=concerned,
                 seen=f"chip {chip}: {in_file} in the file, {of_chip} on the chip",
+                # The KV transfer reads nothing else (hixl v8.5.0, rank_table_generator.cc: GetDeviceIp).
+                severity=None if key == "address" else "warning",
                 expected=f"{key}_{chip}={of_chip}",
             )
 

@@ -70,13 +70,15 @@ _TABLE = (
     HostCheck(
         "host-chip-held",
         "A container of others has a chip of the plan",
-        "The driver gives a chip to one unprivileged container at a time, also to one that does nothing: the "
-        "engine stops with `because the device is used. ret is -8020`, or -8005 and `drvRetCode=87`. "
-        "A warning where it is privileged, or chips may be shared (`npu-smi info -t device-share`).",
+        "The driver gives a chip to one unprivileged container at a time, from its first use on, and also to "
+        "one that does nothing any more: the engine stops with `because the device is used. ret is -8020`, "
+        "or -8005 and `drvRetCode=87`. A warning where it is privileged, chips may be shared (`npu-smi info "
+        "-t device-share`), or it has not used them yet (/proc/uda, where the driver has it).",
         "error",
         "no running container but those of this deployment has the chips",
         "docker inspect {name}  # whose it is; then docker stop {name}, or leave its chips out of pd_chips",
-        "vllm-ascend issues 632 and 2698, cann-container-image issue 46",
+        "vllm-ascend issues 632 and 2698, cann-container-image issue 46; the driver's source: "
+        "pbl/uda/uda_access.c, uda_proc_fs.c",
     ),
     HostCheck(
         "host-npu-process",
@@ -100,12 +102,13 @@ _TABLE = (
         "host-hbm-used",
         "Memory of an NPU is in use although no process shows",
         "The engine takes most of the memory and fails when it is not there. A killed process leaves this, "
-        "or one in a container that npu-smi does not see. A reset ends whatever runs on the chip: it is "
-        "advised only where the processes could be read and none has the device open.",
+        "or one in a container that npu-smi does not see. A reset ends whatever runs on any chip of the "
+        "server (Atlas A3, and Atlas A2 with HCCS): it is advised only where the processes could be read and "
+        "none has a device open.",
         "error",
-        "nine tenths of the memory of each chip are free",
-        "fuser -v /dev/davinci*; npu-smi info  # without a process: npu-smi set -t reset -i NPU -c CHIP",
-        INSTALL,
+        "nine tenths of the memory of each chip are free, or all but 4 GB",
+        "fuser -v /dev/davinci*; npu-smi info  # nobody on any chip: npu-smi set -t reset -i NPU -c CHIP",
+        f"{INSTALL}; the driver's source: npucli/npu_chip_set.c (reset_server_handle_amp)",
     ),
     HostCheck(
         "host-driver-older",
@@ -278,7 +281,7 @@ _TABLE = (
         "Its seccomp profile refuses clone3, which the C library of the image (Ubuntu 22.04) calls for every "
         "thread: Python stops with `can't start new thread`. Not so in builds of distributions that have "
         "clone3 in the list of an old version, as openEuler's 18.09.0: the program that runs is searched for "
-        "it. A warning where that cannot be seen.",
+        "it. A warning where that cannot be seen; nothing where the engine uses no seccomp.",
         "error",
         "Docker Engine 20.10.10 or newer, or a build whose seccomp list has clone3",
         "docker version --format '{{.Server.Version}}'  # then update it from the distribution or docker-ce",

@@ -18,6 +18,12 @@ CLOSED = 0x07
 # proc(5): the columns of /proc/net/tcp that are used.
 _LOCAL, _STATE, _INODE = 1, 3, 9
 
+# The driver's numbers of virtual NPUs (devdrv_user_common.h: VDAVINCI_VDEV_OFFSET, VDAVINCI_MAX_VFID_NUM).
+FIRST_VIRTUAL, VIRTUAL_OF_A_CHIP = 100, 16
+
+# UDA_NS_NUM of the driver.
+PRIVILEGED_NAMESPACE = 128
+
 # Suffixes of the release's image tags by hardware (vllm-ascend v0.13.0, installation.md).
 _A3_TAG = re.compile(r"(^|[-_.])a3($|[-_.])", re.IGNORECASE)
 _OTHER_TAG = re.compile(r"(^|[-_.])(310p|a5)($|[-_.])", re.IGNORECASE)
@@ -169,13 +175,54 @@ def parse_visible_devices(environment: Iterable[str]) -> list[int]:
             # `Ascend910-3` is a chip, too; `void` is none.
             for first, last in parse_ranges(re.sub(r"Ascend\w*-", "", value)):
                 found |= set(range(first, min(last, first + 1023) + 1))
-    return sorted(found)
+    return sorted({chip_of_number(number) for number in found})
+
+
+def chip_of_number(number: int) -> int:
+    """The chip of a device's number: those of virtual NPUs begin at 100, and a chip has 16 of them."""
+    return number if number < FIRST_VIRTUAL else (number - FIRST_VIRTUAL) // VIRTUAL_OF_A_CHIP
 
 
 def chip_of_device(path: str) -> int | None:
-    """`/dev/davinci3` → 3."""
-    match = re.fullmatch(r"/dev/davinci(\d+)", path)
-    return int(match.group(1)) if match else None
+    """`/dev/davinci3` → 3; `/dev/vdavinci116`, a virtual NPU → 1, its chip."""
+    match = re.fullmatch(r"/dev/v?davinci(\d+)", path)
+    return chip_of_number(int(match.group(1))) if match else None
+
+
+def parse_namespaces(text: str) -> list[tuple[int, list[int]]] | None:
+    """The driver's own account of who has chips, /proc/uda/namespace_node; None where it is another form.
+
+    The first process of each mount namespace that opened chips, and the chips, which no other one gets. The
+    numbers from 128 on are those of privileged ones, which take nothing for themselves (uda_proc_fs.c,
+    uda_access.c).
+    """
+    found = []
+    for block in re.split(r"^(?=[ \t]*ns_id\b)", text, flags=re.MULTILINE):
+        if not block.strip():
+            continue
+        head = re.match(r"[ \t]*ns_id (\d+) identify \w+ root_tgid (\d+) dev_num (\d+)\b", block)
+        devices = re.findall(r"^[ \t]*\d+[ \t]+(\d+)[ \t]*$", block, re.MULTILINE)
+        if head is None or len(devices) != int(head.group(3)):
+            return None
+        if int(head.group(1)) < PRIVILEGED_NAMESPACE and devices:
+            found.append((int(head.group(2)), sorted({chip_of_number(int(one)) for one in devices})))
+    return found
+
+
+def parse_udevices(text: str) -> set[int] | None:
+    """The chips that a container has opened, of /proc/uda/udevice; None where it is another form.
+
+    That of a container that has ended stays until the next one opens the chip (uda_access.c).
+    """
+    found = set()
+    blocks = [one for one in re.split(r"^(?=[ \t]*udevid\b)", text, flags=re.MULTILINE) if one.strip()]
+    for block in blocks:
+        head = re.match(r"[ \t]*udevid (\d+) type\b", block)
+        if head is None:
+            return None
+        if "has used by container" in block:
+            found.add(chip_of_number(int(head.group(1))))
+    return found if blocks else None
 
 
 def parse_device_share(text: str) -> bool | None:

@@ -32,6 +32,8 @@ from .hccn_parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_info
 from .hccn_query import NPU_SMI, VERSION_INFO, Tools, npu_smi_at, read_file
 
 DEPLOYMENT = "pd_rollout.deployment"
+# Who has which chips, and which chips somebody has, by the driver.
+NAMESPACES, UDEVICES = "/proc/uda/namespace_node", "/proc/uda/udevice"
 # netdevice(7): all IPv4 addresses of all NICs.
 _SIOCGIFCONF = 0x8912
 _IFREQ = 40
@@ -40,8 +42,10 @@ _IFREQS = 1024
 # address. It is what vLLM's get_ip asks.
 _FAR = "8.8.8.8"
 _NFT_SECONDS = 3.0
-# An idle chip of an A3 has about 5 % of its memory in use.
+# An idle chip has 2.8 to 3.5 GB of its memory in use, whatever its size: 5 % of 64 GB, 9 % of the 32 GB of a
+# 910B4.
 HBM_FREE = 0.9
+HBM_IDLE_MB = 4096
 # Older engines refuse clone3, see host-docker-old.
 DOCKER_MINIMUM = "20.10.10"
 
@@ -85,6 +89,8 @@ class Docker:
     clone3: bool | None = None
     runc: str | None = None
     product: str = ""
+    # Of which seccomp profile its containers get: default or builtin, a file, unconfined; empty: of none.
+    seccomp: str = "default"
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class HostState:
     # Running containers of others with chips, and the NPUs that several containers may share.
     chip_holders: tuple[ChipHolder, ...] = ()
     shared_npus: frozenset[int] = frozenset()
-    # By chip whose memory is in use: the processes that have its device open.
+    # Where memory of a chip is in use: by chip, the processes that have its device open.
     openers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     # Those among npu-smi's processes that belong to this deployment.
     own_pids: frozenset[int] = frozenset()
@@ -187,7 +193,7 @@ def look_at_files(wants: Mapping, options: Mapping, asked: Future, tools: Tools)
         for one in containers
         if (one.get("Labels") or {}).get(DEPLOYMENT) == wants.get("deployment")
     }
-    names = {one["Id"]: (one.get("Names") or ["?"])[0].lstrip("/") for one in containers}
+    names = {one["Id"]: container_name(one) for one in containers}
     ports = [(row["first"], row["last"]) for row in wants["ports"]]
     paths = {wants["directory"], docker.root or options["docker_root"]}
     if options["weights_gigabytes"]:
@@ -198,7 +204,8 @@ def look_at_files(wants: Mapping, options: Mapping, asked: Future, tools: Tools)
     told = asked.result()
     pids = {one.pid for one in told.npu.processes} if told.npu else set()
     full = {chip.phy_id for chip in full_chips(told.npu.chips, chips)} if told.npu and not own else set()
-    opened = chip_holders.openers(_pids(), full) if full else {}
+    # Of all chips: a reset of one is a reset of all.
+    opened = chip_holders.openers(_pids(), {chip.phy_id for chip in told.npu.chips}) if full else {}
     pids = pids.union(*opened.values())
     return HostState(
         devices_missing=tuple(path for path in wants["devices"] if not is_device(path)),
@@ -243,7 +250,7 @@ def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]
         if chip.phy_id in numbers
         and chip.hbm_total
         and chip.hbm_used is not None
-        and chip.hbm_used > (1 - HBM_FREE) * chip.hbm_total
+        and chip.hbm_used > max((1 - HBM_FREE) * chip.hbm_total, HBM_IDLE_MB)
     ]
 
 
@@ -254,8 +261,20 @@ def holders_of_chips(
     found = chip_holders.of_docker(containers, own, socket_path)
     # Of an engine that does not answer nobody knows which containers are ours.
     if docker.problem is None:
-        found += chip_holders.of_other_runtimes(_pids(), {one["Id"] for one in containers}, containers_of)
+        told = {one.name for one in found}
+        names = {one["Id"]: container_name(one) for one in containers}
+        known = own | {identity for identity, name in names.items() if name in told}
+        found += chip_holders.of_other_runtimes(_pids(), known, containers_of, names)
+        account = parsers.parse_namespaces(read_file(NAMESPACES) or "?")
+        if account is not None:
+            opened = parsers.parse_udevices(read_file(UDEVICES) or "?")
+            found = chip_holders.by_driver(found, account, opened, own, containers_of, names)
     return [one for one in found if chips & set(one.chips)]
+
+
+def container_name(listed: Mapping) -> str:
+    """The name of a container as the engine lists it."""
+    return (listed.get("Names") or ["?"])[0].lstrip("/")
 
 
 def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]) -> frozenset[int]:
@@ -328,9 +347,21 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
             clone3,
             runc,
             product,
+            seccomp_profile(info.get("SecurityOptions")),
         ),
         containers,
     )
+
+
+def seccomp_profile(options: object) -> str:
+    """The profile of `name=seccomp,profile=default` in the engine's security options; empty: no seccomp."""
+    if not isinstance(options, list):
+        return "default"
+    for one in options:
+        values = dict(part.partition("=")[::2] for part in str(one).split(","))
+        if values.get("name") == "seccomp" or one == "seccomp":
+            return values.get("profile") or "default"
+    return ""
 
 
 def knows_clone3(version: str) -> bool | None:

@@ -160,7 +160,8 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
             "who uses the chips is not known: npu-smi's table of processes was not understood",
             seen=told[:SHOWN],
         )
-    held = {chip for one in state.chip_holders for chip in one.chips}
+    # Who has a chip for himself has its memory; of a chip that others may have, too, nobody knows.
+    held = {chip for one in state.chip_holders if one.alone for chip in one.chips}
     # While the deployment itself runs, its memory is in use; whether npu-smi shows its processes or not.
     if not state.own_running:
         full = full_chips(state.npu.chips, set(wants["chips"]) - used_by_somebody - held)
@@ -178,7 +179,11 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
 
 
 def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
-    """Memory that is in use although no process shows. A reset is advised only where nobody is there."""
+    """Memory that is in use although no process shows. A reset is advised only where nobody is there.
+
+    On Atlas A3, and on Atlas A2 with HCCS, `npu-smi set -t reset` resets all chips of the server, whichever
+    is named (npucli/npu_chip_set.c: reset_server_handle_amp): so nobody may use any of them.
+    """
     numbers_of = [chip.phy_id for chip in full]
     worst = max(full, key=lambda chip: chip.hbm_used / chip.hbm_total)
     seen = f"{worst.hbm_used} of {worst.hbm_total} MB on chip {worst.phy_id}"
@@ -192,6 +197,11 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
     elif not state.npu.processes_known or not state.root:
         what = "by whom could not be read"
         cure = "npu-smi info; fuser -v /dev/davinci*; docker ps  # as root: find out whose service it is"
+    elif _elsewhere(state):
+        cure = (
+            "fuser -v /dev/davinci*; npu-smi info  # a reset would end all chips of the server, and others "
+            f"are used: {_elsewhere(state)}"
+        )
     return host_finding(
         "host-hbm-used",
         f"{chip_words(numbers_of)}: memory in use, {what}",
@@ -199,6 +209,14 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
         seen=seen,
         cure=cure,
     )
+
+
+def _elsewhere(state: HostState) -> str:
+    """Who uses chips of the server, by npu-smi, open devices and containers."""
+    pids = {one.pid for one in state.npu.processes}.union(*state.openers.values())
+    names = [one.name for one in state.chip_holders]
+    told = [f"pid {pid}" for pid in sorted(pids)] + [f"container {name}" for name in names]
+    return ", ".join(told[:4]) + (f" and {len(told) - 4} more" if len(told) > 4 else "")
 
 
 def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:
@@ -218,6 +236,11 @@ def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:
             seen=one.seen + ("; device-share is on" if shared else ""),
             severity=None if alone else "warning",
             name=one.name.split(" ")[0],
+            # Of other runtimes only a process is known.
+            cure=f"ps -fp {one.pid}; cat /proc/{one.pid}/cgroup  # whose it is; then end it where it was "
+            "started, or leave its chips out of pd_chips"
+            if one.pid
+            else None,
         )
 
 
@@ -385,9 +408,14 @@ def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[dict]
         return
     if not version or version_key(version) >= version_key(DOCKER_MINIMUM) or docker.clone3:
         return
+    # Without seccomp nothing is refused.
+    if docker.seccomp in ("", "unconfined"):
+        return
     name, title = distribution
     unsure = ""
-    if docker.clone3 is None and name not in UNPATCHED:
+    if docker.seccomp not in ("default", "builtin"):
+        unsure = f"; whether its seccomp profile {docker.seccomp} allows clone3 was not checked"
+    elif docker.clone3 is None and name not in UNPATCHED:
         unsure = f"; whether {title or name} has patched it to allow clone3 could not be seen"
     elif (
         version_key(version) < version_key(LISTS_BEHIND_CLONE3) and runc_key(docker.runc) >= RUNC_WITH_ENOSYS

@@ -50,6 +50,13 @@ options:
     type: str
     choices: [auto, hccs, roce, both]
     default: auto
+  alone:
+    description:
+      - Whether the plan has engines on this server only.
+      - Then a server that stands in no super pod is checked over HCCS, too, if O(planned_fabric) says so,
+        since that connects the chips inside a server.
+    type: bool
+    default: false
   tls:
     description:
       - The TLS switch that all chips shall have.

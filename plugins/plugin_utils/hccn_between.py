@@ -44,6 +44,11 @@ class Server:
         values = Counter(chip[key] for chip in self.chips if chip.get(key) is not None)
         return values.most_common(1)[0][0] if values else None
 
+    @property
+    def has_roce(self) -> bool:
+        """Whether every chip has a RoCE address and a link."""
+        return bool(self.chips) and all(chip.get("ip") and chip.get("link") == "UP" for chip in self.chips)
+
     def address(self, chip: Mapping) -> str | None:
         """What peers reach the chip by; None where nothing reaches it, which has its own finding.
 
@@ -97,11 +102,24 @@ def compare(servers: Sequence[Server]) -> list[dict]:
     placed = [s for s in servers if not s.codes & {"hccn-super-pod-mixed", "hccn-super-pod-unexpected"}]
     # Where RoCE is there too, HCCL takes it between super pods.
     pods = "roce" if fabric == "both" else fabric
-    found += _differs("hccn-super-pod-differs", pods, "Super Pod ID", _by(placed, "super_pod"))
+    apart = _by(placed, "super_pod")
+    over_roce = fabric == "hccs" and all(server.has_roce for _pod, members in apart for server in members)
+    found += _differs(
+        "hccn-super-pod-differs",
+        pods,
+        "Super Pod ID",
+        apart,
+        severity="warning" if over_roce else None,
+        note="; between them all goes over RoCE" if over_roce else "",
+        cure="ansible-playbook playbooks/check.yml -e hccn_check_fabric=roce  # pings over RoCE"
+        if over_roce
+        else None,
+    )
     found += _differs("npu-driver-differs", fabric, "driver", _by(servers, "driver"))
     for pod, members in _by(servers, "super_pod"):
         found += _duplicates(fabric, pod, members)
-    found += _double("hccn-ip-duplicate", fabric, "RoCE address", "ip", servers, set())
+    carrier = "roce" if len(apart) > 1 else fabric
+    found += _double("hccn-ip-duplicate", carrier, "RoCE address", "ip", servers, set())
     return ordered(found)
 
 
@@ -111,6 +129,9 @@ def _differs(
     name: str,
     groups: list[tuple[object, list[Server]]],
     with_chips: bool = False,
+    severity: str | None = None,
+    note: str = "",
+    cure: str | None = None,
 ) -> list[dict]:
     if len(groups) < 2:
         return []
@@ -118,7 +139,7 @@ def _differs(
     odd = [server for _value, members in groups[1:] for server in members]
     chips = {chip["chip"] for server in odd for chip in server.chips} if with_chips else set()
     seen = "; ".join(f"{name} {value} at {_names(members)}" for value, members in groups)
-    message = f"{_names(odd)}: another {name} than {_names(groups[0][1])}"
+    message = f"{_names(odd)}: another {name} than {_names(groups[0][1])}{note}"
     return [
         finding(
             code,
@@ -128,6 +149,8 @@ def _differs(
             seen=seen,
             expected=f"{name} {usual} everywhere",
             host=_names(odd),
+            severity=severity,
+            cure=cure,
         )
     ]
 

@@ -81,8 +81,8 @@ RUNS: dict[str, tuple[dict[str, dict[str, dict[str, object]]], dict[str, object]
         },
         {},
         [
-            ("hccn-conf-disagrees", "error", "server1", [4]),
             ("hccn-conf-disagrees", "error", "server1", [7]),
+            ("hccn-conf-disagrees", "warning", "server1", [4]),
             ("hccn-link-down", "warning", "server1", [0]),
             ("hccn-link-down", "warning", "server2", ALL),
             ("hccn-net-health", "warning", "server1", [1]),
@@ -125,7 +125,7 @@ RUNS: dict[str, tuple[dict[str, dict[str, dict[str, object]]], dict[str, object]
     "another super pod": (
         {"server3": {"super_pod": {"id": 7}}},
         {},
-        [("hccn-super-pod-differs", "error", "server3", [])],
+        [("hccn-super-pod-differs", "warning", "server3", [])],
     ),
     "TLS of one chip": (
         {

@@ -1,8 +1,11 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which network carries the traffic between the servers, as product and environment decide it.
+"""Which network carries the traffic between the chips, as product and environment decide it.
 
-Between the servers of a super pod (Atlas A3) that is HCCS, between others RoCE.
+Between the servers of a super pod (Atlas A3) that is HCCS, between others RoCE. Where all engines are on one
+server nothing goes between servers, and inside of one HCCS connects the chips, on Atlas A2, too: HCCL wants
+addresses of chips "when multi Server or HCCL_INTRA_ROCE_ENABLE enabled" (its own words, vllm-ascend issue
+7711), and the KV transfer takes two engines with one address for one server (vllm-ascend issue 14506).
 
 `HCCL_INTER_HCCS_DISABLE=TRUE` sends HCCL over RoCE within a super pod too (CANN, environment variables; Atlas
 A3 alone knows it). With `HCCL_INTRA_ROCE_ENABLE=1` the KV transfer takes RoCE alone ("RoCE-based deployment",
@@ -26,9 +29,10 @@ def fabric(cluster: Cluster) -> Fabric:
 
     One engine that is told so decides for all: HCCL and the KV transfer need two ends.
     """
-    if cluster.declaration.server == "atlas-a2":
+    alone = len({node.host for instance in cluster.instances for node in instance.nodes}) == 1
+    if not alone and cluster.declaration.server == "atlas-a2":
         return "roce"
-    if "true" in _values(cluster, "HCCL_INTER_HCCS_DISABLE"):
+    if not alone and "true" in _values(cluster, "HCCL_INTER_HCCS_DISABLE"):
         return "roce"
     resources = _values(cluster, "ASCEND_GLOBAL_RESOURCE_CONFIG")
     if "1" not in _values(cluster, "HCCL_INTRA_ROCE_ENABLE") and not any(

@@ -55,7 +55,24 @@ def codes(findings: list[dict]) -> list[tuple[str, str, str]]:
         ([result(0), result(1), result(2, tls=1)], [("hccn-tls-differs", "error", "s2")]),
         ([result(0, tls=1), result(1), result(2, tls=1)], [("hccn-tls-differs", "error", "s1")]),
         ([result(0, tls=1), result(1, tls=1)], []),
-        ([result(0), result(1, super_pod=1), result(2)], [("hccn-super-pod-differs", "error", "s1")]),
+        # Between super pods HCCL takes RoCE, if it is there.
+        ([result(0), result(1, super_pod=1), result(2)], [("hccn-super-pod-differs", "warning", "s1")]),
+        (
+            [result(0), result(1, super_pod=1, ip={3: "11.12.0.9"})],
+            [("hccn-ip-duplicate", "error", "s0, s1"), ("hccn-super-pod-differs", "warning", "s1")],
+        ),
+        (
+            [result(0, ip={3: None}), result(1, super_pod=1)],
+            [("hccn-super-pod-differs", "error", "s1")],
+        ),
+        (
+            [result(0), result(1, super_pod=1, link={3: "DOWN"})],
+            [("hccn-super-pod-differs", "error", "s1")],
+        ),
+        (
+            [result(0, ip=None, link="DOWN"), result(1, ip=None, link="DOWN", super_pod=1)],
+            [("hccn-super-pod-differs", "error", "s1")],
+        ),
         (
             [result(0, fabric="roce"), result(1, fabric="roce", super_pod=1)],
             [("hccn-super-pod-differs", "hint", "s1")],
@@ -69,7 +86,7 @@ def codes(findings: list[dict]) -> list[tuple[str, str, str]]:
             [("hccn-server-index-duplicate", "error", "s0, s1")],
         ),
         ([result(0), result(1, sdid={3: 5})], [("hccn-sdid-duplicate", "error", "s0, s1")]),
-        ([result(0), result(1, super_pod=7, sdid={3: 5})], [("hccn-super-pod-differs", "error", "s1")]),
+        ([result(0), result(1, super_pod=7, sdid={3: 5})], [("hccn-super-pod-differs", "warning", "s1")]),
         ([result(0), result(1, vnic={3: "192.168.0.9"})], [("hccn-vnic-duplicate", "error", "s0, s1")]),
         ([result(0), result(1, ip={3: "11.12.0.9"})], [("hccn-ip-duplicate", "hint", "s0, s1")]),
         (
@@ -89,6 +106,15 @@ def test_tls_finding_names_both_sides() -> None:
     assert found["message"] == "s2: another TLS switch than s0, s1"
     assert found["seen"] == "TLS switch 0 at s0, s1; TLS switch 1 at s2"
     assert found["chips"] == list(range(16))
+
+
+def test_super_pods_that_roce_connects_are_to_be_pinged_over_it() -> None:
+    (found,) = b.compare(servers(result(0), result(1, super_pod=1)))
+    assert found["message"] == "s1: another Super Pod ID than s0; between them all goes over RoCE"
+    assert "hccn_check_fabric=roce" in found["cure"]
+    (found,) = b.compare(servers(result(0, link="DOWN"), result(1, super_pod=1)))
+    assert found["message"] == "s1: another Super Pod ID than s0"
+    assert "give every chip a RoCE address" in found["cure"]
 
 
 def test_not_checked() -> None:

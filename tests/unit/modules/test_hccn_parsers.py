@@ -71,6 +71,11 @@ CASES = {
         ("\tIfname:400GE1/1/5:1\r\n", "400GE1/1/5:1"),
         ("  ifname :\t400GE1/1/5:1\n", "400GE1/1/5:1"),
         ("Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\n", None),
+        # Switches of other makers.
+        ("Chassis ID TLV\n\tMAC: 7c:33:f9:10:00:01\nPort ID TLV\n\tLocal: Eth1/1\n", "Eth1/1"),
+        ("Port ID TLV\r\n\tMAC: 7c:33:f9:10:00:02\r\n", "7c:33:f9:10:00:02"),
+        ("Port ID TLV\nTime to Live TLV\n\t120\n", None),
+        ("Port ID TLV\n", None),
     ],
     p.parse_ip: [
         ("ipaddr:11.12.165.80\nnetmask:255.255.255.0\n", p.Address("11.12.165.80", "255.255.255.0")),
@@ -418,6 +423,8 @@ def test_a_server_beyond_a_super_pod_stands_in_none() -> None:
         ("Failed to verify the certificate chain, make sure …\n", False, False, False, False),
         ("The command is not supported on this product.\n", False, False, True, False),
         ("The VM does not support this command.\n", False, False, True, False),
+        ("permission denied: pls check this cmd run environment.\n", False, False, True, False),
+        ("permission denied: pls check this cmd run permission.\n", False, False, False, False),
         ("Get invalid major cmd.\nEnter [ hccn_tool -h ] for more details.\n", False, False, True, False),
         ("Get invalid major cmd number. Please check your input.\n", False, False, False, False),
         ("hccn_tool is busy, please try again.\n", False, False, False, True),

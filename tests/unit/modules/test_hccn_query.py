@@ -185,6 +185,26 @@ def test_pings_of_a_chip_go_on_after_one_that_hangs(tools) -> None:
     assert q.ping_chips({}, "ping", tools()) == {}
 
 
+COUNTED = "3 packets transmitted, {received} received"
+
+
+@pytest.mark.parametrize(
+    ("received", "asked"),
+    # The first ping loses a packet, every one does, none arrives, all arrive.
+    [((2, 3), 2), ((2, 2), 2), ((0, 3), 1), ((3, 0), 1)],
+)
+def test_a_ping_that_loses_a_part_is_made_again(tools, tmp_path, received, asked) -> None:
+    count = tmp_path / "count"
+    first, then = (COUNTED.format(received=number) for number in received)
+    body = (
+        f'echo x >> {count}; echo "recv time out seq=0"\n'
+        f'[ "$(wc -l < {count})" = 1 ] && echo "{first}" || echo "{then}"'
+    )
+    answer = q.ping_chips({0: ["10.0.0.1"]}, "ping", tools(body))[0]["10.0.0.1"]
+    assert len(count.read_text().split()) == asked
+    assert (first, then)[asked - 1] in answer.text
+
+
 BUSY = "hccn_tool is busy, please try again."
 
 

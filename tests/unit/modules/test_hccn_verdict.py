@@ -77,7 +77,9 @@ CASES = [
     ({(3, "link"): "link status: DOWN\n"}, "hccn-link-down", "warning", "error", [3]),
     ({(None, "link"): "link status: DOWN\n"}, "hccn-link-down", "warning", "error", ALL),
     ({(1, "net_health"): "net health status: Fault\n"}, "hccn-net-health", "warning", "error", [1]),
-    ({(1, "net_health"): "net health status: Init\n"}, "hccn-net-health", "warning", "error", [1]),
+    # Nothing is known yet.
+    ({(1, "net_health"): "net health status: Init\n"}, "hccn-net-health", "warning", "warning", [1]),
+    ({(1, "net_health"): "net health status: Thread error\n"}, "hccn-net-health", "warning", "warning", [1]),
     ({(1, "net_health"): "net health status: Detect ip set\n"}, "hccn-net-health", "warning", "warning", [1]),
     ({(1, "net_health"): "net health status: Unknown\n"}, "hccn-net-health", "warning", "warning", [1]),
     ({(1, "net_health"): "net health status: Unreachable\n"}, "hccn-net-health", "warning", "error", [1]),
@@ -328,11 +330,24 @@ def test_no_certificate_counts_as_tls_off() -> None:
         ("# nothing\nnetmask_0=255.255.255.0\n", "hccn-conf-empty", ALL),
         (CONF.replace("address_2=11.12.1.2\n", ""), "hccn-conf-incomplete", [2]),
         (CONF.replace("address_2=11.12.1.2\n", "address_2=11.12.1.77\n"), "hccn-conf-disagrees", [2]),
-        (CONF.replace("gateway_1=11.12.1.254", "gateway_1=11.12.1.1"), "hccn-conf-disagrees", [1]),
     ],
 )
 def test_hccn_conf(conf, code, chips) -> None:
     assert codes(judged(conf=conf)) == [(code, "error", chips)]
+
+
+@pytest.mark.parametrize("fabric", ["hccs", "roce"])
+@pytest.mark.parametrize(
+    "conf",
+    [
+        CONF.replace("gateway_1=11.12.1.254", "gateway_1=11.12.1.1"),
+        CONF.replace("netmask_1=255.255.255.0", "netmask_1=255.255.0.0"),
+        CONF + "netdetect_1=11.12.1.9\n",
+    ],
+    ids=["gateway", "netmask", "netdetect"],
+)
+def test_what_only_the_driver_reads_in_hccn_conf_is_a_warning(conf, fabric) -> None:
+    assert codes(judged(conf=conf, fabric=fabric)) == [("hccn-conf-disagrees", "warning", [1])]
 
 
 @pytest.mark.parametrize(
@@ -397,6 +412,41 @@ ALONE = {
 def test_automatic_fabric(changes, planned, fabric) -> None:
     assert judged(changes, planned=planned).fabric == fabric
     assert judged(changes, planned=planned, fabric="hccs").fabric == "hccs"
+
+
+def test_inside_one_server_hccs_connects_the_chips() -> None:
+    unused = {**UNUSED, **ALONE}
+    state = judged(unused, planned="hccs", alone=True, conf="")
+    assert (state.fabric, state.ok) == ("hccs", True)
+    # Atlas A2, too.
+    assert judged({**UNUSED, **A2}, planned="hccs", alone=True, conf="").ok
+    # With a second server, or with RoCE by the environment the chips need their addresses.
+    assert not judged(unused, planned="hccs", conf="").ok
+    assert not judged(unused, planned="roce", alone=True, conf="").ok
+    assert not judged({**UNUSED, **A2}, planned="roce", alone=True, conf="").ok
+    # Without a plan nothing is known of the servers.
+    assert not judged(unused, alone=True, conf="").ok
+    unknown = {(None, "spod-info"): NO_POD}
+    assert codes(judged(unknown, planned="hccs", alone=True)) == [("hccn-spod-unknown", "hint", ALL)]
+    assert codes(judged(unknown, planned="hccs")) == [("hccn-spod-unknown", "error", ALL)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("vnic link status: DOWN\nvnic ipaddr: 192.168.1.{chip}\n", "hccn-vnic-down"),
+        ("vnic link status: DOWN\n", "hccn-vnic-missing"),
+        (Answer("hccn_tool", "vnic", "Command execute failed!\n", 1), "hccn-query-failed"),
+        (Answer("hccn_tool", "vnic", problem="timeout"), "hccn-tool-hangs"),
+    ],
+)
+def test_the_vnic_is_for_other_servers(answer, code) -> None:
+    for alone, severity in ((True, "warning"), (False, "error")):
+        found = codes(judged({(None, "vnic"): answer}, planned="hccs", alone=alone))
+        assert found == [(code, severity, ALL)]
+    # A tool that does not work at all is no matter of the vNIC.
+    nothing = {(None, query): Answer("hccn_tool", query, "Error 5\n", 1) for query in ("link", "vnic", "tls")}
+    assert not judged(nothing, planned="hccs", alone=True).ok
 
 
 def test_an_a2_server_and_one_outside_of_super_pods_are_clean() -> None:

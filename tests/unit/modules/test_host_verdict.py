@@ -98,6 +98,8 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     "own process": ({"npu": process(9), "own_pids": frozenset({9})}, {}, []),
     "process on another chip": ({"npu": process(9)}, {"chips": [0, 1]}, []),
     "memory used": ({"npu": chips(hbm_used=60000)}, {}, ["host-hbm-used"]),
+    "an idle chip of 32 GB": ({"npu": chips(hbm_used=3431, hbm_total=32768)}, {}, []),
+    "memory used of a chip of 32 GB": ({"npu": chips(hbm_used=4200, hbm_total=32768)}, {}, ["host-hbm-used"]),
     "memory used by our deployment": ({"npu": chips(hbm_used=60000), "own_running": True}, {}, []),
     "memory unknown": ({"npu": chips(hbm_used=None, hbm_total=None)}, {}, []),
     "npu-smi silent": ({"npu": None}, {}, []),
@@ -174,6 +176,13 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     "engine too old": ({"docker": replace(GOOD.docker, version="20.10.9")}, {}, ["host-docker-old"]),
     "engine just new enough": ({"docker": replace(GOOD.docker, version="20.10.10+dfsg1")}, {}, []),
     "old engine with clone3": (old_engine("18.09.0", clone3=True), {}, []),
+    "old engine without seccomp": (old_engine("19.03.15", clone3=False, seccomp=""), {}, []),
+    "old engine unconfined": (old_engine("19.03.15", clone3=False, seccomp="unconfined"), {}, []),
+    "old engine, builtin list": (
+        old_engine("19.03.15", clone3=False, seccomp="builtin"),
+        {},
+        ["host-docker-old"],
+    ),
     "old engine without clone3": (old_engine("19.03.15", clone3=False), {}, ["host-docker-old"]),
     "20.10.9 without clone3, new runc": (
         old_engine("20.10.9", clone3=False, runc="1.0.2"),
@@ -252,6 +261,10 @@ def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> 
     [
         ({**old_engine("18.09.0"), "distribution": EULER}, "openEuler 22.03 (LTS-SP3) has patched it"),
         ({**old_engine("19.03.15"), "distribution": ("kylin", "Kylin V10")}, "Kylin V10 has patched it"),
+        (
+            old_engine("19.03.15", clone3=False, seccomp="/etc/docker/seccomp.json"),
+            "its seccomp profile /etc/docker/seccomp.json allows clone3 was not checked",
+        ),
         (old_engine("19.03.15", clone3=False, runc="1.0.0-rc93"), "its runc 1.0.0-rc93 may"),
         (old_engine("18.09.0", clone3=False, runc="1.1.4"), "its runc 1.1.4 may"),
     ],
@@ -290,6 +303,25 @@ def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) ->
         assert "docker stop other" in one["cure"]
 
 
+def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process() -> None:
+    held = ChipHolder("dddddddddddd (python3, pid 14)", (3,), True, "/dev/davinci3 in it", 14)
+    (one,) = v.judge(WANTS, replace(GOOD, chip_holders=(held,)), v.Limits())
+    assert (one["code"], one["severity"]) == ("host-chip-held", "error")
+    assert one["cure"].startswith("ps -fp 14; cat /proc/14/cgroup")
+    assert "docker" not in one["cure"]
+
+
+def test_memory_is_missing_whoever_may_have_the_chip_too() -> None:
+    idle = ChipHolder("other", (3,), False, "--privileged")
+    state = replace(GOOD, npu=chips(hbm_used=60000), chip_holders=(idle,))
+    found = v.judge(WANTS, state, v.Limits())
+    assert [(one["code"], one["severity"]) for one in found] == [
+        ("host-hbm-used", "error"),
+        ("host-chip-held", "warning"),
+    ]
+    assert "container other" in found[0]["cure"]
+
+
 RESET = "npu-smi set -t reset"
 
 
@@ -305,8 +337,25 @@ RESET = "npu-smi set -t reset"
             "the device is open in python3 serve.py in container other (pid 77)",
             False,
         ),
+        # npu-smi resets all chips of the server, also those that are not of the plan.
+        ({"openers": {9: (77,)}}, "and no process shows", False),
+        (
+            {"npu": replace(chips(hbm_used=60000), processes=(NpuProcess(7, 1, 77, "python3", 100),))},
+            "and no process shows",
+            False,
+        ),
+        ({"chip_holders": (ChipHolder("other", (0,), True, "x"),)}, "and no process shows", False),
     ],
-    ids=["nobody there", "no table", "unread rows", "not root", "an open device"],
+    ids=[
+        "nobody there",
+        "no table",
+        "unread rows",
+        "not root",
+        "an open device",
+        "an open device of another chip",
+        "a process on another chip",
+        "a container with another chip",
+    ],
 )
 def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, reset: bool) -> None:
     found = v.judge(WANTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), v.Limits())

@@ -63,3 +63,27 @@ def test_atlas_a2() -> None:
         everywhere=A2,
     )
     assert planner.make(two).to_dict()["fabric"] == "roce"
+
+
+@pytest.mark.parametrize(
+    ("environment", "fabric"),
+    [
+        ({}, "hccs"),
+        # Of the way between servers.
+        ({"HCCL_INTER_HCCS_DISABLE": "TRUE"}, "hccs"),
+        ({"HCCL_INTRA_ROCE_ENABLE": "1"}, "roce"),
+        ({"ASCEND_GLOBAL_RESOURCE_CONFIG": '{"comm_resource_config.protocol_desc":["roce:device"]}'}, "roce"),
+    ],
+)
+@pytest.mark.parametrize(("product", "tensor"), [({}, 8), (A2, 4)], ids=["Atlas A3", "Atlas A2"])
+def test_inside_one_server(
+    environment: dict[str, Any], fabric: str, product: dict[str, Any], tensor: int
+) -> None:
+    one = many(
+        {
+            "prefiller": [("prefiller", ["s1"], {"pd_chips": f"0-{tensor - 1}"})],
+            "decoder": [("decoder", ["s1"], {"pd_chips": f"{tensor}-{2 * tensor - 1}", "pd_api_port": 8104})],
+        },
+        everywhere={**product, "pd_engine_env": environment, "pd_parallel": {"tensor": tensor}},
+    )
+    assert planner.make(one).to_dict()["fabric"] == fabric
