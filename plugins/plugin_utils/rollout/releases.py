@@ -45,6 +45,8 @@ class Limits:
     module_path_first: bool
     # Whether expandable segments of PyTorch for CUDA are refused with a KV transfer.
     cuda_segments_refused: bool
+    # Whether the planned connectors refuse an IPv6 address as their own.
+    ipv6_refused: bool
     # The option that puts a connector for host memory in the place of the one that is given.
     offloading_option: str
 
@@ -268,6 +270,15 @@ class Standing:
         if self.comes_with is not None:
             parts.append(f"it comes with {self.comes_with}")
         return f" ({'; '.join(parts)})" if parts else ""
+
+    def removal(self) -> str:
+        """The cure for a name that is gone, with what takes its place where that is known."""
+        if self.instead is None:
+            return "remove it"
+        what, _, more = self.instead.partition("; ")
+        if what == "nothing":
+            return "remove it: nothing takes its place" + (f"; {more}" if more else "")
+        return f"remove it; in its place: {self.instead}"
 
 
 def standing(release: Release, name: str, what: str) -> Standing:

@@ -47,19 +47,34 @@ PREFILLER = {"p1": {"PD126"}, "p2": {"PD126"}}
         ("localhost", {**PREFILLER, "d1": {"PD125"}}),
         ("127.0.0.1", {**PREFILLER, "d1": {"PD125"}}),
         ("127.9.9.9", {**PREFILLER, "d1": {"PD125"}}),
-        ("::1", {**PREFILLER, "d1": {"PD125"}}),
+        # Mooncake's transport refuses it on both sides.
+        ("::1", everywhere("PD126")),
         ("0.0.0.0", {**PREFILLER, "d1": {"PD125"}}),
         (P1, {"p2": {"PD126"}, "d1": {"PD125"}}),
         (D1, PREFILLER),
-        (OTHER, everywhere("PD125")),
+        # One of p1 and p2 at most has it.
+        (OTHER, {**PREFILLER, "d1": {"PD125"}}),
         ("server.example", everywhere("PD125")),
-        ("2001:db8::7", everywhere("PD125")),
+        ("2001:db8::7", everywhere("PD126")),
         (None, everywhere("PD125")),
         ("", everywhere("PD125")),
     ],
 )
 def test_what_the_engine_advertises(value: str | None, hosts: dict[str, set[str]]) -> None:
     assert by_host({"VLLM_HOST_IP": value}) == hosts
+
+
+def test_a_server_may_advertise_another_of_its_addresses() -> None:
+    own = {host: {"pd_engine_env": {"VLLM_HOST_IP": f"203.0.113.{i}"}} for i, host in enumerate(("p1", "p2"))}
+    assert {f.code for f in findings(small(hosts=own)) if f.code in CODES} == {"PD125"}
+
+
+@pytest.mark.parametrize(
+    ("release", "code"), [("v0.13.0", "PD126"), ("v0.18.0", "PD125"), ("v0.23.0", "PD125")]
+)
+def test_an_ipv6_address_is_refused_where_the_release_refuses_it(release: str, code: str) -> None:
+    raw = small({"pd_release": release}, hosts={"d1": {"pd_engine_env": {"VLLM_HOST_IP": "2001:db8::7"}}})
+    assert {f.code for f in findings(raw) if f.code in CODES} == {code}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +126,10 @@ def test_other_addresses(env: dict[str, str], hosts: dict[str, set[str]]) -> Non
         ({"GLOO_SOCKET_IFNAME": "lo"}, "PD126", "p1 p2"),
         ({"GLOO_SOCKET_IFNAME": "=bond0"}, "PD126", "p1 p2 d1"),
         ({"GLOO_SOCKET_IFNAME": "^docker"}, "PD126", "p1 p2 d1"),
+        # PyTorch cuts at commas only.
+        ({"GLOO_SOCKET_IFNAME": "bond0, eth0"}, "PD126", "p1 p2 d1"),
+        ({"GLOO_SOCKET_IFNAME": "bond*"}, "PD126", "p1 p2 d1"),
+        ({"TP_SOCKET_IFNAME": "bond0 "}, "PD127", "p1 p2 d1"),
         ({"TP_SOCKET_IFNAME": "eth0"}, "PD127", "p1 p2 d1"),
         ({"TP_SOCKET_IFNAME": "lo"}, "PD127", "p1 p2"),
         ({"TP_SOCKET_IFNAME": "=bond0"}, "PD127", "p1 p2 d1"),

@@ -555,7 +555,11 @@ def test_kv_nz_is_for_mla(attention: str | None, broken: bool) -> None:
 @pytest.mark.parametrize(
     ("raw", "code", "sentences"),
     [
-        (on(MIDDLE, args(swap_space=4)), "PD401", ("gone since v0.18.0", "in its place: nothing")),
+        (
+            on(MIDDLE, args(swap_space=4)),
+            "PD401",
+            ("gone since v0.18.0", "remove it: nothing takes its place"),
+        ),
         (on(OLD, args(moe_backend="auto")), "PD401", ("comes with v0.18.0", "set pd_release to v0.18.0")),
         (on(OLD, args(max_modellen=1)), "PD401", ("did you mean max-model-len?",)),
         (

@@ -74,7 +74,7 @@ def flags_known(r: Rule, c: Context) -> Iterator[Finding]:
             if positive in release.switch_options:
                 cure = f"write {positive}: {'true' if value is False else 'false'}"
             elif where.gone_since is not None:
-                cure = f"remove it; in its place: {where.instead}" if where.instead else "remove it"
+                cure = where.removal()
             elif where.comes_with is not None:
                 cure = f"remove it, or set pd_release to {where.comes_with} or a later release"
             yield r.at(

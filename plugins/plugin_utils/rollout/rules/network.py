@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
-from ..topology import joined, listens
+from ..topology import connector_of, joined, listens
 from .base import Context, number, rule
 
 
@@ -96,6 +96,7 @@ def same_address(r: Rule, addresses: Mapping[str, str | None]) -> Iterator[Findi
     source="V@0.13.0:vllm/utils/network_utils.py:33; CANN 8.5, environment variables of HCCL (HCCL_IF_IP)",
 )
 def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
+    twice = _advertised_twice(c)
     for instance, node in c.nodes("pd_engine_env"):
         if not node.env.get("VLLM_HOST_IP"):
             yield r.at(
@@ -109,7 +110,7 @@ def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
                 expected=f"VLLM_HOST_IP={node.address or '$local_ip'}",
                 cure="set VLLM_HOST_IP: $local_ip in pd_engine_env, or use the profile deepseek-v3.1-w8a8",
             )
-        yield from _found(r, instance, node, (w for w in _addresses(c, instance, node) if not w.fails))
+        yield from _found(r, instance, node, (w for w in _addresses(c, instance, node, twice) if not w.fails))
     yield from _listens_elsewhere(r, c, {OTHER: "that is not the service address"})
 
 
@@ -125,8 +126,9 @@ def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def reachable(r: Rule, c: Context) -> Iterator[Finding]:
+    twice = _advertised_twice(c)
     for instance, node in c.nodes("pd_engine_env"):
-        wrong = (*_addresses(c, instance, node), *_interfaces(instance, node))
+        wrong = (*_addresses(c, instance, node, twice), *_interfaces(instance, node))
         yield from _found(r, instance, node, (w for w in wrong if w.fails))
     yield from _listens_elsewhere(
         r, c, {LOOPBACK: "that only this server reaches", OTHER_NODE: "of another server"}
@@ -227,6 +229,8 @@ ALL = "the address that stands for all"
 OTHER_NODE = "the address of another server of the plan"
 NO_IP = "no IP address"
 OTHER = "another address than the planned one"
+SHARED = "one address for several servers"
+IPV6 = "an IPv6 address, which Mooncake's transport does not take"
 
 
 def _kind(value: str, c: Context, node: Node) -> str | None:
@@ -247,7 +251,22 @@ def _kind(value: str, c: Context, node: Node) -> str | None:
     return ALL if address.is_unspecified else OTHER
 
 
-def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
+def _asked(c: Context, instance: Instance) -> bool:
+    """Whether others connect to the instance's nodes."""
+    return len(instance.nodes) > 1 or listens(c.cluster, instance)
+
+
+def _advertised_twice(c: Context) -> frozenset[str]:
+    """What several servers are to advertise that others connect to: at most one of them has that address."""
+    servers: dict[str, set[str]] = {}
+    for instance, node in c.nodes("pd_engine_env"):
+        value = node.env.get("VLLM_HOST_IP", "").strip()
+        if value and "$" not in value and _asked(c, instance):
+            servers.setdefault(value, set()).add(node.host)
+    return frozenset(value for value, hosts in servers.items() if len(hosts) > 1)
+
+
+def _addresses(c: Context, instance: Instance, node: Node, twice: frozenset[str]) -> Iterator[_Wrong]:
     """Addresses by variable: what is wrong with each, and whether the engine can do with it.
 
     A variable whose value only the image or the server knows says nothing here, and neither does an empty
@@ -255,11 +274,17 @@ def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
     """
     own, head = node.address or "$local_ip", instance.head.address or "$master_addr"
     several, ranks = len(instance.nodes) > 1, instance.parallel.chips > 1
-    asked = several or listens(c.cluster, instance)
+    asked = _asked(c, instance)
     # Variable, its value, who reads it for what, whom it concerns; which kinds fail.
-    unreachable = (LOOPBACK, ALL, OTHER_NODE)
+    unreachable = (LOOPBACK, ALL, OTHER_NODE, SHARED)
+    ipv4_only = c.cluster.release.limits.ipv6_refused and connector_of(c.cluster, instance) is not None
     for name, use, fails, expected in (
-        ("VLLM_HOST_IP", "peers are told to reach the engine there", unreachable if asked else (), own),
+        (
+            "VLLM_HOST_IP",
+            "peers are told to reach the engine there",
+            (*(unreachable if asked else ()), IPV6),
+            own,
+        ),
         (
             "HCCL_IF_IP",
             "HCCL meets the other ranks there",
@@ -269,6 +294,10 @@ def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
     ):
         value = node.env.get(name, "")
         kind = None if not value or "$" in value else _kind(value, c, node)
+        if name == "VLLM_HOST_IP" and kind in (OTHER, LOOPBACK, ALL) and ":" in value and ipv4_only:
+            kind = IPV6
+        elif name == "VLLM_HOST_IP" and kind == OTHER and value.strip() in twice:
+            kind = SHARED
         if kind is not None:
             yield _Wrong(name, f"{name} is {kind}: {use}", expected, kind in fails)
     value = node.env.get("VLLM_LOOPBACK_IP", "")
@@ -282,6 +311,10 @@ def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
                 f"{name} is another address than that of the first node, and is not read: the plan gives it"
             )
             yield _Wrong(name, message, head, fails=False)
+
+
+# HCCL's signs, and what a selector may have that an interface's name has not.
+_NO_NAME = frozenset("=^* \t")
 
 
 def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
@@ -299,15 +332,19 @@ def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
             message = "HCCL ends with EI0001 where HCCL_SOCKET_FAMILY is neither AF_INET nor AF_INET6"
         yield _Wrong("HCCL_SOCKET_FAMILY", message, "AF_INET", fails=ranks and family != "AF_INET6")
     gloo = values.get("GLOO_SOCKET_IFNAME", "")
-    # An interface for all hosts, and no sign of HCCL's.
-    named = gloo if gloo != "lo" and not set(gloo) & {"=", "^"} else ""
+    # An interface for all hosts, and nothing that cannot be one's name.
+    named = gloo if gloo != "lo" and not set(gloo) & _NO_NAME else ""
     nic = node.settings.interface or named.split(",")[0].strip()
     expected = node.settings.interface or "$nic_name"
     for name, value in values.items():
         names = [part.strip() for part in value.split(",")]
         hccl = name == "HCCL_SOCKET_IFNAME"
-        if not hccl and set(value) & {"=", "^"}:
-            message = f"{name} has HCCL's signs in it: others look for an interface of exactly that name"
+        if not hccl and set(value) & _NO_NAME:
+            message = (
+                f"{name} has HCCL's signs in it"
+                if set(value) & {"=", "^"}
+                else f"{name} has a blank or a wildcard in it"
+            ) + ": others look for an interface of exactly that name"
             yield _Wrong(name, message, expected, fails=ranks and name == "GLOO_SOCKET_IFNAME")
         elif names in (["lo"], ["=lo"]) and nic != "lo":
             # HCCL_IF_IP goes before it.

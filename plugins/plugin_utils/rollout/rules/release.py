@@ -132,7 +132,7 @@ def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
         elif _own_image(c):
             known = ", nor does another; an image of your own may"
         if where.instead is not None:
-            cure = f"remove it; in its place: {where.instead}"
+            cure = where.removal()
         elif where.comes_with is not None:
             cure = f"remove it, or set pd_release to {where.comes_with} or a later release"
         elif where.gone_since is not None:
