@@ -131,6 +131,9 @@ class Release:
     # it passes over them.
     json_keys: Mapping[str, frozenset[str]]
     open_json_keys: Mapping[str, frozenset[str]]
+    # Keys of --speculative-config, of which the parser knows none; whether the engine's class refuses others.
+    speculative_keys: frozenset[str]
+    speculative_keys_refused: bool
 
     @property
     def options(self) -> frozenset[str]:
@@ -237,6 +240,8 @@ def load_release(name: str) -> Release:
         flag_options=frozenset(options["flags"]),
         json_keys={option: frozenset(keys) for option, keys in options["keys"].items()},
         open_json_keys={option: frozenset(keys) for option, keys in options["open_keys"].items()},
+        speculative_keys=frozenset(raw["speculative_config"]["keys"]),
+        speculative_keys_refused=raw["speculative_config"]["refused"],
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from .findings import Finding
 from .model import Cluster, Settings
+from .values import as_json
 
 HIDDEN = "(not shown)"
 
@@ -99,7 +100,7 @@ def _parts(place: str, name: str, value: Any) -> Iterator[tuple[str, str]]:
         below: Any = None
         if value.lstrip().startswith(("{", "[")):
             try:
-                below = json.loads(value)
+                below = as_json(value)
             except ValueError:
                 below = None
         if isinstance(below, (dict, list)):
@@ -165,7 +166,7 @@ def masked(text: str, values: Iterable[str] = ()) -> str:
     if text.startswith("{"):
         try:
             return json.dumps(_masked(json.loads(text), "", values), indent=2, ensure_ascii=False) + "\n"
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
 
     def export(match: re.Match[str]) -> str:

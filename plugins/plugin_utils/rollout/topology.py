@@ -26,6 +26,7 @@ from .model import (
     canonical,
 )
 from .releases import Release
+from .values import JSON, JSON_OR_TEXT, as_json
 
 # Distance of the KV ports of two neighbouring nodes, as in the guides.
 KV_PORT_STRIDE = 100
@@ -174,7 +175,18 @@ def _flags(release: Release, settings: Settings, role: Role) -> tuple[Mapping[st
         return profile.args, profile.flags
     changes = {flag.written: flag.value for flag in given_flags(release, settings.engine_args)}
     merged = merged_flags(profile.args, changes)
-    return merged, {canonical(name): value for name, value in merged.items()}
+    return merged, {canonical(name): _read(release, name, value) for name, value in merged.items()}
+
+
+def _read(release: Release, flag: str, value: Any) -> Any:
+    """A flag's value as the engine has it: of a text of JSON, as launch scripts have it, what it says."""
+    if not isinstance(value, str) or release.kinds.get(canonical(flag)) not in (JSON, JSON_OR_TEXT):
+        return value
+    try:
+        said = as_json(value)
+    except ValueError:
+        return value
+    return said if isinstance(said, dict) else value
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,9 @@ def test_a_nic_set_as_the_script_names_it_is_compared_as_well() -> None:
         ({"host": P1}, {"d1": {"PD126"}}),
         ({"host": OTHER}, {"p1": {"PD125"}, "d1": {"PD125"}}),
         ({"uds": "/run/vllm.sock"}, {"p1": {"PD126"}, "d1": {"PD126"}}),
+        # The proxy asks in plain HTTP.
+        ({"ssl-certfile": "/c", "ssl_keyfile": "/k"}, {"p1": {"PD126"}, "d1": {"PD126"}}),
+        ({"ssl-ca-certs": "/c"}, {}),
     ],
 )
 def test_where_the_api_listens(args: dict[str, Any], hosts: dict[str, set[str]]) -> None:

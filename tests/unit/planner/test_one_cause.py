@@ -131,11 +131,11 @@ def test_other_numbers_are_another_cause() -> None:
 
 def test_what_was_seen_is_told_apart() -> None:
     own = {name: env(VLLM_HOST_IP="10.9.9.9") for name in ("p07", "p08")}
-    found = [f for f in findings(large(env(VLLM_HOST_IP="10.8.8.8"), own)) if f.code == "PD125"]
+    found = [f for f in findings(large(env(VLLM_HOST_IP="10.8.8.8"), own)) if f.code == "PD126"]
     (group,) = grouped(found)
     seen = group.told_apart("seen")
     assert seen is not None
-    assert "d00a, d01a and 294 more: VLLM_HOST_IP=10.8.8.8" in seen
+    assert "p00a, p00b and 194 more: VLLM_HOST_IP=10.8.8.8" in seen
     assert "p07a, p07b and 2 more: VLLM_HOST_IP=10.9.9.9" in seen
 
 

@@ -144,6 +144,17 @@ def reachable(r: Rule, c: Context) -> Iterator[Finding]:
                 expected="no uds",
                 cure="remove uds from pd_engine_args",
             )
+        tls = [name for name in ("ssl-certfile", "ssl-keyfile") if node.flag(name) is not None]
+        if node.api_ports and tls:
+            yield r.at(
+                "the API would speak TLS only, and the proxy and those who wait for it ask in plain HTTP",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen=" and ".join(tls),
+                expected="neither ssl-certfile nor ssl-keyfile",
+                cure="remove both from pd_engine_args; a server of HTTPS in front of the proxy can have them",
+            )
 
 
 def _listens_elsewhere(r: Rule, c: Context, kinds: Mapping[str, str]) -> Iterator[Finding]:
