@@ -477,8 +477,6 @@ def test_every_rule_has_a_case() -> None:
         "PD118",
         "PD119",
         "PD130",
-        "PD131",
-        "PD132",
         "PD450",
         "PD213",
         "PD304",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
+from ..names import HOST_EXPECTED, host_allowed
 from ..topology import connector_of, joined, listens
 from .base import Context, number, rule
 
@@ -40,23 +41,29 @@ def wanted_topology(r: Rule, c: Context) -> Iterator[Finding]:
 def instance_names(r: Rule, c: Context) -> Iterator[Finding]:
     for instance in c.cluster.instances:
         if instance.name in ("proxy", "all", "ungrouped"):
-            yield r.at(f"an instance cannot be called {instance.name}", instance=instance.name)
+            yield r.at(
+                f"an instance cannot be called {instance.name}",
+                instance=instance.name,
+                expected="another name",
+            )
 
 
 @rule(
     "PD117",
     ERROR,
-    "Names of hosts can be names of directories",
-    cure="give the host a name of letters, digits, dots, dashes and underscores",
-    source="docs/variables.md",
+    "Names of hosts can be names of directories, and stand in a comment of a script",
+    cure="give the host another name in the inventory, and its address as ansible_host",
+    source="docs/variables.md (names)",
 )
 def host_names(r: Rule, c: Context) -> Iterator[Finding]:
     for host in c.cluster.declaration.addresses:
-        if not host or host.startswith(".") or any(ch in "/\\" or not ch.isprintable() for ch in host):
+        if not host_allowed(host):
+            name = shown(host, 80)
             yield r.at(
-                "the plan writes a directory for each host, and this cannot be one's name",
-                host=host,
-                seen=host,
+                f"the host {name} names a directory, and cannot",
+                host=name,
+                seen=repr(host),
+                expected=HOST_EXPECTED,
             )
 
 
