@@ -255,3 +255,25 @@ def test_a_finding_names_the_variable_and_what_it_is() -> None:
 )
 def test_interfaces_as_hccl_chooses_them(selector: str, taken: set[str]) -> None:
     assert {name for name in ("eth0", "enp1", "docker0") if hccl_takes(selector, name)} == taken
+
+
+@pytest.mark.parametrize(
+    ("env", "broken"),
+    [
+        ({"http_proxy": "http://proxy.example:3128"}, True),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "localhost,198.51.100.0/24"}, True),
+        ({"ALL_PROXY": "http://proxy.example:3128"}, True),
+        ({"http_proxy": "http://proxy.example:3128", "no_proxy": f"localhost, {P1}"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": "*"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "http_proxy": ""}, False),
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": "$NO_PROXY_OF_THE_IMAGE"}, False),
+        ({}, False),
+    ],
+)
+@pytest.mark.parametrize("connector", ["MooncakeLayerwiseConnector", "MooncakeConnectorV1"])
+def test_a_decoder_asks_the_proxy_itself(connector: str, env: dict[str, str], broken: bool) -> None:
+    """Only those that push ask it at all."""
+    raw = small({"pd_kv_connector": connector, "pd_engine_env": env})
+    hosts = [f.host for f in findings(raw) if f.code == "PD129"]
+    assert hosts == (["d1"] if broken and connector == "MooncakeLayerwiseConnector" else [])

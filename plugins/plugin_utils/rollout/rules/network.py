@@ -220,6 +220,47 @@ def ranks_of_the_environment(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
+@rule(
+    "PD129",
+    WARNING,
+    "With the layerwise connector, decoders reach the proxy without an HTTP proxy between them",
+    cure="remove the HTTP proxy from pd_engine_env of the decoders, or add the address to no_proxy",
+    source=(
+        "A@v0.13.0:vllm_ascend/distributed/mooncake_layerwise_connector.py:586, 798; "
+        "A@v0.18.0:docs/source/tutorials/models/GLM5.md:1289 (unset http_proxy)"
+    ),
+)
+def straight_to_the_proxy(r: Rule, c: Context) -> Iterator[Finding]:
+    """Decoders post to its /v1/metaserver with httpx, which reads these variables. Of no_proxy it takes
+    addresses one by one, and no networks."""
+    for instance, node in c.nodes("pd_engine_env", "pd_kv_connector"):
+        connector = connector_of(c.cluster, instance)
+        if connector is None or connector.listener != "decoder" or instance.role != "decoder":
+            continue
+        name = _http_proxy(node)
+        passed = node.env.get("no_proxy", node.env.get("NO_PROXY", ""))
+        near = {host.strip() for host in passed.split(",")}
+        far = [p.address for p in c.cluster.proxies if p.address and p.address not in near]
+        if name is not None and far and "*" not in near and "$" not in passed:
+            yield r.at(
+                f"decoders post to the proxy, and would ask {name} to pass it on",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{name} without {far[0]} in no_proxy",
+                expected=f"no_proxy with {far[0]}",
+            )
+
+
+def _http_proxy(node: Node) -> str | None:
+    """The variable that gives an HTTP proxy, None where none does: lower case goes before upper case."""
+    for name in ("http_proxy", "all_proxy"):
+        given = name if name in node.env else name.upper()
+        if node.env.get(given):
+            return given
+    return None
+
+
 @dataclass(frozen=True)
 class _Wrong:
     """A variable with a value that is not the plan's; whether it cannot work."""
