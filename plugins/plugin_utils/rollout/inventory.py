@@ -45,6 +45,7 @@ from .variables import (
     MODEL_PATH,
     PARALLEL,
     PROFILE,
+    RELEASE,
     RUNTIME,
     SERVED_NAME,
     SHM_SIZE,
@@ -435,6 +436,7 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
     shared = _cluster_values(raw, reader)
     release = _release(shared, reader)
     reader.release = release.name
+    release_known = not any(key[1] == RELEASE.name for key in reader.troubles)
     addresses = {host: _address(host, variables, reader) for host, variables in _plan_hosts(raw)}
     groups = tuple(
         Group(
@@ -461,6 +463,7 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
         cluster=raw.cluster,
         deployment=shared["pd_deployment"],
         release=release,
+        release_known=release_known,
         mode=shared["pd_mode"],
         server=shared["pd_server"],
         image=image,
@@ -554,7 +557,7 @@ def _cluster_values(raw: RawInventory, reader: _Reader) -> dict[str, Any]:
 
 
 def _release(shared: Mapping[str, Any], reader: _Reader) -> Release:
-    name = shared["pd_release"]
+    name = shared[RELEASE.name]
     try:
         return load_release(name)
     except KeyError:

@@ -128,6 +128,11 @@ def test_a_text_of_json_is_read_as_a_mapping_is(release: str, text: dict[str, An
     assert found & flags == ({code} if code else set())
 
 
+def test_a_computed_flag_is_one_finding() -> None:
+    found = codes(small({"pd_engine_args": {"kv-transfer-config": {"no_such_key": 1}}}))
+    assert found & {"PD402", "PD448", "PD449"} == {"PD402"}
+
+
 def test_a_text_of_json_is_given_as_it_stands() -> None:
     text = '{"cudagraph_mode":"NONE"  }'
     assert text in argv(**{"compilation-config": text})

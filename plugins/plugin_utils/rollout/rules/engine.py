@@ -259,6 +259,8 @@ def _other_keys(c: Context, known: Mapping[str, frozenset[str]]) -> Iterator[tup
     for instance in c.instances("pd_engine_args", "pd_profile"):
         node = instance.head
         for name, keys in known.items():
+            if name in COMPUTED_FLAGS:
+                continue  # of these PD402 speaks
             value = node.flag(name)
             given = [str(key) for key in value] if isinstance(value, Mapping) else []
             given += [spelt.split(".")[1].rstrip("+") for spelt in dotted_keys(node, name)]
