@@ -107,6 +107,8 @@ class Release:
     # Settings of vllm-ascend that exclude another: the names of PD434's pairs that the release refuses.
     exclusions: frozenset[str]
     idle_env: frozenset[str]
+    # Variables that every engine reads as whole numbers when it starts.
+    integer_env: tuple[str, ...]
     idle_kv_keys: frozenset[str]
     # Fields of --kv-transfer-config that the planner does not write: read, and read by nobody.
     kv_fields: frozenset[str]
@@ -225,6 +227,7 @@ def load_release(name: str) -> Release:
         colocated_refuses=frozenset(raw["colocated_refuses"]),
         exclusions=frozenset(raw["exclusions"]),
         idle_env=frozenset(raw["idle_env"]),
+        integer_env=tuple(raw["integer_env"]),
         idle_kv_keys=frozenset(raw["idle_kv_keys"]),
         kv_fields=frozenset(raw["kv_fields"]["read"]),
         idle_kv_fields=frozenset(raw["kv_fields"]["idle"]),

@@ -176,6 +176,18 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="3600")),
         on(MIDDLE, env(VLLM_ENGINE_READY_TIMEOUT_S="3600")),
     ),
+    (
+        "PD451",
+        on(OLD, env(VLLM_ASCEND_ENABLE_FLASHCOMM1="true")),
+        on(OLD, env(VLLM_ASCEND_ENABLE_FLASHCOMM1=" 1")),
+    ),
+    ("PD451", on(OLD, env(VLLM_ASCEND_ENABLE_NZ="")), on(OLD, env(VLLM_ASCEND_ENABLE_NZ="$NZ"))),
+    (
+        "PD451",
+        on(MIDDLE, env(VLLM_ENGINE_READY_TIMEOUT_S="1h")),
+        on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="1h")),
+    ),
+    ("PD451", on(NEW, env(VLLM_ASCEND_ENABLE_MLAPO="on")), on(MIDDLE, env(VLLM_ASCEND_ENABLE_MLAPO="on"))),
     ("PD437", on(NEW, env(ASCEND_BUFFER_POOL="4:8")), on(MIDDLE, env(ASCEND_BUFFER_POOL="4:8"))),
     ("PD437", on(NEW, env(VLLM_USE_V2="1")), on(NEW, env(VLLM_USE_V1="1", MY_OWN="1"))),
     ("PD421", on(OLD, env(HCCL_BUFSIZE="768")), on(OLD, env(HCCL_BUFFSIZE="768", HCCL_ZZZ="1"))),
