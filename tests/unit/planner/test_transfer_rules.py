@@ -361,6 +361,18 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD526", multi(NEW, engine_id="0"), multi(NEW)),
     ("PD526", multi(NEW, kv_role=None), multi(NEW)),
     ("PD526", multi(NEW, kv_role="producer"), multi(NEW, kv_role="kv_both")),
+    (
+        "PD526",
+        multi(MIDDLE, kv_connector="MooncakeHybridConnector"),
+        multi(NEW, kv_connector="MooncakeHybridConnector"),
+    ),
+    ("PD526", multi(NEW, kv_connector="MooncakeConnector"), multi(NEW, kv_connector="UCMConnector")),
+    (
+        "PD526",
+        multi(OLD, kv_connector="OwnConnector"),
+        multi(OLD, kv_connector="OwnConnector", kv_connector_module_path="own.module"),
+    ),
+    ("PD526", multi(NEW, kv_prot=1), multi(OLD, kv_prot=1)),
     # The module has moved: from v0.23.0 on the path goes before the name that is registered.
     (
         "PD526",

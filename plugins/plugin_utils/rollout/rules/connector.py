@@ -162,7 +162,16 @@ def _problem(c: Context, entry: Any) -> str | None:
         return f"kv_role: {shown(entry['kv_role'], 40)}"
     if "engine_id" in entry:
         return "engine_id is given twice"
-    return _missing(c, str(entry["kv_connector"]), entry.get("kv_connector_module_path"))
+    release, name = c.cluster.release, str(entry["kv_connector"])
+    path = entry.get("kv_connector_module_path")
+    owner = release.other_connectors.get(name)
+    if not path and name not in release.connectors and owner in (None, OTHER_HARDWARE):
+        return f"{release.name} has no connector {shown(name, 60)} for Ascend"
+    # Where KVTransferConfig refuses other fields.
+    fields = release.json_keys.get("kv-transfer-config", frozenset(entry))
+    if others := sorted(str(key) for key in entry if key not in fields):
+        return f"--kv-transfer-config has no field {shown(others[0], 60)}"
+    return _missing(c, name, path)
 
 
 @rule(
