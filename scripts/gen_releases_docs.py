@@ -104,6 +104,10 @@ LIMITS: Mapping[str, Mapping[Any, str]] = {
         True: "`PYTORCH_CUDA_ALLOC_CONF` with expandable segments is refused with a KV transfer (PD539)",
         False: "`PYTORCH_CUDA_ALLOC_CONF` means nothing to a KV transfer",
     },
+    "ipv6_refused": {
+        True: "the connectors refuse an IPv6 address in `VLLM_HOST_IP` (PD126)",
+        False: "no code refuses an IPv6 address in `VLLM_HOST_IP`",
+    },
     "offloading_option": {
         "kv-offloading-backend": "`kv-offloading-backend` replaces the connector (PD538)",
         "kv-offloading-size": "`kv-offloading-size` alone replaces the connector (PD538)",
@@ -133,6 +137,7 @@ TITLES: Mapping[str, str] = {
     "mtp_with_pipeline": "prediction with a pipeline",
     "module_path_first": "module path of a registered connector",
     "cuda_segments_refused": "expandable segments for CUDA",
+    "ipv6_refused": "IPv6 address of an engine",
     "offloading_option": "option that replaces the connector",
 }
 
@@ -295,7 +300,9 @@ def changes(before: Release, after: Release) -> Iterator[str]:
 
 def _gone(names: list[str], replaced: Mapping[str, str]) -> Iterator[str]:
     told = [name for name in names if name in replaced]
-    yield from (f"- `{name}`: in its place {replaced[name]}" for name in told)
+    for name in told:
+        what = replaced[name]
+        yield f"- `{name}`: " + (what if what.startswith("nothing; ") else f"in its place {what}")
     rest = [name for name in names if name not in replaced]
     if rest:
         yield f"- with nothing in their place: {code(rest)}"

@@ -111,7 +111,7 @@ class _Parser:
     def _dollar(self) -> Part:
         rest = self.text[self.at + 1 :]
         name = _NAME.match(rest)
-        if name:
+        if name and name[0] != "_":
             self.at += 1 + name.end()
             return Reference(name[0])
         if rest.startswith("{"):
@@ -121,7 +121,9 @@ class _Parser:
             raise NotExpandable(
                 "arithmetic" if arithmetic else "a command", "$((…))" if arithmetic else "$(…)"
             )
-        if re.match(r"[0-9@*#?$!-]", rest):
+        if rest.startswith("["):
+            raise NotExpandable("arithmetic", "$[…]")
+        if re.match(r"[0-9@*#?$!_-]", rest):
             raise NotExpandable("a parameter of the shell itself", f"${rest[0]}")
         # Before anything else, and at the end, bash too takes it for a dollar sign.
         self.at += 1
@@ -131,7 +133,7 @@ class _Parser:
         start = self.at
         self.at += 2
         name = _NAME.match(self.text, self.at)
-        if name:
+        if name and name[0] != "_":
             self.at = name.end()
             operator = next((o for o in _OPERATORS if self.text.startswith(o, self.at)), "")
             self.at += len(operator)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from .findings import ERROR, HINT, Finding, Rule, declare, shown
 from .model import CHIPS_OF, ROLES, Declaration, Group, Member, Role, Server, Settings
-from .names import HOST_EXPECTED, INSTANCE_EXPECTED, host_allowed, instance_allowed
+from .names import INSTANCE_EXPECTED, instance_allowed
 from .profiles import Profile, load_profile, profile_names
 from .releases import Release, load_release, release_names
 from .secrecy import masked
@@ -45,6 +45,7 @@ from .variables import (
     MODEL_PATH,
     PARALLEL,
     PROFILE,
+    RELEASE,
     RUNTIME,
     SERVED_NAME,
     SHM_SIZE,
@@ -187,20 +188,6 @@ BAD_INSTANCE = declare(
     ERROR,
     "The name of an instance can be that of a container and of a file",
     cure="give the group another name; letters, digits, dots, dashes and underscores are fine",
-    source="docs/variables.md (names)",
-)
-BAD_HOST = declare(
-    "PD131",
-    ERROR,
-    "The name of a host can be that of a directory, and stand in a comment of a script",
-    cure="give the host another name in the inventory, and its address as ansible_host",
-    source="docs/variables.md (names)",
-)
-INSTANCE_PROXY = declare(
-    "PD132",
-    ERROR,
-    "No instance is called as the proxy's container is",
-    cure="give the instance's group a name of its own: the group proxy says where the proxy runs",
     source="docs/variables.md (names)",
 )
 
@@ -449,6 +436,7 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
     shared = _cluster_values(raw, reader)
     release = _release(shared, reader)
     reader.release = release.name
+    release_known = not any(key[1] == RELEASE.name for key in reader.troubles)
     addresses = {host: _address(host, variables, reader) for host, variables in _plan_hosts(raw)}
     groups = tuple(
         Group(
@@ -475,6 +463,7 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
         cluster=raw.cluster,
         deployment=shared["pd_deployment"],
         release=release,
+        release_known=release_known,
         mode=shared["pd_mode"],
         server=shared["pd_server"],
         image=image,
@@ -525,22 +514,6 @@ def _check_names(raw: RawInventory, reader: _Reader) -> None:
                 seen=repr(group.name),
                 expected=INSTANCE_EXPECTED,
             )
-        elif group.name == "proxy" and group.members:
-            reader.add(
-                INSTANCE_PROXY,
-                "the instance and the proxy would have one container and one script on the same host",
-                instance=name,
-                expected="another name",
-            )
-    for host, _ in _plan_hosts(raw):
-        if not host_allowed(host):
-            reader.add(
-                BAD_HOST,
-                f"the host {shown(host, 80)} names a directory, and cannot",
-                host=shown(host, 80),
-                seen=repr(host),
-                expected=HOST_EXPECTED,
-            )
     for host, variables in _plan_hosts(raw):
         for name in variables:
             if isinstance(name, str) and name.startswith("pd_") and name not in KNOWN and name not in RUNTIME:
@@ -584,7 +557,7 @@ def _cluster_values(raw: RawInventory, reader: _Reader) -> dict[str, Any]:
 
 
 def _release(shared: Mapping[str, Any], reader: _Reader) -> Release:
-    name = shared["pd_release"]
+    name = shared[RELEASE.name]
     try:
         return load_release(name)
     except KeyError:

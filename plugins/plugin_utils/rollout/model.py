@@ -133,6 +133,8 @@ class Declaration:
     # Service address by host, for every host of the plan.
     addresses: Mapping[str, str | None]
     proxy_hosts: tuple[str, ...]
+    # Whether the release is the one that is meant: else it stands in for one that could not be read.
+    release_known: bool = True
 
 
 @dataclass(frozen=True)

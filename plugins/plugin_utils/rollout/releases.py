@@ -45,6 +45,8 @@ class Limits:
     module_path_first: bool
     # Whether expandable segments of PyTorch for CUDA are refused with a KV transfer.
     cuda_segments_refused: bool
+    # Whether the planned connectors refuse an IPv6 address as their own.
+    ipv6_refused: bool
     # The option that puts a connector for host memory in the place of the one that is given.
     offloading_option: str
 
@@ -105,6 +107,8 @@ class Release:
     # Settings of vllm-ascend that exclude another: the names of PD434's pairs that the release refuses.
     exclusions: frozenset[str]
     idle_env: frozenset[str]
+    # Variables that every engine reads as whole numbers when it starts.
+    integer_env: tuple[str, ...]
     idle_kv_keys: frozenset[str]
     # Fields of --kv-transfer-config that the planner does not write: read, and read by nobody.
     kv_fields: frozenset[str]
@@ -129,6 +133,9 @@ class Release:
     # it passes over them.
     json_keys: Mapping[str, frozenset[str]]
     open_json_keys: Mapping[str, frozenset[str]]
+    # Keys of --speculative-config, of which the parser knows none; whether the engine's class refuses others.
+    speculative_keys: frozenset[str]
+    speculative_keys_refused: bool
 
     @property
     def options(self) -> frozenset[str]:
@@ -220,6 +227,7 @@ def load_release(name: str) -> Release:
         colocated_refuses=frozenset(raw["colocated_refuses"]),
         exclusions=frozenset(raw["exclusions"]),
         idle_env=frozenset(raw["idle_env"]),
+        integer_env=tuple(raw["integer_env"]),
         idle_kv_keys=frozenset(raw["idle_kv_keys"]),
         kv_fields=frozenset(raw["kv_fields"]["read"]),
         idle_kv_fields=frozenset(raw["kv_fields"]["idle"]),
@@ -235,6 +243,8 @@ def load_release(name: str) -> Release:
         flag_options=frozenset(options["flags"]),
         json_keys={option: frozenset(keys) for option, keys in options["keys"].items()},
         open_json_keys={option: frozenset(keys) for option, keys in options["open_keys"].items()},
+        speculative_keys=frozenset(raw["speculative_config"]["keys"]),
+        speculative_keys_refused=raw["speculative_config"]["refused"],
     )
 
 
@@ -268,6 +278,15 @@ class Standing:
         if self.comes_with is not None:
             parts.append(f"it comes with {self.comes_with}")
         return f" ({'; '.join(parts)})" if parts else ""
+
+    def removal(self) -> str:
+        """The cure for a name that is gone, with what takes its place where that is known."""
+        if self.instead is None:
+            return "remove it"
+        what, _, more = self.instead.partition("; ")
+        if what == "nothing":
+            return "remove it: nothing takes its place" + (f"; {more}" if more else "")
+        return f"remove it; in its place: {self.instead}"
 
 
 def standing(release: Release, name: str, what: str) -> Standing:

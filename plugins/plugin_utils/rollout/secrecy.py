@@ -12,6 +12,7 @@ from typing import Any
 
 from .findings import Finding
 from .model import Cluster, Settings
+from .values import as_json
 
 HIDDEN = "(not shown)"
 
@@ -19,7 +20,7 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 # A name with one of these words is about a secret …
 _SECRET_WORDS = frozenset(
     {"password", "passwd", "passphrase", "passcode", "secret", "secrets", "credential", "credentials"}
-    | {"apikey", "authorization", "authtoken", "accesskey", "secretkey"}
+    | {"apikey", "appkey", "appsecret", "authorization", "authtoken", "accesskey", "secretkey"}
 )
 # … and so is one that ends in these.
 _SECRET_ENDS = (
@@ -34,6 +35,8 @@ _SECRET_ENDS = (
     ("pwd",),
     ("token",),
 )
+# The same of a variable of the environment, where they are too short for other names (OBS_AK, DB_PASS).
+_UPPER_ENDS = frozenset({"ak", "sk", "pass", "token"})
 # But not one that says where the secret is, or something about it.
 _ABOUT = frozenset(
     {"file", "path", "dir", "directory", "folder", "name", "type", "mode", "timeout", "size", "count"}
@@ -62,6 +65,10 @@ _VALUES = re.compile(
 )
 
 
+# What a reference to a variable falls back to.
+_DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?[-+]([^$]+)\}")
+
+
 def of_name(name: str) -> bool:
     """Whether a name of this shape is that of a secret."""
     words = tuple(word.lower() for word in _WORDS.findall(name))
@@ -69,6 +76,8 @@ def of_name(name: str) -> bool:
         return False
     if not _SECRET_WORDS.isdisjoint(words):
         return True
+    if name.isupper() and words[-1] in _UPPER_ENDS and (len(words) > 1 or words[0] != "pass"):
+        return words[-1] != "token" or len(words) < 2 or words[-2] not in _TEXT_TOKENS
     if words[-1] in ("token", "pwd") and (len(words) < 2 or words[-2] in _TEXT_TOKENS):
         return False
     return any(words[-len(end) :] == end for end in _SECRET_ENDS)
@@ -77,6 +86,8 @@ def of_name(name: str) -> bool:
 def in_value(name: str, value: str) -> Iterator[str]:
     """The parts of a value that are secret: all of it where the name says so and the value can be one."""
     text = value.strip()
+    if default := _DEFAULT.fullmatch(text):
+        text = default[1]
     number = re.fullmatch(r"[-+0-9.,xX]{0,5}", text) is not None
     place = re.fullmatch(r"(/|\./|~/|[a-z]+://)[^\s@]*", text) is not None
     if of_name(name) and not (number or place or text.startswith("$") or text.lower() in _PLACEHOLDERS):
@@ -99,7 +110,7 @@ def _parts(place: str, name: str, value: Any) -> Iterator[tuple[str, str]]:
         below: Any = None
         if value.lstrip().startswith(("{", "[")):
             try:
-                below = json.loads(value)
+                below = as_json(value)
             except ValueError:
                 below = None
         if isinstance(below, (dict, list)):
@@ -165,7 +176,7 @@ def masked(text: str, values: Iterable[str] = ()) -> str:
     if text.startswith("{"):
         try:
             return json.dumps(_masked(json.loads(text), "", values), indent=2, ensure_ascii=False) + "\n"
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
 
     def export(match: re.Match[str]) -> str:

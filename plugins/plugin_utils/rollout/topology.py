@@ -26,6 +26,7 @@ from .model import (
     canonical,
 )
 from .releases import Release
+from .values import JSON, JSON_OR_TEXT, as_json
 
 # Distance of the KV ports of two neighbouring nodes, as in the guides.
 KV_PORT_STRIDE = 100
@@ -85,7 +86,7 @@ def build(declaration: Declaration) -> Cluster:
     sizes = [len(group.members) for group in ordered]
     ids = engine_ids(sizes)
     chips = max((m.settings.chips_per_node for g in ordered for m in g.members), default=16)
-    ports = kv_ports(sizes, declaration.release.kv_base(chips), declaration.release.hccl_base)
+    ports = kv_ports(sizes, _kv_base(declaration.release, ordered, chips), declaration.release.hccl_base)
     counts: dict[Role, int] = dict.fromkeys(ROLES, 0)
     instances: list[Instance] = []
     index = 0
@@ -104,6 +105,18 @@ def build(declaration: Declaration) -> Cluster:
     return Cluster(
         declaration, tuple(instances), proxies, {host: tuple(pairs) for host, pairs in by_host.items()}
     )
+
+
+def _kv_base(release: Release, groups: Sequence[Group], chips: int) -> int:
+    """The first kv_port: clear of AscendDirectTransport's range also where the environment moves it up, as
+    far as there is room below HCCL's ports."""
+    bases = {release.kv_base(chips)}
+    for settings in (member.settings for group in groups for member in group.members):
+        value = settings.engine_env.get(release.ascend_direct_variable or "", "") or ""
+        if value.isascii() and value.strip().isdigit() and len(value) < 8:
+            above = release.ascend_direct(chips, int(value))[1] + 100
+            bases.add(-(-above // 100) * 100)
+    return max(base for base in bases if base < release.hccl_base or base == release.kv_base(chips))
 
 
 def _instance(
@@ -174,7 +187,18 @@ def _flags(release: Release, settings: Settings, role: Role) -> tuple[Mapping[st
         return profile.args, profile.flags
     changes = {flag.written: flag.value for flag in given_flags(release, settings.engine_args)}
     merged = merged_flags(profile.args, changes)
-    return merged, {canonical(name): value for name, value in merged.items()}
+    return merged, {canonical(name): _read(release, name, value) for name, value in merged.items()}
+
+
+def _read(release: Release, flag: str, value: Any) -> Any:
+    """A flag's value as the engine has it: of a text of JSON, as launch scripts have it, what it says."""
+    if not isinstance(value, str) or release.kinds.get(canonical(flag)) not in (JSON, JSON_OR_TEXT):
+        return value
+    try:
+        said = as_json(value)
+    except ValueError:
+        return value
+    return said if isinstance(said, dict) else value
 
 
 @dataclass(frozen=True)

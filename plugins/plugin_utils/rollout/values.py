@@ -200,9 +200,28 @@ def read_flags(value: Any) -> dict[str, Any]:
     flags = read_mapping(value)
     for name in flags:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
-            hint = f" (write {name.lstrip('-')})" if name.startswith("-") else ""
+            hint = f" (write {name.lstrip('-')})" if name.startswith("--") else ""
             raise BadValue(f"names of long flags without dashes{hint}", seen=name)
     return flags
+
+
+# Kinds of options whose text vLLM's parser reads as JSON: all of it, or what stands in braces.
+JSON, JSON_OR_TEXT = "json", "union_dict_and_str"
+_QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")')
+
+
+def as_json(text: str) -> Any:
+    """What a text of JSON says; ValueError where it is none.
+
+    Numbers may have units, bare as they are from v0.23.0 on
+    (V@0.23.0:vllm/engine/arg_utils.py, _expand_json_human_readable_numbers).
+    """
+    parts = _QUOTED.split(text)
+    parts[::2] = [re.sub(r"\b[0-9]+(\.[0-9]+)?[kKmMgGtT]\b", r'"\g<0>"', part) for part in parts[::2]]
+    try:
+        return plain(json.loads("".join(parts)))
+    except (BadValue, RecursionError):
+        raise ValueError("nested too deeply, or with numbers that are not finite") from None
 
 
 _ENV_VALUES = "text, or a number; quote true and false, since programs differ in what they take for them"

@@ -61,11 +61,15 @@ def _optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
 
 
 _registry = text(
-    r"[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._-]+)*/?", "a registry, such as registry.example:5000/mirror"
+    r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*/?",
+    "a registry, such as registry.example:5000/mirror, behind its first / without upper case letters",
 )
+# Docker takes no upper case in the name behind the registry, and no scheme. What has a dot, a port or upper
+# case before the first / is a registry (distribution/reference, splitDockerDomain).
 _image = text(
-    r"[^\s@]+(@sha256:[0-9a-f]{64})?",
-    "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, also with @sha256: and 64 digits",
+    r"(?!\S*://)([^\s@/]*[.:A-Z][^\s@/]*/|localhost/)?[^\sA-Z@:]+(:[^\s@/]+)?(@sha256:[0-9a-f]{64})?",
+    "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, also with @sha256: and 64 digits"
+    ", without https:// and upper case letters in its name",
 )
 _interface = text(r"[A-Za-z0-9._:@-]{1,15}", "the name of a network interface")
 _deployment = text(DEPLOYMENT_NAME, DEPLOYMENT_EXPECTED)

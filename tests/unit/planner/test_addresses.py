@@ -47,19 +47,34 @@ PREFILLER = {"p1": {"PD126"}, "p2": {"PD126"}}
         ("localhost", {**PREFILLER, "d1": {"PD125"}}),
         ("127.0.0.1", {**PREFILLER, "d1": {"PD125"}}),
         ("127.9.9.9", {**PREFILLER, "d1": {"PD125"}}),
-        ("::1", {**PREFILLER, "d1": {"PD125"}}),
+        # Mooncake's transport refuses it on both sides.
+        ("::1", everywhere("PD126")),
         ("0.0.0.0", {**PREFILLER, "d1": {"PD125"}}),
         (P1, {"p2": {"PD126"}, "d1": {"PD125"}}),
         (D1, PREFILLER),
-        (OTHER, everywhere("PD125")),
+        # One of p1 and p2 at most has it.
+        (OTHER, {**PREFILLER, "d1": {"PD125"}}),
         ("server.example", everywhere("PD125")),
-        ("2001:db8::7", everywhere("PD125")),
+        ("2001:db8::7", everywhere("PD126")),
         (None, everywhere("PD125")),
         ("", everywhere("PD125")),
     ],
 )
 def test_what_the_engine_advertises(value: str | None, hosts: dict[str, set[str]]) -> None:
     assert by_host({"VLLM_HOST_IP": value}) == hosts
+
+
+def test_a_server_may_advertise_another_of_its_addresses() -> None:
+    own = {host: {"pd_engine_env": {"VLLM_HOST_IP": f"203.0.113.{i}"}} for i, host in enumerate(("p1", "p2"))}
+    assert {f.code for f in findings(small(hosts=own)) if f.code in CODES} == {"PD125"}
+
+
+@pytest.mark.parametrize(
+    ("release", "code"), [("v0.13.0", "PD126"), ("v0.18.0", "PD125"), ("v0.23.0", "PD125")]
+)
+def test_an_ipv6_address_is_refused_where_the_release_refuses_it(release: str, code: str) -> None:
+    raw = small({"pd_release": release}, hosts={"d1": {"pd_engine_env": {"VLLM_HOST_IP": "2001:db8::7"}}})
+    assert {f.code for f in findings(raw) if f.code in CODES} == {code}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +126,10 @@ def test_other_addresses(env: dict[str, str], hosts: dict[str, set[str]]) -> Non
         ({"GLOO_SOCKET_IFNAME": "lo"}, "PD126", "p1 p2"),
         ({"GLOO_SOCKET_IFNAME": "=bond0"}, "PD126", "p1 p2 d1"),
         ({"GLOO_SOCKET_IFNAME": "^docker"}, "PD126", "p1 p2 d1"),
+        # PyTorch cuts at commas only.
+        ({"GLOO_SOCKET_IFNAME": "bond0, eth0"}, "PD126", "p1 p2 d1"),
+        ({"GLOO_SOCKET_IFNAME": "bond*"}, "PD126", "p1 p2 d1"),
+        ({"TP_SOCKET_IFNAME": "bond0 "}, "PD127", "p1 p2 d1"),
         ({"TP_SOCKET_IFNAME": "eth0"}, "PD127", "p1 p2 d1"),
         ({"TP_SOCKET_IFNAME": "lo"}, "PD127", "p1 p2"),
         ({"TP_SOCKET_IFNAME": "=bond0"}, "PD127", "p1 p2 d1"),
@@ -169,6 +188,9 @@ def test_a_nic_set_as_the_script_names_it_is_compared_as_well() -> None:
         ({"host": P1}, {"d1": {"PD126"}}),
         ({"host": OTHER}, {"p1": {"PD125"}, "d1": {"PD125"}}),
         ({"uds": "/run/vllm.sock"}, {"p1": {"PD126"}, "d1": {"PD126"}}),
+        # The proxy asks in plain HTTP.
+        ({"ssl-certfile": "/c", "ssl_keyfile": "/k"}, {"p1": {"PD126"}, "d1": {"PD126"}}),
+        ({"ssl-ca-certs": "/c"}, {}),
     ],
 )
 def test_where_the_api_listens(args: dict[str, Any], hosts: dict[str, set[str]]) -> None:
@@ -233,3 +255,25 @@ def test_a_finding_names_the_variable_and_what_it_is() -> None:
 )
 def test_interfaces_as_hccl_chooses_them(selector: str, taken: set[str]) -> None:
     assert {name for name in ("eth0", "enp1", "docker0") if hccl_takes(selector, name)} == taken
+
+
+@pytest.mark.parametrize(
+    ("env", "broken"),
+    [
+        ({"http_proxy": "http://proxy.example:3128"}, True),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "localhost,198.51.100.0/24"}, True),
+        ({"ALL_PROXY": "http://proxy.example:3128"}, True),
+        ({"http_proxy": "http://proxy.example:3128", "no_proxy": f"localhost, {P1}"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": "*"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "http_proxy": ""}, False),
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": "$NO_PROXY_OF_THE_IMAGE"}, False),
+        ({}, False),
+    ],
+)
+@pytest.mark.parametrize("connector", ["MooncakeLayerwiseConnector", "MooncakeConnectorV1"])
+def test_a_decoder_asks_the_proxy_itself(connector: str, env: dict[str, str], broken: bool) -> None:
+    """Only those that push ask it at all."""
+    raw = small({"pd_kv_connector": connector, "pd_engine_env": env})
+    hosts = [f.host for f in findings(raw) if f.code == "PD129"]
+    assert hosts == (["d1"] if broken and connector == "MooncakeLayerwiseConnector" else [])

@@ -215,3 +215,21 @@ def test_an_image_may_be_pinned(image: str, name: str, digest: str) -> None:
 def test_half_a_digest_is_a_finding() -> None:
     raw = small({"pd_image": "r.example/a/b@sha256:0123"}, prefiller=PREFILLER, decoder=DECODER)
     assert any(finding.variable == "pd_image" for finding in findings(raw))
+
+
+@pytest.mark.parametrize(
+    ("image", "taken"),
+    [
+        ("Harbor.Corp:8443/ai/vllm:Build-7", True),
+        ("MIRROR/ai/vllm:1", True),
+        ("localhost/vllm", True),
+        ("sha256:" + HEX, True),
+        ("harbor.corp/AI/vllm:1", False),
+        ("Vllm:1", False),
+        ("https://registry.example/ascend/vllm-ascend:v0.13.0-a3", False),
+    ],
+)
+def test_an_image_is_named_as_docker_takes_it(image: str, taken: bool) -> None:
+    raw = small({"pd_image": image}, prefiller=PREFILLER, decoder=DECODER)
+    refused = [f for f in findings(raw) if (f.code, f.variable) == ("PD102", "pd_image")]
+    assert bool(refused) is not taken

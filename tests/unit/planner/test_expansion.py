@@ -133,6 +133,9 @@ def test_text_without_references_is_written_as_before() -> None:
         ("$(id)", "$(…)"),
         ("`id`", "`…`"),
         ("$((1+1))", "$((…))"),
+        ("$[1+1]", "$[…]"),
+        ("$_", "$_"),
+        ("${_:-a}", "${_…}"),
         ("pa$$word", "$$"),
         ("$1", "$1"),
         ("$?", "$?"),
@@ -184,6 +187,8 @@ def test_a_secret_in_a_refused_value_is_not_shown() -> None:
         ("PD446", {"A": "/a:~/b"}, {"A": "~"}),
         ("PD443", {"LD_LIBRARY_PATH": "/a"}, {"LD_LIBRARY_PATH": "/a:$LD_LIBRARY_PATH"}),
         ("PD443", {"PATH": "/a"}, {"PATH": "/a:${PATH:-/bin}", "LD_PRELOAD": "/a"}),
+        # Of a value that cannot be expanded PD440 speaks.
+        ("PD443", {"PATH": "/a:$PATHS"}, {"PATH": "/a/$(uname -m):$PATH"}),
     ],
 )
 def test_rule_from_both_sides(code: str, broken: dict[str, str], kept: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases
     release_names,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.sizes import NODE_FLAGS
-from planner_inventories import codes, small
+from planner_inventories import codes, findings, small
 
 
 def argv(**flags: Any) -> list[str]:
@@ -90,3 +90,63 @@ def test_a_whole_name_is_no_abbreviation(name: str) -> None:
         assert release.option(f"no_{option.replace('-', '_')}") == (option, True)
     assert release.option("max-num") == ("max-num", False)
     assert release.option("") == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("release", "text", "code"),
+    [
+        ("v0.13.0", {"compilation-config": '{"use_inductor": false}'}, "PD448"),
+        ("v0.13.0", {"compilation_config": '{"level": 3}'}, None),
+        ("v0.18.0", {"compilation_config": '{"level": 3}'}, "PD448"),
+        ("v0.23.0", {"additional-config": ' {"enable_cpu_bindings": true}'}, "PD422"),
+        ("v0.23.0", {"additional-config": '{"enable_cpu_binding": true}'}, None),
+        ("v0.23.0", {"additional-config": '{"layer_sharding": ["o_proj"]}'}, "PD423"),
+        ("v0.23.0", {"kv-events-config": '{"buffer_steps": 10k}'}, None),
+        ("v0.13.0", {"speculative-config": '{"methd": "mtp", "num_speculative_tokens": 1}'}, "PD449"),
+        ("v0.18.0", {"speculative-config": '{"methd": "mtp", "num_speculative_tokens": 1}'}, "PD448"),
+        ("v0.13.0", {"speculative-config": {"method": "mtp", "disable_by_batch_size": 8}}, None),
+        ("v0.23.0", {"speculative-config": {"method": "mtp", "disable_by_batch_size": 8}}, "PD448"),
+        (
+            "v0.23.0",
+            {"speculative-config": {"method": "eagle3", "model": "/x", "attention_backend": "X"}},
+            None,
+        ),
+        # No JSON at all.
+        ("v0.23.0", {"additional-config": "{'enable_cpu_binding': True}"}, "PD403"),
+        ("v0.18.0", {"speculative-config": "mtp"}, "PD403"),
+        ("v0.18.0", {"compilation-config": 3}, "PD403"),
+        ("v0.18.0", {"limit-mm-per-prompt": "image=1"}, "PD403"),
+        ("v0.18.0", {"hf-overrides": "my.module.override"}, None),
+        ("v0.18.0", {"compilation-config": "[" * 100_000}, "PD403"),
+        ("v0.18.0", {"compilation-config": '{"mode":' * 400 + "3" + "}" * 400}, "PD403"),
+    ],
+)
+def test_a_text_of_json_is_read_as_a_mapping_is(release: str, text: dict[str, Any], code: str | None) -> None:
+    """So launch scripts have it."""
+    flags = {"PD403", "PD422", "PD423", "PD448", "PD449"}
+    found = codes(small({"pd_release": release, "pd_engine_args": text}))
+    assert found & flags == ({code} if code else set())
+
+
+def test_a_computed_flag_is_one_finding() -> None:
+    found = codes(small({"pd_engine_args": {"kv-transfer-config": {"no_such_key": 1}}}))
+    assert found & {"PD402", "PD448", "PD449"} == {"PD402"}
+
+
+def test_a_text_of_json_is_given_as_it_stands() -> None:
+    text = '{"cudagraph_mode":"NONE"  }'
+    assert text in argv(**{"compilation-config": text})
+
+
+@pytest.mark.parametrize(
+    ("short", "meant"),
+    [
+        ("tp", "tensor-parallel-size"),
+        ("O", "optimization-level"),
+        ("cc", "compilation-config"),
+        ("n", "nnodes"),
+    ],
+)
+def test_the_long_name_of_a_short_option_is_told(short: str, meant: str) -> None:
+    (message,) = {f.message for f in findings(small({"pd_engine_args": {short: 2}})) if f.code == "PD401"}
+    assert message.endswith(f"-{short} is short for --{meant}")

@@ -87,15 +87,15 @@ def test_names_of_hosts(host: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("host", BAD_HOSTS, ids=lambda host: repr(host[:20]))
 def test_other_names_of_hosts_are_findings(host: str) -> None:
-    found = [f for f in findings(inventory(host)) if f.code == "PD131"]
+    found = [f for f in findings(inventory(host)) if f.code == "PD117"]
     assert len(found) == 1
     assert str(found[0].host).isprintable()
     assert found[0].message.isprintable()
 
 
 def test_no_instance_takes_the_name_of_the_proxy() -> None:
-    assert "PD132" in codes(inventory(instance="proxy"))
-    assert "PD132" not in codes(inventory(instance="proxy2"))
+    assert "PD116" in codes(inventory(instance="proxy"))
+    assert "PD116" not in codes(inventory(instance="proxy2"))
 
 
 @pytest.mark.parametrize("name", ["pd", "PD", "Chat-v3.1_b", "0", "x" * 63])

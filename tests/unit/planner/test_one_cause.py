@@ -123,6 +123,18 @@ def test_plan_json_has_every_place_and_topology_md_some() -> None:
     assert "(d00a, d01a and 298 more / d00, d01 and 198 more / pd_engine_env)" in line
 
 
+@pytest.mark.parametrize("release", ["0.23.0", "v0.25.1rc1", 0.18])
+def test_a_release_that_nobody_knows_is_one_cause(release: object) -> None:
+    """What it has, and another has not, is no finding."""
+    image = {"pd_image": "registry.example/vllm-ascend:v0.23.0-a3"}
+    own = {**args(moe_backend="auto", kernel_config={"x": 1}), **env(VLLM_ENGINE_READY_TIMEOUT_S="3600")}
+    found = [f for f in findings(large({**image, **own, "pd_release": release})) if f.severity != "hint"]
+    assert {f.variable for f in found} == {"pd_release"}
+    assert len(grouped(found)) == 1
+    known = findings(large({**image, **own, "pd_release": "v0.13.0"}))
+    assert {"PD401", "PD437", "PD608"} <= {f.code for f in known}
+
+
 def test_other_numbers_are_another_cause() -> None:
     own = {"p07": args(cp_kv_cache_interleave_size=64), "p08": args(cp_kv_cache_interleave_size=32)}
     found = [f for f in findings(large({}, own)) if f.code == "PD405"]
@@ -131,11 +143,11 @@ def test_other_numbers_are_another_cause() -> None:
 
 def test_what_was_seen_is_told_apart() -> None:
     own = {name: env(VLLM_HOST_IP="10.9.9.9") for name in ("p07", "p08")}
-    found = [f for f in findings(large(env(VLLM_HOST_IP="10.8.8.8"), own)) if f.code == "PD125"]
+    found = [f for f in findings(large(env(VLLM_HOST_IP="10.8.8.8"), own)) if f.code == "PD126"]
     (group,) = grouped(found)
     seen = group.told_apart("seen")
     assert seen is not None
-    assert "d00a, d01a and 294 more: VLLM_HOST_IP=10.8.8.8" in seen
+    assert "p00a, p00b and 194 more: VLLM_HOST_IP=10.8.8.8" in seen
     assert "p07a, p07b and 2 more: VLLM_HOST_IP=10.9.9.9" in seen
 
 

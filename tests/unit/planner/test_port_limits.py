@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import inventory, topology
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.ports import HCCL, port_ranges
 from planner_inventories import codes, findings, many, small
@@ -148,3 +149,20 @@ def test_hccl_has_the_ports_that_it_is_given() -> None:
 @pytest.mark.parametrize("text", ["60000-", "-60000", "1-2-3", "a", "1,,2", ",", "1.5", "1;2"])
 def test_what_is_no_range(text: str) -> None:
     assert port_ranges(text) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "base", "kv_port"),
+    [
+        ("v0.13.0", "30000", 36100),  # which it does not read
+        ("v0.18.0", "30000", 46100),
+        ("v0.23.0", "30050", 46200),
+        ("v0.18.0", "10000", 36100),
+        ("v0.18.0", "43900", 36100),  # no room below HCCL's
+        ("v0.18.0", "$BASE", 36100),
+        ("v0.18.0", "many", 36100),
+    ],
+)
+def test_kv_ports_give_way_to_a_moved_range(release: str, base: str, kv_port: int) -> None:
+    raw = small({"pd_release": release, "pd_image": ..., "pd_engine_env": {"ASCEND_BASE_PORT": base}})
+    assert topology.build(inventory.read(raw)[0]).instances[0].kv_port == kv_port

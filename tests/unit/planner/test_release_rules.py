@@ -176,6 +176,18 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="3600")),
         on(MIDDLE, env(VLLM_ENGINE_READY_TIMEOUT_S="3600")),
     ),
+    (
+        "PD451",
+        on(OLD, env(VLLM_ASCEND_ENABLE_FLASHCOMM1="true")),
+        on(OLD, env(VLLM_ASCEND_ENABLE_FLASHCOMM1=" 1")),
+    ),
+    ("PD451", on(OLD, env(VLLM_ASCEND_ENABLE_NZ="")), on(OLD, env(VLLM_ASCEND_ENABLE_NZ="$NZ"))),
+    (
+        "PD451",
+        on(MIDDLE, env(VLLM_ENGINE_READY_TIMEOUT_S="1h")),
+        on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="1h")),
+    ),
+    ("PD451", on(NEW, env(VLLM_ASCEND_ENABLE_MLAPO="on")), on(MIDDLE, env(VLLM_ASCEND_ENABLE_MLAPO="on"))),
     ("PD437", on(NEW, env(ASCEND_BUFFER_POOL="4:8")), on(MIDDLE, env(ASCEND_BUFFER_POOL="4:8"))),
     ("PD437", on(NEW, env(VLLM_USE_V2="1")), on(NEW, env(VLLM_USE_V1="1", MY_OWN="1"))),
     ("PD421", on(OLD, env(HCCL_BUFSIZE="768")), on(OLD, env(HCCL_BUFFSIZE="768", HCCL_ZZZ="1"))),
@@ -555,7 +567,11 @@ def test_kv_nz_is_for_mla(attention: str | None, broken: bool) -> None:
 @pytest.mark.parametrize(
     ("raw", "code", "sentences"),
     [
-        (on(MIDDLE, args(swap_space=4)), "PD401", ("gone since v0.18.0", "in its place: nothing")),
+        (
+            on(MIDDLE, args(swap_space=4)),
+            "PD401",
+            ("gone since v0.18.0", "remove it: nothing takes its place"),
+        ),
         (on(OLD, args(moe_backend="auto")), "PD401", ("comes with v0.18.0", "set pd_release to v0.18.0")),
         (on(OLD, args(max_modellen=1)), "PD401", ("did you mean max-model-len?",)),
         (

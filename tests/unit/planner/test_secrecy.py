@@ -43,6 +43,11 @@ SECRETS = {
     "X4": "hf_" + 34 * "a",
     "X5": "ms-01234567-89ab-cdef-0123-456789abcdef",
     "X6": "ghp_" + 36 * "b",
+    "OBS_AK": "abcdefgh",
+    "OSS_SK": "abcdefgh",
+    "DB_PASS": "hunter22",
+    "TOKEN": "abcdefgh",
+    "DB_PASSWORD": "${PASSWORD_OF_DB:-hunter22}",
 }
 HARMLESS = {
     "VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "4096",
@@ -68,6 +73,10 @@ HARMLESS = {
     "ID": "01234567-89ab-cdef-0123-456789abcdef",
     "LINK": "git://example.org:8080/path@v1",
     "SECRET_FROM": "$SOMETHING",
+    "SECRET_FROM_OTHERS": "${SOMETHING:-$local_ip}",
+    "SK": "1",
+    "PASS": "all",
+    "MAX_TOKEN": "1000000",
 }
 
 

@@ -361,10 +361,40 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD526", multi(NEW, engine_id="0"), multi(NEW)),
     ("PD526", multi(NEW, kv_role=None), multi(NEW)),
     ("PD526", multi(NEW, kv_role="producer"), multi(NEW, kv_role="kv_both")),
+    (
+        "PD526",
+        multi(MIDDLE, kv_connector="MooncakeHybridConnector"),
+        multi(NEW, kv_connector="MooncakeHybridConnector"),
+    ),
+    ("PD526", multi(NEW, kv_connector="MooncakeConnector"), multi(NEW, kv_connector="UCMConnector")),
+    (
+        "PD526",
+        multi(OLD, kv_connector="OwnConnector"),
+        multi(OLD, kv_connector="OwnConnector", kv_connector_module_path="own.module"),
+    ),
+    ("PD526", multi(NEW, kv_prot=1), multi(OLD, kv_prot=1)),
+    # The module has moved: from v0.23.0 on the path goes before the name that is registered.
+    (
+        "PD526",
+        multi(NEW, kv_connector_module_path=V1_MODULE[OLD]),
+        multi(OLD, kv_connector_module_path=V1_MODULE[OLD]),
+    ),
     ("PD529", multi(NEW, {"dp_size": 1, "tp_size": 8}), multi(NEW)),
     ("PD529", multi(NEW, {"tp_size": 16}), multi(NEW, {"tp_size": 16, "dp_size": 4})),
     ("PD529", multi(OLD, {"dp_size": 1, "tp_size": 16, "pp_size": 2}), multi(OLD)),
     ("PD529", multi(MIDDLE, decode=None), multi(MIDDLE)),
+    ("PD529", multi(OLD, kv_role="kv_consumer"), multi(OLD)),
+    ("PD529", multi(NEW, kv_role="kv_both"), multi(NEW)),
+    (
+        "PD529",
+        multi(NEW, kv_connector="MooncakeLayerwiseConnector", kv_role="kv_producer"),
+        multi(NEW, kv_connector="MooncakeLayerwiseConnector", kv_role="kv_both"),
+    ),
+    (
+        "PD530",
+        on(NEW, {"pd_kv_transfer_config": {"kv_connector_module_path": V1_MODULE[OLD]}}),
+        on(MIDDLE, {"pd_kv_transfer_config": {"kv_connector_module_path": V1_MODULE[OLD]}}),
+    ),
     (
         "PD530",
         on(NEW, {"pd_kv_transfer_config": {"kv_port": "1"}}),
@@ -607,7 +637,7 @@ def test_a_registered_connector_is_planned_with_what_is_given() -> None:
 
 
 def test_the_proxy_is_the_inner_connectors() -> None:
-    layerwise = {"kv_connector": "MooncakeLayerwiseConnector", "kv_role": "kv_producer"}
+    layerwise = {"kv_connector": "MooncakeLayerwiseConnector", "kv_role": "kv_both"}
     raw = on(NEW, {**named("MultiConnector"), **kv(connectors=[layerwise])})
     proxy = planner.make(raw).to_dict()["hosts"]["p1"]["proxy"]
     assert proxy["argv"][1] == "load_balance_proxy_layerwise_server_example.py"

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..connectors import Connector
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..launch import KV_FIELDS, computed_sizes, kv_extra_config
-from ..model import Instance
+from ..model import KV_ROLES, Instance
 from ..releases import load_release, release_names
 from ..values import did_you_mean
 from .base import Context, rule
@@ -135,7 +136,9 @@ def multi_has_connectors(r: Rule, c: Context) -> Iterator[Finding]:
         given = instance.settings.kv_extra_config.get("connectors")
         listed = given if isinstance(given, list) else []
         problems = [
-            f"connectors[{i}]: {_problem(entry)}" for i, entry in enumerate(listed) if _problem(entry)
+            f"connectors[{i}]: {problem}"
+            for i, entry in enumerate(listed)
+            if (problem := _problem(c, entry)) is not None
         ]
         if not listed:
             problems = [f"connectors: {shown(given, 60)}"]
@@ -149,7 +152,7 @@ def multi_has_connectors(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
-def _problem(entry: Any) -> str | None:
+def _problem(c: Context, entry: Any) -> str | None:
     if not isinstance(entry, Mapping):
         return shown(entry, 60)
     missing = [key for key in ("kv_connector", "kv_role") if not entry.get(key)]
@@ -157,14 +160,25 @@ def _problem(entry: Any) -> str | None:
         return f"no {' and no '.join(missing)}"
     if entry["kv_role"] not in ("kv_producer", "kv_consumer", "kv_both"):
         return f"kv_role: {shown(entry['kv_role'], 40)}"
-    return "engine_id is given twice" if "engine_id" in entry else None
+    if "engine_id" in entry:
+        return "engine_id is given twice"
+    release, name = c.cluster.release, str(entry["kv_connector"])
+    path = entry.get("kv_connector_module_path")
+    owner = release.other_connectors.get(name)
+    if not path and name not in release.connectors and owner in (None, OTHER_HARDWARE):
+        return f"{release.name} has no connector {shown(name, 60)} for Ascend"
+    # Where KVTransferConfig refuses other fields.
+    fields = release.json_keys.get("kv-transfer-config", frozenset(entry))
+    if others := sorted(str(key) for key in entry if key not in fields):
+        return f"--kv-transfer-config has no field {shown(others[0], 60)}"
+    return _missing(c, name, path)
 
 
 @rule(
     "PD529",
     ERROR,
-    "Connectors inside of MultiConnector are told the plan's sizes",
-    cure="give them prefill and decode as the plan has them: what is expected here",
+    "Connectors inside of MultiConnector are told the plan's sizes, and their side",
+    cure="give them kv_role, prefill and decode as the plan has them: what is expected here",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1199; check_kv_extra_config "
         "(A@v0.13.0:vllm_ascend/utils.py:1111) looks at the outermost level only"
@@ -182,6 +196,16 @@ def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
             connector = release.connectors.get(inner) if isinstance(inner, str) else None
             if connector is None:
                 continue
+            role = KV_ROLES[instance.role]
+            if not _takes_role(connector, entry.get("kv_role"), role):
+                yield r.at(
+                    f"{inner} takes its side from its own kv_role, and {instance.name} is a "
+                    f"{instance.role}: no cache would go from a prefiller to a decoder",
+                    instance=instance.name,
+                    variable="pd_kv_extra_config",
+                    seen=f"connectors[{number}] kv_role: {shown(entry.get('kv_role'), 40)}",
+                    expected=f"kv_role: {role}",
+                )
             extra = entry.get("kv_connector_extra_config")
             for side in ("prefill", "decode"):
                 told = extra.get(side) if isinstance(extra, Mapping) else None
@@ -197,6 +221,14 @@ def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
                         seen=f"connectors[{number}] {side}: {shown(told, 80)}",
                         expected=f"{side}: {shown(expected[side], 80)}",
                     )
+
+
+def _takes_role(connector: Connector, given: object, role: str) -> bool:
+    """Whether a connector does the part of a role: of one that is both, those that pull take neither
+    (A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1298-1333). Of what is no role PD526 speaks."""
+    if given == "kv_both":
+        return connector.listener == "decoder"
+    return given == role or given not in KV_ROLES.values()
 
 
 def _same(told: Any, expected: Mapping[str, Any], key: str, needed: bool) -> bool:
@@ -247,15 +279,29 @@ def transfer_fields(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _lost(c: Context, instance: Instance) -> str | None:
-    """Why the class of a planned connector is not found in the module that it is in: it has another name."""
+    """Why the class of a connector is not found in its module: it has another name there, or the release has
+    no such module."""
     settings = instance.settings
-    connector = c.cluster.release.connectors.get(settings.connector)
     path = settings.kv_transfer_config["kv_connector_module_path"]
-    if connector is None or connector.name == connector.class_name or path != connector.module:
+    return _missing(c, settings.connector, path)
+
+
+def _missing(c: Context, name: str, path: Any) -> str | None:
+    """What Python says of a module path that the release reads, and of which it is known that it fails."""
+    release = c.cluster.release
+    registered = name in release.connectors or name in release.other_connectors
+    if not isinstance(path, str) or (registered and not release.limits.module_path_first):
         return None
-    if not c.cluster.release.limits.module_path_first:
-        return None
-    return f"Class {connector.name} not found in {path}"
+    here = {connector.module for connector in release.connectors.values()}
+    elsewhere = {
+        connector.module for other in release_names() for connector in load_release(other).connectors.values()
+    }
+    if path in elsewhere - here:
+        return f"No module named {shown(path, 80)}"
+    planned = release.connectors.get(name)
+    if planned is not None and planned.name != planned.class_name and path == planned.module:
+        return f"Class {name} not found in {path}"
+    return None
 
 
 def _belongs(c: Context, instance: Instance, name: str, place: str = "") -> str:

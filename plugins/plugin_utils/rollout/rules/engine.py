@@ -11,9 +11,9 @@ from .. import secrecy
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..launch import COMPUTED_FLAGS
 from ..model import Instance, Node, canonical
-from ..releases import standing
+from ..releases import Release, standing
 from ..topology import given_flags, joined
-from ..values import SAME, did_you_mean
+from ..values import JSON, JSON_OR_TEXT, SAME, as_json, did_you_mean
 from .base import (
     Context,
     block_size,
@@ -54,6 +54,31 @@ def _given(c: Context, node: Node) -> Iterator[tuple[str, str, object]]:
         yield flag.spelt, flag.name, flag.value
 
 
+# Short options (V@0.23.0:vllm/engine/arg_utils.py), which have no place in a mapping of long flags.
+_SHORT = {
+    "O": "optimization-level",
+    "ac": "attention-config",
+    "asc": "api-server-count",
+    "cc": "compilation-config",
+    "dcp": "decode-context-parallel-size",
+    "dp": "data-parallel-size",
+    "dpa": "data-parallel-address",
+    "dpb": "data-parallel-backend",
+    "dpl": "data-parallel-size-local",
+    "dpn": "data-parallel-rank",
+    "dpp": "data-parallel-rpc-port",
+    "dpr": "data-parallel-start-rank",
+    "ep": "enable-expert-parallel",
+    "n": "nnodes",
+    "pcp": "prefill-context-parallel-size",
+    "pp": "pipeline-parallel-size",
+    "q": "quantization",
+    "r": "node-rank",
+    "sc": "speculative-config",
+    "tp": "tensor-parallel-size",
+}
+
+
 @rule(
     "PD401",
     ERROR,
@@ -70,11 +95,13 @@ def flags_known(r: Rule, c: Context) -> Iterator[Finding]:
             positive = name.removeprefix("no-")
             where = standing(release, name, "options")
             near = "" if where.gone_since or where.comes_with else did_you_mean(name, release.options, SAME)
+            if spelt in _SHORT:
+                near = f"; -{spelt} is short for --{_SHORT[spelt]}"
             cure = None
             if positive in release.switch_options:
                 cure = f"write {positive}: {'true' if value is False else 'false'}"
             elif where.gone_since is not None:
-                cure = f"remove it; in its place: {where.instead}" if where.instead else "remove it"
+                cure = where.removal()
             elif where.comes_with is not None:
                 cure = f"remove it, or set pd_release to {where.comes_with} or a later release"
             yield r.at(
@@ -164,7 +191,7 @@ def flag_kinds(r: Rule, c: Context) -> Iterator[Finding]:
                 expected = "a value"
             elif name in _NUMBERS and number(value) is None and str(value).lower() != "auto":
                 expected = "a whole number"
-            elif not switch and (wanted := _other_kind(release.kinds[name], value)) is not None:
+            elif not switch and (wanted := _other_kind(release, name, value)) is not None:
                 expected = wanted
             elif value in ("", [], [[]]) or (
                 isinstance(value, list) and any(isinstance(item, list) or item is None for item in value)
@@ -195,9 +222,12 @@ _NUMBERS_AS_TEXT = {
 }
 
 
-def _other_kind(kind: str | tuple[str, ...], value: object) -> str | None:
+def _other_kind(release: Release, name: str, value: object) -> str | None:
     """What the parser takes, where a single value is surely none of it."""
-    if isinstance(value, list | dict) and kind != "json":
+    kind = release.kinds[name]
+    if kind in (JSON, JSON_OR_TEXT):
+        return _other_json(release, name, value)
+    if isinstance(value, list | dict):
         return "a number" if isinstance(value, dict) and kind in _NUMBERS_AS_TEXT else None
     if isinstance(kind, tuple):
         text = str(value).lower().replace("-", "_")
@@ -210,11 +240,27 @@ def _other_kind(kind: str | tuple[str, ...], value: object) -> str | None:
     return "a number" if kind == "float" else "a whole number"
 
 
+def _other_json(release: Release, name: str, value: object) -> str | None:
+    """What an option of JSON takes, where the value is surely none of it."""
+    kind, said = release.kinds[name], value
+    if value in ("", "None"):
+        return None
+    if isinstance(value, str) and (kind == JSON or re.fullmatch(r"(?s)\s*\{.*\}\s*", value)):
+        try:
+            said = as_json(value)
+        except ValueError:
+            return "a mapping, or JSON"
+    keys = name in release.json_keys or name in release.open_json_keys
+    return "a mapping, or JSON of one" if keys and not isinstance(said, Mapping) else None
+
+
 def _other_keys(c: Context, known: Mapping[str, frozenset[str]]) -> Iterator[tuple[Instance, str, str, str]]:
     """Keys that the class of an option of JSON does not have: instance, option, key, what may be meant."""
     for instance in c.instances("pd_engine_args", "pd_profile"):
         node = instance.head
         for name, keys in known.items():
+            if name in COMPUTED_FLAGS:
+                continue  # of these PD402 speaks
             value = node.flag(name)
             given = [str(key) for key in value] if isinstance(value, Mapping) else []
             given += [spelt.split(".")[1].rstrip("+") for spelt in dotted_keys(node, name)]
@@ -223,21 +269,36 @@ def _other_keys(c: Context, known: Mapping[str, frozenset[str]]) -> Iterator[tup
                     yield instance, name, key, did_you_mean(key, keys, SAME)
 
 
+def _with_speculation(
+    c: Context, known: Mapping[str, frozenset[str]], *, refused: bool
+) -> Mapping[str, frozenset[str]]:
+    """With the keys of --speculative-config, which the parser takes as they are and the engine's class
+    reads."""
+    release = c.cluster.release
+    if release.speculative_keys_refused is not refused:
+        return known
+    return {**known, "speculative-config": release.speculative_keys}
+
+
 @rule(
     "PD448",
     ERROR,
     "Keys of an option of JSON are those of the release, where vLLM refuses others",
     cure="correct the key, or remove it",
-    source="V@0.13.0:vllm/config/compilation.py, and the classes of the other options",
+    source=(
+        "V@0.13.0:vllm/config/compilation.py, V@0.18.0:vllm/config/speculative.py, and the classes of the "
+        "other options"
+    ),
 )
 def json_keys(r: Rule, c: Context) -> Iterator[Finding]:
-    for instance, name, key, near in _other_keys(c, c.cluster.release.json_keys):
+    known = _with_speculation(c, c.cluster.release.json_keys, refused=True)
+    for instance, name, key, near in _other_keys(c, known):
         yield r.at(
             f"--{name} of vllm {c.cluster.release.vllm} has no key {shown(key, 60)}{near}",
             instance=instance.name,
             variable="pd_engine_args",
             seen=f"{name}: {shown(key, 60)}",
-            expected=f"one of {joined(sorted(c.cluster.release.json_keys[name]), 60)}",
+            expected=f"one of {joined(sorted(known[name]), 60)}",
         )
 
 
@@ -246,16 +307,19 @@ def json_keys(r: Rule, c: Context) -> Iterator[Finding]:
     WARNING,
     "Keys of an option of JSON are those of the release, where vLLM passes over others",
     cure="correct the key, or remove it",
-    source="V@0.13.0:vllm/config/attention.py, and the classes of the other options",
+    source=(
+        "V@0.13.0:vllm/config/attention.py, vllm/config/speculative.py, and the classes of the other options"
+    ),
 )
 def open_json_keys(r: Rule, c: Context) -> Iterator[Finding]:
-    for instance, name, key, near in _other_keys(c, c.cluster.release.open_json_keys):
+    known = _with_speculation(c, c.cluster.release.open_json_keys, refused=False)
+    for instance, name, key, near in _other_keys(c, known):
         yield r.at(
             f"--{name} of vllm {c.cluster.release.vllm} passes over the key {shown(key, 60)}{near}",
             instance=instance.name,
             variable="pd_engine_args",
             seen=f"{name}: {shown(key, 60)}",
-            expected=f"one of {joined(sorted(c.cluster.release.open_json_keys[name]), 60)}",
+            expected=f"one of {joined(sorted(known[name]), 60)}",
         )
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
-from ..topology import joined, listens
+from ..names import HOST_EXPECTED, host_allowed
+from ..topology import connector_of, joined, listens
 from .base import Context, number, rule
 
 
@@ -40,23 +41,29 @@ def wanted_topology(r: Rule, c: Context) -> Iterator[Finding]:
 def instance_names(r: Rule, c: Context) -> Iterator[Finding]:
     for instance in c.cluster.instances:
         if instance.name in ("proxy", "all", "ungrouped"):
-            yield r.at(f"an instance cannot be called {instance.name}", instance=instance.name)
+            yield r.at(
+                f"an instance cannot be called {instance.name}",
+                instance=instance.name,
+                expected="another name",
+            )
 
 
 @rule(
     "PD117",
     ERROR,
-    "Names of hosts can be names of directories",
-    cure="give the host a name of letters, digits, dots, dashes and underscores",
-    source="docs/variables.md",
+    "Names of hosts can be names of directories, and stand in a comment of a script",
+    cure="give the host another name in the inventory, and its address as ansible_host",
+    source="docs/variables.md (names)",
 )
 def host_names(r: Rule, c: Context) -> Iterator[Finding]:
     for host in c.cluster.declaration.addresses:
-        if not host or host.startswith(".") or any(ch in "/\\" or not ch.isprintable() for ch in host):
+        if not host_allowed(host):
+            name = shown(host, 80)
             yield r.at(
-                "the plan writes a directory for each host, and this cannot be one's name",
-                host=host,
-                seen=host,
+                f"the host {name} names a directory, and cannot",
+                host=name,
+                seen=repr(host),
+                expected=HOST_EXPECTED,
             )
 
 
@@ -96,6 +103,7 @@ def same_address(r: Rule, addresses: Mapping[str, str | None]) -> Iterator[Findi
     source="V@0.13.0:vllm/utils/network_utils.py:33; CANN 8.5, environment variables of HCCL (HCCL_IF_IP)",
 )
 def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
+    twice = _advertised_twice(c)
     for instance, node in c.nodes("pd_engine_env"):
         if not node.env.get("VLLM_HOST_IP"):
             yield r.at(
@@ -109,7 +117,7 @@ def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
                 expected=f"VLLM_HOST_IP={node.address or '$local_ip'}",
                 cure="set VLLM_HOST_IP: $local_ip in pd_engine_env, or use the profile deepseek-v3.1-w8a8",
             )
-        yield from _found(r, instance, node, (w for w in _addresses(c, instance, node) if not w.fails))
+        yield from _found(r, instance, node, (w for w in _addresses(c, instance, node, twice) if not w.fails))
     yield from _listens_elsewhere(r, c, {OTHER: "that is not the service address"})
 
 
@@ -125,8 +133,9 @@ def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def reachable(r: Rule, c: Context) -> Iterator[Finding]:
+    twice = _advertised_twice(c)
     for instance, node in c.nodes("pd_engine_env"):
-        wrong = (*_addresses(c, instance, node), *_interfaces(instance, node))
+        wrong = (*_addresses(c, instance, node, twice), *_interfaces(instance, node))
         yield from _found(r, instance, node, (w for w in wrong if w.fails))
     yield from _listens_elsewhere(
         r, c, {LOOPBACK: "that only this server reaches", OTHER_NODE: "of another server"}
@@ -141,6 +150,17 @@ def reachable(r: Rule, c: Context) -> Iterator[Finding]:
                 seen=f"uds: {shown(node.flag('uds'), 60)}",
                 expected="no uds",
                 cure="remove uds from pd_engine_args",
+            )
+        tls = [name for name in ("ssl-certfile", "ssl-keyfile") if node.flag(name) is not None]
+        if node.api_ports and tls:
+            yield r.at(
+                "the API would speak TLS only, and the proxy and those who wait for it ask in plain HTTP",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_args",
+                seen=" and ".join(tls),
+                expected="neither ssl-certfile nor ssl-keyfile",
+                cure="remove both from pd_engine_args; a server of HTTPS in front of the proxy can have them",
             )
 
 
@@ -200,6 +220,47 @@ def ranks_of_the_environment(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
+@rule(
+    "PD129",
+    WARNING,
+    "With the layerwise connector, decoders reach the proxy without an HTTP proxy between them",
+    cure="remove the HTTP proxy from pd_engine_env of the decoders, or add the address to no_proxy",
+    source=(
+        "A@v0.13.0:vllm_ascend/distributed/mooncake_layerwise_connector.py:586, 798; "
+        "A@v0.18.0:docs/source/tutorials/models/GLM5.md:1289 (unset http_proxy)"
+    ),
+)
+def straight_to_the_proxy(r: Rule, c: Context) -> Iterator[Finding]:
+    """Decoders post to its /v1/metaserver with httpx, which reads these variables. Of no_proxy it takes
+    addresses one by one, and no networks."""
+    for instance, node in c.nodes("pd_engine_env", "pd_kv_connector"):
+        connector = connector_of(c.cluster, instance)
+        if connector is None or connector.listener != "decoder" or instance.role != "decoder":
+            continue
+        name = _http_proxy(node)
+        passed = node.env.get("no_proxy", node.env.get("NO_PROXY", ""))
+        near = {host.strip() for host in passed.split(",")}
+        far = [p.address for p in c.cluster.proxies if p.address and p.address not in near]
+        if name is not None and far and "*" not in near and "$" not in passed:
+            yield r.at(
+                f"decoders post to the proxy, and would ask {name} to pass it on",
+                host=node.host,
+                instance=instance.name,
+                variable="pd_engine_env",
+                seen=f"{name} without {far[0]} in no_proxy",
+                expected=f"no_proxy with {far[0]}",
+            )
+
+
+def _http_proxy(node: Node) -> str | None:
+    """The variable that gives an HTTP proxy, None where none does: lower case goes before upper case."""
+    for name in ("http_proxy", "all_proxy"):
+        given = name if name in node.env else name.upper()
+        if node.env.get(given):
+            return given
+    return None
+
+
 @dataclass(frozen=True)
 class _Wrong:
     """A variable with a value that is not the plan's; whether it cannot work."""
@@ -227,6 +288,8 @@ ALL = "the address that stands for all"
 OTHER_NODE = "the address of another server of the plan"
 NO_IP = "no IP address"
 OTHER = "another address than the planned one"
+SHARED = "one address for several servers"
+IPV6 = "an IPv6 address, which Mooncake's transport does not take"
 
 
 def _kind(value: str, c: Context, node: Node) -> str | None:
@@ -247,7 +310,22 @@ def _kind(value: str, c: Context, node: Node) -> str | None:
     return ALL if address.is_unspecified else OTHER
 
 
-def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
+def _asked(c: Context, instance: Instance) -> bool:
+    """Whether others connect to the instance's nodes."""
+    return len(instance.nodes) > 1 or listens(c.cluster, instance)
+
+
+def _advertised_twice(c: Context) -> frozenset[str]:
+    """What several servers are to advertise that others connect to: at most one of them has that address."""
+    servers: dict[str, set[str]] = {}
+    for instance, node in c.nodes("pd_engine_env"):
+        value = node.env.get("VLLM_HOST_IP", "").strip()
+        if value and "$" not in value and _asked(c, instance):
+            servers.setdefault(value, set()).add(node.host)
+    return frozenset(value for value, hosts in servers.items() if len(hosts) > 1)
+
+
+def _addresses(c: Context, instance: Instance, node: Node, twice: frozenset[str]) -> Iterator[_Wrong]:
     """Addresses by variable: what is wrong with each, and whether the engine can do with it.
 
     A variable whose value only the image or the server knows says nothing here, and neither does an empty
@@ -255,11 +333,17 @@ def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
     """
     own, head = node.address or "$local_ip", instance.head.address or "$master_addr"
     several, ranks = len(instance.nodes) > 1, instance.parallel.chips > 1
-    asked = several or listens(c.cluster, instance)
+    asked = _asked(c, instance)
     # Variable, its value, who reads it for what, whom it concerns; which kinds fail.
-    unreachable = (LOOPBACK, ALL, OTHER_NODE)
+    unreachable = (LOOPBACK, ALL, OTHER_NODE, SHARED)
+    ipv4_only = c.cluster.release.limits.ipv6_refused and connector_of(c.cluster, instance) is not None
     for name, use, fails, expected in (
-        ("VLLM_HOST_IP", "peers are told to reach the engine there", unreachable if asked else (), own),
+        (
+            "VLLM_HOST_IP",
+            "peers are told to reach the engine there",
+            (*(unreachable if asked else ()), IPV6),
+            own,
+        ),
         (
             "HCCL_IF_IP",
             "HCCL meets the other ranks there",
@@ -269,6 +353,10 @@ def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
     ):
         value = node.env.get(name, "")
         kind = None if not value or "$" in value else _kind(value, c, node)
+        if name == "VLLM_HOST_IP" and kind in (OTHER, LOOPBACK, ALL) and ":" in value and ipv4_only:
+            kind = IPV6
+        elif name == "VLLM_HOST_IP" and kind == OTHER and value.strip() in twice:
+            kind = SHARED
         if kind is not None:
             yield _Wrong(name, f"{name} is {kind}: {use}", expected, kind in fails)
     value = node.env.get("VLLM_LOOPBACK_IP", "")
@@ -282,6 +370,10 @@ def _addresses(c: Context, instance: Instance, node: Node) -> Iterator[_Wrong]:
                 f"{name} is another address than that of the first node, and is not read: the plan gives it"
             )
             yield _Wrong(name, message, head, fails=False)
+
+
+# HCCL's signs, and what a selector may have that an interface's name has not.
+_NO_NAME = frozenset("=^* \t")
 
 
 def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
@@ -299,15 +391,19 @@ def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
             message = "HCCL ends with EI0001 where HCCL_SOCKET_FAMILY is neither AF_INET nor AF_INET6"
         yield _Wrong("HCCL_SOCKET_FAMILY", message, "AF_INET", fails=ranks and family != "AF_INET6")
     gloo = values.get("GLOO_SOCKET_IFNAME", "")
-    # An interface for all hosts, and no sign of HCCL's.
-    named = gloo if gloo != "lo" and not set(gloo) & {"=", "^"} else ""
+    # An interface for all hosts, and nothing that cannot be one's name.
+    named = gloo if gloo != "lo" and not set(gloo) & _NO_NAME else ""
     nic = node.settings.interface or named.split(",")[0].strip()
     expected = node.settings.interface or "$nic_name"
     for name, value in values.items():
         names = [part.strip() for part in value.split(",")]
         hccl = name == "HCCL_SOCKET_IFNAME"
-        if not hccl and set(value) & {"=", "^"}:
-            message = f"{name} has HCCL's signs in it: others look for an interface of exactly that name"
+        if not hccl and set(value) & _NO_NAME:
+            message = (
+                f"{name} has HCCL's signs in it"
+                if set(value) & {"=", "^"}
+                else f"{name} has a blank or a wildcard in it"
+            ) + ": others look for an interface of exactly that name"
             yield _Wrong(name, message, expected, fails=ranks and name == "GLOO_SOCKET_IFNAME")
         elif names in (["lo"], ["=lo"]) and nic != "lo":
             # HCCL_IF_IP goes before it.

@@ -14,6 +14,7 @@ from ..slips import close_to, slip_of
 from ..topology import joined
 from ..values import SAME, did_you_mean
 from .base import Context, additional_config, flag_number, flashcomm, number, rule
+from .transfer import whole_number
 
 # vLLM's own and vllm-ascend's variables begin with it.
 _OURS = "VLLM_"
@@ -132,7 +133,7 @@ def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
         elif _own_image(c):
             known = ", nor does another; an image of your own may"
         if where.instead is not None:
-            cure = f"remove it; in its place: {where.instead}"
+            cure = where.removal()
         elif where.comes_with is not None:
             cure = f"remove it, or set pd_release to {where.comes_with} or a later release"
         elif where.gone_since is not None:
@@ -172,6 +173,28 @@ def environment_validated(r: Rule, c: Context) -> Iterator[Finding]:
                 seen="fail-on-environ-validation",
                 expected="not set",
             )
+
+
+@rule(
+    "PD451",
+    ERROR,
+    "Variables that engines read as whole numbers are some",
+    cure="write 1 for on and 0 for off, or the number, in pd_engine_env",
+    source="A@v0.13.0:vllm_ascend/envs.py, V@0.18.0:vllm/envs.py:634; integer_env in data/releases",
+)
+def whole_numbers(r: Rule, c: Context) -> Iterator[Finding]:
+    for instance, node in c.nodes("pd_engine_env"):
+        for name in c.cluster.release.integer_env:
+            value = node.env.get(name)
+            if value is not None and not whole_number(value):
+                yield r.at(
+                    f"invalid literal for int() with base 10: {shown(value, 40)!r}",
+                    host=node.host,
+                    instance=instance.name,
+                    variable="pd_engine_env",
+                    seen=f"{name}={shown(value, 40)}",
+                    expected=f"{name} with a whole number",
+                )
 
 
 def _own_image(c: Context) -> bool:

@@ -159,7 +159,7 @@ def own_names(r: Rule, c: Context) -> Iterator[Finding]:
 def search_paths(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, node in c.nodes("pd_engine_env"):
         for name, value in _given(node):
-            if name in _SEARCH_PATHS and name not in expansion.names(value):
+            if name in _SEARCH_PATHS and not re.search(rf"\$\{{?{name}\b", value):
                 yield r.at(
                     f"{name} takes the place of the image's, by which CANN, the driver and vLLM are found",
                     host=node.host,

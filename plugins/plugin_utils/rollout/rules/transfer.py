@@ -596,7 +596,7 @@ def whole_times(r: Rule, c: Context) -> Iterator[Finding]:
                 continue
             if name != "ASCEND_TRANSFER_TIMEOUT" and node.env.get("ASCEND_TRANSFER_TIMEOUT"):
                 continue  # then the others are not read
-            if not _whole(value):
+            if not whole_number(value):
                 yield r.at(
                     f"invalid literal for int() with base 10: {value!r}",
                     host=node.host if len(instance.nodes) > 1 else None,
@@ -607,7 +607,7 @@ def whole_times(r: Rule, c: Context) -> Iterator[Finding]:
                 )
 
 
-def _whole(text: str) -> bool:
+def whole_number(text: str) -> bool:
     """Whether int() takes it; what a shell makes of a variable is not known here."""
     if "$" in text:
         return True
