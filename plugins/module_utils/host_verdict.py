@@ -17,7 +17,6 @@ from .host_checks import host_finding
 from .host_query import DOCKER_MINIMUM, Docker, Holder, HostState, Nic, full_chips
 
 GIGA = 10**9
-CHIP_DEVICE = "/dev/davinci"
 HCCL = "HCCL"
 # Unpacking needs the archive's content, which is about its size, and some for what is written on the way.
 ARCHIVE_FACTOR = 1.2
