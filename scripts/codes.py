@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / "tests" / "codes.yml"
 FAULTS = ROOT / "molecule" / "faults" / "faults.yml"
 # The planner and the tables need no Ansible.
-sys.path.insert(0, str(ROOT / "plugins"))
+sys.path.insert(0, str(ROOT))
 
-from module_utils.hccn_checks import CHECKS  # noqa: E402
-from module_utils.host_checks import HOST_CHECKS  # noqa: E402
-from module_utils.weights_checks import WEIGHTS_CHECKS  # noqa: E402
-from plugin_utils.rollout import plan  # noqa: E402, F401  (declares the rules)
-from plugin_utils.rollout.findings import catalogue  # noqa: E402
+from plugins.module_utils._hccn.catalogue import CHECKS  # noqa: E402
+from plugins.module_utils._host.catalogue import HOST_CHECKS  # noqa: E402
+from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS  # noqa: E402
+from plugins.plugin_utils.rollout import plan  # noqa: E402, F401  (declares the rules)
+from plugins.plugin_utils.rollout.findings import catalogue  # noqa: E402
 
 HEAD = """\
 ---

@@ -13,17 +13,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "checks.md"
 # The tables need no Ansible.
-sys.path.insert(0, str(ROOT / "plugins"))
+sys.path.insert(0, str(ROOT))
 
-from module_utils.hccn_checks import CHECKS  # noqa: E402
-from module_utils.host_checks import HOST_CHECKS  # noqa: E402
-from module_utils.weights_checks import WEIGHTS_CHECKS  # noqa: E402
+from plugins.module_utils._hccn.catalogue import CHECKS  # noqa: E402
+from plugins.module_utils._host.catalogue import HOST_CHECKS  # noqa: E402
+from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS  # noqa: E402
 
 HEAD = """\
 # Checks
 
-Made by `scripts/gen_checks_docs.py` from `hccn_checks.py`, `host_checks.py` and `weights_checks.py` in
-`plugins/module_utils`; change them there.
+Made by `scripts/gen_checks_docs.py` from the tables `_hccn/catalogue.py`, `_host/catalogue.py` and
+`_weights/catalogue.py` in `plugins/module_utils`; change them there.
 
 The roles `hccn_check`, `host_check` and `check_report` run them on every server of the plan, before
 anything is launched:

@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "molecule" / "faults" / "faults.yml"
 TARGET = ROOT / "docs" / "faults.md"
 # The tables need no Ansible.
-sys.path.insert(0, str(ROOT / "plugins"))
+sys.path.insert(0, str(ROOT))
 
-from module_utils.hccn_checks import CHECKS  # noqa: E402
-from module_utils.host_checks import HOST_CHECKS  # noqa: E402
+from plugins.module_utils._hccn.catalogue import CHECKS  # noqa: E402
+from plugins.module_utils._host.catalogue import HOST_CHECKS  # noqa: E402
 
 ORDER = (
     "Access",

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
+sys.path.insert(0, str(ROOT))
 
-from rollout.connectors import Connector  # noqa: E402
-from rollout.profiles import load_profile, profile_names  # noqa: E402
-from rollout.releases import Limits, Release, load_release, release_names  # noqa: E402
+from plugins.plugin_utils.rollout.connectors import Connector  # noqa: E402
+from plugins.plugin_utils.rollout.profiles import load_profile, profile_names  # noqa: E402
+from plugins.plugin_utils.rollout.releases import Limits, Release, load_release, release_names  # noqa: E402
 
 HEAD = """\
 # Releases

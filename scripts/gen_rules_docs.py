@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
+sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
-from rollout import inventory, names, rules  # noqa: E402
-from rollout.findings import ERROR, Rule, catalogue  # noqa: E402
-from rollout.releases import release_names  # noqa: E402
-from rollout.variables import VARIABLES, Variable  # noqa: E402
+
+from plugins.plugin_utils.rollout import inventory, names, rules  # noqa: E402
+from plugins.plugin_utils.rollout.findings import ERROR, Rule, catalogue  # noqa: E402
+from plugins.plugin_utils.rollout.releases import release_names  # noqa: E402
+from plugins.plugin_utils.rollout.variables import VARIABLES, Variable  # noqa: E402
 
 # The modules that declare rules, so that the catalogue is whole.
 DECLARING = (inventory, rules)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _AnsibleCollectionFinder(paths=[str(ROOT / ".collections"), sysconfig.get_paths()["purelib"]])._install()
 
 from ansible_collections.ascend.pd_rollout.plugins.action.plan import read_inventory  # noqa: E402
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import picture, plan  # noqa: E402
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import diagram, plan  # noqa: E402
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.ports import span  # noqa: E402
 
 # What each shipped inventory is for.
@@ -53,7 +53,7 @@ def documents() -> dict[str, str]:
     plans = {name: planned(name) for name in INVENTORIES}
     files = {
         # Without the plan's hash, which changes with every flag.
-        f"topologies/{name}.svg": picture.svg({**made, "hash": ""})
+        f"topologies/{name}.svg": diagram.svg({**made, "hash": ""})
         for name, made in plans.items()
     }
     lines = [HEAD.read_text(encoding="utf-8")]
@@ -78,7 +78,7 @@ def _section(name: str, made: Mapping[str, Any]) -> Iterator[str]:
                 (
                     one["name"],
                     one["role"],
-                    picture.sizes(one["parallel"]),
+                    diagram.sizes(one["parallel"]),
                     ", ".join(one["nodes"]),
                     ", ".join(one["engine_ids"]),
                 )

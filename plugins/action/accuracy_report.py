@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
-from ..plugin_utils import accuracy
+from ..plugin_utils._benchmark import accuracy
+from ..plugin_utils._run.screen import show
 
 
 class ActionModule(ActionBase):

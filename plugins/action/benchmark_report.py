@@ -10,12 +10,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
-from ..plugin_utils import benchmark_plot as plot
-from ..plugin_utils import benchmark_report as report
-from ..plugin_utils import benchmark_results as results
-from ..plugin_utils import benchmark_runs as runs
+from ..plugin_utils._benchmark import plot, report, results, runs
+from ..plugin_utils._run.screen import show
 
 display = Display()
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
-from ..module_utils.check_findings import few, hosts_of
-from ..plugin_utils import check_report as reports
-from ..plugin_utils import host_between as between
-from ..plugin_utils.hccn_results import registered
+from ..module_utils._findings import few, hosts_of
+from ..plugin_utils._checks import host_cluster as between
+from ..plugin_utils._checks import report as reports
+from ..plugin_utils._checks.results import registered
+from ..plugin_utils._run.screen import show
 from ..plugin_utils.rollout.render import make_folder, private
 
 COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan", None: None}

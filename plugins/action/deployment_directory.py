@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..module_utils.deployment_server import FOLDER_ARGUMENTS, folder_refused
-from ..plugin_utils.piped_module import PipedModule
+from ..module_utils._serving.entry import FOLDER_ARGUMENTS, folder_refused
+from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "deployment_server"
+    ENTRY = "_serving.entry"
     FUNCTION = "folder"
     ARGUMENTS = FOLDER_ARGUMENTS
     REFUSED = staticmethod(folder_refused)

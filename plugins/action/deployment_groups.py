@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
-from ..plugin_utils.deployment_groups import decide
-from ..plugin_utils.hccn_results import registered
+from ..plugin_utils._checks.results import registered
+from ..plugin_utils._run.screen import show
+from ..plugin_utils._serving.groups import decide
 
 
 class ActionModule(ActionBase):

@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils import deployed_hosts
+from ..plugin_utils._serving import deployed_hosts
 from .plan import plan_folder
 
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..module_utils.deployment_nodes import RECORD_ARGUMENTS
-from ..module_utils.deployment_server import told
-from ..plugin_utils.lock_owner import describe
-from ..plugin_utils.piped_module import PipedModule
+from ..module_utils._serving.entry import told
+from ..module_utils._serving.nodes import RECORD_ARGUMENTS
+from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.lock_owner import describe
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does, in the name of this run."""
 
-    ENTRY = "deployment_nodes"
+    ENTRY = "_serving.nodes"
     FUNCTION = "record"
     ARGUMENTS = RECORD_ARGUMENTS
 

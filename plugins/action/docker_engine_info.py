@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from ..module_utils.docker_server import INFO_ARGUMENTS
-from ..plugin_utils.piped_module import PipedModule
+from ..module_utils._docker.entry import INFO_ARGUMENTS
+from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "docker_server"
+    ENTRY = "_docker.entry"
     FUNCTION = "engine_info"
     ARGUMENTS = INFO_ARGUMENTS

@@ -12,18 +12,14 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_engine import ZSTD_MAGIC
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_job import GZIP_MAGIC
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_store import CHUNK, chunk_hashes
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import image_board, image_roles
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import (
-    LONGEST,
-    SOON,
-    Answering,
-    Silence,
-)
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
+
+from ..module_utils._docker.images import ZSTD_MAGIC
+from ..module_utils._transfer.image_job import GZIP_MAGIC
+from ..module_utils._transfer.store import CHUNK, chunk_hashes
+from ..plugin_utils._distribution import image_assignments, image_state
+from ..plugin_utils._run.deadlines import LONGEST, SOON, Answering, Silence
+from ..plugin_utils._run.parent import ParentRun
+from ..plugin_utils._run.screen import show
 
 # Seconds: of one long poll; between two lines of progress of one host.
 HOLD = 2.0
@@ -67,7 +63,7 @@ class ActionModule(Answering, ActionBase):
             return {**result, "changed": False, "skipped": True, "msg": "this host has no part in it"}
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "nothing is got in check mode"}
-        self._board = image_board.ImageBoard(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_image")
+        self._board = image_state.ImageBoard(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_image")
         steps = {"start": self._start, "finish": self._finish, "end": self._end}
         return {**result, "changed": False, **steps[self._options["step"]]()}
 
@@ -98,7 +94,7 @@ class ActionModule(Answering, ActionBase):
                 self._tell(failed=why)
                 return {"failed": True, "msg": why}
         if self._part["kind"] == "registry":
-            order["places"] = image_roles.places(
+            order["places"] = image_assignments.places(
                 options["image"], options["mirrors"], options["login"], options["ca"], options["insecure"]
             )
         answer = self._job("started", **order)
@@ -168,7 +164,7 @@ class ActionModule(Answering, ActionBase):
                 self._show(f"there after {time.monotonic() - begun:.0f} s{self._came(status)}")
                 return {"changed": True, "status": status, "loaded": status.get("names", [])}
             if status["phase"] in ("failed", "gone"):
-                message = image_board.failure(self._options["image"], self._host, status)
+                message = image_state.failure(self._options["image"], self._host, status)
                 self._tell(failed=message)
                 return {"failed": True, "msg": message, "status": status}
             silence.hear({name: status.get(name) for name in ("phase", "from", "done", "wanted")})
@@ -178,7 +174,7 @@ class ActionModule(Answering, ActionBase):
             if status["phase"] != shown or now - shown_at >= SHOW_EVERY:
                 shown, shown_at = status["phase"], now
                 if status["done"]:
-                    self._show(image_board.progress(status))
+                    self._show(image_state.progress(status))
             if status["phase"] == "getting" and status.get("wanted", -1) > brought:
                 brought = status["wanted"]
                 piece = {"incoming": self._bring(brought)}

@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.image_roles import Wish, decide
+
+from ..plugin_utils._distribution.image_assignments import Wish, decide
 
 
 class ActionModule(ActionBase):

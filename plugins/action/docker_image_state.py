@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from ..module_utils.image_server import ARGUMENTS
-from ..plugin_utils.piped_module import PipedModule
+from ..module_utils._transfer.image_entry import ARGUMENTS
+from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "image_server"
+    ENTRY = "_transfer.image_entry"
     FUNCTION = "state"
     ARGUMENTS = ARGUMENTS

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from ..module_utils.hccn_server import ARGUMENTS
-from ..plugin_utils.piped_module import PipedModule
+from ..module_utils._hccn.entry import ARGUMENTS
+from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
     """Asks and judges on the server, as the module does."""
 
-    ENTRY = "hccn_server"
+    ENTRY = "_hccn.entry"
     FUNCTION = "check"
     ARGUMENTS = ARGUMENTS

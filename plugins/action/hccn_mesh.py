@@ -8,8 +8,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils import hccn_between as between
-from ..plugin_utils.hccn_results import servers_of
+from ..plugin_utils._checks import hccn_cluster as between
+from ..plugin_utils._checks.results import servers_of
 
 
 class ActionModule(ActionBase):

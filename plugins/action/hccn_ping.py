@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from ..module_utils.hccn_server import PING_ARGUMENTS
-from ..plugin_utils.piped_module import PipedModule
+from ..module_utils._hccn.entry import PING_ARGUMENTS
+from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "hccn_server"
+    ENTRY = "_hccn.entry"
     FUNCTION = "ping"
     ARGUMENTS = PING_ARGUMENTS

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
-from ..module_utils.check_findings import counted, ordered
-from ..module_utils.hccn_verdict import FABRICS
-from ..plugin_utils import hccn_between as between
-from ..plugin_utils.hccn_results import registered, servers_of
+from ..module_utils._findings import counted, ordered
+from ..module_utils._hccn.evaluate import FABRICS
+from ..plugin_utils._checks import hccn_cluster as between
+from ..plugin_utils._checks.results import registered, servers_of
+from ..plugin_utils._run.screen import show
 from ..plugin_utils.rollout import findings as finding_texts
 
 COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..module_utils.host_server import CHECK_ARGUMENTS
-from ..plugin_utils.piped_module import PipedModule
-from ..plugin_utils.run_token import run_token
+from ..module_utils._host.entry import CHECK_ARGUMENTS
+from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.run_token import run_token
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "host_server"
+    ENTRY = "_host.entry"
     FUNCTION = "check"
     ARGUMENTS = CHECK_ARGUMENTS
 

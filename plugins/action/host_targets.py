@@ -8,8 +8,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils import host_between as between
-from ..plugin_utils.hccn_results import registered
+from ..plugin_utils._checks import host_cluster as between
+from ..plugin_utils._checks.results import registered
 
 
 class ActionModule(ActionBase):

@@ -19,13 +19,11 @@ from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_version
 from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVarsVars
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
 
-# Not for a name: it is the first that a run loads of ours, and the run's workers end with it from then on.
-from ..plugin_utils import (
-    deployed_hosts,
-    parent_run,  # noqa: F401
-)
+# Not for its name: it is the first of ours that a run loads, and from then on the run's workers end with it.
+from ..plugin_utils._run import parent  # noqa: F401
+from ..plugin_utils._run.screen import show
+from ..plugin_utils._serving import deployed_hosts
 from ..plugin_utils.rollout import plan as planner
 from ..plugin_utils.rollout import render, secrecy
 from ..plugin_utils.rollout.findings import HINT, Finding, PlanError, report

@@ -13,10 +13,11 @@ from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.rollout_lock import held_beside
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import lock_guard, lock_owner
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
+
+from ..module_utils._lock import held_beside
+from ..plugin_utils._run import lock_guard, lock_owner
+from ..plugin_utils._run.deadlines import SOON, Answering
+from ..plugin_utils._run.screen import show
 
 display = Display()
 

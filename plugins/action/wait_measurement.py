@@ -9,9 +9,10 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
+
+from ..plugin_utils._run.deadlines import SOON, Answering
+from ..plugin_utils._run.parent import ParentRun
+from ..plugin_utils._run.screen import show
 
 # Seconds between two lines about the same run, so that hours of progress stay readable.
 SHOW_EVERY = 10.0

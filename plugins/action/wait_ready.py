@@ -14,17 +14,12 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log import (
-    PHASES,
-    READY,
-    STARTING,
-    WAITING,
-    Progress,
-)
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.start_board import StartBoard
+
+from ..module_utils._serving.engine_log import PHASES, READY, STARTING, WAITING, Progress
+from ..plugin_utils._run.deadlines import SOON, Answering
+from ..plugin_utils._run.parent import ParentRun
+from ..plugin_utils._run.screen import show
+from ..plugin_utils._serving.start_state import StartBoard
 
 display = Display()
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import model_weights
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils import weights_chain
+
+from ..module_utils._weights import model_directory
+from ..plugin_utils._distribution import weights_chain
 
 
 def hashes_of(text: str) -> dict[str, str]:
@@ -124,7 +125,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _look_at(directory: str) -> list[dict[str, Any]]:
-        report = model_weights.inspect(str(Path(directory).expanduser()), dtype=None)
+        report = model_directory.inspect(str(Path(directory).expanduser()), dtype=None)
         return [{**error.as_dict(), "path": f"controller: {error.path}"} for error in report.errors]
 
 

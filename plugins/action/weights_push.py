@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import manifest_of
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import LONGEST, Answering
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
+
+from ..module_utils._transfer.weights_files import manifest_of
+from ..plugin_utils._distribution.weights_progress import progress
+from ..plugin_utils._run.deadlines import LONGEST, Answering
+from ..plugin_utils._run.parent import ParentRun
+from ..plugin_utils._run.screen import show
 
 # Seconds between two lines of progress.
 SHOW_EVERY = 5.0

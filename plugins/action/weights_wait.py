@@ -9,10 +9,11 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.answering import SOON, Answering, Silence
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.parent_run import ParentRun
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.screen import show
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.weights_progress import progress
+
+from ..plugin_utils._distribution.weights_progress import progress
+from ..plugin_utils._run.deadlines import SOON, Answering, Silence
+from ..plugin_utils._run.parent import ParentRun
+from ..plugin_utils._run.screen import show
 
 # Seconds of one long poll, and between two lines of progress of one server.
 HOLD = 2.0

@@ -41,7 +41,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..plugin_utils.accuracy import datasets_of
+from ..plugin_utils._benchmark.accuracy import datasets_of
 
 
 class FilterModule:

@@ -88,8 +88,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..plugin_utils import benchmark_runs as runs
-from ..plugin_utils.filters import guarded, whole_plan
+from ..plugin_utils._benchmark import runs
+from ..plugin_utils._filters import guarded, whole_plan
 
 
 class FilterModule:

@@ -37,7 +37,7 @@ _value:
 
 from typing import Any
 
-from ..plugin_utils.filters import guarded, node_counts
+from ..plugin_utils._filters import guarded, node_counts
 from ..plugin_utils.rollout import topology
 
 

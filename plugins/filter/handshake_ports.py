@@ -63,7 +63,7 @@ _value:
 
 from typing import Any
 
-from ..plugin_utils.filters import count, guarded
+from ..plugin_utils._filters import count, guarded
 from ..plugin_utils.rollout import topology
 from ..plugin_utils.rollout.values import port, read_parallel
 

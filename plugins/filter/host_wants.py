@@ -40,8 +40,8 @@ _value:
 
 from typing import Any
 
-from ..plugin_utils.filters import guarded, host_share, known_release
-from ..plugin_utils.host_between import wants
+from ..plugin_utils._checks.host_cluster import wants
+from ..plugin_utils._filters import guarded, host_share, known_release
 
 
 class FilterModule:

@@ -52,7 +52,7 @@ _value:
 
 from typing import Any
 
-from ..plugin_utils.filters import count, guarded, known_release, node_counts
+from ..plugin_utils._filters import count, guarded, known_release, node_counts
 from ..plugin_utils.rollout import topology
 from ..plugin_utils.rollout.variables import DEFAULT_RELEASE, MAX_CHIPS_PER_NODE
 

@@ -41,7 +41,7 @@ _value:
 
 from typing import Any
 
-from ..plugin_utils.filters import guarded, host_share, whole_plan
+from ..plugin_utils._filters import guarded, host_share, whole_plan
 from ..plugin_utils.rollout import render
 
 

@@ -40,7 +40,7 @@ _value:
 
 from typing import Any
 
-from ..plugin_utils.filters import guarded, host_share
+from ..plugin_utils._filters import guarded, host_share
 from ..plugin_utils.rollout import ports
 
 

@@ -77,12 +77,13 @@ left:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import deployment_server
+
+from ..module_utils._serving import entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=deployment_server.FOLDER_ARGUMENTS, supports_check_mode=True)
-    result = deployment_server.folder({**module.params, "_check_mode": module.check_mode})
+    module = AnsibleModule(argument_spec=entry.FOLDER_ARGUMENTS, supports_check_mode=True)
+    result = entry.folder({**module.params, "_check_mode": module.check_mode})
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -73,12 +73,13 @@ noted:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import deployment_nodes
+
+from ..module_utils._serving import nodes
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=deployment_nodes.RECORD_ARGUMENTS, supports_check_mode=True)
-    result = deployment_nodes.record({**module.params, "_check_mode": module.check_mode})
+    module = AnsibleModule(argument_spec=nodes.RECORD_ARGUMENTS, supports_check_mode=True)
+    result = nodes.record({**module.params, "_check_mode": module.check_mode})
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

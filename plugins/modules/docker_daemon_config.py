@@ -82,7 +82,8 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import docker_daemon_config, docker_engine
+
+from ..module_utils._docker import daemon_config, engine
 
 VALIDATE_SECONDS = 30
 
@@ -92,7 +93,7 @@ def refusal(text: str) -> str | None:
 
     None if it would not, or is too old to be asked (before 23.0).
     """
-    dockerd = docker_engine.dockerd_path()
+    dockerd = engine.dockerd_path()
     if dockerd is None:
         return None
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -126,8 +127,8 @@ def main() -> None:
     path = Path(module.params["path"]).resolve()
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
-        merged = docker_daemon_config.merge(before, module.params["config"])
-    except docker_daemon_config.BrokenConfig as error:
+        merged = daemon_config.merge(before, module.params["config"])
+    except daemon_config.BrokenConfig as error:
         module.fail_json(
             msg=f"{path} is broken: {error}. It was not touched. dockerd could not start with it either: "
             "repair it by hand, or move it away to have a new one made."
@@ -143,10 +144,10 @@ def main() -> None:
     if not merged.changed:
         module.exit_json(**result)
 
-    wanted = docker_daemon_config.parse(merged.text)
-    arguments = docker_engine.daemon_arguments(docker_engine.daemon_pid())
+    wanted = daemon_config.parse(merged.text)
+    arguments = engine.daemon_arguments(engine.daemon_pid())
     added = tuple(key for key in merged.changed if key in wanted)
-    twice = docker_daemon_config.given_as_flags(added, arguments)
+    twice = daemon_config.given_as_flags(added, arguments)
     if twice:
         module.fail_json(
             msg=f"dockerd has {', '.join(twice)} on its command line already ({' '.join(arguments)}), and "

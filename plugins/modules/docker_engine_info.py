@@ -99,12 +99,13 @@ python_requests:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import docker_server
+
+from ..module_utils._docker import entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=docker_server.INFO_ARGUMENTS, supports_check_mode=True)
-    result = docker_server.engine_info({**module.params, "_check_mode": module.check_mode})
+    module = AnsibleModule(argument_spec=entry.INFO_ARGUMENTS, supports_check_mode=True)
+    result = entry.engine_info({**module.params, "_check_mode": module.check_mode})
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

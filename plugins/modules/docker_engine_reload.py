@@ -64,31 +64,32 @@ import signal
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import docker_engine
+
+from ..module_utils._docker import engine
 
 
 def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict:
     """The attributes of the first reload after ``since``; raises EngineError."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        events = docker_engine.reload_events(since, time.time(), socket_path)
+        events = engine.reload_events(since, time.time(), socket_path)
         if events:
             return events[0].get("Actor", {}).get("Attributes", {})
-        time.sleep(docker_engine.POLL_SECONDS)
-    raise docker_engine.EngineError(f"no reload within {timeout} s")
+        time.sleep(engine.POLL_SECONDS)
+    raise engine.EngineError(f"no reload within {timeout} s")
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "socket": {"type": "path", "default": docker_engine.SOCKET},
-            "pid_file": {"type": "path", "default": docker_engine.PID_FILE},
+            "socket": {"type": "path", "default": engine.SOCKET},
+            "pid_file": {"type": "path", "default": engine.PID_FILE},
             "timeout": {"type": "int", "default": 10},
         },
         supports_check_mode=True,
     )
     params = module.params
-    pid = docker_engine.daemon_pid(params["pid_file"])
+    pid = engine.daemon_pid(params["pid_file"])
     if pid is None:
         module.fail_json(
             msg=f"{params['pid_file']} names no running dockerd, so it cannot be told to reload. "
@@ -100,7 +101,7 @@ def main() -> None:
     try:
         os.kill(pid, signal.SIGHUP)
         attributes = wait_for_reload(since, params["timeout"], params["socket"])
-    except (OSError, docker_engine.EngineError) as error:
+    except (OSError, engine.EngineError) as error:
         module.fail_json(
             msg=f"The Docker Engine did not take over its new configuration: {error}. It goes on with the "
             "old one, but would not start again with this daemon.json. Its log tells which option it "

@@ -170,14 +170,11 @@ removed:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import image_job
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_folder import (
-    DIRECTORY,
-    Folder,
-    JobError,
-)
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_registry import Place, reference
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder
+
+from ..module_utils._files.private_folder import UnsafeFolder
+from ..module_utils._transfer import image_job
+from ..module_utils._transfer.image_folder import DIRECTORY, Folder, JobError
+from ..module_utils._transfer.registry import Place, reference
 
 KINDS = ["registry", "archive", "controller", "engine", "take"]
 _PLACE = {

@@ -48,11 +48,8 @@ removed:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_engine import (
-    ImageError,
-    Images,
-    old_names,
-)
+
+from ..module_utils._docker.images import ImageError, Images, old_names
 
 
 def main() -> None:

@@ -107,12 +107,13 @@ old:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import image_server
+
+from ..module_utils._transfer import image_entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=image_server.ARGUMENTS, supports_check_mode=True)
-    result = image_server.state({**module.params, "_check_mode": module.check_mode})
+    module = AnsibleModule(argument_spec=image_entry.ARGUMENTS, supports_check_mode=True)
+    result = image_entry.state({**module.params, "_check_mode": module.check_mode})
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -212,8 +212,9 @@ import time
 from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.docker_api import DockerApi, DockerError
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log import (
+
+from ..module_utils._docker.client import DockerApi, DockerError
+from ..module_utils._serving.engine_log import (
     READY,
     STARTING,
     Progress,
@@ -224,7 +225,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_log impor
     slowest,
     split_lines,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.health_probe import probe
+from ..module_utils._serving.probe import probe
 
 # Lines read to find the phase: the workers of one server together log less between two states.
 SCAN_LINES = 400

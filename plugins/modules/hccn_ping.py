@@ -90,12 +90,13 @@ msg:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import hccn_server
+
+from ..module_utils._hccn import entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=hccn_server.PING_ARGUMENTS, supports_check_mode=True)
-    result = hccn_server.ping(module.params)
+    module = AnsibleModule(argument_spec=entry.PING_ARGUMENTS, supports_check_mode=True)
+    result = entry.ping(module.params)
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -125,12 +125,13 @@ stopped:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import host_server
+
+from ..module_utils._host import entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=host_server.REACH_ARGUMENTS, supports_check_mode=True)
-    result = host_server.reach(module.params)
+    module = AnsibleModule(argument_spec=entry.REACH_ARGUMENTS, supports_check_mode=True)
+    result = entry.reach(module.params)
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -54,7 +54,8 @@ reserved:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import host_parsers as parsers
+
+from ..module_utils._host import parsers
 
 KEY = "net.ipv4.ip_local_reserved_ports"
 HEAD = "# Written by ascend.pd_rollout: ports of the plan, and what was reserved before.\n"

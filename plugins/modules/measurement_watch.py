@@ -82,12 +82,9 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.docker_api import DockerApi, DockerError
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.measurement_log import (
-    last_lines,
-    progress,
-    tail_of,
-)
+
+from ..module_utils._docker.client import DockerApi, DockerError
+from ..module_utils._serving.measurement_log import last_lines, progress, tail_of
 
 POLL_SECONDS = 0.5
 

@@ -192,14 +192,13 @@ original:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import (
-    model_weights,
-    safe_paths,
-    weights_process,
-)
+
+from ..module_utils._files import safe_paths
+from ..module_utils._transfer import weights_process
+from ..module_utils._weights import model_directory
 
 
-def readable(path: str, findings: list[model_weights.Finding]) -> str:
+def readable(path: str, findings: list[model_directory.Finding]) -> str:
     """All findings as one text for the screen."""
     count = len(findings)
     lines = [f"The weights at {path} cannot be served: {count} finding{'s' if count > 1 else ''}."]
@@ -213,7 +212,7 @@ def readable(path: str, findings: list[model_weights.Finding]) -> str:
     return "\n".join(lines)
 
 
-def config_diff(path: Path, patch: model_weights.ConfigPatch) -> dict[str, str]:
+def config_diff(path: Path, patch: model_directory.ConfigPatch) -> dict[str, str]:
     return {
         "before_header": str(path),
         "after_header": str(path),
@@ -242,27 +241,27 @@ def main() -> None:
     except safe_paths.Refused as error:
         module.fail_json(msg=str(error), leftover=False)
     directory = Path(params["path"])
-    report = model_weights.inspect(
+    report = model_directory.inspect(
         params["path"],
         dtype=params["dtype"] or None,
         replaceable=tuple(params["replaceable"]),
         quantization=params["quantization"],
     )
     if not params["patch"]:
-        report = model_weights.without_patch(report, params["dtype"])
+        report = model_directory.without_patch(report, params["dtype"])
     if params["hashes"] == "full" and report.fingerprint:
-        report = model_weights.with_hashes(report)
+        report = model_directory.with_hashes(report)
     left_files = [name for name in params["leftovers"] if Path(name).exists()]
     result = {"changed": False}
     if report.patch and not report.errors:
         result["changed"] = True
-        result["diff"] = config_diff(directory / model_weights.CONFIG_NAME, report.patch)
+        result["diff"] = config_diff(directory / model_directory.CONFIG_NAME, report.patch)
         if not module.check_mode:
             try:
-                result["original"] = str(model_weights.apply_patch(directory, report.patch))
-            except (OSError, model_weights.ConfigChanged) as error:
+                result["original"] = str(model_directory.apply_patch(directory, report.patch))
+            except (OSError, model_directory.ConfigChanged) as error:
                 result = {"changed": False}
-                report.findings.append(model_weights.not_patched(report, params["dtype"], error))
+                report.findings.append(model_directory.not_patched(report, params["dtype"], error))
         if result["changed"]:
             report.dtype = params["dtype"]
     result.update(

@@ -58,7 +58,8 @@ import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import private_folder
+
+from ..module_utils._files import private_folder
 
 
 def clear(folder: Path, mark: str) -> bool:

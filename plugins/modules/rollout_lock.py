@@ -93,7 +93,8 @@ released:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.rollout_lock import LockError, RolloutLock
+
+from ..module_utils._lock import LockError, RolloutLock
 
 
 def main() -> None:

@@ -133,7 +133,8 @@ import urllib.request
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.answer_text import (
+
+from ..module_utils._serving.completions import (
     BadAnswerError,
     chat_stream_text,
     completion_text,
@@ -141,12 +142,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils.answer_text impo
     metric_sum,
     same_beginning,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.engine_answers import (
-    ask_engines,
-    cure,
-    error_text,
-    report,
-)
+from ..module_utils._serving.engine_answers import ask_engines, cure, error_text, report
 
 # Counters of vLLM (V@0.13.0:vllm/v1/metrics/loggers.py): the prefiller computes the prompt, the decoder
 # generates.

@@ -199,19 +199,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import (
-    safe_paths,
-    weights_copy,
-    weights_hub,
-    weights_process,
-)
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.docker_api import DockerApi, DockerError
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.private_folder import UnsafeFolder, check_name
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.weights_files import (
-    TransferError,
-    bytes_below,
-    staging,
-)
+
+from ..module_utils._docker.client import DockerApi, DockerError
+from ..module_utils._files import safe_paths
+from ..module_utils._files.private_folder import UnsafeFolder, check_name
+from ..module_utils._transfer import weights_copy, weights_process
+from ..module_utils._transfer.weights_files import TransferError, bytes_below, staging
+from ..module_utils._weights import hub
 
 PROBE = weights_process.PROBE
 # Seconds after which a probe of a server that this run does not know is nobody's any longer.
@@ -310,14 +304,14 @@ def download_status(params: dict, before: list) -> dict:
         status["state"] = "complete" if code == 0 and container["State"]["Status"] == "exited" else "failed"
         if status["state"] == "failed":
             text = api.logs(params["container"], READ_LINES)
-            status["log"] = weights_hub.last_words(text)[1][-LOG_LINES:]
+            status["log"] = hub.last_words(text)[1][-LOG_LINES:]
             status["finding"] = download_finding(params["path"], code, text)
     return status
 
 
 def download_finding(path: str, code: int, text: str) -> dict:
     """Why a download ended, by what its client printed."""
-    full, reason = "No space left" in text, weights_hub.last_words(text)[0]
+    full, reason = "No space left" in text, hub.last_words(text)[0]
     return TransferError(
         "weights_disk_full" if full else "weights_download_failed",
         path,
@@ -356,7 +350,7 @@ def act(params: dict) -> dict:
     if state == "polled":
         return {"changed": False, "status": poll(params)}
     if state == "promoted":
-        weights_hub.accept(staging(path), params["hashes"])
+        hub.accept(staging(path), params["hashes"])
         weights_copy.put_in_place(staging(path), path)
         return {"changed": True}
     status = status_of(params)

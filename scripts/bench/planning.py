@@ -19,8 +19,8 @@ PLAYBOOK_SERVERS = 200
 def measure(report: dict[str, Any]) -> None:
     """From host variables to a plan in memory, and `plan.yml` with all that it reads and writes."""
     print("Planning, host variables to a plan in memory")
-    sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
-    from rollout import inventory, plan
+    sys.path.insert(0, str(ROOT))
+    from plugins.plugin_utils.rollout import inventory, plan
 
     figures: dict[str, Any] = {"memory": {}, "seconds": {}}
     for servers in PLANNED:

@@ -11,13 +11,13 @@ from typing import Any
 
 from .conftest import ROOT, VERSION
 
-sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
+sys.path.insert(0, str(ROOT))
 
-from rollout import inventory, launch, ports, rules, topology
-from rollout.findings import ERROR, Finding
-from rollout.inventory import GroupShape, RawInventory, raw_inventory
-from rollout.model import Cluster, Instance, Parallel
-from rollout.rules.base import ASCEND_BLOCK_SIZE, block_size
+from plugins.plugin_utils.rollout import inventory, launch, ports, rules, topology
+from plugins.plugin_utils.rollout.findings import ERROR, Finding
+from plugins.plugin_utils.rollout.inventory import GroupShape, RawInventory, raw_inventory
+from plugins.plugin_utils.rollout.model import Cluster, Instance, Parallel
+from plugins.plugin_utils.rollout.rules.base import ASCEND_BLOCK_SIZE, block_size
 
 RELEASE = f"v{VERSION}"
 MODELS = ROOT / "tests" / "conformance" / "models"

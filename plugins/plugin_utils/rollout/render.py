@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .diagram import sizes, svg, title
 from .findings import few, shown
-from .picture import sizes, svg, title
 from .ports import span
 
 

@@ -1,0 +1,47 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module docker_engine_info does once its arguments are read, as plain Python."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+
+from . import engine
+
+INFO_ARGUMENTS = {
+    "socket": {"type": "path", "default": engine.SOCKET},
+    "wait": {"type": "int", "default": 0},
+}
+
+
+def engine_info(options: Mapping) -> dict:
+    """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
+    wait = options["wait"]
+    result = {
+        "changed": False,
+        "check_mode": options["_check_mode"],
+        "installed": engine.dockerd_path() is not None,
+        "running": False,
+        "enabled": engine.enabled_at_boot(),
+        "python_requests": importlib.util.find_spec("requests") is not None,
+    }
+    try:
+        info = engine.wait_for_info(wait, options["socket"])
+    except engine.EngineError as error:
+        result["reason"] = str(error)
+        if wait:
+            result.update(
+                failed=True,
+                msg=f"The Docker Engine did not answer within {wait} s: {error}. Its log tells why: "
+                "journalctl -u docker, or /var/log/docker.log where there is no systemd.",
+            )
+    else:
+        result.update(
+            running=True,
+            version=info["ServerVersion"],
+            containers_running=info.get("ContainersRunning", 0),
+            live_restore=bool(info.get("LiveRestoreEnabled")),
+            root_directory=info.get("DockerRootDir", ""),
+        )
+    return result

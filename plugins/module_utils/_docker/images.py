@@ -1,0 +1,200 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Images of the Docker Engine on this server: look, save, load, remove. Standard library alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from .client import DEFAULT_SOCKET, UnixConnection
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+PIECE = 1024 * 1024
+# Which image (by ID) is what a registry calls by a digest: an image from an archive has no such name itself.
+RECORD = "/var/lib/pd_rollout/images.json"
+
+
+class ImageError(Exception):
+    """The engine does not do what is asked; the text is its own."""
+
+
+class Images:
+    """The engine's images. `timeout`: seconds without an answer."""
+
+    def __init__(self, socket_path: str = DEFAULT_SOCKET, timeout: float = 60, record: str = RECORD) -> None:
+        self._socket, self._timeout, self._record = socket_path, timeout, Path(record)
+
+    def _call(
+        self, method: str, path: str, body: Iterable[bytes] | None = None, timeout: float | None = None
+    ) -> http.client.HTTPResponse:
+        connection = UnixConnection(self._socket, timeout or self._timeout)
+        headers = {} if body is None else {"Content-Type": "application/x-tar"}
+        try:
+            connection.request(method, path, body=body, headers=headers, encode_chunked=body is not None)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise ImageError(f"no answer from the Docker Engine: {error or type(error).__name__}") from error
+        if answer.status >= 400 and answer.status != 404:
+            raise ImageError(_message(answer.read()))
+        return answer
+
+    def inspect(self, reference: str) -> dict | None:
+        """What C(docker image inspect) shows, or None."""
+        answer = self._call("GET", f"/images/{quote(reference)}/json")
+        body = answer.read()
+        return None if answer.status == 404 else json.loads(body)
+
+    def listed(self) -> list[dict]:
+        """What C(docker image ls) shows."""
+        return json.loads(self._call("GET", "/images/json").read())
+
+    def in_use(self) -> set[str]:
+        """The IDs of images that containers have, running or not."""
+        return {one["ImageID"] for one in json.loads(self._call("GET", "/containers/json?all=1").read())}
+
+    def untag(self, reference: str) -> None:
+        """Remove a name, and the image with its last one."""
+        self._call("DELETE", f"/images/{quote(reference)}").read()
+
+    def save(self, reference: str) -> Iterator[bytes]:
+        """The archive of an image as a stream."""
+        answer = self._call("GET", f"/images/get?{urlencode({'names': reference})}", timeout=600)
+        if answer.status == 404:
+            raise ImageError(f"there is no {reference} any more")
+        yield from iter(lambda: answer.read(PIECE), b"")
+
+    def load(self, content: Iterable[bytes], timeout: float) -> list[str]:
+        """Load an archive, plain or compressed; the names (or IDs) that it held."""
+        answer = self._call("POST", "/images/load?quiet=1", plain(content), timeout)
+        names = []
+        for line in answer.read().splitlines():
+            told = json.loads(line)
+            if "error" in told:
+                raise ImageError(told["error"])
+            kind, _, name = told.get("stream", "").strip().partition(": ")
+            if kind in ("Loaded image", "Loaded image ID"):
+                names.append(name)
+        return names
+
+    def recorded(self, image_id: str) -> list[str]:
+        """The digests by which registries call the image with this ID, as noted by us."""
+        return [digest for digest, known in self._records().items() if known == image_id]
+
+    def record(self, digest: str, image_id: str) -> None:
+        """Note it."""
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._record.with_suffix(".new")
+        draft.write_text(json.dumps({**self._records(), digest: image_id}, indent=2) + "\n", encoding="utf-8")
+        draft.replace(self._record)
+
+    def _records(self) -> dict[str, str]:
+        try:
+            return dict(json.loads(self._record.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode("utf-8", "replace")[:300]
+
+
+def plain(content: Iterable[bytes]) -> Iterator[bytes]:
+    """As the engine can read it: it knows plain and gzip, but zstd only from 23.0."""
+    pieces = iter(content)
+    first = next(pieces, b"")
+    if not first.startswith(ZSTD_MAGIC):
+        yield first
+        yield from pieces
+        return
+    yield from piped(["zstd", "--decompress", "--stdout"], first, pieces)
+
+
+def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """What a program makes of the pieces."""
+    if shutil.which(command[0]) is None:
+        raise ImageError(
+            f"the archive is compressed with {command[0]}, which is not on this server: install {command[0]},"
+            " or pack the archive with gzip"
+        )
+    program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def feed() -> None:
+        try:
+            program.stdin.write(first)
+            for piece in pieces:
+                program.stdin.write(piece)
+            program.stdin.close()
+        except OSError:
+            # It has ended early, and tells why below.
+            return
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    yield from iter(lambda: program.stdout.read(PIECE), b"")
+    if program.wait():
+        raise ImageError(
+            f"{command[0]} cannot read it: {program.stderr.read().decode('utf-8', 'replace').strip()}"
+        )
+
+
+def counted(content: Iterable[bytes], note: Callable[[int], None]) -> Iterator[bytes]:
+    """The pieces, and how far they are."""
+    done = 0
+    for piece in content:
+        yield piece
+        done += len(piece)
+        note(done)
+
+
+def repository(name: str) -> str:
+    """ascend/vllm-ascend of registry.example:5000/ascend/vllm-ascend:v1."""
+    path = name.partition("@")[0]
+    first, slash, rest = path.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        path = rest
+    return path.partition(":")[0]
+
+
+def old_names(listed: list[dict], used: set[str], wanted: str, wanted_id: str, keep: int) -> list[str]:
+    """What may go: names of images of wanted's repository but the `keep` youngest, and those in use."""
+    ours = repository(wanted)
+    names = [
+        (-image["Created"], image["Id"], name)
+        for image in listed
+        for name in image.get("RepoTags") or []
+        if repository(name) == ours and image["Id"] != wanted_id
+    ]
+    order = list(dict.fromkeys(image_id for _created, image_id, _name in sorted(names)))
+    going = set(order[keep:]) - used
+    return [name for _created, image_id, name in sorted(names) if image_id in going]
+
+
+def file_system(path: str) -> str:
+    """The type of the file system on which a path lies, as /proc/mounts has it."""
+    best, kind = "", ""
+    real = str(Path(path).resolve())
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        _device, point, told = line.split()[:3]
+        point = point.replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, told
+    return kind
+
+
+def is_shared(kind: str) -> bool:
+    """Whether files of such a file system come over the network."""
+    return kind.startswith(
+        ("nfs", "fuse", "cifs", "smb", "ceph", "lustre", "gpfs", "glusterfs", "beegfs", "9p")
+    )

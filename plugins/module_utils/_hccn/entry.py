@@ -1,0 +1,136 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the modules hccn_check and hccn_ping do once their arguments are read.
+
+It needs nothing of Ansible: the actions of the same names also run it as a plain script.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Thread
+
+from . import query
+
+ARGUMENTS = {
+    "chips": {"type": "list", "elements": "int", "default": list(range(16))},
+    "timeout": {"type": "float", "default": 10.0},
+    "fabric": {"type": "str", "choices": ["auto", "hccs", "roce"], "default": "auto"},
+    "planned_fabric": {"type": "str", "choices": ["auto", "hccs", "roce", "both"], "default": "auto"},
+    "alone": {"type": "bool", "default": False},
+    "tls": {"type": "str", "choices": ["any", "off", "on"], "default": "any"},
+    "super_pod": {"type": "int"},
+    "driver_minimum": {"type": "str"},
+    "hccn_tool": {"type": "path", "default": query.HCCN_TOOL},
+    "npu_smi": {"type": "path", "default": query.NPU_SMI},
+    "hccn_conf": {"type": "path", "default": query.HCCN_CONF},
+    "version_info": {"type": "path", "default": query.VERSION_INFO},
+    "fail": {"type": "bool", "default": True},
+}
+
+PING_ARGUMENTS = {
+    "targets": {"type": "dict", "required": True},
+    "kind": {"type": "str", "choices": ["hccs_ping", "ping"], "default": "hccs_ping"},
+    "timeout": {"type": "float", "default": 10.0},
+    "hccn_tool": {"type": "path", "default": query.HCCN_TOOL},
+}
+
+
+def check(options: Mapping) -> dict:
+    """Ask the chips and judge; the result of the module, with `failed` where it fails."""
+    if options["timeout"] <= 0:
+        return _refused(f"timeout must be more than 0 seconds, not {options['timeout']:g}")
+    chips = sorted(set(options["chips"]))
+    if any(chip < 0 for chip in chips):
+        return _refused(f"chips must be physical ids from 0 on, not {chips[0]}")
+    if not chips:
+        nothing = {"driver": None, "chips": [], "findings": [], "queries": 0, "seconds": 0.0}
+        return {
+            "changed": False,
+            "ok": True,
+            "fabric": options["fabric"],
+            **nothing,
+            "msg": "no chips to check",
+        }
+    answers: list[query.ServerAnswers] = []
+
+    def ask() -> None:
+        tools = query.Tools(_path(options, "hccn_tool"), _path(options, "npu_smi"), options["timeout"])
+        answers.append(
+            query.query_server(chips, tools, _path(options, "version_info"), _path(options, "hccn_conf"))
+        )
+
+    asking = Thread(target=ask)
+    asking.start()
+    # Compiled on the server at every call: better while the tools answer than before they are asked. The one
+    # who asks does not have to wait long for it (seconds).
+    sys.setswitchinterval(0.0005)
+    from . import evaluate
+
+    asking.join()
+    state = evaluate.judge(
+        answers[0],
+        evaluate.Expectations(
+            options["fabric"],
+            options["planned_fabric"],
+            options["tls"],
+            options["super_pod"],
+            options["driver_minimum"],
+            options["timeout"],
+            options["alone"],
+        ),
+    )
+    # A folder in its place, as Docker makes one for -v of a file that is missing, can be mounted as well.
+    state.make_conf = state.make_conf and not os.path.lexists(_path(options, "hccn_conf"))
+    result = {"changed": False, "ok": state.ok, "msg": evaluate.summary(state), **state.to_dict()}
+    if options["fail"] and not state.ok:
+        result["failed"] = True
+    return result
+
+
+def _refused(why: str) -> dict:
+    return {"failed": True, "changed": False, "msg": why}
+
+
+def ping(options: Mapping) -> dict:
+    """Ping from the chips; the result of hccn_ping."""
+    from . import evaluate
+
+    try:
+        targets = {
+            int(chip): [str(ipaddress.IPv4Address(address)) for address in addresses]
+            for chip, addresses in options["targets"].items()
+        }
+    except (TypeError, ValueError) as error:
+        return _refused(f"targets must map chip ids to lists of IPv4 addresses: {error}")
+    begin = time.monotonic()
+    tools = query.Tools(hccn_tool=_path(options, "hccn_tool"), timeout=options["timeout"])
+    answers = query.ping_chips(targets, options["kind"], tools)
+    tried = [
+        {"chip": chip, "address": address, "seen": evaluate.ping_failure(answer, options["timeout"])}
+        for chip, asked in answers.items()
+        for address, answer in asked.items()
+    ]
+    failed = [one for one in tried if one["seen"] is not None]
+    count = sum(len(asked) for asked in answers.values())
+    seconds = round(time.monotonic() - begin, 3)
+    for one in failed:
+        if evaluate.ping_unknown(answers[one["chip"]][one["address"]]):
+            one["unknown"] = True
+    return {
+        "changed": False,
+        "failed_pings": failed,
+        "count": count,
+        "seconds": seconds,
+        "msg": f"{count - len(failed)} of {count} pings succeeded in {seconds:.1f} s",
+    }
+
+
+def _path(options: Mapping, name: str) -> str:
+    """A path with what stands for the server's own directories in it."""
+    return str(Path(os.path.expandvars(options[name])).expanduser())

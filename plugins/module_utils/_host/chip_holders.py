@@ -1,0 +1,229 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of others that hold chips, and processes that have them open. Nothing is changed.
+
+The driver gives a chip to one unprivileged container at a time, whether it computes or sleeps, from its first
+use on: the next one stops with `dcmi model initialized failed, because the device is used. ret is -8020`
+(vllm-ascend issues 632 and 2698). A privileged container takes no chip for itself, and `npu-smi set -t
+device-share` lets several have one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from .._docker import engine
+from .._hccn.query import read_file
+from . import parsers
+
+# capabilities(7): privileged containers have all of them, and only who has them all is privileged to the
+# driver (uda_access.c: uda_is_admin_task). The last one that each kernel has is CAP_AUDIT_READ.
+_PRIVILEGED = (1 << 38) - 1
+# For all containers: the engine does not answer for one that it is stuck with, and the check goes on.
+_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class ChipHolder:
+    """A running container that is not ours. `alone`: nobody else gets its chips.
+
+    `pid`: a process of it, where the Docker Engine does not know it.
+    """
+
+    name: str
+    chips: tuple[int, ...]
+    alone: bool
+    seen: str
+    pid: int | None = None
+
+
+def of_docker(containers: Iterable[Mapping], own: set[str], socket_path: str) -> list[ChipHolder]:
+    """The Docker Engine's running containers that have chips, without our own."""
+    found = []
+    begin = time.monotonic()
+    for one in containers:
+        if one["Id"] in own:
+            continue
+        if time.monotonic() - begin > _SECONDS:
+            break
+        # One that ends meanwhile holds nothing any more.
+        with suppress(engine.EngineError, ValueError):
+            path = f"/containers/{quote(one['Id'])}/json"
+            details = json.loads(engine.get(path, socket_path, _SECONDS))
+            holder = holder_of(details)
+            if holder is not None:
+                found.append(holder)
+    return found
+
+
+def holder_of(details: Mapping) -> ChipHolder | None:
+    """What `docker inspect` shows of a container, if it has chips."""
+    host, config = details.get("HostConfig") or {}, details.get("Config") or {}
+    name = str(details.get("Name") or details.get("Id", "")[:12]).lstrip("/")
+    devices = {
+        parsers.chip_of_device(str(device.get("PathOnHost", ""))) for device in host.get("Devices") or ()
+    } - {None}
+    visible = parsers.parse_visible_devices(config.get("Env") or ())
+    # Only that runtime reads the variable.
+    mounts = "ascend" in str(host.get("Runtime") or "").lower()
+    chips = tuple(sorted({*devices, *visible}))
+    if not chips:
+        return None
+    privileged = bool(host.get("Privileged"))
+    seen = []
+    if devices:
+        seen.append(f"--device /dev/davinci{_numbers(devices)}")
+    if visible:
+        seen.append(f"ASCEND_VISIBLE_DEVICES={_numbers(visible)}, runtime {host.get('Runtime') or 'unknown'}")
+    if privileged:
+        seen.append("--privileged")
+    return ChipHolder(name, chips, not privileged and bool(devices or mounts), "; ".join(seen))
+
+
+def _numbers(chips: Iterable) -> str:
+    numbers = [str(chip) for chip in sorted(chips)]
+    return numbers[0] if len(numbers) == 1 else "{" + ",".join(numbers) + "}"
+
+
+def of_other_runtimes(
+    pids: Iterable[int],
+    known: set[str],
+    containers_of: Callable[[int], list[str]],
+    names: Mapping[str, str],
+) -> list[ChipHolder]:
+    """Containers whose devices the Docker Engine does not tell, by their devices.
+
+    They are those of other runtimes (Kubernetes, podman), and those that a hook or CDI gives devices to.
+    Every container has a /dev of its own, which one of its processes shows. A privileged one has all devices
+    of the server in it, whatever it does: that says nothing. `names`: of the Docker Engine's containers.
+    """
+    found: dict[str, ChipHolder] = {}
+    spaces = set()
+    here = Path("/dev").stat().st_dev
+    for pid in pids:
+        with suppress(OSError):
+            space = os.readlink(f"/proc/{pid}/ns/mnt")
+            if space in spaces:
+                continue
+            spaces.add(space)
+            if Path(f"/proc/{pid}/root/dev").stat().st_dev == here:
+                continue
+            chips = _chips_in(f"/proc/{pid}/root/dev")
+            ids = containers_of(pid)
+            if not chips or set(ids) & known:
+                continue
+            capable = parsers.parse_capabilities(read_file(f"/proc/{pid}/status") or "")
+            if capable is not None and capable & _PRIVILEGED == _PRIVILEGED:
+                continue
+            comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
+            name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
+            of_docker = next((names[one] for one in reversed(ids) if one in names), None)
+            alone = capable is not None
+            # A container has several such spaces where it runs systemd, or containers of its own.
+            found.setdefault(
+                ids[-1] if ids else name,
+                ChipHolder(
+                    of_docker or name,
+                    chips,
+                    alone,
+                    f"/dev/davinci{_numbers(chips)} in it",
+                    None if of_docker else pid,
+                ),
+            )
+    return list(found.values())
+
+
+def by_driver(
+    found: Iterable[ChipHolder],
+    account: Iterable[tuple[int, Iterable[int]]],
+    opened: set[int] | None,
+    own: set[str],
+    containers_of: Callable[[int], list[str]],
+    names: Mapping[str, str],
+) -> list[ChipHolder]:
+    """The holders by the driver's own account of who has taken chips (host_parsers.parse_namespaces).
+
+    A container takes its chips when it opens them for the first time. And not only containers do: so does
+    what runs as another user than root in a mount namespace of its own. `opened`: the chips that anybody has
+    opened so (host_parsers.parse_udevices), which may be some more; None where that is not known.
+    """
+    all_of_them = [(pid, set(chips), bool(set(containers_of(pid)) & own)) for pid, chips in account]
+    foreign = [(pid, chips) for pid, chips, ours in all_of_them if not ours]
+    by_others = (opened or set()).difference(*(chips for _pid, chips, ours in all_of_them if ours))
+    taken = by_others.union(*(chips for _pid, chips in foreign))
+    made = [
+        one
+        if opened is None or taken & set(one.chips) or not one.alone
+        else replace(one, alone=False, seen=f"{one.seen}; it has not used them, as the driver knows")
+        for one in found
+    ]
+    known = {chip for one in made if one.alone for chip in one.chips}
+    for pid, chips in foreign:
+        comm = read_file(f"/proc/{pid}/comm")
+        # The first process may have ended, and nobody knows of which container it was: perhaps of ours.
+        if chips <= known or (comm is None and own):
+            continue
+        of_docker = next((names[one] for one in reversed(containers_of(pid)) if one in names), None)
+        made.append(
+            ChipHolder(
+                of_docker or f"of {(comm or 'a process that has ended').strip()} (pid {pid})",
+                tuple(sorted(chips - known)),
+                True,
+                f"root_tgid {pid} in /proc/uda/namespace_node",
+                None if of_docker else pid,
+            )
+        )
+    return made
+
+
+def _chips_in(folder: str) -> tuple[int, ...]:
+    chips = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            chip = parsers.chip_of_device(f"/dev/{entry.name}")
+            if chip is not None and stat.S_ISCHR(entry.stat(follow_symlinks=False).st_mode):
+                chips.append(chip)
+    return tuple(sorted(chips))
+
+
+def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
+    """By chip, the processes that have its device open; those in containers, too, as root."""
+    wanted = set(chips)
+    devices = device_numbers("/dev")
+    found: dict[int, list[int]] = {}
+    for pid in pids:
+        with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
+            for handle in handles:
+                with suppress(OSError):
+                    path = re.sub(r" \(deleted\)$", "", os.readlink(handle.path))
+                    chip = parsers.chip_of_device(path)
+                    if chip is None:
+                        continue
+                    # A container may have the device under another name.
+                    chip = devices.get(Path(handle.path).stat().st_rdev, chip)
+                    if chip in wanted and pid not in found.setdefault(chip, []):
+                        found[chip].append(pid)
+    return found
+
+
+def device_numbers(folder: str) -> dict[int, int]:
+    """The chips by the numbers of their devices; empty where those do not tell them apart."""
+    found: dict[int, int] = {}
+    chips = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            chip = re.fullmatch(r"davinci(\d+)", entry.name)
+            with suppress(OSError):
+                if chip and stat.S_ISCHR(entry.stat().st_mode):
+                    found[entry.stat().st_rdev] = int(chip.group(1))
+                    chips += 1
+    return found if len(found) == chips else {}

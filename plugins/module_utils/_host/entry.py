@@ -1,0 +1,139 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the modules host_check and host_reach do once their arguments are read.
+
+It needs nothing of Ansible: the actions of the same names also run it as a plain script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from .._docker.client import DockerApi
+from .._findings import ordered
+from .._serving import health
+from . import evaluate, query
+from . import listener as host_listener
+
+CHECK_ARGUMENTS = {
+    "wants": {"type": "dict", "required": True},
+    "listen": {"type": "bool", "default": False},
+    "listen_seconds": {"type": "float", "default": 120.0},
+    "token": {"type": "str", "default": "", "no_log": True},
+    "timeout": {"type": "float", "default": 10.0},
+    "image_gigabytes": {"type": "float", "default": 0.0},
+    "image_archive": {"type": "str", "default": ""},
+    "weights_path": {"type": "str", "default": ""},
+    "weights_gigabytes": {"type": "float", "default": 0.0},
+    "memory_gigabytes": {"type": "float", "default": 0.0},
+    "firmware_minimum": {"type": "str", "default": ""},
+    "npu_smi": {"type": "path", "default": query.NPU_SMI},
+    "version_info": {"type": "path", "default": query.VERSION_INFO},
+    "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
+    "docker_root": {"type": "path", "default": "/var/lib/docker"},
+    "fail": {"type": "bool", "default": True},
+}
+_PROCESS = {"pid": {"type": "int", "required": True}, "started": {"type": "int", "required": True}}
+REACH_ARGUMENTS = {
+    "targets": {"type": "list", "elements": "dict", "default": []},
+    "timeout": {"type": "float", "default": 3.0},
+    "name": {"type": "str", "default": ""},
+    "token": {"type": "str", "default": "", "no_log": True},
+    "listener": {"type": "dict", "options": _PROCESS},
+    "patience": {"type": "float", "default": 3.0},
+    "stop": {"type": "dict", "options": _PROCESS},
+}
+
+
+def check(options: Mapping) -> dict:
+    """Look at the server and judge; the result of host_check, with `failed` where it fails."""
+    wants = options["wants"]
+    state = query.look(wants, options)
+    limits = evaluate.Limits(
+        options["image_gigabytes"],
+        options["weights_gigabytes"],
+        options["weights_path"],
+        options["memory_gigabytes"],
+        options["image_archive"],
+        options["firmware_minimum"],
+    )
+    findings = ordered(
+        [
+            *evaluate.judge(wants, state, limits),
+            *health.findings(wants, DockerApi(options["docker_socket"])),
+        ]
+    )
+    ok = all(one["severity"] != "error" for one in findings)
+    listener = None
+    # Without a NIC that carries the address there is nothing to listen on, and a finding says so.
+    nic = evaluate.carrying(state.nics, wants["address"])
+    # Without a token nobody could prove that he belongs to the run.
+    if options["listen"] and options.get("token") and wants.get("clients") and nic is not None and nic.up:
+        listener, _refused = host_listener.start(
+            wants["address"],
+            evaluate.samples(wants, state),
+            wants["name"],
+            options["listen_seconds"],
+            wants["clients"],
+            options.get("token", ""),
+        )
+    result = {
+        "changed": False,
+        "ok": ok,
+        "findings": findings,
+        "facts": evaluate.facts(wants, state, limits),
+        "listening": list(listener.ports) if listener else [],
+        "listener": {"pid": listener.pid, "started": listener.started} if listener else None,
+        "msg": evaluate.summary(findings),
+    }
+    if options["fail"] and not ok:
+        result["failed"] = True
+    return result
+
+
+def reach(options: Mapping) -> dict:
+    """Try the targets, take leave, and see this server's own listener end; the result of host_reach."""
+    targets, listener, stop = options["targets"], options["listener"], options["stop"]
+    token = options.get("token", "")
+    trials = host_listener.attempt_all(targets, options["timeout"], token)
+    _take_leave(targets, trials, options["name"], options["timeout"], token)
+    unreachable = []
+    clocks: dict[str, tuple[float, float]] = {}
+    for target, trial in zip(targets, trials):
+        if trial.problem is not None:
+            place = {key: target[key] for key in ("server", "address", "port")}
+            unreachable.append({**place, "problem": trial.problem, "seen": trial.seen})
+        elif trial.clock is not None:
+            best = clocks.get(target["server"])
+            if best is None or trial.clock[1] < best[1]:
+                clocks[target["server"]] = trial.clock
+    return {
+        "changed": False,
+        "count": len(targets),
+        "unreachable_ports": unreachable,
+        "clocks": {name: [round(value, 6) for value in clock] for name, clock in clocks.items()},
+        "lingering": bool(listener)
+        and not host_listener.gone_within(listener["pid"], listener["started"], options["patience"]),
+        "stopped": bool(stop) and host_listener.stop(stop["pid"], stop["started"]),
+    }
+
+
+def _take_leave(
+    targets: Sequence[Mapping],
+    trials: Sequence[host_listener.Trial],
+    name: str,
+    timeout: float,
+    token: str,
+) -> None:
+    """Of every server of which a port has answered, once."""
+    heard = {
+        target["server"]: (target["address"], target["port"])
+        for target, trial in zip(targets, trials)
+        if trial.problem is None
+    }
+    if not name or not heard:
+        return
+    with ThreadPoolExecutor(len(heard)) as pool:
+        for place in heard.values():
+            pool.submit(host_listener.take_leave, *place, name, timeout, token)

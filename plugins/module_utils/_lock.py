@@ -1,0 +1,119 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""A lock file that says who holds it and since when.
+
+Every change is made while a file beside it is held (flock), so two runs never both believe to be first.
+Nobody else can open that file: whoever can open one can hold it for ever. Both lie in /run: a server that
+boots anew is not locked. The lock's time of change tells when its run last gave a sign of life; zero says
+that none is to be expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ._files import private_folder
+
+
+class LockError(Exception):
+    """The lock cannot be read or written."""
+
+
+def held_beside(path: str) -> str:
+    """The file that is held while the lock at `path` is changed."""
+    folder, _slash, name = path.rpartition("/")
+    return f"{folder}/.{name}.held"
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    try:
+        private_folder.check(str(path.parent), sticky=True)
+    except private_folder.UnsafeFolder as error:
+        raise LockError(str(error).rstrip(".")) from error
+    held = held_beside(str(path))
+    handle = os.open(held, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        owner = os.fstat(handle).st_uid
+        if owner not in private_folder.trusted():
+            raise LockError(
+                f"{held} is of user {owner}, who could hold it for ever: look whose it is, remove it"
+            )
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class RolloutLock:
+    """The lock at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def holder(self) -> dict | None:
+        """Who holds it, or None: the owner's own words, and in seconds of this server's clock
+
+        `since` (since the epoch), `age`, and `silent` since the last sign of life (None: none was given yet).
+        """
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            touched = self._path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            content, touched = None, self._path.stat().st_mtime
+        except OSError as error:
+            raise LockError(f"{self._path} cannot be read: {error.strerror}") from error
+        now = time.time()
+        if isinstance(content, dict) and isinstance(content.get("since"), (int, float)):
+            silent = max(0.0, now - touched) if touched else None
+            return {**content, "age": max(0.0, now - content["since"]), "silent": silent}
+        # Not written by us, whoever did: it still says "hands off", as old as the file is.
+        return {"run": "", "since": touched, "age": max(0.0, now - touched), "silent": None}
+
+    def acquire(self, owner: dict, replace: str | None = None, dry_run: bool = False) -> dict | None:
+        """None when `owner` has it now, else who has it. `replace`: the run whose lock may be taken over."""
+        try:
+            with contextlib.nullcontext() if dry_run else _alone(self._path):
+                other = self.holder()
+                if other and other.get("run") not in (owner["run"], replace):
+                    return other
+                if not dry_run and not (other and other.get("run") == owner["run"]):
+                    self._write({**owner, "since": time.time()})
+        except OSError as error:
+            raise LockError(f"{self._path} cannot be written: {error.strerror}") from error
+        return None
+
+    def release(self, run: str, dry_run: bool = False) -> bool:
+        """Give it back; whether this run had it. Another run's lock stays."""
+        try:
+            with contextlib.nullcontext() if dry_run else _alone(self._path):
+                mine = (self.holder() or {}).get("run") == run
+                if mine and not dry_run:
+                    self._path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise LockError(f"{self._path} cannot be removed: {error.strerror}") from error
+        return mine
+
+    def _write(self, content: dict) -> None:
+        handle, draft = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            Path(draft).chmod(0o644)
+            os.utime(draft, (0, 0))
+            Path(draft).replace(self._path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(draft).unlink()
+            raise

@@ -1,0 +1,269 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module deployment_state does once its arguments are read, as plain Python."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+from .._docker.client import DockerApi, DockerError
+from .._files import safe_paths
+from . import nodes as deployment_nodes
+
+DEPLOYMENT = "pd_rollout.deployment"
+ROLE = "pd_rollout.role"
+INSTANCE = "pd_rollout.instance"
+KEY = "pd_rollout.key"
+# Only root may enter the directory, run the scripts, read the key.
+DIRECTORY_MODE = SCRIPT_MODE = 0o700
+SECRET_MODE = 0o600
+
+
+def scripts_of(container):
+    """The launch scripts that are mounted into a container."""
+    sources = (mount.get("Source", "") for mount in container.get("Mounts", []))
+    return sorted(source for source in sources if source.endswith(".sh"))
+
+
+def compare(containers, roles, planned, ids, image_ids):
+    """Strays, running and broken, from the engine's list of containers (see RETURN). ``ids``: see key_ids."""
+    found = {
+        container["Names"][0].lstrip("/"): container
+        for container in containers
+        if container["Labels"].get(ROLE) in roles
+    }
+    names = {plan["container"] for plan in planned}
+    strays = [
+        {"name": name, "image": container["ImageID"], "scripts": scripts_of(container)}
+        for name, container in sorted(found.items())
+        if name not in names
+    ]
+    running, broken = [], []
+    for plan in planned:
+        container = found.get(plan["container"], {"State": "missing", "Labels": {}, "ImageID": None})
+        wanted = dict(plan["labels"])
+        if plan.get("secret_path"):
+            wanted[KEY] = ids[plan["secret_path"]]
+        if container["State"] in ("running", "restarting", "paused"):
+            running.append(plan["container"])
+        as_planned = (
+            container["State"] == "running"
+            and container["ImageID"] == image_ids.get(plan["image"], container["ImageID"])
+            and all(container["Labels"].get(key) == str(value) for key, value in wanted.items())
+        )
+        if not as_planned:
+            broken.append(plan["labels"][INSTANCE])
+    return {"strays": strays, "running": running, "broken": broken}
+
+
+def digest(text):
+    """SHA-256 of a text as it is written to a file."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_as_planned(path, mode, content_digest=None, owner=0):
+    """Whether a file (with the content) or a directory (without) is there, root's, with this mode."""
+    try:
+        status = path.stat()
+        same = content_digest is None or hashlib.sha256(path.read_bytes()).hexdigest() == content_digest
+    except OSError:
+        return False
+    return same and stat.S_IMODE(status.st_mode) == mode and status.st_uid == owner
+
+
+def outdated(planned, secret_digest, ids, owner=0):
+    """Paths of files and directories that are not as planned (see RETURN)."""
+    wanted = {}
+    for plan in planned:
+        script = Path(plan["script_path"])
+        wanted[script.parent] = (DIRECTORY_MODE, None)
+        wanted[script] = (SCRIPT_MODE, plan.get("script_digest") or digest(plan["script"]))
+        if plan.get("secret_path"):
+            # First: a run that ends between the two leaves a key that is not as planned, and gets a new name.
+            wanted[Path(plan["secret_path"] + safe_paths.KEY_ID)] = (
+                SECRET_MODE,
+                digest(ids[plan["secret_path"]]),
+            )
+            wanted[Path(plan["secret_path"])] = (SECRET_MODE, secret_digest)
+    return [
+        str(path) for path, (mode, content) in wanted.items() if not is_as_planned(path, mode, content, owner)
+    ]
+
+
+def key_ids(planned, secret_digest, owner=0):
+    """For each file of a key a name by chance for its content, by the file's path.
+
+    It stands beside the key, and as a label on the containers that have read it: a key that has changed gets
+    another name, and they are made anew. Nothing of the key can be learned from it.
+    """
+    found = {}
+    for path in {plan["secret_path"] for plan in planned if plan.get("secret_path")}:
+        known = ""
+        if is_as_planned(Path(path + safe_paths.KEY_ID), SECRET_MODE, None, owner) and same_content(
+            Path(path), secret_digest
+        ):
+            known = Path(path + safe_paths.KEY_ID).read_text().strip()
+        found[path] = known if KEY_ID.fullmatch(known) else secrets.token_hex(8)
+    return found
+
+
+KEY_ID = re.compile("[0-9a-f]{16}")
+
+
+def same_content(path, content_digest):
+    """Whether a file has the content of this digest."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == content_digest
+    except OSError:
+        return False
+
+
+def refused(options):
+    """Why this call would reach beyond the deployment's directory, or None. Needs no server."""
+    try:
+        safe_paths.name(options["deployment"], "container_deployment (pd_deployment)")
+        if options.get("directory") is None:
+            return None
+        directory = safe_paths.directory(
+            options["directory"], "container_directory (pd_host_dir and pd_deployment)"
+        )
+        for plan in options.get("planned") or []:
+            for key in ("script_path", "secret_path"):
+                if plan.get(key):
+                    safe_paths.inside(plan[key], directory, f"{key} of {plan.get('container')}")
+    except safe_paths.Refused as error:
+        return str(error)
+    return None
+
+
+def told(planned):
+    """Slices without environment and script: the server's logs have what a module is told."""
+    return [
+        {
+            **{key: value for key, value in plan.items() if key not in ("argv", "env", "ranks", "script")},
+            **({"script_digest": digest(plan["script"])} if "script" in plan else {}),
+        }
+        for plan in planned
+    ]
+
+
+ARGUMENTS = {
+    "deployment": {"type": "str", "required": True},
+    "directory": {"type": "str"},
+    "roles": {"type": "list", "elements": "str", "required": True},
+    "planned": {"type": "list", "elements": "dict", "default": []},
+    "secret_digest": {"type": "str", "default": "", "no_log": True},
+    "require_engine": {"type": "bool", "default": True},
+    "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
+}
+
+
+def state(options):
+    """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
+    why = refused(options)
+    directory = options.get("directory")
+    try:
+        if why is None and directory is not None:
+            safe_paths.existing(
+                safe_paths.directory(directory, "container_directory"), "container_directory (pd_host_dir)"
+            )
+    except safe_paths.Refused as error:
+        why = str(error)
+    if why is not None:
+        return {"failed": True, "changed": False, "msg": why}
+    docker = DockerApi(options["docker_socket"])
+    reachable, containers, image_ids, warnings = True, [], {}, []
+    try:
+        containers = docker.containers({DEPLOYMENT: options["deployment"]})
+        for image in {plan["image"] for plan in options["planned"]}:
+            identity = docker.image_id(image)
+            if identity:
+                image_ids[image] = identity
+    except DockerError as error:
+        if options["require_engine"] and not options["_check_mode"]:
+            why = f"Cannot list the containers of deployment {options['deployment']}: {error}"
+            return {"failed": True, "changed": False, "msg": why}
+        reachable = False
+        if not options["require_engine"] and (
+            shutil.which("dockerd") or Path(options["docker_socket"]).exists()
+        ):
+            # Without an engine there is none to remove, but one that is down starts its containers again.
+            warnings = [
+                f"The containers of deployment {options['deployment']}, if there are any, stay: {error}. "
+                "Start the Docker Engine (systemctl start docker), and run again."
+            ]
+    ids = key_ids(options["planned"], options["secret_digest"])
+    result = compare(containers, options["roles"], options["planned"], ids, image_ids)
+    for stray in result["strays"]:
+        # Other scripts may be mounted as well: those stay.
+        stray["scripts"] = [one for one in stray["scripts"] if safe_paths.is_launch_script(one)]
+    files = outdated(options["planned"], options["secret_digest"], ids)
+    try:
+        nodes = deployment_nodes.look(docker, options["planned"], containers, result["broken"])
+    except DockerError as error:
+        return {"failed": True, "changed": False, "msg": f"Cannot look at the planned containers: {error}"}
+    # What runs may still not be as planned.
+    result["broken"] += [
+        node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
+    ]
+    found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids}
+    return {**found, "nodes": nodes, **result, **({"warnings": warnings} if warnings else {})}
+
+
+def folder(options):
+    """The result of the module deployment_directory. Option `_check_mode`: whether it is on."""
+    wanted, state_, variable = options["path"], options["state"], options["variable"]
+    check_mode = options["_check_mode"]
+    left = []
+    why = folder_refused(options)
+    if why is not None:
+        return {"failed": True, "changed": False, "msg": why}
+    if state_ == "named":
+        return {"changed": False, "path": wanted, "left": []}
+    try:
+        wanted = safe_paths.directory(wanted, variable)
+        if state_ == "present":
+            changed = safe_paths.make(wanted, variable, check_mode)
+        else:
+            changed, left = safe_paths.remove(wanted, variable, check_mode)
+    except safe_paths.Refused as error:
+        return {"failed": True, "changed": False, "msg": str(error)}
+    except OSError as error:
+        why = f"{error.filename or wanted}: {error.strerror}"
+        return {"failed": True, "changed": False, "msg": why}
+    result = {"changed": changed, "path": wanted, "left": left}
+    if left:
+        result["msg"] = (
+            f"{wanted} stays: it holds {safe_paths.listed(left)}, which no deployment has written. "
+            "Look at it, and remove it yourself."
+        )
+        result["warnings"] = [result["msg"]]
+    return result
+
+
+FOLDER_ARGUMENTS = {
+    "path": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["named", "present", "absent"], "default": "present"},
+    "variable": {"type": "str", "default": "path"},
+    "deployment": {"type": "str"},
+}
+
+
+def folder_refused(options):
+    """Why the module deployment_directory would not do it, or None. Needs no server."""
+    variable = options.get("variable") or "path"
+    try:
+        if options.get("deployment") is not None:
+            safe_paths.name(options["deployment"], "pd_deployment")
+        elif options.get("state") == "named":
+            safe_paths.own_path(options.get("path"), variable)
+            return None
+        safe_paths.directory(options.get("path"), variable)
+    except safe_paths.Refused as error:
+        return str(error)
+    return None

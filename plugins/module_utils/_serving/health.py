@@ -1,0 +1,125 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether what was deployed on a server runs and answers, as findings of its check.
+
+Nothing is said of what was never deployed there: without a container and without a launch script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .._docker.client import DockerApi, DockerError
+from .._host.catalogue import host_finding
+from . import nodes
+from .engine_log import READY, progress, reason, split_lines
+from .probe import probe
+
+DEPLOYMENT = "pd_rollout.deployment"
+# Lines of a log that are read, for each server in the container.
+LOG_LINES = 400
+
+
+def findings(wants: Mapping, docker: DockerApi, ask: Callable = probe) -> list[dict]:
+    """What does not serve although it was deployed. `wants`: what the plan wants of this server."""
+    serving = wants.get("serving") or []
+    try:
+        listed = docker.containers({DEPLOYMENT: wants["deployment"]}) if serving else []
+        found = {one["Names"][0].lstrip("/"): one for one in listed}
+        return [
+            finding for one in serving for finding in judge(docker, one, found.get(one["container"]), ask)
+        ]
+    except DockerError as error:
+        return [stopped(one, f"the Docker Engine does not answer: {error}") for one in serving if laid(one)]
+
+
+def laid(one: Mapping) -> bool:
+    """Whether a rollout has laid down the launch script here."""
+    try:
+        return Path(one["script_path"]).is_file()
+    except OSError:
+        return False
+
+
+def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Callable) -> Iterable[dict]:
+    """At most one finding about one container of the plan. `container`: as the engine lists it."""
+    if container is None:
+        if laid(one):
+            yield stopped(one, "there is no container, only its launch script")
+        return
+    details = docker.inspect(one["container"])
+    if details is None or details["State"]["Status"] != "running":
+        yield stopped(one, how_it_ended(docker, one, details))
+        return
+    apart = nodes.left_group(details, nodes.read_record(one)) if one["group"] else ""
+    if apart:
+        yield host_finding(
+            "host-deployed-apart",
+            f"{one['title']} was started without the other nodes of its instance",
+            instance=one["instance"],
+            seen=apart,
+        )
+        return
+    silent = unanswered(one, ask)
+    if silent:
+        yield host_finding(
+            "host-deployed-silent",
+            f"{one['title']} runs, but does not answer as it should",
+            instance=one["instance"],
+            seen=f"{'; '.join(silent)}{how_far(docker, one, details)}",
+            container=one["container"],
+        )
+
+
+def stopped(one: Mapping, seen: str) -> dict:
+    return host_finding(
+        "host-deployed-stopped",
+        f"{one['title']} does not run",
+        instance=one["instance"],
+        seen=seen,
+        container=one["container"],
+    )
+
+
+def how_it_ended(docker: DockerApi, one: Mapping, details: Mapping | None) -> str:
+    if details is None:
+        return "its container has just been removed"
+    state = details["State"]
+    text = f"container {state['Status']}, exit code {state['ExitCode']}"
+    if state.get("OOMKilled"):
+        text += ", killed for want of memory"
+    if not str(state.get("FinishedAt") or "0001").startswith("0001"):
+        text += f", ended {state['FinishedAt'][:19]}Z"
+    told = state.get("Error") or reason(docker.logs(one["container"], LOG_LINES, since=state["StartedAt"]))
+    return f"{text}: {told}" if told else text
+
+
+def unanswered(one: Mapping, ask: Callable) -> list[str]:
+    """The health checks that fail, of one server or of several ranks, each with what was seen."""
+    urls = [rank["health_url"] for rank in one["ranks"]] or [one["health_url"]] * bool(one["health_url"])
+    if not urls:
+        return []
+    with ThreadPoolExecutor(len(urls)) as pool:
+        answers = list(pool.map(lambda url: ask(url, one["expect"]), urls))
+    failed = [f"{url} {seen}" for url, (ready, seen) in zip(urls, answers) if not ready]
+    more = [f"and {len(failed) - 3} more of {len(urls)} ranks"] if len(failed) > 3 else []
+    return failed[:3] + more
+
+
+def how_far(docker: DockerApi, one: Mapping, details: Mapping) -> str:
+    """What the log says of a start that goes on, and how many there were."""
+    text = docker.logs(
+        one["container"], LOG_LINES * max(1, len(one["ranks"])), since=details["State"]["StartedAt"]
+    )
+    latest = progress(text)
+    words = ""
+    if latest is not None and latest.phase != READY:
+        words = f"; it starts: {latest.text}"
+    elif not split_lines(text):
+        words = "; its log is empty"
+    restarts = details.get("RestartCount") or 0
+    if restarts:
+        words += f"; the Docker Engine has restarted it ({restarts} time{'s' * (restarts > 1)})"
+    return words

@@ -1,0 +1,162 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a node that runs is in the group that it was started for, and the note that tells.
+
+The nodes of an instance form one group when they start, and none can join it later: a node that runs may wait
+for a group that works without it. The Docker Engine cannot tell, so each start that a rollout makes is noted
+beside the launch script, with an identity that is the same on all nodes. A node whose last start is another
+than the one that is noted has left its group, whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from .._docker.client import DockerApi, DockerError
+from .probe import other_list
+
+INSTANCE = "pd_rollout.instance"
+# Says whose file it is.
+MARK = "Written by ascend.pd_rollout: the last start of this node by a rollout."
+
+
+def group_of(plan):
+    """The hosts of the group that a slice's engine forms with others, by rank; empty where it is alone."""
+    nodes = sorted((plan.get("ready") or {}).get("nodes") or [], key=lambda node: node["rank"])
+    return [node["host"] for node in nodes] if len(nodes) > 1 else []
+
+
+def record_path(plan):
+    """Where the last start by a rollout is noted, of a node of a group."""
+    return Path(plan["script_path"]).with_suffix(".started")
+
+
+def read_record(plan):
+    """What is noted of a node, or None."""
+    try:
+        found = json.loads(record_path(plan).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def start_of(details):
+    """What tells a start of a container from every other start."""
+    return {"container": details["Id"], "started_at": details["State"]["StartedAt"]}
+
+
+def left_group(details, record):
+    """Why a running node cannot be in the group that its rollout formed, in words; empty: it can.
+
+    `record`: what is noted of it. Without one, as after a rollout by an earlier release, only restarts by the
+    Docker Engine can be known.
+    """
+    restarts = details.get("RestartCount") or 0
+    if restarts:
+        return f"the Docker Engine has restarted its container ({restarts} time{'s' * (restarts > 1)})"
+    if record is not None and any(record.get(key) != value for key, value in start_of(details).items()):
+        return f"its container was started outside of a rollout, at {details['State']['StartedAt'][:19]}Z"
+    return ""
+
+
+def other_backends(plan):
+    """How the list of a running proxy differs from the plan's, in words; empty where it does not."""
+    expected = plan.get("expected") or {}
+    seen = other_list(plan["health_url"], expected) if expected and plan.get("health_url") else None
+    if seen is None:
+        return ""
+    counts = ", ".join(f"{key} {seen[key]} instead of {expected[key]}" for key in sorted(expected))
+    return f"its list of backends has been changed: {counts}"
+
+
+def difference(container):
+    """How what is not as planned differs, in words. `container`: as the engine lists it, or None."""
+    if container is None:
+        return "there is no container"
+    if container["State"] != "running":
+        return f"its container is {container['State']}"
+    return "its container was made by another plan, or from another image"
+
+
+def look(docker, planned, containers, broken):
+    """RV(nodes) of deployment_state. `broken`: instances that are not as planned by the engine's list."""
+    found = {container["Names"][0].lstrip("/"): container for container in containers}
+    return [
+        look_at_node(
+            docker,
+            plan,
+            difference(found.get(plan["container"])) if plan["labels"][INSTANCE] in broken else "",
+        )
+        for plan in planned
+    ]
+
+
+def look_at_node(docker, plan, why):
+    """One entry. `why`: how it differs from the plan by the engine's list."""
+    group = group_of(plan)
+    record = read_record(plan) if group else None
+    node = {
+        "container": plan["container"],
+        "instance": plan["labels"][INSTANCE],
+        "group": group,
+        "why": why,
+        "started_at": None,
+        "noted": record is not None,
+        "generation": (record or {}).get("generation") or "",
+    }
+    details = None if why else docker.inspect(plan["container"])
+    if details is not None:
+        node["started_at"] = details["State"]["StartedAt"]
+        node["why"] = left_group(details, record) if group else other_backends(plan)
+    return node
+
+
+RECORD_ARGUMENTS = {
+    "planned": {"type": "list", "elements": "dict", "required": True},
+    "before": {"type": "list", "elements": "dict", "default": []},
+    "generation": {"type": "str", "default": ""},
+    "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
+}
+
+
+def record(options):
+    """Note the starts of the nodes of groups; the result of deployment_record."""
+    docker = DockerApi(options["docker_socket"])
+    before = {node["container"]: node["started_at"] for node in options["before"]}
+    started, noted = [], []
+    if options["_check_mode"]:
+        return {"changed": False, "started": started, "noted": noted}
+    try:
+        for plan in options["planned"]:
+            details = docker.inspect(plan["container"])
+            if details is None:
+                continue
+            start = start_of(details)
+            if start["started_at"] != before.get(plan["container"]):
+                started.append(plan["container"])
+            is_ours = plan["container"] in started
+            if group_of(plan) and (is_ours or read_record(plan) is None):
+                # Which of its peers started with one that was there before is not known.
+                write_record(plan, {"generation": options["generation"] if is_ours else "", **start})
+                noted.append(plan["container"])
+    except (DockerError, OSError) as error:
+        why = f"Cannot note what this run has started: {error}"
+        return {"failed": True, "changed": bool(noted), "msg": why}
+    return {"changed": bool(noted), "started": started, "noted": noted}
+
+
+def write_record(plan, content):
+    path = record_path(plan)
+    handle, draft = tempfile.mkstemp(prefix="." + path.name, dir=str(path.parent))
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump({"_": MARK, **content}, file)
+        Path(draft).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(draft).unlink()
+        raise

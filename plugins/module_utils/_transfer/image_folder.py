@@ -1,0 +1,177 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a transfer keeps its things on a server: the part that has come, how far it is, whom to ask."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from .. import _process
+from .._files import private_folder
+
+# Where it is unless somebody chooses another disk: below folders that are root's alone.
+DIRECTORY = "/var/lib/pd_rollout/image"
+# Bytes that a file system keeps free besides: logs and containers need some, too.
+MARGIN = 512 * 1024 * 1024
+# Seconds that a process gets to end by itself.
+PATIENCE = 2.0
+# An engine image in a registry has some 40 % of the bytes that its layers have on a disk.
+UNPACKED_RATIO = 2.5
+
+
+class JobError(Exception):
+    """What ends a transfer. `kind` as of a RegistryError, or disk."""
+
+    def __init__(self, text: str, kind: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class Folder:
+    """Where a transfer keeps its things: a folder to which only root writes, which may hold other things."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.part = self.path / "archive.part"
+        self._status = self.path / "status.json"
+        self._sources = self.path / "sources.json"
+        self._alive = self.path / "alive"
+        self._process = self.path / "process.json"
+
+    def make(self) -> None:
+        """Have it, without what an earlier run has not taken in. Raises UnsafeFolder."""
+        private_folder.ensure(str(self.path))
+        for piece in self.path.glob("incoming.*"):
+            piece.unlink()
+
+    def is_ours(self) -> bool:
+        """Whether it is there, and what is in it is believed: nobody else can have written it."""
+        return private_folder.is_ours(str(self.path))
+
+    def left(self) -> list[Path]:
+        """What transfers have left in it."""
+        if not self.is_ours():
+            return []
+        patterns = ("incoming.*", ".incoming", ".spool.*", ".*.json.*")
+        known = [self.part, self._status, self._sources, self._alive, self._process]
+        found = [path for path in known if path.exists()]
+        return found + [path for pattern in patterns for path in self.path.glob(pattern)]
+
+    def note_process(self) -> None:
+        """The process that calls this does the transfer from here on."""
+        _process.note(self._process)
+
+    def incoming(self, number: int) -> Path:
+        """A piece of the archive from the controller that begins with this chunk."""
+        return self.path / f"incoming.{number}"
+
+    def receive(self, path: str, number: int) -> None:
+        """Take a piece from where it was put; there is all of it or none."""
+        draft = self.path / ".incoming"
+        shutil.move(path, draft)
+        draft.replace(self.incoming(number))
+
+    def read(self) -> dict:
+        """The status that the job told last; empty when there is none."""
+        return _read(self._status, {})
+
+    def write(self, status: dict) -> None:
+        """Tell the status."""
+        _write(self._status, status)
+
+    def sources(self) -> list[tuple[str, str, int]]:
+        """From whom to take: name, address, port, best first."""
+        return [tuple(one) for one in _read(self._sources, [])]
+
+    def touch(self, sources: list[list] | None = None) -> None:
+        """The controller is there, and may know more sources."""
+        if sources is not None:
+            _write(self._sources, sources)
+        self._alive.touch()
+
+    def unwatched(self) -> float:
+        """Seconds since the controller was there."""
+        try:
+            return time.time() - self._alive.stat().st_mtime
+        except OSError:
+            return float("inf")
+
+    def end_job(self) -> dict:
+        """End the process if there is one; its last status."""
+        status = self.read()
+        _process.end(self._process, PATIENCE)
+        return status
+
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return _process.noted(self._process) is not None
+
+    def clear(self, keep_part: bool) -> bool:
+        """Remove what is ours, or all of that but the part; whether there was something."""
+        going = self.left()
+        for path in going:
+            if not (keep_part and path == self.part):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+        if self.is_ours():
+            # Not while the part, or something of somebody else, is in it.
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+        return bool(going)
+
+
+def _read(path: Path, default):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return default
+
+
+def _write(path: Path, content) -> None:
+    """All of it or, on a full disk, nothing: what was there stays, and is written again soon."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e6:.0f}"
+
+
+def unpacked(size: int, packed: bool) -> int:
+    """Bytes that an archive of so many bytes becomes in the engine: an estimate if it is compressed."""
+    return int(size * UNPACKED_RATIO) if packed else size
+
+
+def check_room(folder: str, archive: int, engine: int, root: str = "/var/lib/docker") -> None:
+    """Raise JobError unless `archive` bytes fit into the folder, and `engine` bytes where the engine is.
+
+    The engine needs room for the layers, and before that for the archive in a folder of its own.
+    """
+    needs: dict[int, tuple[str, int]] = {}
+    for path, size in ((folder, max(0, archive)), (root if Path(root).exists() else "/", engine)):
+        device = Path(path).stat().st_dev
+        where, known = needs.get(device, (path, 0))
+        needs[device] = (where, known + size)
+    for path, need in needs.values():
+        free = shutil.disk_usage(path).free
+        if free < need + MARGIN:
+            raise JobError(
+                f"the disk of {path} has {megabytes(free)} MB free, the image needs"
+                f" {megabytes(need + MARGIN)} MB there"
+                " (its archive until it is loaded, what the engine unpacks, and some to spare)",
+                "disk",
+            )

@@ -1,0 +1,371 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The transfer on one server: a process of its own that gets the archive, serves it to others, and loads it.
+
+It outlives the task that starts it, tells how far it is in a file, and ends by itself when neither the
+controller nor another server has asked for a while: after an interrupted run nothing stays but the part of
+the archive that has come, from which the next run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import _process
+from .._docker.images import ZSTD_MAGIC, ImageError, Images, counted
+from .image_folder import Folder, JobError, check_room, megabytes, unpacked
+from .peers import NoSource, PeerServer, take
+from .registry import Place, Reference, Registry, RegistryError
+from .store import CHUNK, DiskFull, Store, chunk_hashes, open_nameless, open_part
+
+# Seconds: between two notes of the status; between two looks for a piece from the controller; over which
+# speed is measured; between two tries of a registry.
+TICK = 0.5
+LOOK = 0.05
+WINDOW = 5.0
+AGAIN = 5.0
+TRIES = 4
+# Kinds of a registry's errors that another try, or another place, may not have.
+PASSING = ("down", "tls")
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass
+class Order:
+    """What to do. `kind`: registry, archive, engine (save from it), take (from other servers) or controller.
+
+    For the last, `hashes` of the archive's chunks, its `size` in bytes, and whether it is `packed`.
+    """
+
+    kind: str
+    image: str
+    address: str
+    token: str = field(repr=False)
+    folder: str
+    idle: float
+    load_timeout: float
+    patience: float
+    archive: str = ""
+    digest: str = ""
+    places: list[Place] = field(default_factory=list, repr=False)
+    reference: Reference | None = None
+    hashes: list[str] = field(default_factory=list, repr=False)
+    size: int = 0
+    packed: bool = False
+
+
+def start(order: Order) -> dict:
+    """Start the job, in place of one that is there; its first status, with the port."""
+    folder = Folder(order.folder)
+    folder.make()
+    folder.end_job()
+    folder.write({})
+    folder.touch([])
+    child = os.fork()
+    if child == 0:
+        _child(order)
+    # No time is set: what an earlier run left is hashed first, and that of a large image takes a while.
+    while True:
+        # First whether it has ended, then what it told: that may be the last that it says.
+        lives = _process.start_time(child) is not None
+        status = folder.read()
+        if status.get("port") or status.get("phase") == "failed":
+            return status
+        if not lives:
+            raise JobError("the transfer's process has ended without a word")
+        time.sleep(0.02)
+
+
+def _child(order: Order) -> None:
+    """The new process: on its own, without the files of the task."""
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.chdir("/")
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(nothing, standard)
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            if int(entry.name) > 2:
+                with contextlib.suppress(OSError):
+                    os.close(int(entry.name))
+        Folder(order.folder).note_process()
+        Job(order).run()
+    finally:
+        os._exit(0)
+
+
+class Job:
+    """The process."""
+
+    def __init__(self, order: Order, images: Images | None = None) -> None:
+        self._order = order
+        self._folder = Folder(order.folder)
+        self._images = images or Images()
+        self._lock = threading.Lock()
+        self._speed: list[tuple[float, int]] = []
+        self._server: PeerServer | None = None
+        self._store: Store | None = None
+        self._roomy = False
+        # Nothing is told any longer: the folder is being cleared.
+        self._over = False
+        self._status = {
+            "phase": "starting",
+            "done": 0,
+            "total": None,
+            "rate": 0.0,
+            "from": "",
+            "kept": 0,
+            "fetched": 0,
+        }
+
+    def run(self) -> None:
+        """All of it; ends the process's work when nobody needs it any longer."""
+        try:
+            self._store = self._open()
+            self._server = PeerServer(self._order.address, self._store, self._order.token)
+            threading.Thread(target=self._server.serve_forever, daemon=True).start()
+            self._tell(port=self._server.server_address[1])
+            threading.Thread(target=self._work, daemon=True).start()
+        except OSError as error:
+            text = error.strerror or str(error)
+            self._tell(
+                phase="failed",
+                error=f"cannot serve on {self._order.address} or write to {self._folder.path}: {text}",
+            )
+            return
+        while not self._forgotten():
+            time.sleep(TICK)
+            self._tell()
+        with self._lock:
+            self._over = True
+        # What a run left that nobody watches: all but the part.
+        self._folder.clear(keep_part=self._status["phase"] not in ("ready",))
+
+    def _forgotten(self) -> bool:
+        quiet = time.monotonic() - self._server.asked_at
+        return self._folder.unwatched() > self._order.idle and quiet > self._order.idle
+
+    def _open(self) -> Store:
+        if self._order.kind == "engine":
+            return Store(open_nameless(self._folder.path))
+        if self._order.kind == "archive":
+            return Store(os.open(self._order.archive, os.O_RDONLY | os.O_CLOEXEC))
+        handle = open_part(self._folder.part)
+        return Store(handle, [digest for digest, length in chunk_hashes(handle) if length == CHUNK])
+
+    def _tell(self, **what) -> None:
+        with self._lock:
+            self._status.update(what)
+            if self._server:
+                self._status["served"] = self._server.served
+            if self._status["phase"] in ("getting", "loading"):
+                now = time.monotonic()
+                self._speed.append((now, self._status["done"]))
+                while len(self._speed) > 2 and now - self._speed[0][0] > WINDOW:
+                    self._speed.pop(0)
+                past, before = self._speed[0]
+                self._status["rate"] = (self._status["done"] - before) / (now - past) if now > past else 0.0
+            if not self._over:
+                self._folder.write(self._status)
+
+    def _progress(self, **what) -> None:
+        """In memory only; the main thread writes it down at its next tick."""
+        with self._lock:
+            self._status.update(what)
+
+    def _work(self) -> None:
+        try:
+            self._get()
+            self._progress(
+                phase="loading" if self._order.kind != "engine" else "ready", done=self._store.size
+            )
+            if self._order.kind != "engine":
+                self._load()
+            self._tell(phase="ready")
+        except (JobError, RegistryError, ImageError) as error:
+            self._tell(phase="failed", error=str(error), kind=getattr(error, "kind", ""))
+        except NoSource as error:
+            self._tell(phase="failed", kind="source", error=str(error))
+        except DiskFull:
+            free = shutil.disk_usage(self._folder.path).free
+            self._tell(
+                phase="failed",
+                kind="disk",
+                error=f"the disk of {self._folder.path} is full, with {megabytes(self._store.size)} of "
+                f"{megabytes(self._store.total or 0)} MB there; {megabytes(free)} MB are free again",
+            )
+        except OSError as error:
+            self._tell(phase="failed", kind="io", error=error.strerror or str(error))
+        except Exception as error:
+            # Whatever it is, the controller must hear of it: this process has no other voice.
+            self._tell(phase="failed", kind="internal", error=f"{type(error).__name__}: {error}")
+
+    def _get(self) -> None:
+        self._progress(phase="getting")
+        if self._order.kind == "take":
+            take(self._store, self._order.token, self._folder.sources, self._took, self._order.patience)
+            self._took("")
+        elif self._order.kind == "engine":
+            found = self._images.inspect(self._order.image)
+            size = found["Size"]
+            check_room(self._order.folder, size, 0)
+            # What a registry calls it goes on with it: the others could not find that out.
+            known = [name.partition("@")[2] for name in found.get("RepoDigests") or []]
+            known += self._images.recorded(found["Id"])
+            self._store.digest = self._order.digest or next(iter(known), "")
+            self._store.unpacked = size
+            self._progress(total=size, **{"from": "the Docker Engine"})
+            self._fill(self._images.save(self._order.image))
+        elif self._order.kind == "archive":
+            self._hash_archive()
+        elif self._order.kind == "controller":
+            self._receive()
+        else:
+            self._fetch()
+
+    def _took(self, name: str) -> None:
+        if self._folder.unwatched() > self._order.idle:
+            raise JobError("the rollout that started this transfer is gone")
+        self._progress(done=self._store.size, total=self._store.total, kept=self._store.adopted)
+        if name and name != self._status["from"]:
+            self._progress(**{"from": name})
+        if not self._roomy and self._store.total:
+            self._roomy = True
+            missing = self._store.total - self._store.whole()
+            check_room(self._order.folder, missing, self._store.total + self._store.unpacked)
+
+    def _hash_archive(self) -> None:
+        store, path = self._store, self._order.archive
+        store.total = store.whole()
+        packed = store.read_back(0, 4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
+        store.unpacked = unpacked(store.total, packed)
+        self._progress(total=store.total, **{"from": path})
+        check_room(self._order.folder, 0, store.total + store.unpacked)
+        for digest, length in chunk_hashes(store.handle):
+            store.note(digest, length)
+            self._progress(done=store.size)
+        store.finish(truncate=False)
+
+    def _receive(self) -> None:
+        """From the controller, which cannot be asked: it brings what the status says is wanted."""
+        store, order = self._store, self._order
+        store.total, store.unpacked = order.size, unpacked(order.size, order.packed)
+        self._progress(total=order.size, **{"from": "the controller"})
+        check_room(order.folder, order.size - store.whole(), order.size + store.unpacked)
+        while len(store.hashes) < len(order.hashes) and store.adopt(order.hashes[len(store.hashes)]):
+            pass
+        self._progress(done=store.size, kept=store.adopted)
+        while len(store.hashes) < len(order.hashes):
+            number = len(store.hashes)
+            self._tell(wanted=number)
+            piece = self._folder.incoming(number)
+            while not piece.exists():
+                if self._folder.unwatched() > order.idle:
+                    raise JobError("the rollout that started this transfer is gone")
+                time.sleep(LOOK)
+            self._take_in(piece)
+            piece.unlink()
+        store.finish()
+
+    def _take_in(self, piece: Path) -> None:
+        store = self._store
+        with piece.open("rb") as stream:
+            for data in iter(lambda: stream.read(CHUNK), b""):
+                if hashlib.sha256(data).hexdigest() != self._order.hashes[len(store.hashes)]:
+                    raise JobError(
+                        f"chunk {len(store.hashes)} is not what the archive held before", "changed"
+                    )
+                store.append(data)
+                self._progress(done=store.size, fetched=self._status["fetched"] + len(data))
+
+    def _fill(self, pieces: Iterable[bytes]) -> None:
+        """Cut a stream into chunks."""
+        buffer = bytearray()
+        for piece in pieces:
+            buffer += piece
+            while len(buffer) >= CHUNK:
+                self._store.append(bytes(buffer[:CHUNK]))
+                del buffer[:CHUNK]
+                self._progress(done=self._store.size, fetched=self._status["fetched"] + CHUNK)
+        if buffer:
+            self._store.append(bytes(buffer))
+            self._progress(done=self._store.size, fetched=self._status["fetched"] + len(buffer))
+        self._store.finish()
+
+    def _fetch(self) -> None:
+        """From the first place that gives it; one that breaks off is tried again."""
+        refused: list[str] = []
+        kind = ""
+        for place in self._order.places:
+            for _attempt in range(TRIES):
+                before, kept = self._store.size, self._status["kept"]
+                try:
+                    self._fetch_from(place)
+                    return
+                except RegistryError as error:
+                    kind = error.kind
+                    if str(error) not in refused:
+                        refused.append(str(error))
+                    came = self._store.size > max(before, self._status["kept"])
+                if kind == "digest" and self._store.size:
+                    # The bad bytes may be those that lay here: once more, all of them.
+                    self._store.begin_anew(self._store.epoch + 1, trust=False)
+                    if self._status["kept"] and not kept:
+                        continue
+                    break
+                # A place that gives nothing is not waited for.
+                if kind not in PASSING or not came:
+                    break
+                time.sleep(AGAIN)
+        raise JobError("; ".join(refused), kind)
+
+    def _fetch_from(self, place: Place) -> None:
+        registry = Registry(place, self._order.reference.repository)
+        archive = registry.archive(self._order.reference, self._order.image)
+        if self._order.digest and archive.digest != self._order.digest:
+            raise RegistryError(
+                "digest",
+                f"{place.name} has {archive.digest} as {self._order.image}, not {self._order.digest}",
+            )
+        store = self._store
+        store.total, store.digest = archive.size, archive.digest
+        store.unpacked = unpacked(archive.size, packed=True)
+        self._progress(total=archive.size, **{"from": place.name})
+        check_room(self._order.folder, archive.size - store.whole(), archive.size + store.unpacked)
+        while store.size + CHUNK <= archive.size and len(store.hashes) < len(store.spare):
+            store.adopt(store.spare[len(store.hashes)])
+        self._progress(done=store.size, kept=store.adopted)
+        self._fill(registry.stream(archive, store.size, store.read_back))
+
+    def _load(self) -> None:
+        total = self._store.size
+        self._progress(done=0, total=total, rate=0.0)
+        self._speed.clear()
+        content = counted(self._store.content(), lambda done: self._progress(done=done))
+        try:
+            names = self._images.load(content, self._order.load_timeout)
+        except ImageError as error:
+            if "no space left" in str(error):
+                raise JobError(f"the Docker Engine has no room for the image: {error}", "disk") from error
+            # What cannot be loaded shall not be taken for a good part next time.
+            with contextlib.suppress(OSError):
+                self._folder.part.unlink()
+            raise
+        found = self._images.inspect(self._order.image)
+        image_id = (found or {}).get("Id", "")
+        self._progress(names=names, loaded_id=image_id)
+        if found and self._store.digest:
+            self._images.record(self._store.digest, image_id)
+        with contextlib.suppress(OSError):
+            self._folder.part.unlink()

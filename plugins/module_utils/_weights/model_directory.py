@@ -1,0 +1,809 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What can be known about a model directory without reading its tensors.
+
+A safetensors file begins with eight bytes (little endian: the length of its header) and the header, a
+JSON object that gives every tensor its place. From these few kilobytes follows the exact size of the
+file, so a shard that was only half copied is found without reading hundreds of gigabytes. Nothing here
+imports Ansible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+import stat
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from json.decoder import scanstring
+from pathlib import Path
+
+from . import hashes as model_hashes
+
+INDEX_SUFFIX = ".safetensors.index.json"
+SHARD_SUFFIX = ".safetensors"
+CONFIG_NAME = "config.json"
+# How the name must end for the quantization of vLLM-Ascend to read the file.
+QUANT_DESCRIPTION_NAME = "quant_model_description.json"
+# The dtype's key up to transformers 4.55, and from 4.56.
+DTYPE_KEYS = ("torch_dtype", "dtype")
+# Any one of these sets is a vocabulary that vLLM can load.
+TOKENIZER_SETS = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("vocab.json", "merges.txt"),
+    ("tekken.json",),
+    ("tiktoken.model",),
+)
+# The limit of the safetensors format for its header, in bytes.
+MAX_HEADER_BYTES = 100_000_000
+LFS_MAGIC = b"version https://git-lfs"
+NUMBERED_SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")
+# Directories in which downloaders keep what is not finished yet.
+DOWNLOAD_DIRECTORIES = ("._____temp",)
+# Headers are read by several threads: on network storage each is a round trip.
+READERS = 16
+SHOWN_FILES = 3
+# Where it is known from.
+GUIDE = "vllm-ascend v0.13.0: docs/source/tutorials/long_sequence_context_parallel_multi_node.md"
+SAFETENSORS = "safetensors format: 8 bytes of length, the header, the tensors, and nothing else"
+QUANTIZATION = "vllm-ascend v0.13.0: vllm_ascend/quantization/quant_config.py, get_config_filenames"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with the weights, with its cure."""
+
+    code: str
+    path: str
+    seen: str
+    expected: str
+    cure: str
+    severity: str = "error"
+    source: str = GUIDE
+    files: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: {self.seen} (expected: {self.expected})"
+
+    def as_dict(self) -> dict:
+        return {**asdict(self), "files": list(self.files), "message": self.message}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the header of one safetensors file says."""
+
+    name: str
+    size: int
+    expected_size: int
+    tensors: frozenset[str]
+    header_digest: str
+
+
+@dataclass(frozen=True)
+class ShardError:
+    """Why one safetensors file cannot be whole."""
+
+    name: str
+    code: str
+    seen: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class ConfigPatch:
+    """The text of config.json before and after the dtype is set."""
+
+    before: bytes
+    after: bytes
+
+
+@dataclass
+class Report:
+    """Everything seen in one model directory."""
+
+    path: str
+    findings: list[Finding] = field(default_factory=list)
+    indexes: list[str] = field(default_factory=list)
+    shards: int = 0
+    size: int = 0
+    dtype: str | None = None
+    patch: ConfigPatch | None = None
+    fingerprint: str = ""
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+
+class JsonError(ValueError):
+    """A JSON file that cannot be used; the text says what was seen."""
+
+
+class ConfigChanged(Exception):
+    """config.json is no longer what was read."""
+
+
+# --- JSON text
+
+_WHITESPACE = re.compile(r"[ \t\r\n]*")
+
+
+def value_spans(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
+    """The place (first, past the last character) of each value of the JSON object at ``start``."""
+    decoder = json.JSONDecoder()
+    spans: dict[str, tuple[int, int]] = {}
+    position = _WHITESPACE.match(text, start).end()
+    if text[position : position + 1] != "{":
+        raise JsonError("not a JSON object")
+    position = _WHITESPACE.match(text, position + 1).end()
+    while text[position : position + 1] == '"':
+        key, position = scanstring(text, position + 1, True)
+        position = _WHITESPACE.match(text, position).end() + 1  # the colon
+        position = _WHITESPACE.match(text, position).end()
+        _value, end = decoder.raw_decode(text, position)
+        spans[key] = (position, end)
+        position = _WHITESPACE.match(text, end).end()
+        if text[position : position + 1] == ",":
+            position = _WHITESPACE.match(text, position + 1).end()
+    return spans
+
+
+def load_object(path: Path) -> tuple[dict, bytes]:
+    """The JSON object in a file and the file's bytes."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise JsonError(f"cannot be read: {error.strerror}") from error
+    if data.startswith(LFS_MAGIC):
+        raise JsonError("a Git LFS pointer, not the file itself")
+    if not data.strip():
+        raise JsonError("an empty file")
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise JsonError(
+            f"not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from error
+    except RecursionError as error:
+        raise JsonError("JSON nested too deep") from error
+    if not isinstance(value, dict):
+        raise JsonError(f"a JSON {type(value).__name__}, not an object")
+    return value, data
+
+
+def dtype_spans(text: str) -> dict[str, tuple[int, int]]:
+    """Where the model's dtype stands in the text of config.json, by key.
+
+    It is a key of the object itself; multi-modal models have it in ``text_config``, which vLLM asks next.
+    """
+    spans = value_spans(text)
+    found = {key: spans[key] for key in DTYPE_KEYS if key in spans}
+    if not found and "text_config" in spans:
+        start, _end = spans["text_config"]
+        if text[start] == "{":
+            inner = value_spans(text, start)
+            found = {f"text_config.{key}": inner[key] for key in DTYPE_KEYS if key in inner}
+    return found
+
+
+def with_dtype(text: str, wanted: str, replaceable: tuple[str, ...]) -> str:
+    """The text of config.json with the dtype's value replaced, every other character as it was."""
+    for start, end in sorted(dtype_spans(text).values(), reverse=True):
+        if json.loads(text[start:end]) in replaceable:
+            text = text[:start] + json.dumps(wanted) + text[end:]
+    return text
+
+
+# --- Shards
+
+
+def read_shard(directory: Path, name: str) -> Shard | ShardError:
+    """Read the header of one safetensors file and compare the file's size with it."""
+    try:
+        with (directory / name).open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return ShardError(name, "weights_shard_unreadable", "not a file", "a safetensors file")
+            size = status.st_size
+            start = stream.read(8)
+            length = int.from_bytes(start, "little")
+            if len(start) < 8:
+                return ShardError(name, "weights_shard_truncated", f"{size} bytes", "more than 8 bytes")
+            if start == LFS_MAGIC[:8]:
+                return ShardError(
+                    name,
+                    "weights_shard_lfs_pointer",
+                    "a Git LFS pointer of a few bytes",
+                    "the weights themselves",
+                )
+            if not 2 <= length <= MAX_HEADER_BYTES:
+                return ShardError(
+                    name,
+                    "weights_shard_corrupt",
+                    f"a header of {length} bytes",
+                    f"2 to {MAX_HEADER_BYTES} bytes",
+                )
+            header = stream.read(length)
+    except OSError as error:
+        seen = f"cannot be read: {error.strerror}"
+        if isinstance(error, FileNotFoundError) and (directory / name).is_symlink():
+            seen = f"a link to {os.readlink(directory / name)}, which is not there"
+        return ShardError(name, "weights_shard_unreadable", seen, "a readable file")
+    if len(header) < length:
+        return ShardError(
+            name, "weights_shard_truncated", f"{size} bytes", f"more than the header's {8 + length} bytes"
+        )
+    try:
+        entries = json.loads(header)
+        tensors = frozenset(key for key in entries if key != "__metadata__")
+        end = max((entries[key]["data_offsets"][1] for key in tensors), default=0)
+        expected = 8 + length + int(end)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return ShardError(
+            name,
+            "weights_shard_corrupt",
+            "an unreadable header",
+            "a JSON object of tensors with data_offsets",
+        )
+    if size < expected:
+        return ShardError(name, "weights_shard_truncated", f"{size} bytes", f"{expected} bytes")
+    if size > expected:
+        return ShardError(name, "weights_shard_oversized", f"{size} bytes", f"{expected} bytes")
+    return Shard(name, size, expected, tensors, hashlib.sha256(header).hexdigest())
+
+
+def _names(files: list[str] | tuple[str, ...]) -> str:
+    shown = ", ".join(files[:SHOWN_FILES])
+    rest = len(files) - SHOWN_FILES
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+_COPY_AGAIN = (
+    "copy or download these files again, resuming the interrupted transfer (for example "
+    "`modelscope download --model <id> --local_dir <path>` in the image), then compare sizes with the source"
+)
+
+# What is said of shards that cannot be whole: one finding a kind, however many files.
+_SHARD_KINDS = {
+    "weights_shard_truncated": ("too short", "files as long as their headers say", _COPY_AGAIN),
+    "weights_shard_oversized": (
+        "longer than their headers say",
+        "files as long as their headers say",
+        _COPY_AGAIN,
+    ),
+    "weights_shard_corrupt": ("without a readable safetensors header", "safetensors files", _COPY_AGAIN),
+    "weights_shard_unreadable": (
+        "not readable",
+        "files that root on this server can read",
+        "mount what links point to; repair permissions (root squashing on NFS hides files from root)",
+    ),
+    "weights_shard_lfs_pointer": (
+        "Git LFS pointers",
+        "the weights themselves",
+        "run `git lfs pull` in the model's clone, or download with the hub's own tool",
+    ),
+}
+
+
+class Inspector:
+    """Looks at one model directory and gathers every finding."""
+
+    def __init__(
+        self, directory: Path, dtype: str | None, replaceable: tuple[str, ...], quantization: str
+    ) -> None:
+        self.directory = directory
+        self.dtype = dtype
+        self.replaceable = replaceable
+        self.quantization = quantization
+        self.report = Report(path=str(directory))
+        self.files: list[str] = []
+        self.shards: dict[str, Shard] = {}
+        self.missing: set[str] = set()
+        self.config: dict = {}
+        self._hash = hashlib.sha256()
+
+    def inspect(self) -> Report:
+        if not self._list_files():
+            return self.report
+        self._leftovers()
+        listed = self._indexes()
+        self._shards(listed)
+        self._config()
+        self._tokenizer()
+        self._quantization()
+        self._fingerprint()
+        return self.report
+
+    def _add(self, code: str, path: Path | str, seen: str, expected: str, cure: str, **more) -> None:
+        self.report.findings.append(Finding(code, str(path), seen, expected, cure, **more))
+
+    def _list_files(self) -> bool:
+        try:
+            for folder, _folders, names in os.walk(self.directory, onerror=_raise):
+                inner = os.path.relpath(folder, self.directory)
+                self.files += [name if inner == "." else f"{inner}/{name}" for name in names]
+        except NotADirectoryError:
+            self._add(
+                "weights_path_missing",
+                self.directory,
+                "a file",
+                "the directory of the model",
+                "set pd_model_path to the directory that holds config.json",
+            )
+            return False
+        except FileNotFoundError:
+            self._add(
+                "weights_path_missing",
+                self.directory,
+                "no such directory",
+                "the model's directory on every server that runs an engine",
+                "mount the shared directory, copy the weights to this path, or correct pd_model_path",
+            )
+            return False
+        except OSError as error:
+            self._add(
+                "weights_unreadable",
+                error.filename or self.directory,
+                f"cannot be listed: {error.strerror}",
+                "a directory that root on this server can read",
+                "repair its permissions, or the mount (root squashing on NFS hides it from root)",
+            )
+            return False
+        self.files.sort()
+        return True
+
+    def _leftovers(self) -> None:
+        # Locks below a hidden directory (`.cache/huggingface`, `.git`) outlive a good download.
+        unfinished, locks = [], []
+        for name in self.files:
+            top = name.split("/", 1)[0]
+            if name.endswith(".incomplete") or top in DOWNLOAD_DIRECTORIES:
+                unfinished.append(name)
+            elif name.endswith(".lock") and not (top != name and top.startswith(".")):
+                locks.append(name)
+        if unfinished:
+            self._add(
+                "weights_incomplete_download",
+                self.directory,
+                f"{len(unfinished)} unfinished: {_names(unfinished)}",
+                "no unfinished downloads",
+                "let the download finish or start it again; if it did finish, remove these files",
+                files=tuple(unfinished),
+            )
+        if locks:
+            self._add(
+                "weights_download_lock",
+                self.directory,
+                f"{len(locks)} lock file(s): {_names(locks)}",
+                "no lock of a running download",
+                "wait for the download that holds the lock; if none runs on any server, remove the files",
+                files=tuple(locks),
+            )
+
+    def _top(self, suffix: str) -> list[str]:
+        return [name for name in self.files if "/" not in name and name.endswith(suffix)]
+
+    def _indexes(self) -> dict[str, set[str]]:
+        """Read every index; returns the tensors that each listed shard must hold."""
+        listed: dict[str, set[str]] = {}
+        for name in self._top(INDEX_SUFFIX):
+            path = self.directory / name
+            try:
+                weight_map = load_object(path)[0].get("weight_map")
+                if not isinstance(weight_map, dict) or not weight_map:
+                    raise JsonError("no weight_map")
+                strange = [shard for shard in weight_map.values() if not _plain(shard)]
+                if strange:
+                    raise JsonError(f"a weight_map that names {strange[0]!r}")
+            except JsonError as error:
+                self._add(
+                    "weights_index_invalid",
+                    path,
+                    str(error),
+                    "a JSON object whose weight_map names a shard for each tensor",
+                    "copy or download this index again",
+                )
+                continue
+            self.report.indexes.append(name)
+            shards = sorted(set(weight_map.values()))
+            for tensor, shard in weight_map.items():
+                listed.setdefault(shard, set()).add(tensor)
+            missing = [shard for shard in shards if not os.path.lexists(self.directory / shard)]
+            if missing:
+                self.missing.update(missing)
+                self._add(
+                    "weights_shard_missing",
+                    path,
+                    f"{len(missing)} of {len(shards)} shards missing: {_names(missing)}",
+                    f"all {len(shards)} shards that the index names",
+                    _COPY_AGAIN,
+                    files=tuple(missing),
+                )
+        return listed
+
+    def _shards(self, listed: dict[str, set[str]]) -> None:
+        present = self._top(SHARD_SUFFIX)
+        if not present and not listed:
+            self._add(
+                "weights_absent",
+                self.directory,
+                "no *.safetensors file and no index",
+                "the model's weights in safetensors format",
+                "copy or download the weights to this path, or correct pd_model_path",
+            )
+            return
+        names = sorted({*present, *listed}.difference(self.missing))
+        with ThreadPoolExecutor(max_workers=READERS) as readers:
+            outcomes = list(readers.map(lambda name: read_shard(self.directory, name), names))
+        broken: dict[str, list[ShardError]] = {}
+        for outcome in outcomes:
+            if isinstance(outcome, ShardError):
+                broken.setdefault(outcome.code, []).append(outcome)
+            else:
+                self.shards[outcome.name] = outcome
+        for code, errors in sorted(broken.items()):
+            what, expected, cure = _SHARD_KINDS[code]
+            details = [f"{error.name} ({error.seen}, not {error.expected})" for error in errors]
+            self._add(
+                code,
+                self.directory,
+                f"{len(errors)} of {len(names)} shards {what}: {_names(details)}",
+                expected,
+                cure,
+                source=SAFETENSORS,
+                files=tuple(error.name for error in errors),
+            )
+        self.report.shards = len(names)
+        self.report.size = sum(shard.size for shard in self.shards.values())
+        self._numbered(present, listed)
+        self._tensors(listed)
+
+    def _numbered(self, present: list[str], listed: dict[str, set[str]]) -> None:
+        """Shards that are numbered but stand in no index: the index itself is what is missing."""
+        orphans = [name for name in present if name not in listed and NUMBERED_SHARD.match(name)]
+        broken_index = any(finding.code == "weights_index_invalid" for finding in self.report.findings)
+        if orphans and not broken_index:
+            stems = sorted({NUMBERED_SHARD.match(name)["stem"] for name in orphans})
+            self._add(
+                "weights_index_missing",
+                self.directory,
+                f"{len(orphans)} numbered shards that no index names: {_names(orphans)}",
+                ", ".join(f"{stem}{INDEX_SUFFIX}" for stem in stems) + " beside its shards",
+                "copy or download the index file; if the shards belong to another model, remove them",
+                files=tuple(orphans),
+            )
+
+    def _tensors(self, listed: dict[str, set[str]]) -> None:
+        """The shards must hold the tensors for which the index names them: else they are of another model."""
+        wrong = [
+            name
+            for name, tensors in sorted(listed.items())
+            if name in self.shards and tensors - self.shards[name].tensors
+        ]
+        if wrong:
+            example = min(listed[wrong[0]] - self.shards[wrong[0]].tensors)
+            self._add(
+                "weights_index_mismatch",
+                self.directory,
+                f"{len(wrong)} shards lack tensors that the index promises, e.g. {example} in {wrong[0]}",
+                "index and shards of one and the same model",
+                "copy or download index and shards from one source again",
+                files=tuple(wrong),
+            )
+
+    def _config(self) -> None:
+        path = self.directory / CONFIG_NAME
+        try:
+            self.config, data = load_object(path)
+        except JsonError as error:
+            self._add(
+                "weights_config_invalid" if path.exists() else "weights_config_missing",
+                path,
+                str(error),
+                "the model's configuration as a JSON object",
+                "copy or download config.json again",
+            )
+            return
+        text = data.decode("utf-8")
+        values = {key: json.loads(text[start:end]) for key, (start, end) in dtype_spans(text).items()}
+        if values:
+            self.report.dtype = str(next(iter(values.values())))
+        if self.dtype is None:
+            return
+        if not values:
+            self._add(
+                "weights_dtype_absent",
+                path,
+                "neither torch_dtype nor dtype",
+                f'"torch_dtype": "{self.dtype}"',
+                f'add the line "torch_dtype": "{self.dtype}", or give the engines --dtype {self.dtype}',
+            )
+            return
+        others = {
+            key: value
+            for key, value in values.items()
+            if value != self.dtype and value not in self.replaceable
+        }
+        if others:
+            seen = ", ".join(f"{key} = {json.dumps(value)}" for key, value in others.items())
+            self._add(
+                "weights_dtype_unexpected",
+                path,
+                seen,
+                f'"{self.dtype}"',
+                f"check that these are the weights meant; then set the value to {self.dtype} by hand, or say "
+                "which dtype is wanted with model_weights_dtype",
+            )
+            return
+        after = with_dtype(text, self.dtype, self.replaceable).encode("utf-8")
+        if after != data:
+            self.report.patch = ConfigPatch(before=data, after=after)
+
+    def _tokenizer(self) -> None:
+        names = set(self._top(""))
+        if not any(names.issuperset(files) for files in TOKENIZER_SETS) and not self._top(".tiktoken"):
+            self._add(
+                "weights_tokenizer_missing",
+                self.directory,
+                "no vocabulary",
+                "one of " + ", ".join(" + ".join(files) for files in TOKENIZER_SETS),
+                "copy or download the tokenizer files of the model",
+            )
+        for name in ("tokenizer_config.json", "tokenizer.json"):
+            path = self.directory / name
+            if name not in names:
+                if name == "tokenizer_config.json":
+                    self._add(
+                        "weights_tokenizer_missing",
+                        path,
+                        "no such file",
+                        "the tokenizer's configuration (it holds the chat template)",
+                        "copy or download tokenizer_config.json",
+                        severity="warning",
+                    )
+                continue
+            try:
+                load_object(path)
+            except JsonError as error:
+                self._add(
+                    "weights_tokenizer_invalid",
+                    path,
+                    str(error),
+                    "a JSON object",
+                    f"copy or download {name} again",
+                )
+
+    def _quantization(self) -> None:
+        described = self._top(QUANT_DESCRIPTION_NAME)
+        quantized = any(name.startswith("quant_model_") for name in self._top(""))
+        wanted = self.quantization == "ascend" or (self.quantization == "auto" and quantized)
+        if self.quantization == "none" or not (wanted or described):
+            return
+        # vLLM looks no further if config.json says it (weight_utils.py, get_quant_config).
+        if not described and "quantization_config" in self.config:
+            return
+        expected = "what is quantized how, by tensor: --quantization ascend reads this file"
+        if not described:
+            path = self.directory / QUANT_DESCRIPTION_NAME
+            others = [name for name in self._top(".json") if name.startswith("quant_model_description")]
+            self._add(
+                "weights_quant_description_missing",
+                path,
+                f"no such file, but {_names(others)}" if others else "no such file",
+                expected,
+                f"cp {self.directory / others[0]} {path}"
+                if others
+                else f"copy or download {path.name} again",
+                source=QUANTIZATION,
+            )
+        elif len(described) > 1:
+            self._add(
+                "weights_quant_description_invalid",
+                self.directory,
+                f"{len(described)} files: {_names(described)}",
+                f"one file whose name ends in {QUANT_DESCRIPTION_NAME}: vLLM refuses to choose",
+                "remove those of another model",
+                source=QUANTIZATION,
+                files=tuple(described),
+            )
+        else:
+            path = self.directory / described[0]
+            try:
+                if not load_object(path)[0]:
+                    raise JsonError("an empty object")
+            except JsonError as error:
+                self._add(
+                    "weights_quant_description_invalid",
+                    path,
+                    str(error),
+                    expected,
+                    f"copy or download {path.name} again",
+                    source=QUANTIZATION,
+                )
+
+    def _fingerprint(self) -> None:
+        """Names, sizes, shard headers and small files: the same on all servers with the same model."""
+        for name in self.files:
+            if not model_hashes.counts(name):
+                continue
+            path = self.directory / name
+            if name in self.shards:
+                seen = f"{self.shards[name].size} {self.shards[name].header_digest}"
+            elif name == CONFIG_NAME and self.report.patch:
+                seen = hashlib.sha256(self.report.patch.after).hexdigest()
+            else:
+                try:
+                    seen = (
+                        hashlib.sha256(path.read_bytes()).hexdigest()
+                        if _small(path)
+                        else str(path.stat().st_size)
+                    )
+                except OSError:
+                    seen = "unreadable"
+            self._hash.update(f"{name}\0{seen}\n".encode("utf-8", "surrogateescape"))
+        self.report.fingerprint = self._hash.hexdigest()
+
+
+# Larger files count in the fingerprint by their size alone.
+SMALL_BYTES = 64 * 1024 * 1024
+
+
+def _small(path: Path) -> bool:
+    return path.suffix != SHARD_SUFFIX and path.stat().st_size <= SMALL_BYTES
+
+
+def _plain(name: object) -> bool:
+    """Whether a shard's name in an index stays inside the model's directory."""
+    return isinstance(name, str) and bool(name) and not name.startswith("/") and ".." not in name.split("/")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+# --- Patching
+
+
+def _write_beside(target: Path, data: bytes) -> Path:
+    """A temporary file in the target's directory with the target's mode and owner, safely on the disk."""
+    status = target.stat()
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.{socket.gethostname()}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), stat.S_IMODE(status.st_mode))
+            # A share may refuse the owner (root squashing); the mode above keeps the file readable.
+            with contextlib.suppress(OSError):
+                os.fchown(stream.fileno(), status.st_uid, status.st_gid)
+            os.fsync(stream.fileno())
+    except BaseException:
+        Path(name).unlink()
+        raise
+    return Path(name)
+
+
+def _keep_original(target: Path, data: bytes) -> Path:
+    """Keep what is replaced as config.json.orig; an older original is never overwritten."""
+    temporary = _write_beside(target, data)
+    try:
+        number = 0
+        while True:
+            kept = target.with_name(f"{target.name}.orig" + (f".{number}" if number else ""))
+            try:
+                os.link(temporary, kept)
+                return kept
+            except FileExistsError:
+                if kept.read_bytes() == data:
+                    return kept
+            except OSError:
+                # A file system without hard links: a rename is atomic as well.
+                if not kept.exists():
+                    temporary.replace(kept)
+                    return kept
+                if kept.read_bytes() == data:
+                    return kept
+            number += 1
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def apply_patch(directory: Path, patch: ConfigPatch) -> Path:
+    """Replace config.json by its patched text; returns where the original is kept.
+
+    Servers that share the directory may do this at the same time without a lock: each writes a file of
+    its own name and renames it over config.json, and all of them computed the same text. Raises OSError
+    where the directory cannot be written, and :class:`ConfigChanged` if someone else changed the file in
+    between. A symbolic link (as in the hub's cache) is replaced by a file; what it points to stays as it
+    is.
+    """
+    target = directory / CONFIG_NAME
+    kept = _keep_original(target, patch.before)
+    temporary = _write_beside(target, patch.after)
+    try:
+        if target.read_bytes() not in (patch.before, patch.after):
+            raise ConfigChanged(f"{target} was changed by someone else during this run; run again")
+        temporary.replace(target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    return kept
+
+
+# --- What the module calls
+
+
+def inspect(
+    path: str, dtype: str | None, replaceable: tuple[str, ...] = ("float16",), quantization: str = "auto"
+) -> Report:
+    """Look at a model directory; changes nothing."""
+    return Inspector(Path(path), dtype, replaceable, quantization).inspect()
+
+
+def with_hashes(report: Report) -> Report:
+    """The same report with the hash of every file, compared with a list of them that lies in the directory.
+
+    Reads everything. The fingerprint is then made of the hashes, with config.json as it will be.
+    """
+    directory = Path(report.path)
+    names = model_hashes.files(directory)
+    hashes = model_hashes.hash_all(directory, filter(model_hashes.counts, names))
+    promised = model_hashes.manifest(directory, names)
+    original = directory / f"{CONFIG_NAME}.orig"
+    seen = {**hashes, CONFIG_NAME: model_hashes.sha256(original)} if original.exists() else hashes
+    wrong = model_hashes.broken(promised, seen)
+    if report.patch and CONFIG_NAME in hashes:
+        hashes[CONFIG_NAME] = hashlib.sha256(report.patch.after).hexdigest()
+    findings = list(report.findings)
+    if wrong:
+        findings.append(
+            Finding(
+                "weights_hash_mismatch",
+                report.path,
+                f"{len(wrong)} of {len(promised)} files have another content: {_names(wrong)}",
+                "the SHA-256 that the list beside the weights names",
+                _COPY_AGAIN,
+                source="sha256sum: the publisher's list",
+                files=tuple(wrong),
+            )
+        )
+    return replace(report, findings=findings, hashes=hashes, fingerprint=model_hashes.combined(hashes))
+
+
+def without_patch(report: Report, wanted: str) -> Report:
+    """The same report where the dtype may not be patched: a finding instead of a patch."""
+    if report.patch is None:
+        return report
+    finding = Finding(
+        "weights_dtype_unexpected",
+        str(Path(report.path) / CONFIG_NAME),
+        f'dtype = "{report.dtype}"',
+        f'"{wanted}"',
+        "run the role model_weights (deploy.yml, tag weights): it sets this value and keeps the original",
+    )
+    return replace(report, findings=[*report.findings, finding], patch=None)
+
+
+def not_patched(report: Report, wanted: str, error: Exception) -> Finding:
+    """The finding for a config.json that should have been patched and could not be."""
+    return Finding(
+        "weights_dtype_not_patched",
+        str(Path(report.path) / CONFIG_NAME),
+        f'dtype = "{report.dtype}", and the file cannot be replaced: {error}',
+        f'"{wanted}"',
+        "make the directory writable for root on this server, or run the role on the server that owns the "
+        "share; a conflict with another change solves itself in the next run",
+    )

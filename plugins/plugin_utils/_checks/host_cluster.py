@@ -1,0 +1,459 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the checks of servers take from the plan, and what only shows between servers.
+
+Pure functions; they run on the controller, once for all servers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ...module_utils._findings import numbers, ordered
+from ...module_utils._host.catalogue import host_finding
+from ...module_utils._host.parsers import closes, concerns
+from .._distribution.weights_chain import CURED_BY_COPY
+from .._run import server_python
+
+# hccn_check has findings of its own for these.
+_OTHERS_LOOK = frozenset(
+    {
+        "/etc/hccn.conf",
+        "/usr/local/Ascend/driver/tools/hccn_tool",
+        "/usr/local/bin/npu-smi",
+        "/usr/local/Ascend/driver/version.info",
+    }
+)
+_SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_API, _PROXY, _HANDSHAKE = "API", "proxy", "KV handshake"
+
+
+def wants(
+    plan: Mapping[str, Any],
+    share: Mapping[str, Any],
+    name: str,
+    driver: str | None,
+    firmware: str | None = None,
+) -> dict[str, Any]:
+    """What the plan wants of one server, without what its check does not need."""
+    engines = share["engines"]
+    model = {engine.get("model_path") for engine in engines}
+    paths = dict.fromkeys(mount["source"] for engine in engines for mount in engine["mounts"])
+    below = str(share["directory"]).rstrip("/") + "/"
+    return {
+        "name": name,
+        "address": share["address"],
+        "interface": share["interface"],
+        "directory": share["directory"],
+        "deployment": plan["deployment"],
+        "image": plan["image"],
+        "driver": driver,
+        "firmware": firmware,
+        "chips": list(share["chips"]),
+        "devices": list(dict.fromkeys(device for engine in engines for device in engine["devices"])),
+        "paths": [
+            path
+            for path in paths
+            if path not in _OTHERS_LOOK and path not in model and not path.startswith(below)
+        ],
+        # Other than the rest it may lie elsewhere, where the check of the chips still finds it.
+        "npu_smi": next((path for path in paths if path.endswith("/npu-smi")), None),
+        "ports": [
+            {key: row[key] for key in ("first", "last", "purpose", "instance", "bound")}
+            for row in share["ports"]
+        ],
+        "clients": sorted(
+            {name_of for row in share["ports"] for name_of in clients(plan, {**row, "host": name})}
+        ),
+        "peers": {peer: plan["hosts"][peer]["address"] for peer in share["peers"]},
+        "shm": sum(size(engine["shm_size"]) for engine in engines),
+        "advertise": [engine["env"].get("VLLM_HOST_IP") for engine in engines],
+        "serving": [
+            *(_serving(engine) for engine in engines if engine.get("container")),
+            *([_serving(share["proxy"])] if (share["proxy"] or {}).get("container") else []),
+        ],
+    }
+
+
+def _serving(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A container of the plan, an engine's or the proxy's, and how it is seen to serve."""
+    nodes = (part.get("ready") or {}).get("nodes") or ()
+    group, api = len(nodes) > 1, part.get("api")
+    instance = part.get("instance") or "proxy"
+    return {
+        "container": part["container"],
+        "title": f"node {part['node_rank']} of {instance}" if group else instance,
+        "instance": part.get("instance"),
+        "script_path": part["script_path"],
+        "group": group,
+        "health_url": part.get("health_url") or (_health(api) if api else None),
+        "expect": part.get("expected") or {},
+        "ranks": [
+            {"rank": one["rank"], "health_url": _health(one["api"])} for one in part.get("ranks") or ()
+        ],
+    }
+
+
+def _health(api: Mapping[str, Any]) -> str:
+    return f"http://{api['host']}:{api['port']}/health"
+
+
+def outside(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Servers that the deployment was launched on and that are no longer in the inventory."""
+    return [
+        host_finding(
+            "host-deployed-outside",
+            f"{name} ({entry['address']}) is not in the inventory and may still run "
+            f"{', '.join(entry['containers'])}",
+            host=name,
+            seen="launched from here, and not stopped since"
+            if entry.get("launched", True)
+            else "in the last plan; whether it was launched is not known",
+            severity=None if entry.get("launched", True) else "hint",
+            address=entry["address"],
+            containers=" ".join(entry["containers"]),
+            directory=entry["directory"],
+            file=f"{plan['directory']}/deployed.json",
+        )
+        for name, entry in (plan.get("outside") or {}).items()
+    ]
+
+
+def size(text: object) -> int:
+    """Docker's sizes: 1g, 512m, 64k, bytes."""
+    match = re.fullmatch(r"\s*(\d+)\s*([bkmgt]?)b?\s*", str(text).lower())
+    return int(match.group(1)) * _SIZES[match.group(2)] if match else 0
+
+
+def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """The servers that will connect to a row of the port table, without the row's own."""
+    own, purpose = row["host"], row["purpose"]
+    instances = {instance["name"]: instance for instance in plan["instances"]}
+    if purpose == _PROXY:
+        found: Iterable[str] = _call_the_proxy(plan, instances)
+    elif purpose == _API:
+        found = (name for name, share in plan["hosts"].items() if share["proxy"] is not None)
+    elif purpose == _HANDSHAKE:
+        role = instances[row["instance"]]["role"]
+        found = (node for one in plan["instances"] if one["role"] != role for node in one["nodes"])
+    elif row["instance"] is not None:
+        found = instances[row["instance"]]["nodes"]
+    else:
+        found = plan["hosts"][own]["peers"]
+    return [name for name in dict.fromkeys(found) if name != own]
+
+
+def _call_the_proxy(plan: Mapping[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Who of the plan calls the proxy: its clients are outside, but decoders that wait for the cache to be
+    pushed ask it for a prefiller (A@v0.13.0:examples/disaggregated_prefill_v1, /v1/metaserver)."""
+    rows = [row for share in plan["hosts"].values() for row in share["ports"] if row["bound"]]
+    waiting = {
+        row["instance"]
+        for row in rows
+        if row["purpose"] == _HANDSHAKE and instances[row["instance"]]["role"] == "decoder"
+    }
+    return [row["host"] for row in rows if row["purpose"] == _API and row["instance"] in waiting]
+
+
+def targets(
+    plan: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Who tries which ports of whom: where a listener stands, from servers that have a result."""
+    made: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name, result in results.items():
+        listening = set(result.get("listening") or ())
+        for row in plan["hosts"].get(name, {}).get("ports", ()):
+            ports = sorted(port for port in listening if row["first"] <= port <= row["last"])
+            for client in clients(plan, {**row, "host": name}):
+                if client in results:
+                    made[client] += [
+                        {"server": name, "address": plan["hosts"][name]["address"], "port": port}
+                        for port in ports
+                    ]
+    return {name: list({(t["server"], t["port"]): t for t in found}.values()) for name, found in made.items()}
+
+
+def judge_reach(
+    plan: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+    reached: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Ports that do not answer: one finding for each server, way of failing and set of ports."""
+    groups: dict[tuple[str, str, str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for client, result in reached.items():
+        failed: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for one in result.get("unreachable_ports") or ():
+            failed[(one["server"], one["problem"], one["seen"])].append(one["port"])
+        for (server, problem, seen), ports in failed.items():
+            groups[(server, problem, seen, tuple(sorted(ports)))].append(client)
+    found = []
+    for (server, problem, seen, ports), callers in groups.items():
+        address = plan["hosts"][server]["address"]
+        if problem == "other":
+            found.append(
+                host_finding(
+                    "host-port-other-server",
+                    f"{address} of {server} is answered by another, as seen from {', '.join(callers)}",
+                    host=server,
+                    seen=f"port {numbers(ports)}: {seen}",
+                    address=address,
+                )
+            )
+            continue
+        everything = len(results.get(server, {}).get("listening") or ()) == len(ports)
+        what = "no port" if everything else f"port{'s' * (len(ports) > 1)} {numbers(ports)}"
+        cannot = "can be reached" if everything else "cannot be reached"
+        blame = firewall_of(plan, results, server, callers, ports)
+        found.append(
+            host_finding(
+                "host-port-unreachable",
+                f"{what} of {server} {cannot} from {', '.join(callers)}",
+                host=server,
+                seen=f"{seen}{'; ' + blame if blame else ''}",
+            )
+        )
+    return found
+
+
+def firewall_of(
+    plan: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+    server: str,
+    callers: Sequence[str],
+    ports: Sequence[int],
+) -> str:
+    """What stands in the way, as far as the servers show it."""
+    between = [str(plan["hosts"][name]["address"]) for name in (server, *callers)]
+    for name in (server, *callers):
+        rules = (results.get(name, {}).get("facts") or {}).get("firewall") or ()
+        # firewalld and ufw have no rule to name here; those of iptables name ports, or all.
+        naming = [
+            rule
+            for rule in rules
+            if ": " not in rule or (concerns(rule, between) and any(closes(rule, port) for port in ports))
+        ]
+        if naming:
+            more = f" and {len(naming) - 2} more" if len(naming) > 2 else ""
+            return f"firewall on {name}: {'; '.join(naming[:2])}{more}"
+    return ""
+
+
+def compare(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What should be the same on all servers, with those of the minority as the place."""
+    found = []
+    mtus = _by(results, lambda facts: facts.get("mtu"))
+    if len(mtus) > 1:
+        usual = mtus[0][0]
+        odd = [name for _mtu, names in mtus[1:] for name in names]
+        found.append(
+            host_finding(
+                "host-mtu-differs",
+                f"{', '.join(odd)}: another MTU than {', '.join(mtus[0][1])}",
+                host=", ".join(odd),
+                seen=_seen("MTU", mtus),
+                expected=f"MTU {usual} everywhere",
+                mtu=usual,
+            )
+        )
+    firmware = _by(results, lambda facts: ", ".join(facts.get("firmware") or ()) or None)
+    mixed = [name for value, names in firmware if "," in str(value) for name in names]
+    if len(firmware) > 1 or mixed:
+        odd = list(dict.fromkeys([*mixed, *(name for _value, names in firmware[1:] for name in names)]))
+        found.append(
+            host_finding(
+                "host-firmware-differs",
+                f"{', '.join(odd)}: another firmware",
+                host=", ".join(odd),
+                seen=_seen("firmware", firmware),
+            )
+        )
+    return found
+
+
+def images(
+    results: Mapping[str, Mapping[str, Any]], image: str, source: str, archive: str = ""
+) -> list[dict[str, Any]]:
+    """Servers that lack the image: deployment brings it, unless there is nothing that it could come from.
+
+    `source`: docker_image_source; `archive`: where it is on the servers, if it is there.
+    """
+    facts = {name: result.get("facts") or {} for name, result in results.items()}
+    lacking = [name for name, found in facts.items() if found.get("image") is False]
+    somewhere = _any(facts, "image")
+    nothing, cure = "", None
+    if source == "none" and not somewhere:
+        nothing = "no server has it, and docker_image_source is none"
+        cure = "docker load --input FILE  # on one server, or set docker_image_source"
+    elif source == "archive" and archive and not somewhere and not _any(facts, "image_archive"):
+        nothing = f"its archive {archive} is on no server"
+        cure = f"ls -l {archive}  # lay it there, or set docker_image_archive_remote_src: false"
+    origins = {"archive": "the archive"}
+    origin = "another server" if somewhere else origins.get(source, "the registry")
+    return [
+        host_finding(
+            "host-image-absent",
+            f"{image} is not there{f': {nothing}' if nothing else f'; deploy.yml brings it from {origin}'}",
+            host=name,
+            seen="not in the Docker Engine",
+            severity="error" if nothing else None,
+            cure=cure,
+        )
+        for name in lacking
+    ]
+
+
+def _any(facts: Mapping[str, Mapping[str, Any]], key: str) -> bool:
+    return any(found.get(key) for found in facts.values())
+
+
+def weights(
+    results: Mapping[str, Mapping[str, Any]], path: str, source: str = "present"
+) -> list[dict[str, Any]]:
+    """What the role model_weights would find, and whether all servers hold the same.
+
+    `source`: model_weights_source. What deployment brings from there is no error yet.
+    """
+    whole = [name for name, result in results.items() if not _errors(result)]
+    brought = source != "present" and (source != "server" or bool(whole))
+    found = [
+        _brought(one, source) if brought and _curable(result) else one
+        for name, result in results.items()
+        for one in _own_weights(name, result)
+    ]
+    # Those with findings differ anyway.
+    good = {
+        name: {"facts": {"weights": result.get("fingerprint") or None}}
+        for name, result in results.items()
+        if name in whole
+    }
+    groups = _by(good, lambda facts: facts["weights"])
+    if len(groups) > 1:
+        odd = [name for _value, names in groups[1:] for name in names]
+        found.append(
+            host_finding(
+                "host-weights-differ",
+                f"{', '.join(odd)}: other weights at {path} than {', '.join(groups[0][1])}",
+                host=", ".join(odd),
+                seen="; ".join(f"{value[:12]} on {', '.join(names)}" for value, names in groups)
+                + _other_files(results, groups),
+                path=path,
+            )
+        )
+    return found
+
+
+def _own_weights(name: str, result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """What one server's look at its weights found, as findings of a check."""
+    keys = ("code", "severity", "message", "seen", "expected", "cure", "source")
+    for one in result.get("findings") or ():
+        place = {"host": name, "instance": None, "variable": None, "chips": []}
+        yield {**{key: one[key] for key in keys}, **place}
+
+
+def _errors(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in result.get("findings") or () if one["severity"] == "error"]
+
+
+def _curable(result: Mapping[str, Any]) -> bool:
+    """Whether another copy of the weights would cure all that is wrong with them."""
+    return all(one["code"] in CURED_BY_COPY for one in _errors(result))
+
+
+def _brought(one: dict[str, Any], source: str) -> dict[str, Any]:
+    """The finding as deployment will cure it."""
+    if one["severity"] != "error":
+        return one
+    origin = {"server": "another server", "controller": "the controller"}.get(source, source)
+    return {
+        **one,
+        "severity": "warning",
+        "message": f"{one['message']}; deploy.yml brings the weights from {origin}",
+        "cure": "ansible-playbook playbooks/deploy.yml --tags plan,weights",
+    }
+
+
+def _other_files(
+    results: Mapping[str, Mapping[str, Any]], groups: Sequence[tuple[Any, Sequence[str]]]
+) -> str:
+    """Which files differ, where all hashes were asked for."""
+    first, *others = (results[names[0]].get("hashes") or {} for _value, names in groups)
+    if not first:
+        return ""
+    differ = sorted(
+        {name for other in others for name in {*first, *other} if first.get(name) != other.get(name)}
+    )
+    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+    return f"; {', '.join(differ[:3])}{more}"
+
+
+def _by(results: Mapping[str, Mapping[str, Any]], value_of: Any) -> list[tuple[Any, list[str]]]:
+    groups: dict[Any, list[str]] = defaultdict(list)
+    for name, result in results.items():
+        value = value_of(result.get("facts") or {})
+        if value is not None:
+            groups[value].append(name)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def _seen(name: str, groups: Sequence[tuple[Any, Sequence[str]]]) -> str:
+    return "; ".join(f"{name} {value} on {', '.join(names)}" for value, names in groups)
+
+
+def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list[dict[str, Any]]:
+    """Servers whose clock is off: the one that most others disagree with is named."""
+    off: list[tuple[str, str, float]] = []
+    for client, result in reached.items():
+        for server, (difference, uncertainty) in (result.get("clocks") or {}).items():
+            if abs(difference) - uncertainty > bound:
+                off.append((client, server, difference))
+    if not off:
+        return []
+    blamed = Counter(name for client, server, _difference in off for name in (client, server))
+    found: dict[str, tuple[str, float]] = {}
+    for client, server, difference in off:
+        odd, other = (server, client) if blamed[server] >= blamed[client] else (client, server)
+        signed = difference if odd == server else -difference
+        if odd not in found or abs(signed) > abs(found[odd][1]):
+            found[odd] = (other, signed)
+    return [
+        host_finding(
+            "host-clock-differs",
+            f"the clock of {odd} is {abs(difference):.1f} s "
+            f"{'ahead of' if difference > 0 else 'behind'} {other}'s",
+            host=odd,
+            seen=f"{difference:+.1f} s",
+            expected=f"less than {bound:g} s",
+        )
+        for odd, (other, difference) in found.items()
+    ]
+
+
+def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Servers without a result."""
+    return ordered(_not_checked(name, str(reasons.get(name) or "")) for name in names)
+
+
+def _not_checked(name: str, reason: str) -> dict[str, Any]:
+    return python_old(name, reason) or host_finding(
+        "host-not-checked",
+        "the server could not be checked",
+        host=name,
+        seen=" ".join((reason or "no result: an earlier task failed").split())[:300],
+    )
+
+
+def python_old(name: str, reason: str) -> dict[str, Any] | None:
+    """The finding of a server whose Python is too old, where a task failed for that."""
+    said = server_python.told(reason)
+    if said is None:
+        return None
+    return host_finding(
+        "host-python-old",
+        f"its Python is too old: {server_python.needed()} or newer is needed",
+        host=name,
+        seen=said,
+        expected=f"Python {server_python.needed()} or newer",
+    )

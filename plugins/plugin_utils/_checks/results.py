@@ -1,0 +1,51 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what each server registered, from the variables of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+
+from .hccn_cluster import Server
+
+#: Where the variables of servers are kept among a task's own, which die with the task.
+GATHERED = "__pd_rollout_gathered"
+
+
+def registered(task_vars: Mapping[str, Any], name: str, variable: str) -> Mapping[str, Any] | None:
+    """A registered result of a server; None where it has none, or where its task was skipped."""
+    found = _variables(task_vars, name)
+    value = found.get(variable) if isinstance(found, Mapping) else None
+    return value if isinstance(value, Mapping) and not value.get("skipped") else None
+
+
+def _variables(task_vars: Mapping[str, Any], name: str) -> Any:
+    """All variables of a server, gathered once a task and not templated.
+
+    Ansible puts them together anew whenever it is asked, from the inventory's files on; for hundreds of
+    servers that takes longer than judging their results.
+    """
+    if not isinstance(task_vars, MutableMapping):
+        return task_vars["hostvars"].raw_get(name)
+    gathered = task_vars.setdefault(GATHERED, {})
+    if name not in gathered:
+        gathered[name] = task_vars["hostvars"].raw_get(name)
+    return gathered[name]
+
+
+def servers_of(
+    task_vars: Mapping[str, Any], names: Iterable[str], variable: str
+) -> tuple[list[Server], dict[str, str]]:
+    """The servers with a result that have chips, and why the others have none."""
+    servers: list[Server] = []
+    missing: dict[str, str] = {}
+    for name in names:
+        result = registered(task_vars, name, variable)
+        if result is None:
+            missing[name] = ""
+        elif "chips" not in result:
+            missing[name] = str(result.get("msg", "the check itself failed"))
+        elif result["chips"]:
+            servers.append(Server.of(name, result))
+    return servers, missing

@@ -1,0 +1,127 @@
+"""What a run says when the weights did not come."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.action.weights_wait import failure
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import _process
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.private_folder import UnsafeFolder
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_process
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.weights_files import TransferError
+from ansible_collections.ascend.pd_rollout.plugins.modules import weights_transfer
+
+
+def test_a_finding_is_shown_with_its_cure():
+    found = TransferError("weights_changed", "/w", "one file changed", "none", "run again").finding
+    assert failure(
+        "decode1", {"state": "failed", "finding": found, "log": ["12:00:00 last line"]}
+    ).splitlines() == [
+        "The weights did not come to decode1; what has come stays, and the next run goes on with it.",
+        "- weights_changed: /w",
+        "    seen:     one file changed",
+        "    expected: none",
+        "    cure:     run again",
+        "    log: 12:00:00 last line",
+    ]
+
+
+def test_a_process_that_is_gone_is_no_silent_success():
+    text = failure("decode1", {"state": "absent", "finding": None})
+    assert "decode1 has ended without a word" in text
+    assert "cure:" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "seen"),
+    [
+        (
+            "Fetching 4 files\nOSError: No space left on device\n",
+            "weights_disk_full",
+            "OSError: No space left",
+        ),
+        ("RepositoryNotFoundError: 404\n", "weights_download_failed", "RepositoryNotFoundError: 404"),
+        (
+            "Traceback\n  File x\nurllib3.exceptions.MaxRetryError: too many 503\n"
+            "Downloading [a.json]:   0%|          | 0.00/33.0 [00:30<?, ?B/s]\r"
+            "Downloading [a]: 6.00MB [00:30, 207kB/s]\n",
+            "weights_download_failed",
+            "urllib3.exceptions.MaxRetryError: too many 503",
+        ),
+        ("", "weights_download_failed", "its log is empty"),
+    ],
+    ids=["full", "refused", "behind bars of progress", "silent"],
+)
+def test_how_a_download_ended(text, code, seen):
+    found = weights_transfer.download_finding("/w", 1, text)
+    assert found["code"] == code
+    assert f"exit code 1: {seen}" in found["seen"]
+    assert "run again: it goes on where it was" in found["cure"]
+
+
+def test_servers_see_the_signs_of_those_that_share_their_file_system(tmp_path):
+    path = tmp_path / "models" / "deepseek"
+    for name in ("a-b", "b"):
+        weights_transfer.probe({"path": str(path), "run": "0123456789ab", "name": name, "address": "x"})
+    listing = {"path": str(path), "run": "0123456789ab", "name": "b"}
+    assert weights_transfer.seen(listing) == ["a-b", "b"]
+    assert weights_transfer.seen({**listing, "run": "ba9876543210"}) == []
+    weights_transfer.remove_probes(listing)
+    assert weights_transfer.seen(listing) == ["a-b"]
+
+
+def test_a_transfer_that_was_never_started_is_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_transfer.weights_process, "RUN", tmp_path)
+    assert weights_transfer.status_of({"path": "/w"}) == {"state": "absent", "finding": None}
+
+
+def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_transfer.weights_process, "RUN", tmp_path)
+    folder = weights_transfer.weights_process.folder_of("/w")
+    folder.mkdir()
+    (folder / "process.json").write_text(json.dumps({"pid": 1, "started": 0}))
+    (folder / "status.json").write_text(json.dumps({"state": "copying", "finding": None}))
+    (folder / "log").write_text("12:00:00 copying\n")
+    status = weights_transfer.status_of({"path": "/w"})
+    assert (status["state"], status["log"]) == ("absent", ["12:00:00 copying"])
+
+
+def probe_of(path: Path, name: str, run: str = "0123456789ab") -> Path:
+    weights_transfer.probe({"path": str(path), "run": run, "name": name, "address": "x"})
+    return path.parent / f".pd_rollout-probe-{run}-{name}"
+
+
+def test_what_a_killed_run_has_left_is_seen_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_process, "RUN", tmp_path / "run")
+    path = tmp_path / "models" / "deepseek"
+    path.mkdir(parents=True)
+    assert weights_process.left(str(path)) is False
+    own, other = probe_of(path, "decode[1]"), probe_of(path, "decode2", "ba9876543210")
+    assert weights_process.left(str(path)) is True
+    folder = weights_process.make_folder(str(path))
+    (folder / "secrets").write_text("x")
+    weights_process.detach(folder, lambda: signal.pause())
+    while (running := weights_process.process_of(folder)) is None:
+        time.sleep(0.01)
+    stopped = {"path": str(path), "state": "stopped", "name": "decode[1]", "run": "", "container": None}
+    weights_transfer.act(stopped)
+    assert _process.start_time(running) is None
+    assert not folder.exists()
+    # Another server's may be of a run that goes on, until it is a day old.
+    assert not own.exists()
+    assert other.exists()
+    os.utime(other, (0, time.time() - weights_transfer.STALE - 3600))
+    weights_transfer.act(stopped)
+    assert not other.exists()
+    assert weights_process.left(str(path)) is False
+
+
+@pytest.mark.parametrize("path", ["/", "models", "/srv/../etc", "/srv/x\n"])
+def test_a_path_that_leads_elsewhere_is_not_worked_at(path):
+    with pytest.raises(UnsafeFolder):
+        weights_transfer.act({"path": path, "state": "prepared", "damaged": []})

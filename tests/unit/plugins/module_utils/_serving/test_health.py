@@ -1,0 +1,151 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the check of a server says of what was deployed there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import health
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import nodes as deployment_nodes
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import report
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.host_cluster import _serving
+
+LOADING = "Loading safetensors checkpoint shards:  26% Completed | 43/163 [00:10<00:30,  3.9it/s]\n"
+READY = "INFO:     Application startup complete.\n"
+STARTED, ENDED = "2026-01-02T03:04:05.6Z", "2026-01-02T04:04:05.6Z"
+
+
+class Docker:
+    """A Docker Engine with at most one container."""
+
+    def __init__(self, status=None, log="", exit_code=0, restarts=0, error=None):
+        self.status, self.log, self.error = status, log, error
+        state = {"Status": status, "ExitCode": exit_code, "StartedAt": STARTED, "FinishedAt": ENDED}
+        self.details = {"Id": "c1", "State": state, "RestartCount": restarts}
+
+    def containers(self, labels):
+        if self.error:
+            raise DockerError(self.error)
+        return [{"Names": ["/pd-decode1"]}] if self.status else []
+
+    def inspect(self, name):
+        return self.details
+
+    def logs(self, name, tail, since=None):
+        return self.log
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """An engine of the plan that is alone, with its launch script."""
+    script = tmp_path / "decode1.sh"
+    script.write_text("exec vllm serve\n")
+    return {
+        "container": "pd-decode1",
+        "instance": "decode1",
+        "node_rank": 0,
+        "script_path": str(script),
+        "api": {"host": "10.0.0.3", "port": 8004},
+        "ranks": [],
+        "ready": {"nodes": [{"host": "decode1", "rank": 0}]},
+    }
+
+
+def look(docker, *parts, answers=(True, "ok")):
+    wants = {"deployment": "pd", "serving": [_serving(part) for part in parts]}
+    ask = answers if callable(answers) else lambda url, expect: answers
+    return health.findings(wants, docker, ask)
+
+
+def codes(found):
+    return [one["code"] for one in found]
+
+
+def test_what_was_never_deployed_is_no_finding(engine):
+    Path(engine["script_path"]).unlink()
+    assert look(Docker(), engine) == []
+    assert look(Docker(error="no answer"), engine) == []
+    assert look(Docker()) == []
+
+
+def test_what_serves_is_no_finding(engine):
+    assert look(Docker("running", READY), engine) == []
+
+
+def test_a_container_that_is_gone_is_told_by_its_script(engine):
+    (one,) = look(Docker(), engine)
+    assert (one["code"], one["severity"]) == ("host-deployed-stopped", "error")
+    assert one["message"] == "decode1 does not run"
+
+
+def test_a_silent_docker_engine_runs_nothing(engine):
+    (one,) = look(Docker(error="no answer"), engine)
+    assert one["code"] == "host-deployed-stopped"
+    assert "no answer" in one["seen"]
+
+
+def test_what_ended_says_how(engine):
+    (one,) = look(Docker("exited", "RuntimeError: the device is lost\n", exit_code=0), engine)
+    assert one["code"] == "host-deployed-stopped"
+    assert one["seen"] == (
+        "container exited, exit code 0, ended 2026-01-02T04:04:05Z: RuntimeError: the device is lost"
+    )
+    assert "docker logs --tail 50 pd-decode1" in one["cure"]
+
+
+def test_what_does_not_answer_says_how_far_it_is(engine):
+    refused = (False, "Connection refused")
+    (one,) = look(Docker("running", LOADING, restarts=2), engine, answers=refused)
+    assert (one["code"], one["severity"]) == ("host-deployed-silent", "error")
+    assert one["seen"] == (
+        "http://10.0.0.3:8004/health Connection refused; it starts: loading shards 43 of 163"
+        "; the Docker Engine has restarted it (2 times)"
+    )
+    (one,) = look(Docker("running", READY), engine, answers=(False, "HTTP 503"))
+    assert one["seen"] == "http://10.0.0.3:8004/health HTTP 503"
+
+
+def test_every_rank_is_asked(engine):
+    ranks = [{"rank": n, "api": {"host": "10.0.0.3", "port": 7100 + n}} for n in range(6)]
+    late = {f"http://10.0.0.3:{7100 + n}/health" for n in range(1, 6)}
+    answers = lambda url, expect: (url not in late, "no answer")  # noqa: E731
+    (one,) = look(Docker("running", READY), {**engine, "ranks": ranks}, answers=answers)
+    assert "7101" in one["seen"]
+    assert "and 2 more of 6 ranks" in one["seen"]
+
+
+def test_a_proxy_with_another_list_does_not_answer_as_planned(engine):
+    expected = {"prefill_instances": 2, "decode_instances": 1}
+    proxy = {"container": "pd-decode1", "script_path": engine["script_path"], "expected": expected}
+    asked = []
+
+    def answers(url, expect):
+        asked.append((url, expect))
+        return False, "answers {}"
+
+    (one,) = look(Docker("running", READY), {**proxy, "health_url": "http://x/healthcheck"}, answers=answers)
+    assert asked == [("http://x/healthcheck", expected)]
+    assert one["message"] == "proxy runs, but does not answer as it should"
+
+
+def test_a_node_that_was_started_alone_is_told_though_it_runs(engine):
+    nodes = [{"host": "decode1", "rank": 0}, {"host": "decode2", "rank": 1}]
+    node = {**engine, "ready": {"nodes": nodes}, "node_rank": 1, "api": None}
+    note = deployment_nodes.record_path(node)
+    note.write_text(json.dumps({"container": "c1", "started_at": STARTED}))
+    assert look(Docker("running"), node) == []
+    note.write_text(json.dumps({"container": "c1", "started_at": ENDED}))
+    (one,) = look(Docker("running"), node)
+    assert (one["code"], one["severity"]) == ("host-deployed-apart", "error")
+    assert one["message"] == "node 1 of decode1 was started without the other nodes of its instance"
+
+
+def test_where_the_play_repairs_it_is_a_hint(engine):
+    (one,) = look(Docker(), engine)
+    assert report.repaired(one)["severity"] == "hint"
+    other = {**one, "code": "host-device-missing"}
+    assert report.repaired(other) == other

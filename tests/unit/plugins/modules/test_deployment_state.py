@@ -1,0 +1,181 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import entry
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.entry import (
+    compare,
+    digest,
+    key_ids,
+    outdated,
+    told,
+)
+
+ID = "0123456789abcdef"
+KEY = {"pd_rollout.key": ID}
+
+
+def labels(instance, role="decoder", hash_="a", **more):
+    return {"pd_rollout.role": role, "pd_rollout.instance": instance, "pd_rollout.hash": hash_, **more}
+
+
+def container(name, state="running", image="sha256:1", **more):
+    script = f"/etc/pd_rollout/pd/{name.removeprefix('pd-')}.sh"
+    return {
+        "Names": [f"/{name}"],
+        "State": state,
+        "ImageID": image,
+        "Labels": labels(name.removeprefix("pd-"), **more),
+        "Mounts": [{"Source": "/root/.cache"}, {"Source": script}],
+    }
+
+
+def planned(name, secret_path=None):
+    return {
+        "container": name,
+        "image": "vllm-ascend",
+        "labels": labels(name.removeprefix("pd-")),
+        "secret_path": secret_path,
+    }
+
+
+def look(containers, plan, images=None):
+    ids = {"/etc/pd_rollout/pd/api_key": ID}
+    return compare(containers, ["prefiller", "decoder"], plan, ids, images or {})
+
+
+def test_as_planned():
+    assert look([container("pd-decode1")], [planned("pd-decode1")], {"vllm-ascend": "sha256:1"}) == {
+        "strays": [],
+        "running": ["pd-decode1"],
+        "broken": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "running"),
+    [
+        pytest.param([], False, id="missing"),
+        pytest.param([container("pd-decode1", "exited")], False, id="stopped"),
+        pytest.param([container("pd-decode1", "created")], False, id="never-started"),
+        pytest.param([container("pd-decode1", "restarting")], True, id="restarting"),
+        pytest.param([container("pd-decode1", hash_="b")], True, id="another-script"),
+        pytest.param([container("pd-decode1", image="sha256:2")], True, id="another-image"),
+    ],
+)
+def test_broken(found, running):
+    result = look(found, [planned("pd-decode1")], {"vllm-ascend": "sha256:1"})
+    assert result["broken"] == ["decode1"]
+    assert result["running"] == (["pd-decode1"] if running else [])
+
+
+def test_a_changed_key_breaks_what_reads_it():
+    plan = [planned("pd-decode1", "/etc/pd_rollout/pd/api_key")]
+    assert look([container("pd-decode1")], plan)["broken"] == ["decode1"]
+    assert look([container("pd-decode1", **{"pd_rollout.key": "0" * 16})], plan)["broken"] == ["decode1"]
+    assert look([container("pd-decode1", **KEY)], plan)["broken"] == []
+
+
+def test_what_is_not_planned_is_a_stray_but_other_roles_are_not():
+    result = look([container("pd-decode2"), container("pd-proxy", role="proxy")], [])
+    assert result["strays"] == [
+        {"name": "pd-decode2", "image": "sha256:1", "scripts": ["/etc/pd_rollout/pd/decode2.sh"]}
+    ]
+
+
+def files_of(folder):
+    return {
+        "script": "exec vllm serve\n",
+        "script_path": str(folder / "pd" / "decode1.sh"),
+        "secret_path": str(folder / "pd" / "api_key"),
+    }
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A slice whose files are as planned."""
+    plan = files_of(tmp_path)
+    (tmp_path / "pd").mkdir(mode=0o700)
+    for path, text, mode in (
+        (plan["script_path"], plan["script"], 0o700),
+        (plan["secret_path"], "key", 0o600),
+        (plan["secret_path"] + ".id", ID, 0o600),
+    ):
+        Path(path).write_text(text)
+        Path(path).chmod(mode)
+    return plan
+
+
+def outdated_of(plan, key="key"):
+    ids = key_ids([plan], digest(key), os.getuid())
+    return [Path(path).name for path in outdated([plan], digest(key), ids, os.getuid())]
+
+
+def test_missing_files_are_outdated_with_their_directory(tmp_path):
+    assert outdated_of(files_of(tmp_path)) == ["pd", "decode1.sh", "api_key.id", "api_key"]
+
+
+def test_files_as_planned_are_not_outdated(written):
+    assert outdated_of(written) == []
+
+
+def test_changed_content_is_outdated(written):
+    assert outdated_of({**written, "script": "exec vllm serve --other\n"}) == ["decode1.sh"]
+    assert outdated_of(written, "another") == ["api_key.id", "api_key"]
+
+
+def test_the_name_of_a_key_is_by_chance_and_stays_with_it(written):
+    path, owner = written["secret_path"], os.getuid()
+    assert key_ids([written], digest("key"), owner) == {path: ID}
+    others = {key_ids([written], digest("another"), owner)[path] for _ in range(3)}
+    assert len(others | {ID}) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in others)
+    # What is no name of a key, or could be somebody else's, is none.
+    for text, mode in (("0123", 0o600), ("", 0o600), (ID, 0o644)):
+        Path(path + ".id").write_text(text)
+        Path(path + ".id").chmod(mode)
+        assert key_ids([written], digest("key"), owner)[path] != text
+    assert key_ids([{**written, "secret_path": None}], digest("key"), owner) == {}
+
+
+def test_changed_modes_are_outdated(written, tmp_path):
+    (tmp_path / "pd").chmod(0o755)
+    (tmp_path / "pd" / "api_key").chmod(0o644)
+    assert outdated_of(written) == ["pd", "api_key"]
+
+
+def test_the_server_is_not_told_environment_and_script(written):
+    plan = {**written, "env": {"A": "hunter22"}, "argv": ["hunter22"], "ranks": [], "container": "pd-d"}
+    (slice_,) = told([plan])
+    assert "hunter22" not in str(slice_)
+    assert plan["script"] not in str(slice_)
+    assert outdated_of(slice_) == []
+    assert outdated_of({**slice_, "script_digest": digest("other")}) == ["decode1.sh"]
+    assert told([slice_]) == [slice_]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_an_engine_that_is_down_still_has_is_told(tmp_path, monkeypatch, installed):
+    """Where none is installed there is nothing to remove, and nothing to say."""
+    monkeypatch.setattr(entry.shutil, "which", lambda _: "/usr/bin/dockerd" if installed else None)
+    found = entry.state(
+        {
+            "deployment": "pd",
+            "roles": ["prefiller", "decoder", "proxy"],
+            "planned": [],
+            "secret_digest": "",
+            "require_engine": False,
+            "docker_socket": str(tmp_path / "docker.sock"),
+            "_check_mode": False,
+        }
+    )
+    assert (found["reachable"], found["strays"]) == (False, [])
+    told = " ".join(found.get("warnings", []))
+    assert ("containers of deployment pd, if there are any, stay" in told) == installed
+    assert bool(told) == installed

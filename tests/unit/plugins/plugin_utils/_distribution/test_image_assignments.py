@@ -1,0 +1,294 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets the image from where; what the screen shows; which images may go."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import images
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.images import (
+    ImageError,
+    file_system,
+    is_shared,
+    old_names,
+    plain,
+    repository,
+)
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import image_folder
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_folder import (
+    Folder,
+    JobError,
+    check_room,
+)
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_assignments import (
+    Wish,
+    decide,
+    places,
+)
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import (
+    ImageBoard,
+    failure,
+    progress,
+)
+
+IMAGE = "registry.example:5000/ascend/vllm-ascend:v1"
+
+
+def state(right=False, image=IMAGE, archive=None, image_id=""):
+    return {"image": image, "right": right, "id": image_id, "digests": [], "archive": archive}
+
+
+def three(**first):
+    return {"a": state(**first), "b": state(), "c": state()}
+
+
+def kinds(decision):
+    return {host: (part["kind"], part["order"][:1]) for host, part in decision.parts.items()}
+
+
+def test_when_all_have_it_nobody_does_anything():
+    states = {host: state(right=True) for host in "abc"}
+    assert decide(states, Wish("registry")).parts == {}
+
+
+def test_the_first_gets_it_and_the_others_make_a_chain():
+    assert kinds(decide(three(), Wish("registry"))) == {
+        "a": ("registry", []),
+        "b": ("take", ["a"]),
+        "c": ("take", ["b"]),
+    }
+
+
+def test_everybody_else_is_asked_when_the_one_before_has_gone():
+    states = {host: state() for host in "abcde"}
+    assert decide(states, Wish("registry")).parts["d"]["order"] == ["c", "a", "b", "e"]
+
+
+@pytest.mark.parametrize("source", ["registry", "archive", "none"])
+def test_who_has_it_gives_it(source):
+    states = {"a": state(), "b": state(right=True), "c": state()}
+    assert kinds(decide(states, Wish(source, archive="/x"))) == {
+        "b": ("engine", []),
+        "a": ("take", ["b"]),
+        "c": ("take", ["a"]),
+    }
+
+
+def test_without_spreading_each_gets_it_itself():
+    states = {"a": state(right=True), "b": state(), "c": state()}
+    assert kinds(decide(states, Wish("registry", spread=False))) == {
+        "b": ("registry", []),
+        "c": ("registry", []),
+    }
+    assert kinds(decide(states, Wish("pull"))) == {"b": ("pull", []), "c": ("pull", [])}
+
+
+HERE, SHARED, MISSING = (
+    {"exists": True, "shared": False},
+    {"exists": True, "shared": True},
+    {"exists": False, "shared": False},
+)
+
+
+@pytest.mark.parametrize(
+    ("archives", "expected"),
+    [
+        ([HERE, HERE, HERE], ["archive", "archive", "archive"]),
+        ([SHARED, SHARED, SHARED], ["archive", "take", "take"]),
+        ([MISSING, HERE, MISSING], ["take", "archive", "take"]),
+        ([SHARED, HERE, SHARED], ["take", "archive", "take"]),
+    ],
+    ids=["each has it", "shared file system", "one has it", "own before shared"],
+)
+def test_an_archive_on_the_servers(archives, expected):
+    states = {host: state(archive=archive) for host, archive in zip("abc", archives, strict=True)}
+    parts = decide(states, Wish("archive", archive="/x.tar")).parts
+    assert [parts[host]["kind"] for host in "abc"] == expected
+
+
+def test_an_archive_of_the_controller_goes_to_one():
+    wish = Wish("archive", archive="/x.tar", archive_on_server=False)
+    assert kinds(decide(three(), wish))["b"] == ("take", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("states", "wish", "text"),
+    [
+        (three(), Wish("none"), f"{IMAGE} is not on a."),
+        (
+            three(image_id="sha256:1"),
+            Wish("none", digest=f"sha256:{'1' * 64}"),
+            "on a is not the image expected",
+        ),
+        ({"a": state(archive=MISSING)}, Wish("archive", archive="/x.tar"), "/x.tar is no file on a"),
+        ({"a": state()}, Wish("archive"), "needs docker_image_archive"),
+        ({"a": state()}, Wish("registry", digest="sha256:12"), "64 hexadecimal digits"),
+        ({"a": state(image="ascend/x:1")}, Wish("registry"), "names no registry"),
+        ({"a": state(image="r.example/x@sha256:12")}, Wish("registry"), "pd_image may have both"),
+    ],
+    ids=["nobody has it", "another", "no archive", "no path", "digest", "no registry", "by digest"],
+)
+def test_what_is_wrong_is_told(states, wish, text):
+    assert any(text in error for error in decide(states, wish).errors)
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    decision = decide(three(), Wish("none"))
+    assert len(decision.errors) == 3
+
+
+def test_a_mirror_makes_a_name_without_registry_good():
+    assert decide({"a": state(image="ascend/x:1")}, Wish("registry", mirrors=("https://m",))).errors == []
+
+
+def test_places():
+    login = {"registry.example:5000": {"username": "u", "password": "p"}}
+    found = places(IMAGE, ["https://mirror.example/path/", "127.0.0.1:5000"], login, "CA", ["other"])
+    assert [(one["base"], one["username"]) for one in found] == [
+        ("https://mirror.example/path", ""),
+        ("http://127.0.0.1:5000", ""),
+        ("https://registry.example:5000", "u"),
+    ]
+    assert places(IMAGE, [], {}, "", ["registry.example:5000"])[0]["base"] == "http://registry.example:5000"
+
+
+STATUS = {
+    "phase": "getting",
+    "done": 9_216_000_000,
+    "total": 15_100_000_000,
+    "rate": 112e6,
+    "from": "registry.example",
+}
+
+
+def test_progress():
+    assert progress(STATUS) == "61 %, 9216 of 15100 MB from registry.example, 112 MB/s, 53 s left"
+    assert progress({**STATUS, "total": None, "rate": 0.0, "from": ""}) == "9216 MB"
+    assert progress({**STATUS, "phase": "loading", "rate": 0.0}) == "loading, 61 %, 9216 of 15100 MB"
+
+
+def test_failure_says_what_to_do_and_what_is_kept():
+    text = failure("x:1", "a", {**STATUS, "phase": "failed", "kind": "login", "error": "r refuses x"})
+    assert text.startswith("x:1 did not come to a: r refuses x. Give username and password")
+    assert text.endswith("9216 MB are kept; run again, it goes on from there.")
+    assert "may have booted" in failure("x:1", "a", {"phase": "gone", "done": 0})
+
+
+def test_the_board_has_one_token_for_all_and_for_nobody_else(tmp_path):
+    first, second = ImageBoard(tmp_path / "board"), ImageBoard(tmp_path / "board")
+    assert first.token() == second.token()
+    assert len(first.token()) == 64
+    assert (tmp_path / "board" / "token").stat().st_mode & 0o077 == 0
+    first.post("a", port=1)
+    first.post("a", port=2)
+    assert second.hosts() == {"a": {"host": "a", "port": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (IMAGE, "ascend/vllm-ascend"),
+        ("ascend/vllm-ascend:v1", "ascend/vllm-ascend"),
+        ("localhost/x@sha256:1", "x"),
+    ],
+    ids=str,
+)
+def test_repository(name, expected):
+    assert repository(name) == expected
+
+
+LISTED = [
+    {"Id": "now", "Created": 4, "RepoTags": [IMAGE]},
+    {"Id": "before", "Created": 3, "RepoTags": ["other.example/ascend/vllm-ascend:v0"]},
+    {"Id": "used", "Created": 2, "RepoTags": ["ascend/vllm-ascend:used"]},
+    {"Id": "oldest", "Created": 1, "RepoTags": ["ascend/vllm-ascend:a", "ascend/vllm-ascend:b"]},
+    {"Id": "foreign", "Created": 0, "RepoTags": ["somebody/else:1"]},
+    {"Id": "nameless", "Created": 0, "RepoTags": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (0, ["other.example/ascend/vllm-ascend:v0", "ascend/vllm-ascend:a", "ascend/vllm-ascend:b"]),
+        (1, ["ascend/vllm-ascend:a", "ascend/vllm-ascend:b"]),
+        (3, []),
+    ],
+    ids=str,
+)
+def test_old_names(keep, expected):
+    assert old_names(LISTED, {"used"}, IMAGE, "now", keep) == expected
+
+
+def test_file_systems():
+    assert file_system("/proc/self") == "proc"
+    assert is_shared("nfs4")
+    assert not is_shared("ext4")
+
+
+def test_zstd_without_the_program_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(images.shutil, "which", lambda _name: None)
+    with pytest.raises(ImageError, match="install zstd, or pack the archive with gzip"):
+        list(plain([images.ZSTD_MAGIC + b"x"]))
+    assert list(plain([b"plain", b"more"])) == [b"plain", b"more"]
+
+
+def test_a_packed_archive_goes_through_the_program():
+    assert b"".join(images.piped(["cat"], b"one ", iter([b"two ", b"three"]))) == b"one two three"
+    with pytest.raises(ImageError, match="false cannot read it"):
+        list(images.piped(["false"], b"", iter([])))
+
+
+def test_room_is_looked_for_before(tmp_path):
+    check_room(str(tmp_path), 1, 1)
+    with pytest.raises(JobError, match="MB free, the image needs") as raised:
+        check_room(str(tmp_path), 10**18, 1)
+    assert raised.value.kind == "disk"
+
+
+def test_of_an_ended_transfer_only_the_part_stays(tmp_path):
+    folder = Folder(str(tmp_path / "x"))
+    assert folder.clear(keep_part=True) is False
+    folder.make()
+    folder.write({"phase": "failed"})
+    folder.touch([["a", "127.0.0.1", 1]])
+    folder.part.write_bytes(b"some")
+    assert folder.sources() == [("a", "127.0.0.1", 1)]
+    folder.clear(keep_part=True)
+    assert [entry.name for entry in folder.path.iterdir()] == ["archive.part"]
+    folder.clear(keep_part=False)
+    assert not folder.path.exists()
+
+
+def test_of_a_folder_that_has_other_things_only_the_transfers_own_are_removed(tmp_path):
+    """Somebody chose the data disk itself; it is not to be emptied."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "notes.json").write_text("{}")
+    folder = Folder(str(tmp_path))
+    folder.make()
+    assert folder.left() == []
+    folder.write({"phase": "failed"})
+    folder.touch([])
+    folder.part.write_bytes(b"some")
+    (tmp_path / "incoming.3").write_bytes(b"piece")
+    assert folder.clear(keep_part=False) is True
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.safetensors", "notes.json"]
+    assert folder.clear(keep_part=False) is False
+
+
+def test_on_a_full_disk_the_last_status_stays(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path / "x"))
+    folder.make()
+    folder.write({"phase": "getting"})
+
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folder.Path, "write_text", full)
+        folder.write({"phase": "failed"})
+    assert folder.read() == {"phase": "getting"}
+    folder.write({"phase": "failed"})
+    assert folder.read() == {"phase": "failed"}

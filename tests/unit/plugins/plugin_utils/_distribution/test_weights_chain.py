@@ -1,0 +1,127 @@
+"""Who gets the weights, and who takes them from whom."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution import weights_chain as chain
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.weights_progress import (
+    clock,
+    progress,
+)
+
+
+def server(name: str, *codes: str, fingerprint: str = "one", files: tuple[str, ...] = ()) -> chain.Server:
+    findings = [
+        {**chain.finding(code, f"/w/{name}", "seen", "wanted", "cure"), "files": files} for code in codes
+    ]
+    return chain.Server(name, fingerprint, tuple(findings))
+
+
+A, B, C = server("a"), server("b", "weights_path_missing"), server("c", "weights_shard_missing")
+
+
+@pytest.mark.parametrize(
+    ("servers", "source", "named", "seed", "expected"),
+    [
+        ([A, server("b")], "server", {}, "", chain.Need()),
+        ([A, B, C], "server", {}, "", chain.Need(("b", "c"), "a")),
+        ([B, A], "modelscope", {"model_weights_id": "x/y"}, "", chain.Need(("b",), "a")),
+        ([B, C], "modelscope", {"model_weights_id": "x/y"}, "", chain.Need(("b", "c"), "b", True)),
+        ([B, C], "controller", {"model_weights_directory": "/w"}, "c", chain.Need(("b", "c"), "c", True)),
+        ([A, server("d"), B], "server", {}, "d", chain.Need(("b",), "d")),
+        # A seed that lacks them is not asked while another has them.
+        ([A, B, C], "server", {}, "b", chain.Need(("b", "c"), "a")),
+    ],
+    ids=[
+        "whole",
+        "one has them",
+        "no download then",
+        "download",
+        "controller",
+        "named seed",
+        "seed lacks them",
+    ],
+)
+def test_who_gets_them(servers, source, named, seed, expected):
+    assert chain.need(servers, source, named, seed) == expected
+
+
+@pytest.mark.parametrize(
+    ("servers", "source", "seed", "codes"),
+    [
+        ([B, C], "server", "", ["weights_no_source", "weights_path_missing", "weights_shard_missing"]),
+        ([B], "huggingface", "", ["weights_source_unnamed"]),
+        ([B], "controller", "", ["weights_source_unnamed"]),
+        ([A, B], "server", "z", ["weights_seed_unknown"]),
+        ([A, server("d", fingerprint="two")], "server", "", ["weights_differ"]),
+        (
+            [A, server("d", fingerprint="two"), server("e", "weights_unreadable", "weights_download_lock")],
+            "server",
+            "",
+            ["weights_unreadable", "weights_download_lock", "weights_differ"],
+        ),
+    ],
+    ids=["no source", "no id", "no directory", "unknown seed", "two models", "all at once"],
+)
+def test_what_stands_against_it(servers, source, seed, codes):
+    assert [one["code"] for one in chain.need(servers, source, {}, seed).findings] == codes
+
+
+def test_warnings_are_no_reason_to_copy():
+    warned = {**chain.finding("weights_tokenizer_missing", "/w", "", "", ""), "severity": "warning"}
+    assert chain.Server("a", "one", (warned,)).whole
+
+
+def test_damaged_are_files_that_are_there():
+    one = server("a", "weights_shard_missing", files=("gone",))
+    two = server("a", "weights_shard_truncated", files=("short", "shorter"))
+    assert chain.Server("a", "", one.findings + two.findings).damaged == ["short", "shorter"]
+
+
+def test_each_takes_from_the_one_before_and_knows_others():
+    wanted = [f"s{number}" for number in range(1, 8)]
+    made = chain.chain(wanted, "s0", {name: [name] for name in ["s0", *wanted]})
+    assert made.sources["s0"] == ()
+    assert made.sources["s1"] == ("s0",)
+    assert made.sources["s3"] == ("s2", "s1", "s0")
+    assert made.sources["s7"] == ("s6", "s5", "s4", "s0")
+    assert made.clients("s0") == wanted
+    assert made.clients("s6") == ["s7"]
+
+
+def test_a_shared_file_system_is_written_once():
+    seen = {"s0": ["s0"], "s1": ["s1", "s3"], "s2": ["s2"], "s3": [], "s4": ["s0", "s4"]}
+    made = chain.chain(["s1", "s2", "s3", "s4"], "s0", seen)
+    assert made.members == ["s0", "s1", "s2"]
+    assert made.shared == {"s3": "s1", "s4": "s0"}
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (
+            {
+                "state": "copying",
+                "done": 12_300_000_000,
+                "total": 45_600_000_000,
+                "rate": 850e6,
+                "source": "a",
+            },
+            "12,300 of 45,600 MB, 850.0 MB/s, 0:39 left, from a",
+        ),
+        (
+            {"state": "copying", "done": 5e6, "total": None, "rate": 1e6, "source": "hub"},
+            "5.0 MB, 1.0 MB/s, from hub",
+        ),
+        ({"state": "waiting"}, "waiting for its source"),
+        ({"state": "complete", "done": 2e6, "total": 2e6}, "2.0 of 2.0 MB, complete"),
+    ],
+    ids=["between servers", "download", "waiting", "complete"],
+)
+def test_progress(status, line):
+    assert progress(status) == line
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
