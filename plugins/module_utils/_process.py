@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""A process of ours that outlives the task which starts it: how it is noted, recognized and ended.
+"""A process of ours that outlives the task which starts it: how it is started, noted, recognized and ended.
 
 Its number alone proves nothing: it may be another's by now, after a reboot even with the same start time, and
 whoever can write a note can put any number into it. So the process keeps its note open as long as it lives.
@@ -13,11 +13,77 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 # Seconds between looks whether a process has gone.
 LOOK = 0.02
+
+
+def detach(
+    work: Callable[[], None],
+    *,
+    note_at: Path | None = None,
+    log: Path | None = None,
+    keep: Iterable[int] | None = (),
+) -> int:
+    """Do work in a new process that outlives this one.
+
+    work: what the process does; it ends when that returns.
+    note_at: where it notes itself (see note()), before this function returns.
+    log: the file to which it appends what it prints; without one that is lost.
+    keep: file descriptors that stay open in it, besides its standard ones; None keeps all.
+
+    Returns the number of the process, which is a child of the calling one as long as that lives.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ready, noting = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(noting)
+        # The end of file: the child has noted itself, or has ended.
+        os.read(ready, 1)
+        os.close(ready)
+        return child
+    try:
+        os.close(ready)
+        leave(log, keep if keep is None else {*keep, noting})
+        # The open file is what proves later whose note it is.
+        _handle = note(note_at) if note_at else None
+        os.close(noting)
+        work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0)
+
+
+def leave(log: Path | None = None, keep: Iterable[int] | None = ()) -> None:
+    """Make the calling process independent of who started it: its session, signals, directory and files.
+
+    log, keep: as for detach().
+    """
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    output = nothing if log is None else os.open(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for standard, file in ((0, nothing), (1, output), (2, output)):
+        os.dup2(file, standard)
+    if keep is not None:
+        kept = {0, 1, 2, *keep}
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            if int(entry.name) not in kept:
+                with contextlib.suppress(OSError):
+                    os.close(int(entry.name))
 
 
 def start_time(pid: int) -> int | None:
@@ -79,12 +145,37 @@ def end(path: Path, patience: float) -> bool:
     pid = noted(path)
     if pid is None:
         return False
+    _end(pid, lambda: noted(path) != pid, patience)
+    return True
+
+
+def end_started(pid: int, started: int, patience: float) -> bool:
+    """End the process with that number and start time, by force after `patience` seconds; whether there was
+    one. Only for those who started it and were told the two by nobody else: see above."""
+    if pid <= 1 or start_time(pid) != started:
+        return False
+    _end(pid, lambda: start_time(pid) != started, patience)
+    return True
+
+
+def gone_within(pid: int, started: int, seconds: float) -> bool:
+    """Wait for the end of the process with that number and start time; whether it came within the seconds."""
+    return _becomes(lambda: start_time(pid) != started, seconds)
+
+
+def _end(pid: int, gone: Callable[[], bool], patience: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if noted(path) != pid:
-            break
+        if gone():
+            return
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        deadline = time.monotonic() + patience
-        while noted(path) == pid and time.monotonic() < deadline:
-            time.sleep(LOOK)
+        _becomes(gone, patience)
+
+
+def _becomes(true: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(LOOK)
     return True

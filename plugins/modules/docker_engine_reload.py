@@ -66,23 +66,24 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._docker import engine
+from ..module_utils._docker.client import DEFAULT_SOCKET, DockerError
 
 
 def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict:
-    """The attributes of the first reload after ``since``; raises EngineError."""
+    """The attributes of the first reload after ``since``; raises DockerError."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         events = engine.reload_events(since, time.time(), socket_path)
         if events:
             return events[0].get("Actor", {}).get("Attributes", {})
         time.sleep(engine.POLL_SECONDS)
-    raise engine.EngineError(f"no reload within {timeout} s")
+    raise DockerError(f"no reload within {timeout} s")
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "socket": {"type": "path", "default": engine.SOCKET},
+            "socket": {"type": "path", "default": DEFAULT_SOCKET},
             "pid_file": {"type": "path", "default": engine.PID_FILE},
             "timeout": {"type": "int", "default": 10},
         },
@@ -101,7 +102,7 @@ def main() -> None:
     try:
         os.kill(pid, signal.SIGHUP)
         attributes = wait_for_reload(since, params["timeout"], params["socket"])
-    except (OSError, engine.EngineError) as error:
+    except (OSError, DockerError) as error:
         module.fail_json(
             msg=f"The Docker Engine did not take over its new configuration: {error}. It goes on with the "
             "old one, but would not start again with this daemon.json. Its log tells which option it "

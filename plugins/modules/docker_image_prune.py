@@ -49,7 +49,8 @@ removed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._docker.images import ImageError, Images, old_names
+from ..module_utils._docker.client import DockerError
+from ..module_utils._docker.images import Images, old_names
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
         old = old_names(images.listed(), images.in_use(), wanted, found["Id"], keep)
         for name in [] if module.check_mode else old:
             images.untag(name)
-    except ImageError as error:
+    except DockerError as error:
         module.fail_json(msg=f"an old image cannot be removed: {error}")
     module.exit_json(
         changed=bool(old), removed=old, diff={"before": "".join(f"{name}\n" for name in old), "after": ""}

@@ -202,10 +202,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._docker.client import DockerApi, DockerError
 from ..module_utils._files import safe_paths
+from ..module_utils._files.contents import read_json
 from ..module_utils._files.private_folder import UnsafeFolder, check_name
-from ..module_utils._transfer import weights_copy, weights_process
+from ..module_utils._transfer import hub, weights_copy, weights_process
 from ..module_utils._transfer.weights_files import TransferError, bytes_below, staging
-from ..module_utils._weights import hub
 
 PROBE = weights_process.PROBE
 # Seconds after which a probe of a server that this run does not know is nobody's any longer.
@@ -277,7 +277,7 @@ def status_of(params: dict) -> dict:
         return {"state": "absent", "finding": None}
     (folder / "contact").touch()
     alive = weights_process.process_of(folder) is not None
-    status = weights_process.read_json(folder / "status.json") or {"state": "waiting", "finding": None}
+    status = read_json(folder / "status.json") or {"state": "waiting", "finding": None}
     began = folder / "process.json"
     if not alive and began.exists() and status["state"] not in ENDED:
         status["state"] = "absent"

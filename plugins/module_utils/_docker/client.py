@@ -1,105 +1,171 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads containers from the Docker Engine's socket with the standard library alone.
+"""The Docker Engine's API over its socket, with the standard library alone.
 
-C(community.docker) declares its own client private to itself from 5.0 on, and its import costs more than
-a whole poll here: so this is a client for the few calls that watching engines needs.
+C(community.docker) needs python3-requests, which a fresh server does not have yet, declares its own client
+private to itself from 5.0 on, and its import costs more than a whole poll here. So this is a client for the
+few calls that checks, transfers and watching engines need.
 """
 
 from __future__ import annotations
 
 import calendar
+import contextlib
 import http.client
 import json
 import socket
 import struct
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote, urlencode
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
+# Seconds without an answer, as long as C(community.docker)'s: an engine that starts containers on a busy
+# server answers late.
+TIMEOUT = 60.0
 # A container that was never started or has not ended carries this instead of a time.
 NO_TIME = "0001-01-01T00:00:00Z"
 
 
 class DockerError(Exception):
-    """The engine does not answer, or answers with an error."""
+    """The Docker Engine does not answer, or answers with an error.
+
+    `status`: of the answer; 0 where none came.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
+    """HTTP over the UNIX socket at C(path); C(timeout) in seconds."""
+
+    def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
-class DockerApi:
-    """The Docker Engine behind C(path), a UNIX socket; C(timeout) in seconds holds for each call.
+@contextlib.contextmanager
+def answering(
+    method: str,
+    path: str,
+    *,
+    socket_path: str = DEFAULT_SOCKET,
+    timeout: float = TIMEOUT,
+    body: Iterable[bytes] | None = None,
+) -> Iterator[http.client.HTTPResponse]:
+    """The Docker Engine's answer to a request, to be read within the context.
 
-    It is long, as C(community.docker)'s is: an engine that starts containers on a busy server answers late.
+    method, path: of the request; the path with its query.
+    socket_path: the engine's socket.
+    timeout: seconds without a byte.
+    body: the pieces of an archive that is sent.
+
+    Raises DockerError where none comes, or one with an error's status.
     """
+    connection = UnixConnection(socket_path, timeout)
+    headers = {} if body is None else {"Content-Type": "application/x-tar"}
+    try:
+        connection.request(method, path, body=body, headers=headers, encode_chunked=body is not None)
+        answer = connection.getresponse()
+        if answer.status >= 400:
+            raise DockerError(_reason(path, answer.status, answer.read()), answer.status)
+        yield answer
+    except FileNotFoundError as error:
+        raise DockerError(f"no answer from the Docker Engine: no socket {socket_path}") from error
+    except PermissionError as error:
+        raise DockerError(
+            f"no answer from the Docker Engine: {socket_path} is only for root, run with become"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        why = str(error) or type(error).__name__
+        raise DockerError(f"no answer from the Docker Engine at {socket_path}: {why}") from error
+    finally:
+        connection.close()
 
-    def __init__(self, path=DEFAULT_SOCKET, timeout=60):
+
+def _reason(path: str, status: int, body: bytes) -> str:
+    """What an error's answer says: the engine's own message, if it gives one."""
+    try:
+        message = str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = body.decode("utf-8", "replace").strip()[:300]
+    return f"the Docker Engine answers {status} to {path}: {message}"
+
+
+def get(path: str, socket_path: str = DEFAULT_SOCKET, timeout: float = TIMEOUT) -> bytes:
+    """The body of the answer to a GET request. Raises DockerError."""
+    with answering("GET", path, socket_path=socket_path, timeout=timeout) as answer:
+        return answer.read()
+
+
+class DockerApi:
+    """Containers of the Docker Engine behind C(path), a UNIX socket; C(timeout) in seconds for each call."""
+
+    def __init__(self, path: str = DEFAULT_SOCKET, timeout: float = TIMEOUT) -> None:
         self._path = path
         self._timeout = timeout
 
-    def _get(self, path, **query):
+    def _get(self, path: str, **query: object) -> bytes | None:
         return self._ask("GET", path + ("?" + urlencode(query) if query else ""))
 
-    def _ask(self, method, path):
-        connection = UnixConnection(self._path, self._timeout)
+    def _ask(self, method: str, path: str) -> bytes | None:
+        """The answer's body; None where what was asked for does not exist."""
         try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise DockerError(f"no answer from the Docker Engine at {self._path}: {error}") from error
-        finally:
-            connection.close()
-        if response.status == 404:
-            return None
-        if response.status >= 400:
-            raise DockerError(f"the Docker Engine answers {response.status} to {path}: {body[:200]!r}")
-        return body
+            with answering(method, path, socket_path=self._path, timeout=self._timeout) as answer:
+                return answer.read()
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
 
-    def inspect(self, name):
+    def inspect(self, name: str) -> dict[str, Any] | None:
         """What C(docker inspect) shows of a container, or None when there is none."""
         body = self._get(f"/containers/{quote(name)}/json")
         return None if body is None else json.loads(body)
 
-    def stop(self, name):
+    def stop(self, name: str) -> bool:
         """Stop a container as C(docker stop) does: it is not started again, whatever its restart policy.
 
         Whether there is one.
         """
         return self._ask("POST", f"/containers/{quote(name)}/stop") is not None
 
-    def containers(self, labels):
-        """Every container, running or not, that carries all C(labels) (a mapping)."""
+    def containers(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Every container, running or not, that carries all C(labels)."""
         filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
         return json.loads(self._get("/containers/json", all=1, filters=json.dumps(filters)) or b"[]")
 
-    def image_id(self, reference):
+    def image_id(self, reference: str) -> str | None:
         """The identity that an image reference has on this server now, or None."""
         body = self._get(f"/images/{quote(reference)}/json")
         return None if body is None else json.loads(body)["Id"]
 
-    def logs(self, name, tail, since=None, until=None, early=0):
-        """The last C(tail) lines of both streams, optionally between two of the engine's own times.
+    def logs(
+        self, name: str, tail: int, since: str | None = None, until: str | None = None, early: int = 0
+    ) -> str:
+        """The last lines of both streams of a container.
 
-        What was said in the C(early) seconds before C(since) counts too.
+        name: the container.
+        tail: how many lines at the most.
+        since, until: the engine's own times, between which the lines were written.
+        early: seconds before C(since) that count too.
         """
-        query = {"stdout": 1, "stderr": 1, "tail": tail}
+        query: dict[str, object] = {"stdout": 1, "stderr": 1, "tail": tail}
         for key, when, before in (("since", since, early), ("until", until, 0)):
             if when and when != NO_TIME:
                 query[key] = unix_time(when, before)
         return demultiplex(self._get(f"/containers/{quote(name)}/logs", **query) or b"")
 
 
-def unix_time(when, before=0):
+def unix_time(when: str, before: int = 0) -> str:
     """C(2026-01-02T03:04:05.678901234Z) as the engine's queries take it: C(1767323045.678901234).
 
     C(before): whole seconds earlier.
@@ -109,9 +175,10 @@ def unix_time(when, before=0):
     return f"{seconds}.{(fraction or '0')[:9].ljust(9, '0')}"
 
 
-def demultiplex(stream):
+def demultiplex(stream: bytes) -> str:
     """The text of a log stream whose frames carry 8 bytes of head: stream, 3 × 0, length."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while at + 8 <= len(stream):
         (length,) = struct.unpack(">I", stream[at + 4 : at + 8])
         parts.append(stream[at + 8 : at + 8 + length])

@@ -4,13 +4,11 @@
 """Questions to a Docker Engine on this server that need nothing but Python: its state, and whether it
 reloaded.
 
-The modules of community.docker need python3-requests, which a fresh server does not have yet, and an
-engine that answers; these functions are for the time before.
+The modules of community.docker need an engine that answers; these functions are for the time before.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import subprocess
@@ -18,9 +16,8 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from .client import UnixConnection
+from .client import DEFAULT_SOCKET, DockerError, get
 
-SOCKET = "/var/run/docker.sock"
 PID_FILE = "/var/run/docker.pid"
 # Where packages put dockerd; ssh sessions without a login shell may lack the last two in PATH.
 SEARCH_PATH = "/usr/bin:/usr/local/bin:/usr/sbin:/usr/local/sbin:/snap/bin"
@@ -28,59 +25,35 @@ ANSWER_SECONDS = 10
 POLL_SECONDS = 0.2
 
 
-class EngineError(Exception):
-    """The engine does not answer, or not as expected."""
-
-
-def get(path: str, socket_path: str = SOCKET, timeout: float = ANSWER_SECONDS) -> bytes:
-    """The body of the engine's answer to a GET request; raises EngineError."""
-    connection = UnixConnection(socket_path, timeout)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-    except FileNotFoundError as error:
-        raise EngineError(f"no socket {socket_path}") from error
-    except PermissionError as error:
-        raise EngineError(f"{socket_path} is only for root: run with become") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise EngineError(f"{socket_path} does not answer: {error or type(error).__name__}") from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise EngineError(f"{path} answered {response.status}: {body.decode('utf-8', 'replace').strip()}")
-    return body
-
-
-def info(socket_path: str = SOCKET) -> dict:
+def info(socket_path: str = DEFAULT_SOCKET) -> dict:
     """What `docker info` shows."""
     try:
-        answer = json.loads(get("/info", socket_path))
+        answer = json.loads(get("/info", socket_path, ANSWER_SECONDS))
     except ValueError as error:
-        raise EngineError(f"{socket_path} answered something else than JSON") from error
+        raise DockerError(f"{socket_path} answered something else than JSON") from error
     if not isinstance(answer, dict) or not answer.get("ServerVersion"):
         # What an engine says that is still starting, or whose containerd is dead.
         errors = "; ".join(answer.get("ServerErrors") or []) if isinstance(answer, dict) else ""
-        raise EngineError(f"the engine is not ready: {errors or 'it does not tell its version'}")
+        raise DockerError(f"the engine is not ready: {errors or 'it does not tell its version'}")
     return answer
 
 
-def wait_for_info(seconds: float, socket_path: str = SOCKET) -> dict:
+def wait_for_info(seconds: float, socket_path: str = DEFAULT_SOCKET) -> dict:
     """The same, asked again for so many seconds until the engine answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             return info(socket_path)
-        except EngineError:
+        except DockerError:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(POLL_SECONDS)
 
 
-def reload_events(since: float, until: float, socket_path: str = SOCKET) -> list[dict]:
+def reload_events(since: float, until: float, socket_path: str = DEFAULT_SOCKET) -> list[dict]:
     """The engine's own events of having reloaded its configuration (times in seconds since the epoch)."""
     filters = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
-    body = get(f"/events?since={since:.9f}&until={until:.9f}&filters={filters}", socket_path)
+    body = get(f"/events?since={since:.9f}&until={until:.9f}&filters={filters}", socket_path, ANSWER_SECONDS)
     return [json.loads(line) for line in body.splitlines() if line.strip()]
 
 

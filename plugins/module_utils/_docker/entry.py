@@ -8,9 +8,10 @@ import importlib.util
 from collections.abc import Mapping
 
 from . import engine
+from .client import DEFAULT_SOCKET
 
 INFO_ARGUMENTS = {
-    "socket": {"type": "path", "default": engine.SOCKET},
+    "socket": {"type": "path", "default": DEFAULT_SOCKET},
     "wait": {"type": "int", "default": 0},
 }
 
@@ -28,7 +29,7 @@ def engine_info(options: Mapping) -> dict:
     }
     try:
         info = engine.wait_for_info(wait, options["socket"])
-    except engine.EngineError as error:
+    except DockerError as error:
         result["reason"] = str(error)
         if wait:
             result.update(

@@ -4,82 +4,95 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
-from .client import DEFAULT_SOCKET, UnixConnection
+from .._files.contents import read_json, write_json
+from .client import DEFAULT_SOCKET, TIMEOUT, DockerError, answering
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 PIECE = 1024 * 1024
+# Seconds without a byte while the engine packs an image.
+SAVE_TIMEOUT = 600.0
 # Which image (by ID) is what a registry calls by a digest: an image from an archive has no such name itself.
 RECORD = "/var/lib/pd_rollout/images.json"
 
 
-class ImageError(Exception):
-    """The engine does not do what is asked; the text is its own."""
+class ImageError(DockerError):
+    """The Docker Engine has no use for an archive, or does not give one."""
 
 
 class Images:
-    """The engine's images. `timeout`: seconds without an answer."""
+    """The engine's images. `timeout`: seconds without an answer; `record`: where digests are noted."""
 
-    def __init__(self, socket_path: str = DEFAULT_SOCKET, timeout: float = 60, record: str = RECORD) -> None:
+    def __init__(
+        self, socket_path: str = DEFAULT_SOCKET, timeout: float = TIMEOUT, record: str = RECORD
+    ) -> None:
         self._socket, self._timeout, self._record = socket_path, timeout, Path(record)
 
-    def _call(
-        self, method: str, path: str, body: Iterable[bytes] | None = None, timeout: float | None = None
-    ) -> http.client.HTTPResponse:
-        connection = UnixConnection(self._socket, timeout or self._timeout)
-        headers = {} if body is None else {"Content-Type": "application/x-tar"}
-        try:
-            connection.request(method, path, body=body, headers=headers, encode_chunked=body is not None)
-            answer = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise ImageError(f"no answer from the Docker Engine: {error or type(error).__name__}") from error
-        if answer.status >= 400 and answer.status != 404:
-            raise ImageError(_message(answer.read()))
-        return answer
+    def _body(self, method: str, path: str) -> bytes:
+        with answering(method, path, socket_path=self._socket, timeout=self._timeout) as answer:
+            return answer.read()
 
-    def inspect(self, reference: str) -> dict | None:
+    def inspect(self, reference: str) -> dict[str, Any] | None:
         """What C(docker image inspect) shows, or None."""
-        answer = self._call("GET", f"/images/{quote(reference)}/json")
-        body = answer.read()
-        return None if answer.status == 404 else json.loads(body)
+        try:
+            found = json.loads(self._body("GET", f"/images/{quote(reference)}/json"))
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+        return dict(found)
 
-    def listed(self) -> list[dict]:
+    def listed(self) -> list[dict[str, Any]]:
         """What C(docker image ls) shows."""
-        return json.loads(self._call("GET", "/images/json").read())
+        return list(json.loads(self._body("GET", "/images/json")))
 
     def in_use(self) -> set[str]:
         """The IDs of images that containers have, running or not."""
-        return {one["ImageID"] for one in json.loads(self._call("GET", "/containers/json?all=1").read())}
+        return {one["ImageID"] for one in json.loads(self._body("GET", "/containers/json?all=1"))}
 
     def untag(self, reference: str) -> None:
-        """Remove a name, and the image with its last one."""
-        self._call("DELETE", f"/images/{quote(reference)}").read()
+        """Remove a name, and the image with its last one; nothing where there is none."""
+        try:
+            self._body("DELETE", f"/images/{quote(reference)}")
+        except DockerError as error:
+            if error.status != 404:
+                raise
 
     def save(self, reference: str) -> Iterator[bytes]:
-        """The archive of an image as a stream."""
-        answer = self._call("GET", f"/images/get?{urlencode({'names': reference})}", timeout=600)
-        if answer.status == 404:
-            raise ImageError(f"there is no {reference} any more")
-        yield from iter(lambda: answer.read(PIECE), b"")
+        """The archive of an image as a stream. Raises ImageError where the image has gone."""
+        path = f"/images/get?{urlencode({'names': reference})}"
+        try:
+            with answering("GET", path, socket_path=self._socket, timeout=SAVE_TIMEOUT) as answer:
+                yield from iter(lambda: answer.read(PIECE), b"")
+        except DockerError as error:
+            if error.status == 404:
+                raise ImageError(f"there is no {reference} any more", 404) from error
+            raise
 
     def load(self, content: Iterable[bytes], timeout: float) -> list[str]:
-        """Load an archive, plain or compressed; the names (or IDs) that it held."""
-        answer = self._call("POST", "/images/load?quiet=1", plain(content), timeout)
+        """Load an archive, plain or compressed, within `timeout` seconds; the names (or IDs) that it held.
+
+        Raises ImageError where the engine refuses it.
+        """
+        path = "/images/load?quiet=1"
+        with answering(
+            "POST", path, socket_path=self._socket, timeout=timeout, body=plain(content)
+        ) as answer:
+            body = answer.read()
         names = []
-        for line in answer.read().splitlines():
-            told = json.loads(line)
-            if "error" in told:
-                raise ImageError(told["error"])
-            kind, _, name = told.get("stream", "").strip().partition(": ")
+        for line in body.splitlines():
+            said = json.loads(line)
+            if "error" in said:
+                raise ImageError(said["error"])
+            kind, _, name = said.get("stream", "").strip().partition(": ")
             if kind in ("Loaded image", "Loaded image ID"):
                 names.append(name)
         return names
@@ -89,24 +102,12 @@ class Images:
         return [digest for digest, known in self._records().items() if known == image_id]
 
     def record(self, digest: str, image_id: str) -> None:
-        """Note it."""
+        """Note that registries call the image with this ID by this digest."""
         self._record.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._record.with_suffix(".new")
-        draft.write_text(json.dumps({**self._records(), digest: image_id}, indent=2) + "\n", encoding="utf-8")
-        draft.replace(self._record)
+        write_json(self._record, {**self._records(), digest: image_id}, mode=0o644)
 
     def _records(self) -> dict[str, str]:
-        try:
-            return dict(json.loads(self._record.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return {}
-
-
-def _message(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode("utf-8", "replace")[:300]
+        return dict(read_json(self._record, {}))
 
 
 def plain(content: Iterable[bytes]) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from .._docker import engine
+from .._docker.client import DockerError, get
 from .._hccn.query import read_file
 from . import parsers
 
@@ -56,9 +56,9 @@ def of_docker(containers: Iterable[Mapping], own: set[str], socket_path: str) ->
         if time.monotonic() - begin > _SECONDS:
             break
         # One that ends meanwhile holds nothing any more.
-        with suppress(engine.EngineError, ValueError):
+        with suppress(DockerError, ValueError):
             path = f"/containers/{quote(one['Id'])}/json"
-            details = json.loads(engine.get(path, socket_path, _SECONDS))
+            details = json.loads(get(path, socket_path, _SECONDS))
             holder = holder_of(details)
             if holder is not None:
                 found.append(holder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from .. import _process
 from .._docker.client import DockerApi
 from .._findings import ordered
 from .._serving import health
@@ -114,7 +115,7 @@ def reach(options: Mapping) -> dict:
         "unreachable_ports": unreachable,
         "clocks": {name: [round(value, 6) for value in clock] for name, clock in clocks.items()},
         "lingering": bool(listener)
-        and not host_listener.gone_within(listener["pid"], listener["started"], options["patience"]),
+        and not _process.gone_within(listener["pid"], listener["started"], options["patience"]),
         "stopped": bool(stop) and host_listener.stop(stop["pid"], stop["started"]),
     }
 

@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import resource
 import secrets
 import selectors
-import signal
 import socket
 import struct
 import time
@@ -32,7 +30,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+
+from .. import _process
 
 GREETING = "ascend.pd_rollout"
 # Closing at once instead of waiting (TIME_WAIT), which could keep an engine from binding the port.
@@ -43,8 +42,6 @@ _GREETING_LIMIT = 512
 _GUESTS = 4096
 # Before Python 3.10 the time-out of a socket is an error of its own.
 TIMED_OUT = (TimeoutError, socket.timeout)
-# Seconds between looks whether a process has gone.
-_LOOK = 0.01
 
 
 @dataclass(frozen=True)
@@ -86,34 +83,13 @@ def start(
     if not sockets:
         return None, refused
     bound = tuple(one.getsockname()[1] for one in sockets)
-    pid = os.fork()
-    if pid == 0:
-        _child(sockets, name, lifetime, set(clients), token)
+    awaited = set(clients)
+    pid = _process.detach(
+        lambda: serve(sockets, name, lifetime, awaited, token), keep=[one.fileno() for one in sockets]
+    )
     for one in sockets:
         one.close()
-    return Listener(pid, start_time(pid) or 0, bound), refused
-
-
-def _child(
-    sockets: Sequence[socket.socket], name: str, lifetime: float, clients: set[str], token: str
-) -> None:
-    """The new process: on its own, without the files of the task, and gone at the end whatever happens."""
-    try:
-        os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.chdir("/")
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(nothing, standard)
-        kept = {one.fileno() for one in sockets} | {0, 1, 2}
-        for entry in list(Path("/proc/self/fd").iterdir()):
-            if int(entry.name) not in kept:
-                with suppress(OSError):
-                    os.close(int(entry.name))
-        serve(sockets, name, lifetime, clients, token)
-    finally:
-        os._exit(0)
+    return Listener(pid, _process.start_time(pid) or 0, bound), refused
 
 
 def proof(token: str, *words: str) -> str:
@@ -259,35 +235,9 @@ def take_leave(address: str, port: int, own_name: str, timeout: float, token: st
     return True
 
 
-def gone_within(pid: int, started: int, seconds: float) -> bool:
-    """Wait for the end of that process; whether it came."""
-    deadline = time.monotonic() + seconds
-    while start_time(pid) == started:
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_LOOK)
-    return True
-
-
-def start_time(pid: int) -> int | None:
-    """When a process was started, in the kernel's ticks; None when there is none (or only its remains)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
-
-
 def stop(pid: int, started: int, patience: float = 2.0) -> bool:
-    """End that listener; whether it was still there."""
-    if pid <= 1 or start_time(pid) != started:
-        return False
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-        if gone_within(pid, started, patience):
-            break
-    return True
+    """End that listener; whether it was still there. `patience`: seconds until it is ended by force."""
+    return _process.end_started(pid, started, patience)
 
 
 @dataclass(frozen=True)

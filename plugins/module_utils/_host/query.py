@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 from .._commands import Chain, Command, once, run_chains
 from .._docker import engine
+from .._docker.client import DockerError, get
 from .._files import safe_paths
 from .._hccn.parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_info, version_key
 from .._hccn.query import NPU_SMI, VERSION_INFO, Tools, npu_smi_at, read_file
@@ -321,8 +322,8 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
     installed = engine.dockerd_path() is not None
     try:
         info = engine.info(socket_path)
-        containers = json.loads(engine.get("/containers/json", socket_path))
-    except engine.EngineError as error:
+        containers = json.loads(get("/containers/json", socket_path, engine.ANSWER_SECONDS))
+    except DockerError as error:
         return Docker(installed, str(error) if installed else None), []
     except ValueError:
         return Docker(installed, "its answers are no JSON"), []
@@ -333,8 +334,8 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
         runc, product = components(socket_path)
     details: dict = {}
     if image:
-        with suppress(engine.EngineError, ValueError):
-            details = json.loads(engine.get(f"/images/{quote(image)}/json", socket_path))
+        with suppress(DockerError, ValueError):
+            details = json.loads(get(f"/images/{quote(image)}/json", socket_path, engine.ANSWER_SECONDS))
     return (
         Docker(
             True,
@@ -384,8 +385,8 @@ def knows_clone3(version: str) -> bool | None:
 def components(socket_path: str) -> tuple[str | None, str]:
     """The version of runc, and `Podman Engine` where that answers in the Docker Engine's place."""
     try:
-        told = json.loads(engine.get("/version", socket_path)).get("Components") or ()
-    except (engine.EngineError, ValueError):
+        told = json.loads(get("/version", socket_path, engine.ANSWER_SECONDS)).get("Components") or ()
+    except (DockerError, ValueError):
         return None, ""
     versions = {str(one.get("Name")): str(one.get("Version") or "") for one in told}
     return versions.get("runc"), next((name for name in versions if "podman" in name.lower()), "")

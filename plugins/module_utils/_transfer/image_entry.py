@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .._docker.images import ImageError, Images, file_system, is_shared, old_names
+from .._docker.client import DockerError
+from .._docker.images import Images, file_system, is_shared, old_names
 from .image_folder import DIRECTORY, Folder
 
 ARGUMENTS = {
@@ -40,7 +41,7 @@ def state(options: Mapping) -> dict:
         old = []
         if options["keep"] >= 0 and found:
             old = old_names(images.listed(), images.in_use(), options["image"], image_id, options["keep"])
-    except ImageError as error:
+    except DockerError as error:
         why = f"{error}. Is the Docker Engine running, and this root (become: true)?"
         return {"failed": True, "changed": False, "msg": why}
     archive = None

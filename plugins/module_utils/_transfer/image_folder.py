@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
-import os
 import shutil
-import threading
 import time
 from pathlib import Path
 
 from .. import _process
 from .._files import private_folder
+from .._files.contents import read_json, write_json
 
 # Where it is unless somebody chooses another disk: below folders that are root's alone.
 DIRECTORY = "/var/lib/pd_rollout/image"
@@ -43,7 +40,7 @@ class Folder:
         self._status = self.path / "status.json"
         self._sources = self.path / "sources.json"
         self._alive = self.path / "alive"
-        self._process = self.path / "process.json"
+        self.process = self.path / "process.json"
 
     def make(self) -> None:
         """Have it, without what an earlier run has not taken in. Raises UnsafeFolder."""
@@ -60,13 +57,9 @@ class Folder:
         if not self.is_ours():
             return []
         patterns = ("incoming.*", ".incoming", ".spool.*", ".*.json.*")
-        known = [self.part, self._status, self._sources, self._alive, self._process]
+        known = [self.part, self._status, self._sources, self._alive, self.process]
         found = [path for path in known if path.exists()]
         return found + [path for pattern in patterns for path in self.path.glob(pattern)]
-
-    def note_process(self) -> None:
-        """The process that calls this does the transfer from here on."""
-        _process.note(self._process)
 
     def incoming(self, number: int) -> Path:
         """A piece of the archive from the controller that begins with this chunk."""
@@ -80,20 +73,20 @@ class Folder:
 
     def read(self) -> dict:
         """The status that the job told last; empty when there is none."""
-        return _read(self._status, {})
+        return read_json(self._status, {})
 
     def write(self, status: dict) -> None:
         """Tell the status."""
-        _write(self._status, status)
+        write_json(self._status, status, passing=True)
 
     def sources(self) -> list[tuple[str, str, int]]:
         """From whom to take: name, address, port, best first."""
-        return [tuple(one) for one in _read(self._sources, [])]
+        return [tuple(one) for one in read_json(self._sources, [])]
 
     def touch(self, sources: list[list] | None = None) -> None:
         """The controller is there, and may know more sources."""
         if sources is not None:
-            _write(self._sources, sources)
+            write_json(self._sources, sources, passing=True)
         self._alive.touch()
 
     def unwatched(self) -> float:
@@ -106,12 +99,12 @@ class Folder:
     def end_job(self) -> dict:
         """End the process if there is one; its last status."""
         status = self.read()
-        _process.end(self._process, PATIENCE)
+        _process.end(self.process, PATIENCE)
         return status
 
     def running(self) -> bool:
         """Whether the process is there."""
-        return _process.noted(self._process) is not None
+        return _process.noted(self.process) is not None
 
     def clear(self, keep_part: bool) -> bool:
         """Remove what is ours, or all of that but the part; whether there was something."""
@@ -125,26 +118,6 @@ class Folder:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
         return bool(going)
-
-
-def _read(path: Path, default):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return default
-
-
-def _write(path: Path, content) -> None:
-    """All of it or, on a full disk, nothing: what was there stays, and is written again soon."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        draft.write_text(json.dumps(content), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
 
 
 def megabytes(size: float) -> str:

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -21,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import _process
-from .._docker.images import ZSTD_MAGIC, ImageError, Images, counted
+from .._docker.client import DockerError
+from .._docker.images import ZSTD_MAGIC, Images, counted
 from .image_folder import Folder, JobError, check_room, megabytes, unpacked
 from .peers import NoSource, PeerServer, take
 from .registry import Place, Reference, Registry, RegistryError
@@ -70,9 +70,7 @@ def start(order: Order) -> dict:
     folder.end_job()
     folder.write({})
     folder.touch([])
-    child = os.fork()
-    if child == 0:
-        _child(order)
+    child = _process.detach(Job(order).run, note_at=folder.process)
     # No time is set: what an earlier run left is hashed first, and that of a large image takes a while.
     while True:
         # First whether it has ended, then what it told: that may be the last that it says.
@@ -83,26 +81,6 @@ def start(order: Order) -> dict:
         if not lives:
             raise JobError("the transfer's process has ended without a word")
         time.sleep(0.02)
-
-
-def _child(order: Order) -> None:
-    """The new process: on its own, without the files of the task."""
-    try:
-        os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.chdir("/")
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(nothing, standard)
-        for entry in list(Path("/proc/self/fd").iterdir()):
-            if int(entry.name) > 2:
-                with contextlib.suppress(OSError):
-                    os.close(int(entry.name))
-        Folder(order.folder).note_process()
-        Job(order).run()
-    finally:
-        os._exit(0)
 
 
 class Job:
@@ -193,7 +171,7 @@ class Job:
             if self._order.kind != "engine":
                 self._load()
             self._tell(phase="ready")
-        except (JobError, RegistryError, ImageError) as error:
+        except (JobError, RegistryError, DockerError) as error:
             self._tell(phase="failed", error=str(error), kind=getattr(error, "kind", ""))
         except NoSource as error:
             self._tell(phase="failed", kind="source", error=str(error))
@@ -355,7 +333,7 @@ class Job:
         content = counted(self._store.content(), lambda done: self._progress(done=done))
         try:
             names = self._images.load(content, self._order.load_timeout)
-        except ImageError as error:
+        except DockerError as error:
             if "no space left" in str(error):
                 raise JobError(f"the Docker Engine has no room for the image: {error}", "disk") from error
             # What cannot be loaded shall not be taken for a good part next time.

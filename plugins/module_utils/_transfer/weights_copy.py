@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .._files.contents import read_json, write_json
 from .._weights import model_directory
 from .weights_files import (
     PARTIAL,
@@ -34,7 +35,7 @@ from .weights_files import (
     staging,
     wrong_hashes,
 )
-from .weights_process import GRACE, die_with_parent, has_children, read_json, write_json
+from .weights_process import GRACE, die_with_parent, has_children
 
 USER = "pd_rollout"
 # Seconds: between two looks at what has come; that a rate is averaged over; between two looks at a source.

@@ -10,21 +10,18 @@ Nothing here imports Ansible.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from .._files.contents import READERS, files_below, sha256
 
 # Beside a growing file: where rsync keeps what a cut transfer had brought.
 PARTIAL = ".rsync-partial"
 # rsync writes NAME as .NAME.XXXXXX until it is complete.
 GROWING = re.compile(r"^\.(?P<name>.+)\.[A-Za-z0-9]{6}$")
 ORIGINAL = re.compile(r"^config\.json\.orig(\.\d+)?$")
-CHUNK = 4 * 1024 * 1024
-# Files hashed at a time: each takes a core, and network storage answers several readers faster than one.
-READERS = 8
 
 
 class TransferError(Exception):
@@ -62,15 +59,6 @@ def staging(path: Path) -> Path:
 def hidden(name: str) -> bool:
     """Whether a relative name leads through a hidden directory or to a hidden file."""
     return any(part.startswith(".") for part in name.split("/"))
-
-
-def files_below(directory: Path) -> list[str]:
-    """The relative names of all files, hidden ones too."""
-    found = []
-    for folder, _folders, names in os.walk(directory):
-        inner = os.path.relpath(folder, directory)
-        found += [name if inner == "." else f"{inner}/{name}" for name in names]
-    return sorted(found)
 
 
 def manifest_of(directory: Path) -> dict[str, FileState]:
@@ -149,15 +137,6 @@ def set_aside(directory: Path, names: list[str]) -> None:
             target = source.parent / PARTIAL / source.name
             target.parent.mkdir(mode=0o700, exist_ok=True)
             source.replace(target)
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's contents, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def wrong_hashes(directory: Path, hashes: dict[str, str]) -> list[str]:

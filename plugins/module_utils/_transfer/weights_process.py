@@ -12,8 +12,6 @@ import contextlib
 import ctypes
 import glob
 import hashlib
-import json
-import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -48,23 +46,6 @@ def folder_of(path: str) -> Path:
     return RUN / f"weights-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
 
 
-def write_json(path: Path, value: object, mode: int = 0o600) -> None:
-    """Replace a JSON file in one step."""
-    draft = path.with_name(f".{path.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(value, stream)
-    draft.replace(path)
-
-
-def read_json(path: Path) -> dict | None:
-    """The object in a JSON file, None if there is none."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
 def make_folder(path: str) -> Path:
     """A new folder for the weights at ``path``, of which nobody but root can read or change anything."""
     folder = folder_of(path)
@@ -92,25 +73,8 @@ def die_with_parent() -> None:
 
 
 def detach(folder: Path, work: Callable[[], None]) -> None:
-    """Do ``work`` in a process of its own that outlives this one; what it prints goes to the log."""
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    try:
-        os.chdir("/")
-        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for target, source in ((0, null), (1, log), (2, log)):
-            os.dup2(source, target)
-        os.closerange(3, 256)
-        _process.note(folder / "process.json")
-        work()
-    finally:
-        os._exit(0)
+    """Do ``work`` in a process of its own that outlives this one; what it prints goes to the folder's log."""
+    _process.detach(work, note_at=folder / "process.json", log=folder / "log")
 
 
 def stop(folder: Path) -> bool:

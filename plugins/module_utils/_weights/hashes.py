@@ -9,11 +9,13 @@ Nothing here imports Ansible.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from .._files import contents
+from .._files.contents import READERS
 
 # What a model consists of; notes and pictures beside it do not count.
 SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".tiktoken", ".py", ".jinja")
@@ -21,9 +23,6 @@ SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".tiktoken", ".py", ".jin
 MANIFEST = re.compile(r"^(sha256sums?(\.txt)?|.+\.sha256)$", re.IGNORECASE)
 UNREADABLE = "unreadable"
 _LINE = re.compile(r"^([0-9a-fA-F]{64}) [ *](.+)$")
-# Network storage answers several readers faster than one; hashing itself takes a core each.
-READERS = 8
-CHUNK_BYTES = 8 * 2**20
 
 
 def counts(name: str) -> bool:
@@ -32,25 +31,12 @@ def counts(name: str) -> bool:
     return name.endswith(SUFFIXES) and not hidden and not MANIFEST.match(name)
 
 
-def files(directory: Path) -> list[str]:
-    """Every file below the directory, by its path from there; what cannot be listed is left out."""
-    found = []
-    for folder, _folders, names in os.walk(directory):
-        inner = os.path.relpath(folder, directory)
-        found += [name if inner == "." else f"{inner}/{name}" for name in names]
-    return sorted(found)
-
-
 def sha256(path: Path) -> str:
     """The hash of a file in hexadecimal, or ``unreadable``."""
-    made = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
-                made.update(chunk)
+        return contents.sha256(path)
     except OSError:
         return UNREADABLE
-    return made.hexdigest()
 
 
 def hash_all(directory: Path, names: Iterable[str]) -> dict[str, str]:

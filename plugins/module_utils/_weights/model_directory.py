@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from json.decoder import scanstring
 from pathlib import Path
 
+from .._files.contents import files_below
 from . import hashes as model_hashes
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -759,7 +760,7 @@ def with_hashes(report: Report) -> Report:
     Reads everything. The fingerprint is then made of the hashes, with config.json as it will be.
     """
     directory = Path(report.path)
-    names = model_hashes.files(directory)
+    names = files_below(directory)
     hashes = model_hashes.hash_all(directory, filter(model_hashes.counts, names))
     promised = model_hashes.manifest(directory, names)
     original = directory / f"{CONFIG_NAME}.orig"

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ...module_utils import _process
 from . import lock_owner
 
 # Seconds: between two signs of life; between two looks where the system does not tell that a process ended;
@@ -42,11 +43,12 @@ def start(
         os.waitpid(between, 0)
         return
     try:
-        os.setsid()
         if guard := os.fork():
             mark.write_text(f"{guard} {lock_owner.process_start(guard)}", encoding="utf-8")
         else:
-            _detach()
+            # Nobody waits for its output, and a Ctrl-C is for the run. The connection to the server stays.
+            _process.leave(keep=None)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             _guard(ended, beat, give_back)
     finally:
         os._exit(0)
@@ -82,16 +84,6 @@ def _ending(run: int, began: str | None) -> Callable[[float], bool]:
         return True
 
     return look
-
-
-def _detach() -> None:
-    """Nobody shall wait for the guard's output, and a Ctrl-C is for the run."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(nothing, standard)
 
 
 def _guard(ended: Callable[[float], bool], beat: Callable[[], bool], give_back: Callable[[], object]) -> None:

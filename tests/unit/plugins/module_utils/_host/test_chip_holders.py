@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import engine
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import chip_holders as c
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import parsers, query
 
@@ -59,10 +59,10 @@ def test_chips_of_a_container(details: dict, chips: tuple[int, ...] | None, alon
 def test_our_own_containers_and_those_that_have_gone_hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def get(path: str, _socket: str, _timeout: float) -> bytes:
         if "gone" in path:
-            raise engine.EngineError(f"{path} answered 404")
+            raise DockerError(f"{path} answered 404")
         return json.dumps(inspected("/dev/davinci1")).encode()
 
-    monkeypatch.setattr(c.engine, "get", get)
+    monkeypatch.setattr(c, "get", get)
     found = c.of_docker([{"Id": "ours"}, {"Id": "gone"}, {"Id": "theirs"}], {"ours"}, "/none")
     assert [(one.name, one.chips) for one in found] == [("other", (1,))]
 
@@ -328,7 +328,7 @@ def test_podman_in_the_engine_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
         },
         "old": {"Version": "18.09.0"},
     }
-    monkeypatch.setattr(engine, "get", lambda _path, name: json.dumps(answers[name]).encode())
+    monkeypatch.setattr(query, "get", lambda _path, name, _seconds: json.dumps(answers[name]).encode())
     assert query.components("podman") == (None, "Podman Engine")
     assert query.components("docker") == ("1.0.2", "")
     assert query.components("old") == (None, "")

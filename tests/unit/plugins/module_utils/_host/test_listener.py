@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import _process
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import listener as h
 
 HERE = "127.0.0.1"
@@ -69,15 +70,15 @@ def test_it_ends_and_its_ports_are_free_at_once(listener: h.Listener) -> None:
 
 
 def test_nobody_else_is_ended() -> None:
-    assert not h.stop(os.getpid(), (h.start_time(os.getpid()) or 0) + 1)
-    assert not h.stop(1, h.start_time(1) or 0)
+    assert not h.stop(os.getpid(), (_process.start_time(os.getpid()) or 0) + 1)
+    assert not h.stop(1, _process.start_time(1) or 0)
 
 
 def test_it_ends_by_itself() -> None:
     made, _refused = h.start(HERE, free_ports(1), "prefill1", 0.1)
     assert made is not None
     os.waitpid(made.pid, 0)
-    assert h.start_time(made.pid) is None
+    assert _process.start_time(made.pid) is None
 
 
 def listening_for(*clients: str) -> h.Listener:
@@ -92,7 +93,7 @@ def test_it_ends_when_all_have_taken_leave() -> None:
     # Who comes late is still greeted, and a stranger's leave does not count.
     assert h.take_leave(HERE, made.ports[0], "decode7", 5)
     assert h.attempt(HERE, made.ports[1], "prefill1", 5).problem is None
-    assert not h.gone_within(made.pid, made.started, 0.05)
+    assert not _process.gone_within(made.pid, made.started, 0.05)
     assert h.take_leave(HERE, made.ports[1], "decode1", 5)
     os.waitpid(made.pid, 0)
     for port in made.ports:
@@ -106,7 +107,7 @@ def test_leave_of_a_listener_that_is_gone_is_told() -> None:
     h.stop(made.pid, made.started)
     os.waitpid(made.pid, 0)
     assert not h.take_leave(HERE, made.ports[0], "decode1", 1)
-    assert h.gone_within(made.pid, made.started, 0)
+    assert _process.gone_within(made.pid, made.started, 0)
 
 
 def test_taken_ports_are_told() -> None:
@@ -174,7 +175,7 @@ def test_strangers_hear_nothing_and_end_nothing(secret: h.Listener, said: bytes)
         one.sendall(said)
         assert heard(one) == b""
     assert h.attempt(HERE, secret.ports[0], "prefill1", 10, TOKEN).problem is None
-    assert h.start_time(secret.pid) == secret.started
+    assert _process.start_time(secret.pid) == secret.started
 
 
 def test_a_stranger_who_waits_hears_nothing(secret: h.Listener) -> None:
@@ -191,9 +192,9 @@ def test_who_has_another_token_is_not_answered(secret: h.Listener, token: str) -
     trial = h.attempt(HERE, secret.ports[0], "prefill1", 10, token)
     assert (trial.problem, trial.clock) == ("other", None)
     assert not h.take_leave(HERE, secret.ports[0], "decode1", 10, token)
-    assert h.start_time(secret.pid) == secret.started
+    assert _process.start_time(secret.pid) == secret.started
     assert h.take_leave(HERE, secret.ports[0], "decode1", 10, TOKEN)
-    assert h.gone_within(secret.pid, secret.started, 60)
+    assert _process.gone_within(secret.pid, secret.started, 60)
 
 
 def test_what_was_heard_on_the_way_is_worth_nothing(secret: h.Listener) -> None:
@@ -207,7 +208,7 @@ def test_what_was_heard_on_the_way_is_worth_nothing(secret: h.Listener) -> None:
         with socket.create_connection((HERE, secret.ports[0]), 10) as one:
             one.sendall(said)
             assert heard(one) == b""
-    assert h.start_time(secret.pid) == secret.started
+    assert _process.start_time(secret.pid) == secret.started
 
 
 def test_who_plays_the_listener_is_seen_through() -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action.weights_plan import hashes_of
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_copy, weights_process
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import (
+    hub,
+    weights_copy,
+    weights_process,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_files as files
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import hub
 
 DIGEST = hashlib.sha256(b"shard").hexdigest()
 
@@ -158,5 +161,5 @@ def test_the_daemon_serves_two_modules_to_named_servers_only(tmp_path):
 
 
 def test_a_process_with_a_recycled_number_is_another(tmp_path):
-    weights_process.write_json(tmp_path / "process.json", {"pid": 1, "started": 0})
+    (tmp_path / "process.json").write_text('{"pid": 1, "started": 0}')
     assert weights_process.process_of(tmp_path) is None

@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import contents
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import hashes, model_directory
 
 HEADER = b'{"w":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}'
@@ -90,4 +91,4 @@ def test_what_cannot_be_read_is_no_traceback(tmp_path: Path) -> None:
     assert hashes.hash_all(tmp_path, [NAME]) == {NAME: "unreadable"}
     assert hashes.hash_all(tmp_path, []) == {}
     (tmp_path / "SHA256SUMS").write_bytes(b"\xff\xfe")
-    assert hashes.manifest(tmp_path, hashes.files(tmp_path)) == {}
+    assert hashes.manifest(tmp_path, contents.files_below(tmp_path)) == {}

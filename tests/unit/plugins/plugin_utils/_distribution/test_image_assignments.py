@@ -16,7 +16,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.images i
     plain,
     repository,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import image_folder
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import contents
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_folder import (
     Folder,
     JobError,
@@ -287,7 +287,7 @@ def test_on_a_full_disk_the_last_status_stays(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_folder.Path, "write_text", full)
+        patch.setattr(contents.json, "dump", full)
         folder.write({"phase": "failed"})
     assert folder.read() == {"phase": "getting"}
     folder.write({"phase": "failed"})

@@ -10,15 +10,16 @@ Ansible.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from .._transfer.weights_copy import verify
-from .._transfer.weights_files import CHUNK, READERS, TransferError, files_below
+from .._files import contents
+from .._files.contents import READERS, files_below
+from .weights_copy import verify
+from .weights_files import TransferError
 
 # What the clients keep beside the files; of no use once these are complete.
 OWN = (".cache", "._____temp", ".msc", ".mdl", ".mv")
@@ -46,13 +47,7 @@ def promised(directory: Path) -> dict[str, str]:
 
 def digest_of(path: Path, like: str) -> str:
     """The hash of a file, of the kind that the given one is."""
-    digest = hashlib.sha256()
-    if GIT.fullmatch(like):
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return contents.git_blob_sha1(path) if GIT.fullmatch(like) else contents.sha256(path)
 
 
 def broken(directory: Path) -> list[str]:

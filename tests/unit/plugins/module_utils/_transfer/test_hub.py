@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import hub
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.weights_files import (
     TransferError,
     files_below,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import hub
 
 GIT_OF_A = hashlib.sha1(b"blob 2\0{}").hexdigest()
 
