@@ -77,8 +77,7 @@ def make_all(raw: inventory.RawInventory, wanted_topology: str | None = None) ->
             for plan in plans.values()
             for host, address in plan.cluster.declaration.addresses.items()
         }
-        rule = next(rule for rule, check in rules.all_rules() if check is rules.network.addresses_differ)
-        found.extend(rules.network.same_address(rule, addresses))
+        found.extend(rules.network.same_address(addresses))
     if found:
         warnings = (finding for plan in plans.values() for finding in plan.findings)
         raise PlanError([*found, *warnings])

@@ -46,7 +46,11 @@ _RULES: list[tuple[Rule, Check]] = []
 
 def rule(code: str, severity: Severity, title: str, *, cure: str, source: str) -> Callable[[Check], Check]:
     """Declare a rule; the function below it yields the findings."""
-    declared = declare(code, severity, title, cure=cure, source=source)
+    return finds(declare(code, severity, title, cure=cure, source=source))
+
+
+def finds(declared: Rule) -> Callable[[Check], Check]:
+    """Enter the function that yields the findings of a rule which others need by its name, too."""
 
     def enter(function: Check) -> Check:
         _RULES.append((declared, function))

@@ -8,11 +8,11 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..findings import ERROR, WARNING, Finding, Rule, shown
+from ..findings import ERROR, WARNING, Finding, Rule, declare, shown
 from ..model import Instance, Node
 from ..names import HOST_EXPECTED, host_allowed
 from ..topology import connector_of, joined, listens
-from .base import Context, number, rule
+from .base import Context, finds, number, rule
 
 
 @rule(
@@ -67,18 +67,21 @@ def host_names(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
-@rule(
+SAME_ADDRESS = declare(
     "PD124",
     ERROR,
     "Every host has an address of its own",
     cure="correct ansible_host or pd_node_ip of one of them",
     source="A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md",
 )
+
+
+@finds(SAME_ADDRESS)
 def addresses_differ(r: Rule, c: Context) -> Iterator[Finding]:
-    yield from same_address(r, c.cluster.declaration.addresses)
+    yield from same_address(c.cluster.declaration.addresses)
 
 
-def same_address(r: Rule, addresses: Mapping[str, str | None]) -> Iterator[Finding]:
+def same_address(addresses: Mapping[str, str | None]) -> Iterator[Finding]:
     """Hosts that share an address with one before them."""
     by_address: dict[str, list[str]] = {}
     for host, address in addresses.items():
@@ -86,7 +89,7 @@ def same_address(r: Rule, addresses: Mapping[str, str | None]) -> Iterator[Findi
             by_address.setdefault(address, []).append(host)
     for address, hosts in by_address.items():
         for host in hosts[1:]:
-            yield r.at(
+            yield SAME_ADDRESS.at(
                 f"{joined(hosts)} have one address",
                 host=host,
                 variable="ansible_host",
