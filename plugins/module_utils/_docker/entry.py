@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Mapping
 
 from . import engine
-from .client import DEFAULT_SOCKET
+from .client import DEFAULT_SOCKET, DockerError
 
 INFO_ARGUMENTS = {
     "socket": {"type": "path", "default": DEFAULT_SOCKET},
