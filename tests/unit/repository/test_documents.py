@@ -98,3 +98,15 @@ def test_the_readme_lists_every_role_module_and_filter() -> None:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nrun scripts/gen_contents_docs.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_what_is_named_exists(document: Path) -> None:
+    """Roles, plugins and playbooks that a document names in full."""
+    known = {
+        path.stem if path.is_file() else path.name
+        for pattern in ("roles/*", "playbooks/*.yml", "plugins/modules/*.py", "plugins/filter/*.py")
+        for path in ROOT.glob(pattern)
+    }
+    named = re.findall(r"\bascend\.pd_rollout\.(\w+)", document.read_text(encoding="utf-8"))
+    assert set(named) - {"NAME"} <= known
