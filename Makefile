@@ -4,7 +4,7 @@ SHELL := /bin/bash
 INVENTORY ?= inventory/simulated_1p1d
 SCENARIO ?=
 
-.PHONY: help demo demo-down simulate test lint unit molecule conformance bench build bundle docs venv engine images clean
+.PHONY: help demo demo-down simulate test lint unit molecule conformance bench build bundle docs docsite venv engine images clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ docs: venv ## what is generated in docs/ and README.md: rules, variables, releas
 	@.venv/bin/python scripts/gen_contents_docs.py
 	@.venv/bin/ansible-playbook -i inventory/atlas_a3_1p1d playbooks/plan.yml -e pd_plan_dir=build/docs -e pd_image_registry=registry.example
 	@cp build/docs/topology.svg docs/topology.svg
+
+docsite: venv ## the reference of all roles and plugins as HTML, in build/docsite
+	@scripts/docsite
 
 venv: ## .venv with everything for work on the collection
 	@scripts/venv requirements-dev.txt
