@@ -4,7 +4,7 @@ SHELL := /bin/bash
 INVENTORY ?= inventory/simulated_1p1d
 SCENARIO ?=
 
-.PHONY: help demo demo-down simulate test lint unit molecule conformance bench build bundle docs venv engine images clean
+.PHONY: help demo demo-down simulate test lint unit molecule conformance bench build bundle docs docsite venv engine images clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,14 +44,18 @@ build: venv ## the collection as a tarball in build/
 bundle: venv ## all that a site without a network needs: make bundle IMAGE=vllm-ascend.tar WEIGHTS=DIR AISBENCH=DIR PYTHON=3.11
 	@.venv/bin/python scripts/bundle.py $(addprefix --image=,$(IMAGE)) $(addprefix --weights=,$(WEIGHTS)) $(addprefix --aisbench=,$(AISBENCH)) $(addprefix --python=,$(PYTHON))
 
-docs: venv ## what is generated in docs/: rules, variables, releases, checks, faults, the picture of the README
+docs: venv ## what is generated in docs/ and README.md: rules, variables, releases, checks, faults, lists, the diagram
 	@.venv/bin/python scripts/gen_rules_docs.py
 	@.venv/bin/python scripts/gen_releases_docs.py
 	@.venv/bin/python scripts/gen_checks_docs.py
 	@.venv/bin/python scripts/gen_topologies_docs.py
 	@.venv/bin/python scripts/gen_faults_docs.py
+	@.venv/bin/python scripts/gen_contents_docs.py
 	@.venv/bin/ansible-playbook -i inventory/atlas_a3_1p1d playbooks/plan.yml -e pd_plan_dir=build/docs -e pd_image_registry=registry.example
 	@cp build/docs/topology.svg docs/topology.svg
+
+docsite: venv ## the reference of all roles and plugins as HTML, in build/docsite
+	@scripts/docsite
 
 venv: ## .venv with everything for work on the collection
 	@scripts/venv requirements-dev.txt
