@@ -15,11 +15,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from ui import colour, say
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "simulator"))
-
-from pdsim.ui import colour, say  # noqa: E402
-
 NAME = "simulated_1p1d"
 INVENTORY = f"inventory/{NAME}"
 PLAN = ROOT / "plans" / NAME / "plan.json"

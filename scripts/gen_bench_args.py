@@ -20,7 +20,7 @@ from typing import Any
 
 RANDOM = re.compile(r"^bench-[0-9a-f]{8}-$")
 """The default of --request-id-prefix is another one in each run."""
-CONVERTERS = {None: "str", str: "str", int: "int", float: "float", json.loads: "json"}
+CONVERTERS: dict[object, str] = {None: "str", str: "str", int: "int", float: "float", json.loads: "json"}
 ACTIONS = {
     "_StoreAction": "store",
     "_StoreTrueAction": "store_true",
@@ -31,7 +31,10 @@ ACTIONS = {
 
 
 def load_parser(source: Path) -> argparse.ArgumentParser:
-    """The parser of `vllm bench serve`, built as its subcommands build it. No device is needed."""
+    """The parser of `vllm bench serve`, below that of `vllm`, built as its subcommands build it.
+
+    No device is needed: the CPU platform stands in.
+    """
     sys.path.insert(0, str(source))
     logging.disable(logging.INFO)
     import vllm.platforms
@@ -41,15 +44,20 @@ def load_parser(source: Path) -> argparse.ArgumentParser:
     from vllm.benchmarks.serve import add_cli_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = FlexibleArgumentParser(description="vLLM CLI")
+    parser: argparse.ArgumentParser = FlexibleArgumentParser(description="vLLM CLI")
     bench = parser.add_subparsers(required=False, dest="subparser").add_parser(
         "bench", usage="vllm bench <bench_type> [options]"
     )
     kinds = bench.add_subparsers(required=True, dest="bench_type")
-    serve = kinds.add_parser("serve", usage="vllm bench serve [options]")
-    add_cli_args(serve)
-    parser.bench_serve = serve
+    add_cli_args(kinds.add_parser("serve", usage="vllm bench serve [options]"))
     return parser
+
+
+def subcommand(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    """The parser of a subcommand."""
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = commands.choices[name]
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -87,7 +95,7 @@ def option_of(action: argparse.Action) -> dict[str, Any]:
 
 def describe(source: Path) -> dict[str, Any]:
     """The whole data file."""
-    serve = load_parser(source).bench_serve  # type: ignore[attr-defined]
+    serve = subcommand(subcommand(load_parser(source), "bench"), "serve")
     version = next(
         line.split()[1]
         for line in (source / "PKG-INFO").read_text(encoding="utf-8").splitlines()

@@ -1,23 +1,17 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/checks.md from the table of checks. `--check` only says whether it is current.
-
-.venv/bin/python scripts/gen_checks_docs.py [--check]
-"""
+"""Write docs/checks.md from the table of checks. With --check: only say whether it is current."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "docs" / "checks.md"
-# The tables need no Ansible.
-sys.path.insert(0, str(ROOT))
+from doc_generator import main
 
-from plugins.module_utils._hccn.catalogue import CHECKS  # noqa: E402
-from plugins.module_utils._host.catalogue import HOST_CHECKS  # noqa: E402
-from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS  # noqa: E402
+from plugins.module_utils._hccn.catalogue import CHECKS, Check
+from plugins.module_utils._host.catalogue import HOST_CHECKS, HostCheck
+from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS, WeightsCheck
 
 HEAD = """\
 # Checks
@@ -68,12 +62,14 @@ that cures a finding, `check.yml` shows it as a warning: `deploy.yml` will bring
 """
 
 
-def listed(title: str, rows: list[tuple[str, ...]], head: str) -> str:
+def listed(title: str, rows: Sequence[tuple[str, ...]], head: str) -> str:
+    """A table with its title and its head."""
     text = f"\n### {title}\n\n{head}\n|{'---|' * len(rows[0])}\n"
     return text + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def pages() -> str:
+def page() -> str:
+    """The page."""
     text = HEAD + "\n## NPUs and their network\n" + FABRIC
     for title, between in (("On one server", False), ("Between servers", True)):
         rows = [
@@ -84,17 +80,22 @@ def pages() -> str:
         text += listed(title, rows, "| code | | HCCS | RoCE |")
     text += "\n## Servers and the network between them\n" + SERVERS
     for title, between in (("Each server", False), ("All servers, and the report", True)):
-        rows = [
+        own = [
             (f"[`{one.code}`](#{one.code})", one.title, one.severity)
             for one in HOST_CHECKS.values()
             if one.between is between
         ]
-        text += listed(title, rows, "| code | | |")
+        text += listed(title, own, "| code | | |")
     text += "\n## Weights\n" + WEIGHTS
     text += "\n| code | |\n|---|---|\n"
     text += "".join(f"| [`{one.code}`](#{one.code}) | {one.title} |\n" for one in WEIGHTS_CHECKS.values())
     text += "\n## Every check\n"
-    for check in [*CHECKS.values(), *HOST_CHECKS.values(), *WEIGHTS_CHECKS.values()]:
+    checks: list[Check | HostCheck | WeightsCheck] = [
+        *CHECKS.values(),
+        *HOST_CHECKS.values(),
+        *WEIGHTS_CHECKS.values(),
+    ]
+    for check in checks:
         text += f"\n### {check.code}\n\n{check.title}. {check.why}\n\n"
         text += f"- expected: {check.expected}\n- cure: `{check.cure}`\n"
         other = getattr(check, "hccs_cure", "")
@@ -103,18 +104,9 @@ def pages() -> str:
     return text
 
 
-def main(arguments: list[str]) -> int:
-    text = pages()
-    if arguments == ["--check"]:
-        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
-        if not current:
-            print(
-                f"{TARGET.relative_to(ROOT)} is not current: run scripts/gen_checks_docs.py", file=sys.stderr
-            )
-        return 0 if current else 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+def documents() -> dict[str, str]:
+    return {"docs/checks.md": page()}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(documents))

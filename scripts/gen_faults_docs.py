@@ -1,9 +1,7 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/faults.md from the table that the scenario `faults` tests. `--check`: is it current?
-
-.venv/bin/python scripts/gen_faults_docs.py [--check]
-"""
+"""Write docs/faults.md from the table that the scenario `faults` tests. With --check: only say whether it is
+current."""
 
 from __future__ import annotations
 
@@ -11,20 +9,15 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
+from doc_generator import ROOT, main
 
-ROOT = Path(__file__).resolve().parents[1]
+from plugins.module_utils._hccn.catalogue import CHECKS
+from plugins.module_utils._host.catalogue import HOST_CHECKS
+
 TABLE = ROOT / "molecule" / "faults" / "faults.yml"
-TARGET = ROOT / "docs" / "faults.md"
-# The tables need no Ansible.
-sys.path.insert(0, str(ROOT))
-
-from plugins.module_utils._hccn.catalogue import CHECKS  # noqa: E402
-from plugins.module_utils._host.catalogue import HOST_CHECKS  # noqa: E402
-
 ORDER = (
     "Access",
     "NPUs, driver, devices",
@@ -116,7 +109,7 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def pages() -> str:
+def page() -> str:
     """The page."""
     every = rows()
     text = HEAD.format(rows=len(every))
@@ -135,18 +128,9 @@ def pages() -> str:
     return text
 
 
-def main(arguments: list[str]) -> int:
-    text = pages()
-    if arguments == ["--check"]:
-        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
-        if not current:
-            print(
-                f"{TARGET.relative_to(ROOT)} is not current: run scripts/gen_faults_docs.py", file=sys.stderr
-            )
-        return 0 if current else 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+def documents() -> dict[str, str]:
+    return {"docs/faults.md": page()}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(documents))

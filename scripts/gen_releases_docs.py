@@ -9,15 +9,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from doc_generator import main
 
-from plugins.plugin_utils.rollout.connectors import Connector  # noqa: E402
-from plugins.plugin_utils.rollout.profiles import load_profile, profile_names  # noqa: E402
-from plugins.plugin_utils.rollout.releases import Limits, Release, load_release, release_names  # noqa: E402
+from plugins.plugin_utils.rollout.connectors import Connector
+from plugins.plugin_utils.rollout.profiles import load_profile, profile_names
+from plugins.plugin_utils.rollout.releases import Limits, Release, load_release, release_names
 
 HEAD = """\
 # Releases
@@ -348,7 +346,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], what: str) -> It
             yield f"{what} `{name}: {new[name]}`".replace("|", "\\|")
 
 
-def text() -> str:
+def page() -> str:
+    """The page."""
     releases = [load_release(name) for name in release_names()]
     parts = [HEAD.rstrip("\n"), "\n".join(overview(releases)), "\n".join(connectors(releases))]
     parts += ["\n".join(changes(*pair)) for pair in pairwise(releases)]
@@ -356,18 +355,9 @@ def text() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main() -> int:
-    path = ROOT / "docs" / "releases.md"
-    wanted = text()
-    if path.is_file() and path.read_text(encoding="utf-8") == wanted:
-        return 0
-    if "--check" in sys.argv[1:]:
-        print("docs out of date: releases.md")
-        return 1
-    path.write_text(wanted, encoding="utf-8")
-    print("docs written: releases.md")
-    return 0
+def documents() -> dict[str, str]:
+    return {"docs/releases.md": page()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(documents))

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import yaml
+from doc_generator import ROOT, main
 
-import yaml  # noqa: E402
-
-from plugins.plugin_utils.rollout import names, rules  # noqa: E402, F401  (rules declares them)
-from plugins.plugin_utils.rollout.findings import ERROR, Rule, catalogue  # noqa: E402
-from plugins.plugin_utils.rollout.releases import release_names  # noqa: E402
-from plugins.plugin_utils.rollout.variables import VARIABLES, Variable  # noqa: E402
+from plugins.plugin_utils.rollout import names, rules  # noqa: F401  (rules declares them)
+from plugins.plugin_utils.rollout.findings import ERROR, Rule, catalogue
+from plugins.plugin_utils.rollout.releases import release_names
+from plugins.plugin_utils.rollout.variables import VARIABLES, Variable
 
 SECTIONS = {
     "1": "Inventory, groups and addresses",
@@ -165,25 +162,9 @@ def _default(variable: Variable[object]) -> str:
     return "none" if variable.default is None else f"`{variable.default}`"
 
 
-def main() -> int:
-    wanted = {"rules.md": rules_text(), "variables.md": variables_text()}
-    stale = []
-    for name, text in wanted.items():
-        path = ROOT / "docs" / name
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale.append(name)
-        if "--check" not in sys.argv[1:]:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    if stale:
-        print(
-            "docs written: " + ", ".join(stale)
-            if "--check" not in sys.argv[1:]
-            else "docs out of date: " + ", ".join(stale)
-        )
-    return 1 if stale and "--check" in sys.argv[1:] else 0
+def documents() -> dict[str, str]:
+    return {"docs/rules.md": rules_text(), "docs/variables.md": variables_text()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(documents))

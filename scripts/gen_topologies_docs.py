@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ansible.inventory.manager import InventoryManager
@@ -17,8 +16,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
+from doc_generator import ROOT, main
 
-ROOT = Path(__file__).resolve().parents[1]
 _AnsibleCollectionFinder(paths=[str(ROOT / ".collections"), sysconfig.get_paths()["purelib"]])._install()
 
 from ansible_collections.ascend.pd_rollout.plugins.action.plan import read_inventory  # noqa: E402
@@ -45,21 +44,24 @@ def planned(name: str) -> dict[str, Any]:
     loader = DataLoader()
     inventory = InventoryManager(loader=loader, sources=[str(ROOT / "inventory" / name)])
     variables = VariableManager(loader=loader, inventory=inventory)
-    return plan.make(read_inventory({"hostvars": HostVars(inventory, variables, loader)})).to_dict()
+    made: dict[str, Any] = plan.make(
+        read_inventory({"hostvars": HostVars(inventory, variables, loader)})
+    ).to_dict()
+    return made
 
 
 def documents() -> dict[str, str]:
-    """Text by path below docs/."""
+    """The page and the pictures in it."""
     plans = {name: planned(name) for name in INVENTORIES}
     files = {
         # Without the plan's hash, which changes with every flag.
-        f"topologies/{name}.svg": diagram.svg({**made, "hash": ""})
+        f"docs/topologies/{name}.svg": diagram.svg({**made, "hash": ""})
         for name, made in plans.items()
     }
     lines = [HEAD.read_text(encoding="utf-8")]
     for name, made in plans.items():
         lines.extend(_section(name, made))
-    return {"topologies.md": "\n".join(lines).rstrip() + "\n", **files}
+    return {"docs/topologies.md": "\n".join(lines).rstrip() + "\n", **files}
 
 
 def _section(name: str, made: Mapping[str, Any]) -> Iterator[str]:
@@ -95,21 +97,5 @@ def _section(name: str, made: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def main() -> int:
-    check = "--check" in sys.argv[1:]
-    stale = []
-    for name, text in documents().items():
-        path = ROOT / "docs" / name
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale.append(name)
-        if not check:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    if stale:
-        print(f"docs {'out of date' if check else 'written'}: {', '.join(stale)}")
-    return 1 if stale and check else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(documents))

@@ -21,10 +21,10 @@ import logging
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 RELEASES = {"0.13.0": "v0.13.0", "0.18.0": "v0.18.0", "0.23.0": "v0.23.0"}
-"""vLLM version -> vllm-ascend release that runs on it (FACTS §1)."""
+"""vLLM version -> vllm-ascend release that runs on it."""
 
 
 def load_parser(source: Path) -> argparse.ArgumentParser:
@@ -39,7 +39,7 @@ def load_parser(source: Path) -> argparse.ArgumentParser:
     from vllm.entrypoints.openai.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = FlexibleArgumentParser(description="vLLM CLI")
+    parser: argparse.ArgumentParser = FlexibleArgumentParser(description="vLLM CLI")
     subparsers = parser.add_subparsers(required=False, dest="subparser")
     make_arg_parser(subparsers.add_parser("serve", usage="vllm serve [model_tag] [options]"))
     return parser
@@ -124,11 +124,13 @@ def config_of(cls: type) -> dict[str, Any]:
     class Tolerant(GenerateJsonSchema):
         """Fields that JSON cannot carry (callables) are left open."""
 
-        ignored_warning_kinds: ClassVar[set[str]] = {
-            "skipped-choice",
-            "non-serializable-default",
-            "skipped-discriminator",
-        }
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.ignored_warning_kinds = {
+                "skipped-choice",
+                "non-serializable-default",
+                "skipped-discriminator",
+            }
 
         def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
             return {}
@@ -141,7 +143,7 @@ def config_of(cls: type) -> dict[str, Any]:
             return kept
         return [strip(item) for item in node] if isinstance(node, list) else node
 
-    schema = strip(TypeAdapter(cls).json_schema(schema_generator=Tolerant))
+    schema: dict[str, Any] = strip(TypeAdapter(cls).json_schema(schema_generator=Tolerant))
     defs = schema.pop("$defs", {})
     schema.setdefault("additionalProperties", True)
     decorators = getattr(cls, "__pydantic_decorators__", None)

@@ -20,11 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ui import colour, say
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "simulator"))
-
-from pdsim.ui import colour, say  # noqa: E402
-
 BIN = ROOT / ".venv" / "bin"
 SIM = ROOT / "simulator" / "sim"
 RESULTS = ROOT / "build" / "test-results"

@@ -24,7 +24,7 @@ WHOLE_MESH_SECONDS = 180
 GENERATED = (3, 48, 200)
 PINGS = "Ping the chips of the other servers"
 
-#: What the guides have the reader type on each A3 server (FACTS §6), one line each, as it stands there.
+#: What the guides have the reader type on each A3 server, one line each, as it stands there.
 LOOPS = """\
 for i in {0..15}; do hccn_tool -i $i -lldp -g | grep Ifname; done
 for i in {0..15}; do hccn_tool -i $i -link -g ; done

@@ -92,7 +92,7 @@ def on_disk(servers: int, name: str, hosts: dict[str, dict[str, Any]] | None = N
 def plain(name: str, servers: int, **more: Any) -> Path:
     """An inventory of servers without a role, server1 and so on."""
     folder = fresh(name)
-    hosts = {f"server{number}": {} for number in range(1, servers + 1)}
+    hosts: dict[str, object] = {f"server{number}": {} for number in range(1, servers + 1)}
     content = {"all": {"hosts": hosts, "vars": more}}
     (folder / "hosts.yml").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return folder

@@ -47,7 +47,7 @@ def measure(report: dict[str, Any]) -> None:
 def cluster(count: int) -> Path:
     """Servers, and the host of the registry, in the groups of the scenario."""
     folder = clusters.fresh("image")
-    names = {f"image{number}": {} for number in range(1, count + 1)}
+    names: dict[str, object] = {f"image{number}": {} for number in range(1, count + 1)}
     groups = {"servers": {"hosts": names}, "sources": {"hosts": {"source": {}}}}
     content = {"all": {"children": groups, "vars": {"sim_weights": False}}}
     (folder / "hosts.yml").write_text(json.dumps(content, indent=1), encoding="utf-8")

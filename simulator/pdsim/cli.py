@@ -7,22 +7,31 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from pdsim import cluster, faults, images
 from pdsim.docker import need_engine
 from pdsim.ui import SimError, colour
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parser() -> argparse.ArgumentParser:
     """What `sim` understands."""
     top = argparse.ArgumentParser(prog="sim", description="Simulated Atlas A3 servers on one machine.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
     command = commands.add_parser("images", help="make the images once (cached by content)")
     command.add_argument(
         "--prune", action="store_true", help="remove them instead, for all checkouts of this machine"
     )
+    add_cluster_commands(commands)
+    add_power_commands(commands)
+    add_fault_commands(commands)
+    return top
 
+
+def add_cluster_commands(commands: Commands) -> None:
+    """Making, removing and listing servers."""
     command = commands.add_parser("up", help="make the servers of an inventory")
     command.add_argument("--inventory", required=True, type=Path, metavar="DIR", help="any inventory")
     command.add_argument("--name", help="name of the simulated cluster (default: the inventory's)")
@@ -43,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
 
     commands.add_parser("status", help="list the servers of this checkout")
 
+
+def add_power_commands(commands: Commands) -> None:
+    """Switching servers on and off."""
     for action, text in (
         ("restart", "boot a server anew"),
         ("stop", "switch a server off"),
@@ -54,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         if action != "start":
             command.add_argument("--power-cut", action="store_true", help="without shutting down")
 
+
+def add_fault_commands(commands: Commands) -> None:
+    """Breaking and mending."""
     command = commands.add_parser("fault", help="break something on a server")
     command.add_argument("--name", help="cluster, where several have a host of this name")
     command.add_argument("host", metavar="HOST")
@@ -75,7 +90,6 @@ def parser() -> argparse.ArgumentParser:
     )
 
     commands.add_parser("faults", help="list the faults that can be simulated")
-    return top
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 # Every fault of the tools: its parameters and what it shows. `chips` (physical ids) defaults to all chips.
 FAULTS = {
@@ -85,7 +86,6 @@ HCCN_QUERIES = (
 )
 HBM_MB = 65536
 
-
 # What hccn_tool prints and exits with instead of an answer (the driver's source: hccn_tool/cmd.c).
 NO_IP = ("Get ipconf failed, because no ip was preset there!\n", 13)
 NO_GATEWAY = ("Get gateway failed, because no gateway was preset there!\n", 2)
@@ -94,7 +94,7 @@ UNSUPPORTED = ("The command is not supported on this product.\n", 13)
 OCCUPIED = ("The device is occupied. Please try again later.\n", 31)
 
 
-def words(value) -> str:
+def words(value: object) -> str:
     """A list of addresses, or a single one, as words for the shell."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -106,7 +106,7 @@ def quoted(text: str) -> str:
 class Server:
     """The simulated server: its state and the faults that are on."""
 
-    def __init__(self, state: dict, faults: dict) -> None:
+    def __init__(self, state: dict[str, Any], faults: dict[str, dict[str, Any] | None]) -> None:
         self.state = state
         self.faults = {name: params or {} for name, params in faults.items()}
         self.timing = state.get("timing") or {}
@@ -119,7 +119,7 @@ class Server:
         given = {int(entry.get("id", at)): entry for at, entry in enumerate(state.get("chip") or [])}
         self.chips = {chip: {**self.usual(chip), **given.get(chip, {})} for chip in range(self.count)}
 
-    def usual(self, chip: int) -> dict:
+    def usual(self, chip: int) -> dict[str, Any]:
         """What a chip says of itself where server.json says nothing."""
         return {
             "sdid": (self.index << 22) | (chip // 2 << 18) | (chip % 2 << 16) | chip,
@@ -130,7 +130,7 @@ class Server:
             "lldp_ifname": f"400GE1/{self.index}/{chip // 8 + 1}:{chip % 8 + 1}",
         }
 
-    def fault(self, name: str, chip: int | None = None, **where: str) -> dict | None:
+    def fault(self, name: str, chip: int | None = None, **where: str) -> dict[str, Any] | None:
         """The parameters of the fault when it is on for this chip (and tool and query), else None."""
         params = self.faults.get(name)
         if params is None:
@@ -143,7 +143,7 @@ class Server:
                 return None
         return params
 
-    def value(self, name: str, chip: int, usual, key: str = "value"):
+    def value(self, name: str, chip: int, usual: object, key: str = "value") -> object:
         """The value that a fault sets for the chip, or the usual one."""
         params = self.fault(name, chip)
         return usual if params is None else params.get(key, usual)
@@ -164,7 +164,7 @@ class Server:
         return float(slow["seconds"] if slow and "seconds" in slow else self.timing.get(key, usual))
 
 
-def as_list(value) -> list:
+def as_list(value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
     if isinstance(value, str):
@@ -323,28 +323,37 @@ def info_text(server: Server) -> str:
         memory = f"{used:<5}/ {HBM_MB}"
         text += f"| {0:<{gaps[0]}} {'0    / 0':<{gaps[1]}} {memory:<{last - gaps[0] - gaps[1] - 3}}|\n"
         text += double if half == server.per_npu - 1 else "+" + "-" * whole + "+\n"
-    text += rule
-    columns = (("Process name", 18), ("Process memory(MB)", 21), ("Process id in container", 23))
-    if not wide:
-        columns = (("Process name", 24), ("Process memory(MB)", 23))
+    return text + rule + process_table(server, whole, form, wide=wide)
+
+
+def process_table(server: Server, width: int, form: object, *, wide: bool) -> str:
+    """The processes on the chips. Each NPU has at least one line.
+
+    width: characters of a line between its ends.
+    form: "unknown" for a table whose columns nobody knows.
+    wide: with the column that driver 26 has added.
+    """
+    columns = [("Process name", 24), ("Process memory(MB)", 23)]
+    if wide:
+        columns = [("Process name", 18), ("Process memory(MB)", 21), ("Process id in container", 23)]
+    double = f"+{'=' * 27}+{'=' * 15}+{'=' * (width - 44)}+\n"
     titles = "".join(f"| {title:<{size}} " for title, size in columns)
-    text += f"| NPU     Chip              | Process id    {titles}|\n"
-    text += double
-    running = server.faults.get("npu_process")
+    text = f"| NPU     Chip              | Process id    {titles}|\n{double}"
+    running = server.faults.get("npu_process") or {}
+    values = (running.get("name", "python3"), running.get("memory", 1024), "NA")
+    row = "".join(
+        f"| {value!s:<{size}} "
+        for value, (_title, size) in zip(values, columns)  # noqa: B905 - Python 3.9
+    )
+    if form == "unknown":
+        row = "| running "
     for npu in range(server.count // server.per_npu):
         chips = range(npu * server.per_npu, (npu + 1) * server.per_npu)
         busy = [chip for chip in chips if server.fault("npu_process", chip) is not None]
         for chip in busy:
-            values = (running.get("name", "python3"), running.get("memory", 1024), "NA")
-            row = "".join(
-                f"| {value!s:<{size}} "
-                for value, (_title, size) in zip(values, columns)  # noqa: B905 - Python 3.9
-            )
-            if form == "unknown":
-                row = "| running "
             text += f"| {npu:<7} {chip % server.per_npu:<18}| {running.get('pid', 4242):<14}{row}|\n"
         if not busy:
-            text += f"| {f'No running processes found in NPU {npu}':<{whole - 1}}|\n"
+            text += f"| {f'No running processes found in NPU {npu}':<{width - 1}}|\n"
         text += double
     return text
 
@@ -461,8 +470,10 @@ def files(server: Server) -> dict[str, str]:
             else:
                 delay, answer, more = query_seconds, hccn_text(server, chip, query), {}
             made[f"hccn/{chip}/{query}"] = fragment(server, "hccn_tool", chip, query, delay, answer, **more)
-    for name, (text, chip) in npu_answers(server).items():
-        made[f"npu/{name}"] = fragment(server, "npu-smi", chip, name.split(".")[0], query_seconds, (text, 0))
+    for name, (text, of_chip) in npu_answers(server).items():
+        made[f"npu/{name}"] = fragment(
+            server, "npu-smi", of_chip, name.split(".")[0], query_seconds, (text, 0)
+        )
     for address, host in (server.state.get("peers") or {}).items():
         made[f"peer/{address}"] = f"{host}\n"
     for own in server.chips.values():

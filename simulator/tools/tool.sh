@@ -1,3 +1,5 @@
+# shellcheck shell=dash
+# shellcheck disable=SC2034,SC2154 # variables are shared with the tool that sources this file
 # Common part of the simulated hccn_tool and npu-smi (sourced by both).
 #
 # The state stands in $state/server.json and $state/faults.json. render.py turns it into one small shell file per answer,
@@ -42,7 +44,8 @@ load() {
         exec 9>&-
     fi
     [ -e "$cache/current/$1" ] || return 1
-    hang= root= delay=0 rc=0 out= fails_to= hang_to= form= self=
+    hang='' root='' delay=0 rc=0 out='' fails_to='' hang_to='' form='' self=''
+    # shellcheck source=/dev/null
     . "$cache/current/$1"
     if [ -n "$root" ] && [ "$(id -u)" != 0 ]; then
         if [ "${0##*/}" = hccn_tool ]; then needs_root; fi

@@ -217,7 +217,7 @@ def test_one_servers_ranks_open_no_port(lab: Lab) -> None:
     assert all(engine.metric("vllm:prompt_tokens_total", engine=str(rank)) for rank in range(4))
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a rank that rank 0's node has too": (
         {"start": 1},
         "HELLO message from remote engine 1, expected it to be local",
@@ -236,7 +236,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_front_end_refuses(lab: Lab, name: str) -> None:
     changes, message = REFUSED[name]
-    given: dict[str, Any] = dict(changes)
+    given = dict(changes)
     port = free_port()
     head = internal(lab, 0, port)
     internal(lab, 1, port, *given.pop("more", ()), **given)

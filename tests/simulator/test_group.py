@@ -83,7 +83,7 @@ def test_master_address_must_be_the_heads(lab: Lab, rank: int) -> None:
         "--master-port",
         str(free_port()),
     ]
-    environment = {
+    environment: dict[str, str | None] = {
         "HCCL_CONNECT_TIMEOUT": "1",
         "VLLM_HOST_IP": f"{lab.prefix}.1" if rank == 0 else "192.0.2.77",
     }

@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def module(name: str) -> ModuleType:
     """A module of the simulator, which is no installed package."""
-    if str(ROOT / "simulator") not in sys.path:
-        sys.path.append(str(ROOT / "simulator"))
+    for folder in (str(ROOT / "simulator"), str(ROOT)):
+        if folder not in sys.path:
+            sys.path.append(folder)
     return importlib.import_module(f"pdsim.{name}")
 
 

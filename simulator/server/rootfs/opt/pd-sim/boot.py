@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 STATE = Path("/usr/local/dcmi/pd-sim")
 MANAGERS = ("davinci_manager", "devmm_svm", "hisi_hdc")
@@ -14,10 +15,11 @@ MANAGERS = ("davinci_manager", "devmm_svm", "hisi_hdc")
 NULL_MAJOR, NULL_MINOR = 1, 3
 
 
-def read(name: str) -> dict:
+def read(name: str) -> dict[str, Any]:
     """A JSON file of the server's state; nothing if it is not there."""
     path = STATE / name
-    return json.loads(path.read_text()) if path.exists() else {}
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def make_devices(chips: int) -> None:

@@ -10,11 +10,12 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 
-def changed(text: bytes, values: dict) -> bytes:
+def changed(text: bytes, values: Mapping[str, object]) -> bytes:
     """The answer with other values of these keys."""
     for key, value in values.items():
 
@@ -26,7 +27,7 @@ def changed(text: bytes, values: dict) -> bytes:
     return text
 
 
-def passed(source: socket.socket, target: socket.socket, values: dict) -> None:
+def passed(source: socket.socket, target: socket.socket, values: Mapping[str, object]) -> None:
     """What one side says, to the other, until it ends."""
     with suppress(OSError):
         while data := source.recv(1 << 20):
@@ -34,7 +35,7 @@ def passed(source: socket.socket, target: socket.socket, values: dict) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def serve(place: str, behind: str, values: dict) -> None:
+def serve(place: str, behind: str, values: Mapping[str, object]) -> None:
     """Answer for ever."""
     listener = socket.socket(socket.AF_UNIX)
     draft = Path(f"{place}.new")
@@ -47,8 +48,8 @@ def serve(place: str, behind: str, values: dict) -> None:
         guest, _ = listener.accept()
         engine = socket.socket(socket.AF_UNIX)
         engine.connect(behind)
-        for source, target, change in ((guest, engine, {}), (engine, guest, values)):
-            threading.Thread(target=passed, args=(source, target, change), daemon=True).start()
+        for args in ((guest, engine, {}), (engine, guest, values)):
+            threading.Thread(target=passed, args=args, daemon=True).start()
 
 
 if __name__ == "__main__":

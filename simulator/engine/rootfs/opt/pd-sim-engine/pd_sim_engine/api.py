@@ -11,9 +11,9 @@ from contextlib import aclosing
 from typing import Any
 
 from . import VLLM_VERSION, model
-from .core import EngineDead, Outcome, RequestFailed, Work
 from .engine import Engine
 from .http_server import Request, Response, json_response
+from .request import EngineDead, Outcome, RequestFailed, Work
 
 ROUTES = {
     "/health": "GET",
@@ -75,7 +75,7 @@ class Api:
         engine = self.engine
         match request.path:
             case "/health" | "/ping":
-                if engine.died.done():
+                if engine.state.died.done():
                     self.on_dead()
                     return Response(503)
                 return Response(200)
@@ -84,7 +84,7 @@ class Api:
             case "/load":
                 return json_response({"server_load": 0})
             case "/metrics":
-                text = engine.metrics.render().encode()
+                text = engine.state.metrics.render().encode()
                 return Response(200, text, "text/plain; version=0.0.4; charset=utf-8")
             case "/v1/models":
                 return json_response(self._models())
@@ -101,11 +101,11 @@ class Api:
 
     def _models(self) -> dict[str, Any]:
         config = self.engine.config
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "id": name,
                 "object": "model",
-                "created": int(self.engine.metrics.created),
+                "created": int(self.engine.state.metrics.created),
                 "owned_by": "vllm",
                 "root": config.model.path,
                 "parent": None,
@@ -253,7 +253,7 @@ class Api:
             head = {"id": response_id, "object": "chat.completion.chunk", "created": created, "model": name}
             return self._streamed(self._chat_events(body, head, work, outcome))
         text = "".join([token async for token in self.engine.generate(work, outcome)])
-        message = {
+        message: dict[str, Any] = {
             "role": "assistant",
             "content": text,
             "refusal": None,

@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ def _human_readable_int(value: str) -> int:
     if suffix.islower():
         return int(float(number) * 1000**power)
     try:
-        return int(number) * 1024**power
+        return int(number) << (10 * power)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"Decimals are not allowed with binary suffixes like {suffix}. "
@@ -268,7 +269,7 @@ def _dict_or_str(value: str) -> Any:
         raise argparse.ArgumentTypeError(f"Value {value} cannot be converted to <function loads>.") from None
 
 
-_PLAIN = {
+_PLAIN: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,
@@ -280,21 +281,23 @@ _PLAIN = {
 }
 
 
-def _converter(row: dict[str, Any]) -> Any:
+def _configuration(name: str) -> Callable[[str], Any]:
+    """A converter to the configuration class of this name."""
+
+    def convert(value: str) -> Any:
+        if RELEASE.json_suffixes:
+            value = _expand_numbers(value)
+        try:
+            return schema.validate(name, data()["configs"][name], value)
+        except schema.Refused as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _converter(row: dict[str, Any]) -> Callable[[str], Any]:
     """The `type` of an option."""
-    if row["type"] == "config":
-        name = row["config"]
-
-        def convert(value: str) -> Any:
-            if RELEASE.json_suffixes:
-                value = _expand_numbers(value)
-            try:
-                return schema.validate(name, data()["configs"][name], value)
-            except schema.Refused as error:
-                raise argparse.ArgumentTypeError(str(error)) from None
-
-    else:
-        convert = _PLAIN[row["type"]]
+    convert = _configuration(row["config"]) if row["type"] == "config" else _PLAIN[row["type"]]
     if not row.get("optional") and not row.get("cannot_be_converted"):
         return convert
 

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import http.client
 import json
+import math
 import os
 import random
 import sys
@@ -175,7 +176,7 @@ def mean(values: Sequence[float]) -> float:
 
 def deviation(values: Sequence[float]) -> float:
     middle = mean(values)
-    return mean([(value - middle) ** 2 for value in values]) ** 0.5
+    return math.sqrt(mean([(value - middle) ** 2 for value in values]))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from . import network, release, server_state
-from .config import EngineConfig
+from .config.vllm import EngineConfig
 from .log import StartupFailure
 from .paths import on_server
 

@@ -8,63 +8,24 @@ import math
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import RELEASE, model
-from .config import CONNECTOR
+from .config.kv_transfer import CONNECTOR
 from .handover import ABORT_SECONDS, Held, plog
 from .layerwise import Fatal, Receiver, Sender
 from .mapping import Consumer, ranks_without_context_parallel
-
-if TYPE_CHECKING:
-    from .engine import Engine
-
-EXECUTE_TIMEOUT = 300.0
-"""VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS."""
-
-
-class EngineDead(Exception):
-    """The engine core has died; the API server answers 500 and goes."""
-
-
-class RequestFailed(Exception):
-    """This request only: the API answers 500 and goes on."""
-
-
-@dataclass
-class Work:
-    """One request."""
-
-    request_id: str
-    prompt: str
-    right: list[str]
-    """The answer of the model to this prompt."""
-    max_tokens: int
-    min_tokens: int = 0
-    ignore_eos: bool = False
-    stop: list[str] = field(default_factory=list)
-    kv: dict[str, Any] | None = None
-
-
-@dataclass
-class Outcome:
-    """What is known when the request is finished."""
-
-    prompt_tokens: int
-    finish_reason: str | None = None
-    stop_reason: str | None = None
-    kv: dict[str, Any] | None = None
-    completion_tokens: int = 0
+from .request import EngineDead, Outcome, RequestFailed, Work
+from .state import EXECUTE_TIMEOUT, EngineState
 
 
 class Core:
     """One data-parallel rank of this process."""
 
-    def __init__(self, engine: Engine, dp_rank: int, num_blocks: int) -> None:
-        self.engine, self.dp_rank = engine, dp_rank
-        self.config, self.timing, self.metrics = engine.config, engine.timing, engine.metrics
-        self.log = engine.core_logs[dp_rank]
+    def __init__(self, state: EngineState, dp_rank: int, num_blocks: int) -> None:
+        self.state, self.dp_rank = state, dp_rank
+        self.config, self.timing, self.metrics = state.config, state.timing, state.metrics
+        self.log = state.core_logs[dp_rank]
         self.num_blocks = num_blocks
         self.slot = asyncio.Semaphore(self.config.max_num_seqs)
         self.free_blocks = list(range(1, num_blocks))
@@ -97,7 +58,7 @@ class Core:
 
     async def generate(self, work: Work, outcome: Outcome) -> AsyncGenerator[str, None]:
         """The tokens of the answer, one after the other; `outcome` is filled in."""
-        dp_rank, metrics, or_death = self.dp_rank, self.metrics, self.engine.or_death
+        dp_rank, metrics, or_death = self.dp_rank, self.metrics, self.state.or_death
         arrived = time.monotonic()
         metrics.change("vllm:num_requests_waiting", 1, dp_rank)
         waiting = True
@@ -114,7 +75,7 @@ class Core:
             metrics.change("vllm:num_requests_running", 1, dp_rank)
             scheduled = time.monotonic()
             metrics.observe("vllm:request_queue_time_seconds", scheduled - arrived, dp_rank)
-            await self.engine.disturb()
+            await self.state.disturb()
             good = await or_death(self._prefill(work, outcome, blocks))
             first: float | None = None
             async for token in self._decode(work, outcome, good):
@@ -124,7 +85,7 @@ class Core:
                     metrics.observe("vllm:request_prefill_time_seconds", first - scheduled, dp_rank)
                 yield token
             keep = await self._hand_over(work, outcome, blocks)
-            self.engine.served += 1
+            self.state.served += 1
             self._count(work, outcome, arrived, scheduled, first or scheduled)
         except BaseException:
             metrics.finish("abort", dp_rank)
@@ -141,24 +102,24 @@ class Core:
 
     async def _prefill(self, work: Work, outcome: Outcome, blocks: list[int]) -> bool:
         """Compute the prompt, or get its blocks. False when the blocks are not the prompt's."""
-        engine, dp_rank = self.engine, self.dp_rank
+        state, dp_rank = self.state, self.dp_rank
         kv = work.kv or {}
-        factor, _ = engine.slowness()
-        receiver = engine.receivers.get(dp_rank)
+        factor, _ = state.slowness()
+        receiver = state.receivers.get(dp_rank)
         if kv.get("do_remote_prefill") and receiver is not None:
             return await self._receive(receiver, work, outcome, blocks)
-        consumer = engine.consumers.get(dp_rank)
+        consumer = state.consumers.get(dp_rank)
         tokens = outcome.prompt_tokens
         wanted = ("remote_engine_id", "remote_host", "remote_port")
         if kv.get("do_remote_prefill") and consumer is not None:
             if not kv.get("remote_block_ids"):
                 # The proxy of the other connector: this one waits for blocks that nobody has named.
                 where = (CONNECTOR, 1012, "update_state_after_alloc")
-                engine.die("AssertionError", "", where, worker=False)
+                state.die("AssertionError", "", where, worker=False)
                 raise EngineDead
             if RELEASE.tells_request and "remote_request_id" not in kv:
                 # A producer of an earlier release.
-                engine.die("KeyError", "'remote_request_id'", (CONNECTOR, 799, "add_new_req"), worker=False)
+                state.die("KeyError", "'remote_request_id'", (CONNECTOR, 799, "add_new_req"), worker=False)
                 raise EngineDead
             if all(kv.get(key) is not None for key in wanted):
                 self.metrics.add("vllm:external_prefix_cache_queries", tokens, dp_rank)
@@ -167,7 +128,7 @@ class Core:
                 except Exception as error:
                     # An assertion, or an index that is not there: both are fatal in a worker's forward pass.
                     where = (CONNECTOR, 1360, "context_parallel_parameters_check")
-                    engine.die(type(error).__name__, str(error), where)
+                    state.die(type(error).__name__, str(error), where)
                     raise EngineDead from None
                 self.metrics.add("vllm:external_prefix_cache_hits", tokens, dp_rank)
                 self.metrics.add("vllm:prompt_tokens", tokens, dp_rank)
@@ -177,8 +138,8 @@ class Core:
                 f"Got invalid KVTransferParams: {kv}. This request will not utilize KVTransfer",
             )
         seconds = self.timing.prefill_seconds_per_1k * tokens / 1000 * factor
-        if kv.get("do_remote_decode") and engine.sender is not None:
-            await self._push(engine.sender, work, seconds)
+        if kv.get("do_remote_decode") and state.sender is not None:
+            await self._push(state.sender, work, seconds)
         else:
             await asyncio.sleep(seconds)
         self.metrics.add("vllm:prompt_tokens", tokens, dp_rank)
@@ -204,20 +165,20 @@ class Core:
             receiver.leave(work.request_id)
         if not sent:
             raise RequestFailed
-        self.engine.first_log.info(
+        self.state.first_log.info(
             "mooncake_layerwise_connector.py:1028",
             "Number of completed KV cache recv requests: 0, receive requests: 1",
         )
         self.metrics.add("vllm:external_prefix_cache_hits", tokens, self.dp_rank)
         self.metrics.add("vllm:prompt_tokens", tokens, self.dp_rank)
-        if not self.engine.is_sound():
+        if not self.state.is_sound():
             plog("'device ip' is not set correctly")
             return False
         return receiver.holds(used, model.digest(work.prompt))
 
     async def _push(self, sender: Sender, work: Work, seconds: float) -> None:
         """All nodes push what they hold while they compute; the forward pass ends when they all have."""
-        engine, kv = self.engine, work.kv or {}
+        state, kv = self.state, work.kv or {}
         given: dict[str, Any] = {
             "dp_rank": self.dp_rank,
             "request_id": work.request_id,
@@ -225,33 +186,33 @@ class Core:
             "kv": kv,
             "seconds": seconds,
         }
-        sound = engine.is_sound() and not engine.spoiled_weights
+        sound = state.is_sound() and not state.spoiled_weights
         mark = self._mark()
         try:
             sender.check(kv)
-            if engine.head is not None and self.config.nnodes > 1:
-                engine.head.broadcast({"mark": mark, "push": {**given, "sound": sound}})
+            if state.head is not None and self.config.nnodes > 1:
+                state.head.broadcast({"mark": mark, "push": {**given, "sound": sound}})
             await sender.push(**given, sound=sound)
         except Fatal as fatal:
-            engine.die(fatal.kind, fatal.message, fatal.frame, worker=fatal.worker)
+            state.die(fatal.kind, fatal.message, fatal.frame, worker=fatal.worker)
             raise EngineDead from None
         await self._on_all_nodes(mark)
 
     def _tokens(self, work: Work, good: bool) -> Iterator[str]:
         if self.config.model.dtype == "float16" and self.config.model.is_mla:
             return model.overflowed()
-        if not good or self.engine.spoiled_weights:
+        if not good or self.state.spoiled_weights:
             return model.spoiled(work.right)
         if work.ignore_eos or work.min_tokens > len(work.right):
             return model.endless(work.right)
         return iter(work.right)
 
     async def _decode(self, work: Work, outcome: Outcome, good: bool) -> AsyncIterator[str]:
-        factor, _ = self.engine.slowness()
+        factor, _ = self.state.slowness()
         seconds = self.timing.token_seconds * factor
         text = ""
         for token in self._tokens(work, good):
-            await self.engine.or_death(asyncio.sleep(seconds))
+            await self.state.or_death(asyncio.sleep(seconds))
             outcome.completion_tokens += 1
             self.metrics.add("vllm:generation_tokens", 1, self.dp_rank)
             self.metrics.observe("vllm:inter_token_latency_seconds", seconds, self.dp_rank)
@@ -273,7 +234,7 @@ class Core:
 
     async def _hand_over(self, work: Work, outcome: Outcome, blocks: list[int]) -> bool:
         """A producer keeps the blocks and tells where they are. True when they are kept."""
-        engine, config, producer = self.engine, self.config, self.engine.producer
+        state, config, producer = self.state, self.config, self.state.producer
         if producer is None or outcome.finish_reason != "length":
             return False
         if not (work.kv or {}).get("do_remote_decode"):
@@ -285,7 +246,7 @@ class Core:
             blocks=blocks[:prompt_blocks],
             prompt=model.digest(work.prompt),
             dtype=config.model.dtype,
-            sound=engine.is_sound() and not engine.spoiled_weights,
+            sound=state.is_sound() and not state.spoiled_weights,
         )
         readers = self._readers(own_id)
         self.unfreed[own_id] = set(range(config.world_size))
@@ -303,7 +264,7 @@ class Core:
         held.blocks = blocks
         limit = float(os.environ.get(RELEASE.abort_variable, ABORT_SECONDS))
         asyncio.get_running_loop().call_later(limit, self._force_free, own_id)
-        engine_id = engine.engine_id_of(self.dp_rank)
+        engine_id = state.engine_id_of(self.dp_rank)
         outcome.kv = {
             "do_remote_prefill": True,
             "do_remote_decode": False,
@@ -319,7 +280,7 @@ class Core:
                     "host": info["host"],
                     "engine_id": engine_id if config.nnodes == 1 else info["engine_id"],
                 }
-                for rank, info in engine.nodes.items()
+                for rank, info in state.nodes.items()
             },
             "num_prompt_blocks": math.ceil(outcome.prompt_tokens / config.block_size),
         }
@@ -329,7 +290,7 @@ class Core:
 
     async def _held_by_nodes(self, held: Held, readers: set[int] | None) -> None:
         """The forward pass ends on all nodes before its request is answered: none may be read too early."""
-        head = self.engine.head
+        head = self.state.head
         if head is None or self.config.nnodes == 1:
             return
         mark = self._mark()
@@ -348,12 +309,12 @@ class Core:
         return f"step:{self.dp_rank}:{next(self.steps)}"
 
     async def _on_all_nodes(self, mark: str) -> None:
-        head = self.engine.head
+        head = self.state.head
         if head is None or self.config.nnodes == 1:
             return
         seconds = EXECUTE_TIMEOUT * self.timing.hccl_connect_timeout_scale
-        if not await self.engine.or_death(head.gather(mark, seconds)):
-            self.engine.die("TimeoutError", "RPC call to execute_model timed out.")
+        if not await self.state.or_death(head.gather(mark, seconds)):
+            self.state.die("TimeoutError", "RPC call to execute_model timed out.")
             raise EngineDead
 
     def _readers(self, request_id: str) -> set[int] | None:
@@ -377,7 +338,7 @@ class Core:
 
     def _force_free(self, request_id: str) -> None:
         if request_id in self.unfreed:
-            self.engine.first_log.info("mooncake_connector.py:171", f"Force freed request: {request_id}")
+            self.state.first_log.info("mooncake_connector.py:171", f"Force freed request: {request_id}")
             self._free(request_id)
 
     def _free(self, request_id: str) -> None:
@@ -387,12 +348,12 @@ class Core:
 
     def _forget(self, request_id: str) -> Held | None:
         """On all nodes. What this one held."""
-        producer = self.engine.producer
+        producer = self.state.producer
         assert producer is not None
         self.unfreed.pop(request_id, None)
         held = producer.drop(self.dp_rank, request_id)
-        if self.engine.head is not None and self.config.nnodes > 1:
-            self.engine.head.broadcast({"drop": request_id, "dp_rank": self.dp_rank})
+        if self.state.head is not None and self.config.nnodes > 1:
+            self.state.head.broadcast({"drop": request_id, "dp_rank": self.dp_rank})
         return held
 
     def _count(self, work: Work, outcome: Outcome, arrived: float, scheduled: float, first: float) -> None:

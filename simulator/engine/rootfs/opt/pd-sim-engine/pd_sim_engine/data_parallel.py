@@ -19,10 +19,11 @@ from dataclasses import asdict
 from typing import Any
 
 from . import network
-from .config import EngineConfig
-from .core import Core, EngineDead, Outcome, RequestFailed, Work
+from .config.vllm import EngineConfig
+from .core import Core
 from .group import RETRY_SECONDS, Head, Member
 from .log import Log, StartupFailure
+from .request import EngineDead, Outcome, RequestFailed, Work
 
 HANDSHAKE_SECONDS = 300.0
 """HANDSHAKE_TIMEOUT_MINS of core.py: so long an engine core waits for the front end."""

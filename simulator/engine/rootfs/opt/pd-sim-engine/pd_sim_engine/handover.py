@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import RELEASE, network
-from .config import CONNECTOR, EngineConfig
+from .config.kv_transfer import CONNECTOR
+from .config.vllm import EngineConfig
 from .log import Log, StartupFailure
 from .mapping import Consumer, host_of, transfers
 from .paths import on_server
@@ -209,7 +210,7 @@ class Producer:
         self.chips: list[ProducerChip] = []
 
     def base_port(self, dp_rank: int) -> int:
-        """side_channel_port of a data parallel rank (FACTS §4)."""
+        """side_channel_port of a data parallel rank."""
         assert self.config.kv is not None
         return self.config.kv.port + dp_rank * self.config.world_size
 
@@ -396,7 +397,7 @@ class ConsumerSide:
         return pcp_rank * self.config.dcp + tp_rank % self.config.dcp
 
     def _is_right(self, got: dict[str, Any], prompt: str, prefill_tp: int) -> bool:
-        return (
+        return bool(
             got["sound"]
             and got["prompt"] == prompt
             and got["block_size"] == self.config.block_size

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import RELEASE, network
-from .config import EngineConfig
+from .config.vllm import EngineConfig
 from .handover import (
     GET_META,
     PAUSE_SECONDS,

@@ -10,6 +10,10 @@ import time
 CYAN, RESET = "\033[1;36m", "\033[0;0m"
 
 
+Frame = tuple[str, int, str]
+"""Where the real engine raises: file, line, function."""
+
+
 class Log:
     """One process of the engine (API server, engine core, a worker): same stream, its own prefix."""
 
@@ -85,7 +89,7 @@ class StartupFailure(Exception):
         kind: str,
         message: str,
         *,
-        frame: tuple[str, int, str] = ("vllm", 0, "main"),
+        frame: Frame = ("vllm", 0, "main"),
         stage: str = "config",
     ) -> None:
         super().__init__(message)

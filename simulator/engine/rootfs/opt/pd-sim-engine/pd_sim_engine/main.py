@@ -13,7 +13,7 @@ from typing import Any
 
 from . import RELEASE, VLLM_VERSION, arguments, bench, checks, network, server_state
 from .api import ROUTES, Api
-from .config import make_config
+from .config.vllm import make_config
 from .engine import Engine
 from .http_server import HttpServer
 from .log import Log, StartupFailure
@@ -177,13 +177,13 @@ class Process:
         if self.servers > 1:
             self._limit_the_wait(timing.hccl_connect_timeout_scale)
         try:
-            await asyncio.wait({start, engine.died}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({start, engine.state.died}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             start.cancel()
             raise
-        if engine.died.done():
+        if engine.state.died.done():
             start.cancel()
-            engine.died.result()
+            engine.state.died.result()
         start.result()
         if self.late:
             # The first process looks after the API servers only when the engine has started.
@@ -222,10 +222,10 @@ class Process:
     async def _follow(self, engine: Engine) -> int:
         """A headless node works until it is stopped or its engine core dies. It outlives its head, then of no
         use."""
-        ends: set[asyncio.Future[Any]] = {engine.died}
-        ends |= {asyncio.ensure_future(link.gone.wait()) for link in engine.links}
+        ends: set[asyncio.Future[Any]] = {engine.state.died}
+        ends |= {asyncio.ensure_future(link.gone.wait()) for link in engine.state.links}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if engine.died.done():
+        if engine.state.died.done():
             self.log.info("serve.py:142", "Shutting down.")
             return 0
         if not engine.config.has_core:
@@ -234,7 +234,7 @@ class Process:
                 "bytes. Connection was "
                 "likely closed. Did the remote server shutdown or crash?"
             )
-        await asyncio.wait({engine.died})
+        await asyncio.wait({engine.state.died})
         return 0
 
     async def _answer(self, engine: Engine, sock: socket.socket) -> int:
@@ -275,7 +275,7 @@ class Process:
             return
         spawn = StartupFailure("Exception", SPAWN_FAILED, frame=(EXECUTOR, 640, "wait_for_ready"))
         if failure.stage == "worker":
-            engine.first_log.error(
+            engine.state.first_log.error(
                 "multiproc_executor.py:750", f"WorkerProc failed to start.\n{failure.traceback()}"
             )
         else:
@@ -283,7 +283,7 @@ class Process:
         if not engine.config.has_core:
             self.log.raw(spawn.traceback())
             return
-        engine.core_log.error("core.py:864", f"EngineCore failed to start.\n{spawn.traceback()}")
+        engine.state.core_log.error("core.py:864", f"EngineCore failed to start.\n{spawn.traceback()}")
         if self.headless:
             return
         frame = ("/vllm-workspace/vllm/vllm/v1/engine/utils.py", 962, "wait_for_engine_startup")

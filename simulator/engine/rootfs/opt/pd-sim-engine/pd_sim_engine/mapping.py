@@ -11,10 +11,9 @@ import math
 import random
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .config import EngineConfig
+from .config.vllm import EngineConfig
 
 
 @dataclass(frozen=True)

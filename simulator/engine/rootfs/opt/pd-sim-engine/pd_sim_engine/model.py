@@ -4,8 +4,9 @@ any temperature."""
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 VOCABULARY = 129280
@@ -55,16 +56,16 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.6g}"
 
 
-_OPERATIONS = {
-    "+": lambda a, b: a + b,
-    "plus": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "minus": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "x": lambda a, b: a * b,
-    "×": lambda a, b: a * b,
-    "times": lambda a, b: a * b,
-    "/": lambda a, b: a / b if b else 0,
+_OPERATIONS: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "plus": operator.add,
+    "-": operator.sub,
+    "minus": operator.sub,
+    "*": operator.mul,
+    "x": operator.mul,
+    "×": operator.mul,
+    "times": operator.mul,
+    "/": lambda a, b: a / b if b else 0.0,
 }
 
 

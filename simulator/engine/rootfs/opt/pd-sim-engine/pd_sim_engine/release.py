@@ -38,7 +38,7 @@ VLLM_CONNECTORS = frozenset(
 
 @dataclass(frozen=True)
 class Release:
-    """One release (FACTS §1 and §4)."""
+    """One release: its versions, and what it does otherwise than others."""
 
     name: str
     vllm: str

@@ -59,7 +59,7 @@ def validate(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def _after(name: str, value: dict[str, Any], result: dict[str, Any]) -> list[_Problem]:
-    """What the classes check after their fields (PORTS-RULES-PROXY §E rule 17)."""
+    """What the classes check after their fields."""
     if (
         name == "KVTransferConfig"
         and result.get("kv_connector") is not None

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the real file does for a process that it is sourced into, as far as the simulated engine looks at it.
 export ASCEND_TOOLKIT_HOME=/usr/local/Ascend/ascend-toolkit/latest
 export ASCEND_HOME_PATH=${ASCEND_TOOLKIT_HOME}

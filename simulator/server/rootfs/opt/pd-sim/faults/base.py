@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+Parameters = Mapping[str, Any]
+"""Of a fault, as `sim fault` takes them."""
 STATE = Path("/usr/local/dcmi/pd-sim")
 # What was there before; the path of each is its name here, with % for /.
 KEPT = Path("/opt/pd-sim/kept")
@@ -38,9 +42,15 @@ def restore(path: Path) -> None:
     shutil.move(kept(path), path)
 
 
+def server() -> dict[str, Any]:
+    """What the server says of itself."""
+    known: dict[str, Any] = json.loads((STATE / "server.json").read_text())
+    return known
+
+
 def model() -> Path:
     """The folder of the weights."""
-    return Path(json.loads((STATE / "server.json").read_text())["model_path"] or "/root/.cache/model")
+    return Path(server()["model_path"] or "/root/.cache/model")
 
 
 def of_model(pattern: str) -> Path:
@@ -51,7 +61,7 @@ def of_model(pattern: str) -> Path:
     return there[0]
 
 
-def shard(parameters: dict) -> Path:
+def shard(parameters: Parameters) -> Path:
     """One shard of the weights, counted from 1."""
     return of_model(f"*-{int(parameters.get('number', 43)):05d}-of-*.safetensors")
 
@@ -61,28 +71,28 @@ class Fault:
 
     parameters = ""
 
-    def apply(self, parameters: dict) -> None:
+    def apply(self, parameters: Parameters) -> None:
         """Make it so."""
 
-    def heal(self, parameters: dict) -> None:
+    def heal(self, parameters: Parameters) -> None:
         """Undo it."""
 
-    def boot(self, parameters: dict) -> None:
+    def boot(self, parameters: Parameters) -> None:
         """Make it so again after a boot, where a boot undoes it."""
 
 
 class PathMissing(Fault):
     """Base of the faults in which a file or folder is not there."""
 
-    def path(self, parameters: dict) -> Path:
+    def path(self, parameters: Parameters) -> Path:
         """What is missing."""
         raise NotImplementedError
 
-    def apply(self, parameters: dict) -> None:
+    def apply(self, parameters: Parameters) -> None:
         """Move it aside."""
         keep(self.path(parameters))
 
-    def heal(self, parameters: dict) -> None:
+    def heal(self, parameters: Parameters) -> None:
         """Put it back."""
         restore(self.path(parameters))
 
@@ -90,15 +100,15 @@ class PathMissing(Fault):
 class OverMount(Fault):
     """Base of the faults in which a file says something else: another one is mounted over it."""
 
-    def path(self, parameters: dict) -> Path:
+    def path(self, parameters: Parameters) -> Path:
         """The file."""
         raise NotImplementedError
 
-    def text(self, parameters: dict) -> str:
+    def text(self, parameters: Parameters) -> str:
         """What it says then."""
         raise NotImplementedError
 
-    def apply(self, parameters: dict) -> None:
+    def apply(self, parameters: Parameters) -> None:
         """Mount it. Files of the kernel cannot be written or moved; over them something can be mounted."""
         path = self.path(parameters)
         SAYS.mkdir(parents=True, exist_ok=True)
@@ -106,11 +116,11 @@ class OverMount(Fault):
         other.write_text(self.text(parameters))
         subprocess.run(["mount", "--bind", str(other), str(path)], check=True)
 
-    def heal(self, parameters: dict) -> None:
+    def heal(self, parameters: Parameters) -> None:
         """Take it away, whoever reads it at the moment; a boot does so too."""
         command = ["umount", "--lazy", str(self.path(parameters))]
         subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
-    def boot(self, parameters: dict) -> None:
+    def boot(self, parameters: Parameters) -> None:
         """Mount it again."""
         self.apply(parameters)

@@ -1,0 +1,1 @@
+"""What can be wrong on the disk, in the network or with the access of a simulated server."""
