@@ -17,12 +17,12 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import time
@@ -31,7 +31,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+
 ROOT = Path(__file__).resolve().parents[1]
+_AnsibleCollectionFinder(paths=[str(ROOT / ".collections"), sysconfig.get_paths()["purelib"]])._install()
+
+from ansible_collections.ascend.pd_rollout.plugins.action.plan import read_inventory  # noqa: E402
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner  # noqa: E402
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render  # noqa: E402
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import (  # noqa: E402
+    PlanError,
+    report,
+)
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import (  # noqa: E402
+    RawInventory,
+)
+
 HOME = ROOT / ".cache" / "conformance"
 TORCH = "torch==2.13.0"
 """Any recent torch does. pip takes the one its configuration leads to; a CPU build is enough."""
@@ -53,7 +72,7 @@ OWN = "as-written"
 """Folder of the plans for the release that the inventory names."""
 PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
 AT_ONCE = 2
-"""Plans that are made, and releases that are tested, at the same time."""
+"""Releases that are tested at the same time."""
 
 
 class Failed(Exception):
@@ -238,21 +257,29 @@ class Environment:
         return done.returncode == 0, done.stdout
 
 
+def read(inventory: Path, release: str) -> RawInventory:
+    """An inventory as the action plugin reads it, for the release that it names or for another one."""
+    loader = DataLoader()
+    manager = InventoryManager(loader=loader, sources=[str(inventory)])
+    variables = VariableManager(loader=loader, inventory=manager)
+    if release != OWN:
+        variables._extra_vars = {"pd_release": release, "pd_image": f"ascend/vllm-ascend:{release}-a3"}
+    return read_inventory({"hostvars": HostVars(manager, variables, loader)})
+
+
 def render_plan(inventory: Path, release: str, folder: Path) -> None:
-    """An inventory through playbooks/plan.yml, into FOLDER/RELEASE/INVENTORY; no host is touched. What the
-    rules say where it does not plan stands in refused.txt there."""
+    """Plan an inventory into FOLDER/RELEASE/INVENTORY, as playbooks/plan.yml does.
+
+    What the rules say where it cannot be planned stands in refused.txt there.
+    """
     target = folder / release / inventory.name
     target.mkdir(parents=True)
-    playbook = Path(sys.executable).with_name("ansible-playbook")
-    command = [str(playbook), "-i", str(inventory), str(ROOT / "playbooks" / "plan.yml")]
-    command += ["-e", f"pd_plan_dir={target}"]
-    if release != OWN:
-        command += ["-e", json.dumps({"pd_release": release, "pd_image": f"ascend/vllm-ascend:{release}-a3"})]
-    done = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        (target / "refused.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    try:
+        (plan,) = planner.make_all(read(inventory, release), None).values()
+    except PlanError as error:
+        (target / "refused.txt").write_text("\n".join(report(error.findings)), encoding="utf-8")
+    else:
+        render.write(target, plan.to_dict(), dry_run=False)
 
 
 def render_plans(folder: Path, versions: list[str]) -> None:
@@ -261,9 +288,9 @@ def render_plans(folder: Path, versions: list[str]) -> None:
     releases = [OWN, *(f"v{version}" for version in versions)]
     say(f"Plans of {len(inventories)} inventories, each as written and for {', '.join(releases[1:])} …")
     begun = time.monotonic()
-    jobs = [(inventory, release) for inventory in inventories for release in releases]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda job: render_plan(*job, folder), jobs))
+    for inventory in inventories:
+        for release in releases:
+            render_plan(inventory, release, folder)
     say(f"  done in {time.monotonic() - begun:.0f} s")
 
 
