@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+testinfra_hosts = ["server1"]
+
 ROOT = Path(__file__).resolve().parents[3]
 PLAYBOOK = "playbooks/evaluate.yml"
 PORT = 8950
@@ -54,7 +56,7 @@ def test_it_installs_evaluates_and_judges(evaluate, host, wheels):
     done, verdicts = evaluate(**given)
     assert done.returncode != 0
     assert "the data set lies neither in" in done.stdout
-    given["accuracy_data_local"] = str(ROOT / "molecule" / "measurement" / "files" / "datasets")
+    given["accuracy_data_local"] = str(ROOT / "molecule" / "serving" / "files" / "datasets")
     low = {"name": "aime2024", "reference": 66.67}
     done, verdicts = evaluate(accuracy_datasets=[low], **given)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,7 +100,7 @@ def test_aisbench_from_an_index_and_a_data_set_from_an_address(evaluate, host, f
     given = {
         "accuracy_index": f"{files}/simple/",
         "accuracy_source": "ais_bench_benchmark==0+simulated",
-        "accuracy_data_local": str(ROOT / "molecule" / "measurement" / "files" / "datasets"),
+        "accuracy_data_local": str(ROOT / "molecule" / "serving" / "files" / "datasets"),
         "accuracy_datasets": [
             {"name": "aime2024", "reference": 66.67},
             {"name": "gsm8k", "reference": 50, "tolerance": 0, "url": f"{files}/gsm8k.tar.gz"},

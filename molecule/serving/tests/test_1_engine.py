@@ -9,7 +9,8 @@ import json
 
 import pytest
 
-CONVERGE = "molecule/engine/converge.yml"
+# Nothing of the other parts of the deployment.
+CONVERGE = ("molecule/serving/converge.yml", "--tags", "engine")
 
 # Container of an instance on a server, with the chips that it has.
 EXPECTED = {
@@ -17,6 +18,7 @@ EXPECTED = {
     ("server2", "pd-prefill"): range(8),
     ("server2", "pd-decode"): range(8, 16),
 }
+PROXY = {"server1": {"pd-proxy"}, "server2": set()}
 
 
 def names(host):
@@ -33,7 +35,7 @@ def here(host):
 
 
 def test_the_planned_containers_run(host, here):
-    assert names(host) == here
+    assert names(host) == here | PROXY[host.backend.host.name]
 
 
 def test_a_container_has_its_chips_and_no_more_rights(host, here):
@@ -76,7 +78,7 @@ def test_what_is_not_planned_is_removed(server, play):
         " --label pd_rollout.instance=old --restart no ascend/vllm-ascend:v0.13.0-a3 sleep 600",
     )
     host.run_expect([0], "docker run -d --name others ascend/vllm-ascend:v0.13.0-a3 sleep 600")
-    done = play(CONVERGE)
+    done = play(*CONVERGE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert names(host) == {"pd-prefill", "pd-decode", "others"}
     host.run_expect([0], "docker rm -f others")
@@ -86,7 +88,7 @@ def test_the_group_starts_again_with_a_lost_node_and_the_decoder_is_left_alone(s
     host, other = server("server1"), server("server2")
     before = {name: inspect(other, name)["State"]["StartedAt"] for name in ("pd-prefill", "pd-decode")}
     host.run_expect([0], "docker stop -t 1 pd-prefill")
-    done = play(CONVERGE)
+    done = play(*CONVERGE)
     assert done.returncode == 0, done.stdout + done.stderr
     after = {name: inspect(other, name)["State"]["StartedAt"] for name in before}
     assert after["pd-prefill"] != before["pd-prefill"]
@@ -100,10 +102,10 @@ def test_a_group_that_does_not_form_is_told(server, play, sim, servers):
     sim("fault", "server1", "network_cut", f"to={servers['server2']['address']}")
     try:
         host.run_expect([0], "docker stop -t 1 pd-prefill")
-        done = play(CONVERGE, "-e", "engine_ready_timeout=30")
+        done = play(*CONVERGE, "-e", "engine_ready_timeout=30")
     finally:
         sim("heal", "server1")
     assert done.returncode != 0
     assert "The group of prefill has not formed" in done.stdout
-    done = play(CONVERGE)
+    done = play(*CONVERGE)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 
-CONVERGE = "molecule/proxy/converge.yml"
+testinfra_hosts = ["server1"]
+
+CONVERGE = ("molecule/serving/converge.yml", "--tags", "proxy")
 
 
 def inspect(host):
@@ -33,7 +35,7 @@ def test_it_has_no_device_and_no_more_rights(host):
 
 def test_a_stopped_proxy_is_started_again(host, play):
     host.run_expect([0], "docker stop -t 1 pd-proxy")
-    assert play(CONVERGE).returncode == 0
+    assert play(*CONVERGE).returncode == 0
     assert inspect(host)["State"]["Running"]
 
 
@@ -42,10 +44,10 @@ def test_a_proxy_that_cannot_start_fails_the_run_with_its_reason(host, play, sim
     address = servers["server1"]["address"]
     sim("fault", "server1", "port_taken", "port=8005", f"address={address}")
     try:
-        done = play(CONVERGE)
+        done = play(*CONVERGE)
     finally:
         sim("heal", "server1")
     assert done.returncode != 0
     assert "proxy on server1 failed" in done.stdout
     assert "address already in use" in done.stdout
-    assert play(CONVERGE).returncode == 0
+    assert play(*CONVERGE).returncode == 0

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+testinfra_hosts = ["server1"]
+
 ROOT = Path(__file__).resolve().parents[3]
 PLAYBOOK = "playbooks/bench.yml"
 
@@ -72,10 +74,11 @@ def test_what_cannot_run_is_said_at_once(bench, host):
 
 
 @pytest.fixture
-def restarted(host):
-    """Restart an engine and wait until it answers."""
+def restarted(server):
+    """Restart the decoder and wait until it answers."""
 
-    def restart(name):
+    def restart():
+        host, name = server("server2"), "pd-decode"
         host.run_expect([0], f"docker restart -t 2 {name}")
         until = time.monotonic() + 180
         url = "http://$(hostname -I | cut -d' ' -f1):8104/health"
@@ -106,14 +109,14 @@ def test_a_proxy_that_is_down_is_said_at_once(play, host, servers, tmp_path, pla
 
 def test_requests_that_fail_are_counted(bench, sim, restarted):
     """The decoder dies under way; the proxy goes on saying 200."""
-    sim("fault", "server1", "engine_crash_after", "requests=4", "role=decoder")
+    sim("fault", "server2", "engine_crash_after", "requests=4", "role=decoder")
     try:
         # It counts from its start. The first two requests are the ready check and the warm-up.
-        restarted("pd-decode")
+        restarted()
         done, summary = bench()
     finally:
-        sim("heal", "server1")
-        restarted("pd-decode")
+        sim("heal", "server2")
+        restarted()
     assert done.returncode != 0
     assert "requests failed" in done.stdout, done.stdout
     assert summary["points"][0]["failed"] == 4
