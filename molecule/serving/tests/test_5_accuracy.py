@@ -17,6 +17,7 @@ import pytest
 testinfra_hosts = ["server1"]
 
 ROOT = Path(__file__).resolve().parents[3]
+RECORDED = ROOT / "tests" / "unit" / "plugins" / "plugin_utils" / "_benchmark" / "recorded"
 PLAYBOOK = "playbooks/evaluate.yml"
 PORT = 8950
 
@@ -125,7 +126,7 @@ def test_aisbench_from_an_index_and_a_data_set_from_an_address(evaluate, host, f
 
 def test_a_recorded_run_is_judged_without_running(evaluate, tmp_path):
     recorded = tmp_path / "nobody_answered"
-    shutil.copytree(ROOT / "tests" / "unit" / "accuracy" / "recorded" / "nobody_answered", recorded)
+    shutil.copytree(RECORDED / "nobody_answered", recorded)
     done, _ = evaluate(accuracy_recorded=str(recorded))
     assert done.returncode != 0
     assert "aime2024: AISBench has no score" in done.stdout

@@ -14,13 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils.image_registry import (
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.registry import (
     Place,
     Reference,
     Registry,
     RegistryError,
 )
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.image_board import failure
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import failure
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
