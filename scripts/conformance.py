@@ -70,9 +70,10 @@ PUBLISHED = ("docs/source/tutorials", "tests/e2e/nightly")
 """What else of vllm-ascend's is read: the commands that it publishes."""
 OWN = "as-written"
 """Folder of the plans for the release that the inventory names."""
-PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
+# Python compiles what is imported, once; that is a small part of these packages.
+PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-compile")
 AT_ONCE = 2
-"""Releases that are tested at the same time."""
+"""Environments that are made, and releases that are tested, at the same time."""
 
 
 class Failed(Exception):
@@ -91,26 +92,32 @@ def run(command: list[str], what: str) -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """One maker of environments at a time."""
+def alone(name: str) -> Iterator[None]:
+    """One maker of each folder at a time."""
     HOME.mkdir(parents=True, exist_ok=True)
-    with (HOME / "lock").open("w") as handle:
+    with (HOME / f"{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def torch_folder() -> Path:
-    """The folder with torch, made when it is not there."""
-    folder = HOME / f"{TORCH.replace('==', '-')}-py{sys.version_info[0]}{sys.version_info[1]}"
-    if not folder.exists():
+    """The folder with torch."""
+    return HOME / f"{TORCH.replace('==', '-')}-py{sys.version_info[0]}{sys.version_info[1]}"
+
+
+def ensure_torch() -> None:
+    """Make it when it is not there."""
+    folder = torch_folder()
+    with alone("torch"):
+        if folder.exists():
+            return
         say(f"{TORCH} for all conformance environments (once; 0.9 GB) …")
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(dir=HOME) as unfinished:
             target = Path(unfinished) / "site"
             run([sys.executable, *PIP, "--target", str(target), TORCH], f"installing {TORCH}")
             target.rename(folder)
-        say(f"  done in {time.monotonic() - begun:.0f} s")
-    return folder
+        say(f"  {TORCH}: done in {time.monotonic() - begun:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,7 @@ class Environment:
     def ensure(self) -> None:
         """Make it when it is not there."""
         mark = self.home / "recipe"
-        with alone():
-            torch = torch_folder()
+        with alone(self.version):
             self.home.mkdir(exist_ok=True)
             if not all((self.ascend / folder).exists() for folder in PUBLISHED):
                 self.fetch("vllm-ascend", *ASCEND_SDIST[self.version], self.ascend)
@@ -172,11 +178,11 @@ class Environment:
                 "making the environment",
             )
             (site,) = venv.glob("lib/python*/site-packages")
-            (site / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
+            (site / "torch.pth").write_text(f"{torch_folder()}\n", encoding="utf-8")
             into = [sys.executable, "-m", "pip", "--python", str(self.python), *PIP[2:]]
             run([*into, "--no-deps", "--requirement", str(self.requirements)], "installing the requirements")
             mark.write_text(self.recipe(), encoding="utf-8")
-            say(f"  done in {time.monotonic() - begun:.0f} s")
+            say(f"  vLLM {self.version}: done in {time.monotonic() - begun:.0f} s")
 
     @property
     def ascend(self) -> Path:
@@ -238,7 +244,6 @@ class Environment:
             "PD_CONFORMANCE_ASCEND": str(self.ascend),
             "PD_CONFORMANCE_PLANS": str(plans),
             "VLLM_LOGGING_LEVEL": "ERROR",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         # A report of its own for each version, where a report is asked for.
         added = os.environ.get("PYTEST_ADDOPTS", "")
@@ -306,6 +311,14 @@ def run_tests(plans: Path, versions: list[str], options: list[str]) -> bool:
     return good
 
 
+def ensure(versions: list[str]) -> None:
+    """The environments of all these versions, and torch, which takes longest: most of it is waiting."""
+    makers = [ensure_torch, *(Environment(version).ensure for version in versions)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for made in [pool.submit(maker) for maker in makers]:
+            made.result()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -316,8 +329,7 @@ def main() -> int:
     options, rest = parser.parse_known_args()
     versions = options.vllm or list(SDIST_SHA256)
     try:
-        for version in versions:
-            Environment(version).ensure()
+        ensure(versions)
         if options.environment:
             return 0
         if options.regenerate:
