@@ -4,7 +4,7 @@ SHELL := /bin/bash
 INVENTORY ?= inventory/simulated_1p1d
 SCENARIO ?=
 
-.PHONY: help demo demo-down simulate test lint unit molecule conformance bench build bundle docs docsite venv engine images clean
+.PHONY: help demo demo-down simulate test test-quick lint unit molecule conformance bench build bundle docs docsite venv engine images clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ simulate: ## servers for any inventory: make simulate INVENTORY=inventory/guide_
 
 test: venv engine images ## lint, unit tests, Molecule
 	@scripts/tests.py --fresh lint unit molecule
+
+test-quick: venv engine images ## lint, unit tests, one rollout: what to run before each commit
+	@scripts/tests.py --fresh --quick lint unit molecule --scenario=rollout
 
 lint: venv ## ansible-lint, yamllint, ruff, mypy
 	@scripts/tests.py lint

@@ -17,12 +17,12 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import time
@@ -31,7 +31,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+
 ROOT = Path(__file__).resolve().parents[1]
+_AnsibleCollectionFinder(paths=[str(ROOT / ".collections"), sysconfig.get_paths()["purelib"]])._install()
+
+from ansible_collections.ascend.pd_rollout.plugins.action.plan import read_inventory  # noqa: E402
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner  # noqa: E402
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render  # noqa: E402
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import (  # noqa: E402
+    PlanError,
+    report,
+)
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import (  # noqa: E402
+    RawInventory,
+)
+
 HOME = ROOT / ".cache" / "conformance"
 TORCH = "torch==2.13.0"
 """Any recent torch does. pip takes the one its configuration leads to; a CPU build is enough."""
@@ -51,9 +70,10 @@ PUBLISHED = ("docs/source/tutorials", "tests/e2e/nightly")
 """What else of vllm-ascend's is read: the commands that it publishes."""
 OWN = "as-written"
 """Folder of the plans for the release that the inventory names."""
-PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
+# Python compiles what is imported, once; that is a small part of these packages.
+PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-compile")
 AT_ONCE = 2
-"""Plans that are made, and releases that are tested, at the same time."""
+"""Environments that are made, and releases that are tested, at the same time."""
 
 
 class Failed(Exception):
@@ -72,26 +92,32 @@ def run(command: list[str], what: str) -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """One maker of environments at a time."""
+def alone(name: str) -> Iterator[None]:
+    """One maker of each folder at a time."""
     HOME.mkdir(parents=True, exist_ok=True)
-    with (HOME / "lock").open("w") as handle:
+    with (HOME / f"{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def torch_folder() -> Path:
-    """The folder with torch, made when it is not there."""
-    folder = HOME / f"{TORCH.replace('==', '-')}-py{sys.version_info[0]}{sys.version_info[1]}"
-    if not folder.exists():
+    """The folder with torch."""
+    return HOME / f"{TORCH.replace('==', '-')}-py{sys.version_info[0]}{sys.version_info[1]}"
+
+
+def ensure_torch() -> None:
+    """Make it when it is not there."""
+    folder = torch_folder()
+    with alone("torch"):
+        if folder.exists():
+            return
         say(f"{TORCH} for all conformance environments (once; 0.9 GB) …")
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(dir=HOME) as unfinished:
             target = Path(unfinished) / "site"
             run([sys.executable, *PIP, "--target", str(target), TORCH], f"installing {TORCH}")
             target.rename(folder)
-        say(f"  done in {time.monotonic() - begun:.0f} s")
-    return folder
+        say(f"  {TORCH}: done in {time.monotonic() - begun:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -135,8 +161,7 @@ class Environment:
     def ensure(self) -> None:
         """Make it when it is not there."""
         mark = self.home / "recipe"
-        with alone():
-            torch = torch_folder()
+        with alone(self.version):
             self.home.mkdir(exist_ok=True)
             if not all((self.ascend / folder).exists() for folder in PUBLISHED):
                 self.fetch("vllm-ascend", *ASCEND_SDIST[self.version], self.ascend)
@@ -153,11 +178,11 @@ class Environment:
                 "making the environment",
             )
             (site,) = venv.glob("lib/python*/site-packages")
-            (site / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
+            (site / "torch.pth").write_text(f"{torch_folder()}\n", encoding="utf-8")
             into = [sys.executable, "-m", "pip", "--python", str(self.python), *PIP[2:]]
             run([*into, "--no-deps", "--requirement", str(self.requirements)], "installing the requirements")
             mark.write_text(self.recipe(), encoding="utf-8")
-            say(f"  done in {time.monotonic() - begun:.0f} s")
+            say(f"  vLLM {self.version}: done in {time.monotonic() - begun:.0f} s")
 
     @property
     def ascend(self) -> Path:
@@ -219,7 +244,6 @@ class Environment:
             "PD_CONFORMANCE_ASCEND": str(self.ascend),
             "PD_CONFORMANCE_PLANS": str(plans),
             "VLLM_LOGGING_LEVEL": "ERROR",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         # A report of its own for each version, where a report is asked for.
         added = os.environ.get("PYTEST_ADDOPTS", "")
@@ -238,21 +262,29 @@ class Environment:
         return done.returncode == 0, done.stdout
 
 
+def read(inventory: Path, release: str) -> RawInventory:
+    """An inventory as the action plugin reads it, for the release that it names or for another one."""
+    loader = DataLoader()
+    manager = InventoryManager(loader=loader, sources=[str(inventory)])
+    variables = VariableManager(loader=loader, inventory=manager)
+    if release != OWN:
+        variables._extra_vars = {"pd_release": release, "pd_image": f"ascend/vllm-ascend:{release}-a3"}
+    return read_inventory({"hostvars": HostVars(manager, variables, loader)})
+
+
 def render_plan(inventory: Path, release: str, folder: Path) -> None:
-    """An inventory through playbooks/plan.yml, into FOLDER/RELEASE/INVENTORY; no host is touched. What the
-    rules say where it does not plan stands in refused.txt there."""
+    """Plan an inventory into FOLDER/RELEASE/INVENTORY, as playbooks/plan.yml does.
+
+    What the rules say where it cannot be planned stands in refused.txt there.
+    """
     target = folder / release / inventory.name
     target.mkdir(parents=True)
-    playbook = Path(sys.executable).with_name("ansible-playbook")
-    command = [str(playbook), "-i", str(inventory), str(ROOT / "playbooks" / "plan.yml")]
-    command += ["-e", f"pd_plan_dir={target}"]
-    if release != OWN:
-        command += ["-e", json.dumps({"pd_release": release, "pd_image": f"ascend/vllm-ascend:{release}-a3"})]
-    done = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        (target / "refused.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    try:
+        (plan,) = planner.make_all(read(inventory, release), None).values()
+    except PlanError as error:
+        (target / "refused.txt").write_text("\n".join(report(error.findings)), encoding="utf-8")
+    else:
+        render.write(target, plan.to_dict(), dry_run=False)
 
 
 def render_plans(folder: Path, versions: list[str]) -> None:
@@ -261,9 +293,9 @@ def render_plans(folder: Path, versions: list[str]) -> None:
     releases = [OWN, *(f"v{version}" for version in versions)]
     say(f"Plans of {len(inventories)} inventories, each as written and for {', '.join(releases[1:])} …")
     begun = time.monotonic()
-    jobs = [(inventory, release) for inventory in inventories for release in releases]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda job: render_plan(*job, folder), jobs))
+    for inventory in inventories:
+        for release in releases:
+            render_plan(inventory, release, folder)
     say(f"  done in {time.monotonic() - begun:.0f} s")
 
 
@@ -279,6 +311,14 @@ def run_tests(plans: Path, versions: list[str], options: list[str]) -> bool:
     return good
 
 
+def ensure(versions: list[str]) -> None:
+    """The environments of all these versions, and torch, which takes longest: most of it is waiting."""
+    makers = [ensure_torch, *(Environment(version).ensure for version in versions)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for made in [pool.submit(maker) for maker in makers]:
+            made.result()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -289,8 +329,7 @@ def main() -> int:
     options, rest = parser.parse_known_args()
     versions = options.vllm or list(SDIST_SHA256)
     try:
-        for version in versions:
-            Environment(version).ensure()
+        ensure(versions)
         if options.environment:
             return 0
         if options.regenerate:

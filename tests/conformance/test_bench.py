@@ -33,7 +33,7 @@ def by_path(name: str, path: Path) -> ModuleType:
 
 def ours() -> list[str]:
     """What role benchmark runs, but for `vllm bench serve`."""
-    runs = by_path("benchmark_runs", ROOT / "plugins" / "plugin_utils" / "benchmark_runs.py")
+    runs = by_path("benchmark_runs", ROOT / "plugins" / "plugin_utils" / "_benchmark" / "runs.py")
     (run,) = runs.make_runs(PLAN, runs.Case(), [1], 1, "/r", "http://10.0.0.11:8005")
     assert run.argv[:3] == ("vllm", "bench", "serve")
     return list(run.argv[3:])

@@ -30,18 +30,17 @@ def test_a_converged_run_asks_little_and_changes_nothing(run, world):
     assert world.count == before
 
 
-@pytest.mark.parametrize("names", [SERVERS[:1], SERVERS], ids=["1 server", "3 servers"])
 @pytest.mark.usefixtures("bare")
-def test_the_image_leaves_the_source_once(run, world, ids, server, names):
+def test_the_image_leaves_the_source_once(run, world, ids, server):
     before = world.count
-    done = run("--limit", ",".join([*names, "source"]), docker_image_digest=world.digest())
+    done = run(docker_image_digest=world.digest())
     assert done.good, done.output
     assert SIZE <= world.count - before < SIZE + SLACK
-    assert ids(world.image(), names) == [world.image_id()] * len(names)
+    assert ids(world.image()) == [world.image_id()] * len(SERVERS)
     assert left(server) == []
-    again = run("--limit", ",".join([*names, "source"]), docker_image_digest=world.digest())
+    again = run(docker_image_digest=world.digest())
     assert again.good, again.output
-    assert all(again.recap(name)["changed"] == 0 for name in names), again.output
+    assert all(again.recap(name)["changed"] == 0 for name in SERVERS), again.output
 
 
 @pytest.mark.usefixtures("bare")
@@ -90,51 +89,6 @@ def test_a_refused_login_says_so_and_not_the_password(run, world, ids, server):
     assert "not-the-password" not in done.output.replace("converge_password", "").split("TASK [", 1)[1]
     assert ids(world.image()) == ["", "", ""]
     assert all("not-the-password" not in server(name).run("cat /proc/*/cmdline").stdout for name in SERVERS)
-
-
-@pytest.mark.usefixtures("bare")
-def test_a_registry_that_is_down(run, world):
-    world.gate(more=0)
-    done = run()
-    assert not done.good
-    assert f"{world.address}:5000 cannot be reached" in done.told
-    assert "docker_registry_mirrors" in done.told
-
-
-@pytest.mark.usefixtures("bare")
-def test_a_registry_that_nobody_vouches_for(run, world):
-    done = run(docker_registry_ca="")
-    assert not done.good
-    assert "docker_registry_ca" in done.told
-
-
-@pytest.mark.usefixtures("bare")
-def test_a_digest_that_the_registry_does_not_have(run):
-    done = run(docker_image_digest=f"sha256:{'0' * 64}")
-    assert not done.good
-    assert f"has no ascend/tiny/manifests/sha256:{'0' * 64}" in done.told
-
-
-@pytest.fixture
-def damaged(world):
-    """The layer has another byte than its digest says."""
-    find = "find /opt/source/registry/docker/registry/v2/blobs -size +50M -name data"
-    layers = world.host.check_output(find).split()
-    for layer in layers:
-        world.host.check_output(
-            f"cp {layer} {layer}.good; printf x | dd of={layer} seek=30000000 bs=1 conv=notrunc"
-        )
-    yield
-    for layer in layers:
-        world.host.check_output(f"mv {layer}.good {layer}")
-
-
-@pytest.mark.usefixtures("bare")
-def test_other_bytes_than_the_digest_says(run, world, ids, damaged, server):
-    done = run()
-    assert not done.good
-    assert "gives other bytes" in done.told
-    assert ids(world.image()) == ["", "", ""]
 
 
 @pytest.mark.usefixtures("bare")
@@ -298,12 +252,11 @@ def archived(world, path: str, **more) -> dict:
     }
 
 
-@pytest.mark.parametrize("pack", ["cat", "gzip --fast"], ids=["plain", "gzip"])
 @pytest.mark.usefixtures("bare")
-def test_an_archive_on_one_server_comes_to_all(run, world, ids, saved, pack):
+def test_an_archive_on_one_server_comes_to_all(run, world, ids, saved):
     """It is saved on the registry's host, and lies on the second server only."""
     before = world.count
-    done = run(**archived(world, saved(pack, "image2")))
+    done = run(**archived(world, saved("gzip --fast", "image2")))
     assert done.good, done.output
     assert ids(SAVED) == [world.image_id()] * 3
     assert world.count == before

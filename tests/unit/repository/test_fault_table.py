@@ -24,7 +24,7 @@ RUNS: list[dict[str, Any]] = yaml.safe_load((SCENARIO / "faults.yml").read_text(
 ROWS = [row for run in RUNS for row in run["rows"]]
 KEYS = {"fault", "about", "at", "finds", "upstream", "when"}
 # Faults of the simulator that no check looks for (other formats and speeds of good answers), and variants
-# that the scenario hccn_check tests.
+# that test_roles.py of the scenario tests.
 NOT_IN_THE_TABLE = {
     "hccs_ping_form",
     "ping_fail",
