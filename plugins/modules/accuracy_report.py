@@ -32,7 +32,7 @@ options:
     type: path
     required: true
   outcome:
-    description: What M(ascend.pd_rollout.wait_measurement) returned, if it was run just now.
+    description: What M(ascend.pd_rollout.measurement_wait) returned, if it was run just now.
     type: dict
     default: {ok: true}
   tolerance:

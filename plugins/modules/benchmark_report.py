@@ -38,7 +38,7 @@ options:
     type: path
     required: true
   outcome:
-    description: What M(ascend.pd_rollout.wait_measurement) returned.
+    description: What M(ascend.pd_rollout.measurement_wait) returned.
     type: dict
     required: true
   reference:

@@ -12,7 +12,7 @@ author:
   - The ascend.pd_rollout authors
 description:
   - An action that runs on the controller. One task with C(run_once) serves all servers. It puts together the
-    findings of M(ascend.pd_rollout.hccn_verdict), M(ascend.pd_rollout.host_check) and
+    findings of M(ascend.pd_rollout.hccn_report), M(ascend.pd_rollout.host_check) and
     M(ascend.pd_rollout.host_reach), compares the servers, prints one table, worst first and grouped, and
     writes C(check.json) and C(check.md).
   - A server without a result is a finding. It does not hide the others.
@@ -27,7 +27,7 @@ options:
     elements: str
     required: true
   verdict:
-    description: What M(ascend.pd_rollout.hccn_verdict) returned, if it ran.
+    description: What M(ascend.pd_rollout.hccn_report) returned, if it ran.
     type: dict
   result:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_check) is

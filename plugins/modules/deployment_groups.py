@@ -12,7 +12,7 @@ author:
   - The ascend.pd_rollout authors
 description:
   - An action that runs on the controller. One task with C(run_once) serves all servers. It reads what
-    M(ascend.pd_rollout.deployment_state) has found on each of them.
+    M(ascend.pd_rollout.deployment_info) has found on each of them.
   - The nodes of an instance form one group when they start, and none can join it later. Where one of them is
     missing, is not as planned, or has been started since its group formed, all of them are stopped.
   - Fails where such a group has nodes on servers that are not in this run, since it could not form.
@@ -23,7 +23,7 @@ options:
     elements: str
     required: true
   result:
-    description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_state)
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_info)
       is registered.
     type: str
     default: __container_deployed
@@ -41,7 +41,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Look at what is deployed
-  ascend.pd_rollout.deployment_state:
+  ascend.pd_rollout.deployment_info:
     deployment: pd
     roles: [prefiller, decoder]
     planned: "{{ pd_plan.hosts[inventory_hostname].engines }}"

@@ -12,7 +12,7 @@ author:
   - The ascend.pd_rollout authors
 description:
   - Of each container whose instance has several nodes, notes its start beside its launch script, with an
-    identity of this rollout. By this M(ascend.pd_rollout.deployment_state) sees that a node has been started
+    identity of this rollout. By this M(ascend.pd_rollout.deployment_info) sees that a node has been started
     since, and so has left its group.
   - Says which containers have been started since they were looked at.
 requirements:
@@ -36,7 +36,7 @@ options:
     elements: dict
     required: true
   before:
-    description: What M(ascend.pd_rollout.deployment_state) returned as RV(ignore:nodes) before the start.
+    description: What M(ascend.pd_rollout.deployment_info) returned as RV(ignore:nodes) before the start.
     type: list
     elements: dict
     default: []

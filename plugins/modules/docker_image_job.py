@@ -10,7 +10,7 @@ short_description: One server's part in bringing an image to many
 version_added: 0.1.0
 description:
   - Starts, watches and ends the process that gets an image's archive, hands it on to other servers while it
-    still comes in, and loads it. M(ascend.pd_rollout.docker_image_get) uses it, and shows the progress.
+    still comes in, and loads it. M(ascend.pd_rollout.docker_image_transfer) uses it, and shows the progress.
 options:
   state:
     description: What to do with the process. V(watched) waits for news of it.

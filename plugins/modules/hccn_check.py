@@ -89,7 +89,7 @@ options:
   fail:
     description:
       - Whether a finding of severity C(error) fails the module.
-      - Leave it off where M(ascend.pd_rollout.hccn_verdict) judges all servers together.
+      - Leave it off where M(ascend.pd_rollout.hccn_report) judges all servers together.
     type: bool
     default: true
 attributes:
@@ -108,7 +108,7 @@ notes:
   - Most driver versions answer to root only, so run it with C(become). It says so if that is what is missing.
 seealso:
   - module: ascend.pd_rollout.hccn_ping
-  - module: ascend.pd_rollout.hccn_verdict
+  - module: ascend.pd_rollout.hccn_report
 """
 
 EXAMPLES = r"""

@@ -13,7 +13,7 @@ author:
 description:
   - Runs all pings of one server in one call, the chips in parallel and one ping at a time per chip, which
     is all that a chip can serve. Each has a time-out; one that hangs is killed and counts as failed.
-  - Failed pings are results, not failures of the module. M(ascend.pd_rollout.hccn_verdict) judges them.
+  - Failed pings are results, not failures of the module. M(ascend.pd_rollout.hccn_report) judges them.
 options:
   targets:
     description: For each chip, by its physical id, the addresses to ping, in this order.
@@ -48,7 +48,7 @@ attributes:
     support: none
 seealso:
   - module: ascend.pd_rollout.hccn_mesh
-  - module: ascend.pd_rollout.hccn_verdict
+  - module: ascend.pd_rollout.hccn_report
 """
 
 EXAMPLES = r"""

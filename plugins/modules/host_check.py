@@ -22,7 +22,7 @@ description:
   - What containers of the deployment hold already (ports, NPUs) is not foreign.
 options:
   wants:
-    description: What the plan wants of the server, as P(ascend.pd_rollout.host_wants#filter) gives it.
+    description: What the plan wants of the server, as P(ascend.pd_rollout.host_requirements#filter) gives it.
     type: dict
     required: true
   listen:
@@ -113,7 +113,7 @@ seealso:
 EXAMPLES = r"""
 - name: Check the server against the plan
   ascend.pd_rollout.host_check:
-    wants: "{{ pd_plan | ascend.pd_rollout.host_wants(inventory_hostname) }}"
+    wants: "{{ pd_plan | ascend.pd_rollout.host_requirements(inventory_hostname) }}"
   become: true
 """
 

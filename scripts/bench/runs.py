@@ -81,7 +81,7 @@ class Run:
         return sorted(longest.items(), key=lambda row: -row[1])[:count]
 
     def engines_start_up(self) -> float:
-        """Seconds that the slowest engine needed to be ready, as wait_ready reports them."""
+        """Seconds that the slowest engine needed to be ready, as engine_wait reports them."""
         waits = [
             seconds
             for event in self.named("v2_runner_on_ok")

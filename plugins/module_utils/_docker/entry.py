@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module docker_engine_info does once its arguments are read, as plain Python."""
+"""What the module docker_info does once its arguments are read, as plain Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INFO_ARGUMENTS = {
 }
 
 
-def engine_info(options: Mapping) -> dict:
+def docker_info(options: Mapping) -> dict:
     """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
     wait = options["wait"]
     result = {

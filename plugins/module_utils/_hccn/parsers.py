@@ -4,7 +4,7 @@
 
 Pure functions over text. Spaces, tabs, CRLF and full-width colons vary between driver versions, so every
 parser looks for its label and forgives the rest. A parser returns None (or None in a field) where the text
-does not say the value: whether that is "not configured" or "not understood" is for hccn_verdict to say.
+does not say the value: whether that is "not configured" or "not understood" is for hccn_report to say.
 """
 
 from __future__ import annotations

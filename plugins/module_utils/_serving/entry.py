@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module deployment_state does once its arguments are read, as plain Python."""
+"""What the module deployment_info does once its arguments are read, as plain Python."""
 
 from __future__ import annotations
 

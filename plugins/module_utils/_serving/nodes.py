@@ -83,7 +83,7 @@ def difference(container):
 
 
 def look(docker, planned, containers, broken):
-    """RV(nodes) of deployment_state. `broken`: instances that are not as planned by the engine's list."""
+    """RV(nodes) of deployment_info. `broken`: instances that are not as planned by the engine's list."""
     found = {container["Names"][0].lstrip("/"): container for container in containers}
     return [
         look_at_node(

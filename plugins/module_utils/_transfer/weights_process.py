@@ -26,7 +26,7 @@ GRACE = 5.0
 PR_SET_PDEATHSIG = 1
 # A file beside the weights that servers with the same file system see.
 PROBE = ".pd_rollout-probe-"
-# Characters that distinguish one run from others, as weights_plan gives them.
+# Characters that distinguish one run from others, as weights_assignments gives them.
 RUN_LENGTH = 12
 
 

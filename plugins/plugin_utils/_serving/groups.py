@@ -49,7 +49,7 @@ class Decision:
 
 
 def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decision:
-    """From what each host's look has found (the results of deployment_state) to what is to be stopped.
+    """From what each host's look has found (the results of deployment_info) to what is to be stopped.
 
     `play`: the hosts of this run.
     """

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.action.weights_plan import hashes_of
+from ansible_collections.ascend.pd_rollout.plugins.action.weights_assignments import hashes_of
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import (
     hub,
     weights_copy,

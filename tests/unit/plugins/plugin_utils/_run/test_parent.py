@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 from ansible.errors import AnsibleError
 from ansible_collections.ascend.pd_rollout.plugins.action import (
-    docker_image_get,
-    wait_measurement,
-    wait_ready,
+    docker_image_transfer,
+    engine_wait,
+    measurement_wait,
     weights_push,
     weights_wait,
 )
@@ -45,15 +45,15 @@ STARTING = {
     "health": "",
 }
 WAITS = {
-    "engines": (wait_ready, {"engines": [NODE]}, {"targets": [STARTING]}),
+    "engines": (engine_wait, {"engines": [NODE]}, {"targets": [STARTING]}),
     "weights": (weights_wait, {"path": "/w"}, {"status": MOVING}),
     "measurement": (
-        wait_measurement,
+        measurement_wait,
         {"directory": "/d", "container": "c", "title": "measurement"},
         {"running": True, "progress": "", "exit_code": None, "log": []},
     ),
     "image": (
-        docker_image_get,
+        docker_image_transfer,
         {"step": "finish", "parts": {"decode1": {"kind": "take", "order": []}}, "image": "i"},
         {"status": MOVING},
     ),
@@ -76,8 +76,8 @@ def plugin_of(module, monkeypatch, tmp_path, options):
     )
     monkeypatch.setattr(module.ActionBase, "run", lambda *_: {})
     monkeypatch.setattr(module, "show", lambda *_: None)
-    monkeypatch.setattr(wait_ready.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    monkeypatch.setattr(wait_ready.context, "CLIARGS", {"forks": 50})
+    monkeypatch.setattr(engine_wait.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(engine_wait.context, "CLIARGS", {"forks": 50})
     return plugin
 
 
@@ -89,7 +89,7 @@ def test_a_wait_ends_with_the_run_that_was_killed(what, monkeypatch, tmp_path):
     polls = []
     plugin._execute_module = lambda **asked: polls.append(asked) or answer
     if what == "image":
-        board = docker_image_get.image_state.ImageBoard(tmp_path / "pd_rollout_image")
+        board = docker_image_transfer.image_state.ImageBoard(tmp_path / "pd_rollout_image")
         board.post("decode1", kind="take", failed="", port=1, address="10.0.0.3", complete=False)
     with pytest.raises(AnsibleError, match=rf"{what}.* has been killed"):
         plugin.run(None, {"inventory_hostname": "decode1", "ansible_play_hosts": ["decode1"]})

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Brings an image to one host and shows how far it is; documented in plugins/modules/docker_image_get.py."""
+"""Brings an image to one host and shows how far it is; plugins/modules has its documentation."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: engine_watch
+module: engine_info
 short_description: Look at engines while they start, and report when something changes
 version_added: 0.1.0
 description:
@@ -16,7 +16,7 @@ description:
     not running
     or everything is ready, and at the latest after O(hold).
   - Changes nothing, except with O(targets[].stop).
-  - The action M(ascend.pd_rollout.wait_ready) calls it again and again.
+  - The action M(ascend.pd_rollout.engine_wait) calls it again and again.
 author:
   - The ascend.pd_rollout authors
 requirements:
@@ -98,7 +98,7 @@ options:
 
 EXAMPLES = r"""
 - name: Look at the decoder once
-  ascend.pd_rollout.engine_watch:
+  ascend.pd_rollout.engine_info:
     targets:
       - name: pd-decode1
         health_url: http://192.0.0.3:8004/health

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: hccn_verdict
+module: hccn_report
 short_description: Judge the NPU network of all servers together
 version_added: 0.1.0
 author:
@@ -73,7 +73,7 @@ EXAMPLES = r"""
   register: result
 
 - name: Judge them all
-  ascend.pd_rollout.hccn_verdict:
+  ascend.pd_rollout.hccn_report:
     servers: "{{ ansible_play_hosts_all }}"
     result: result
   run_once: true

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: docker_engine_info
+module: docker_info
 short_description: Tell whether a Docker Engine is installed and answers
 version_added: 0.1.0
 description:
@@ -44,11 +44,11 @@ author:
 
 EXAMPLES = r"""
 - name: Look at the Docker Engine
-  ascend.pd_rollout.docker_engine_info:
+  ascend.pd_rollout.docker_info:
   register: engine
 
 - name: Wait until the engine answers after a restart
-  ascend.pd_rollout.docker_engine_info:
+  ascend.pd_rollout.docker_info:
     wait: 60
 """
 
@@ -105,7 +105,7 @@ from ..module_utils._docker import entry
 
 def main() -> None:
     module = AnsibleModule(argument_spec=entry.INFO_ARGUMENTS, supports_check_mode=True)
-    result = entry.engine_info({**module.params, "_check_mode": module.check_mode})
+    result = entry.docker_info({**module.params, "_check_mode": module.check_mode})
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

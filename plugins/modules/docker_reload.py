@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: docker_engine_reload
+module: docker_reload
 short_description: Have the Docker Engine read its configuration again, and see that it did
 version_added: 0.1.0
 description:
@@ -43,7 +43,7 @@ author:
 
 EXAMPLES = r"""
 - name: Reload the Docker Engine
-  ascend.pd_rollout.docker_engine_reload:
+  ascend.pd_rollout.docker_reload:
 """
 
 RETURN = r"""

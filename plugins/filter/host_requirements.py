@@ -1,11 +1,11 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter host_wants: a thin cover of plugin_utils/host_between.py."""
+"""Filter host_requirements: a thin cover of plugin_utils/host_between.py."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: host_wants
+name: host_requirements
 short_description: What the plan wants of a server, for its check
 version_added: 0.1.0
 author:
@@ -28,7 +28,7 @@ options:
 EXAMPLES = r"""
 - name: Check the server against the plan
   ascend.pd_rollout.host_check:
-    wants: "{{ pd_plan | ascend.pd_rollout.host_wants(inventory_hostname) }}"
+    wants: "{{ pd_plan | ascend.pd_rollout.host_requirements(inventory_hostname) }}"
   # => {"name": "decode1", "address": "10.0.0.13", "chips": [0, 1, …], "devices": ["/dev/davinci0", …], …}
 """
 
@@ -48,11 +48,11 @@ class FilterModule:
     """What the plan wants of a server."""
 
     def filters(self) -> dict[str, Any]:
-        return {"host_wants": host_wants}
+        return {"host_requirements": host_requirements}
 
 
 @guarded
-def host_wants(plan: Any, host: Any) -> dict[str, Any]:
+def host_requirements(plan: Any, host: Any) -> dict[str, Any]:
     share = host_share(plan, host)
     release = known_release(plan["release"]["name"])
     return wants(plan, share, str(host), release.driver, release.firmware)

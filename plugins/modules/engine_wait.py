@@ -1,12 +1,12 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
 
-# The documentation of an action; what runs is plugins/action/wait_ready.py.
+# The documentation of an action; what runs is plugins/action/engine_wait.py.
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: wait_ready
+module: engine_wait
 short_description: Wait until the engines of a host are ready, with progress on the screen
 version_added: 0.1.0
 description:
@@ -57,7 +57,7 @@ notes:
 
 EXAMPLES = r"""
 - name: Wait until the engines are ready
-  ascend.pd_rollout.wait_ready:
+  ascend.pd_rollout.engine_wait:
     engines: "{{ pd_plan.hosts[inventory_hostname].engines }}"
     timeout: 1800
 """

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action import benchmark_report as report_action
-from ansible_collections.ascend.pd_rollout.plugins.action.wait_measurement import verdict
-from ansible_collections.ascend.pd_rollout.plugins.modules import measurement_watch as watch
+from ansible_collections.ascend.pd_rollout.plugins.action.measurement_wait import verdict
+from ansible_collections.ascend.pd_rollout.plugins.modules import measurement_info as watch
 
 ROOT = Path(__file__).resolve().parents[4]
 RUN = ROOT / "roles" / "measurement" / "files" / "run.sh"

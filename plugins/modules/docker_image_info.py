@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: docker_image_state
+module: docker_image_info
 short_description: Tell whether an image is on a server, and what the server has to get it
 version_added: 0.1.0
 description:
@@ -23,7 +23,7 @@ options:
   kinds:
     description:
       - Which digests count, V(repository) for those by which registries call the image (also as noted when it
-        came to this server by M(ascend.pd_rollout.docker_image_get)), V(id) for the image's ID.
+        came to this server by M(ascend.pd_rollout.docker_image_transfer)), V(id) for the image's ID.
     type: list
     elements: str
     choices: [repository, id]
@@ -57,7 +57,7 @@ author:
 
 EXAMPLES = r"""
 - name: Look at the image
-  ascend.pd_rollout.docker_image_state:
+  ascend.pd_rollout.docker_image_info:
     image: registry.example:5000/ascend/vllm-ascend:v0.13.0-a3
   register: image
 """

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: weights_plan
+module: weights_assignments
 short_description: Decide which servers get a model's weights, and from where
 version_added: 0.2.0
 description:
@@ -68,12 +68,12 @@ author:
 
 EXAMPLES = r"""
 - name: Decide who gets the weights
-  ascend.pd_rollout.weights_plan:
+  ascend.pd_rollout.weights_assignments:
     servers: "{{ ansible_play_hosts }}"
     source: modelscope
     id: Eco-Tech/DeepSeek-V3.1-w8a8
   run_once: true
-  register: weights_plan
+  register: weights_assignments
 """
 
 RETURN = r"""

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Waits for the engines of one host; see plugins/modules/wait_ready.py for the documentation."""
+"""Waits for the engines of one host; see plugins/modules/engine_wait.py for the documentation."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def with_log(text: str, report: dict[str, Any]) -> str:
 
 
 class ActionModule(Answering, ActionBase):
-    """Loops over M(ascend.pd_rollout.engine_watch) until everything is ready or something has failed."""
+    """Loops over M(ascend.pd_rollout.engine_info) until everything is ready or something has failed."""
 
     _requires_connection = True
     _supports_check_mode = True
@@ -249,7 +249,7 @@ class ActionModule(Answering, ActionBase):
     def _poll(self, targets: list[Target], hold: float) -> None:
         with self._within(hold + SOON, f"{', '.join(target.title for target in targets)} was awaited"):
             answer = self._execute_module(
-                module_name="ascend.pd_rollout.engine_watch",
+                module_name="ascend.pd_rollout.engine_info",
                 module_args={
                     "hold": hold,
                     "targets": [

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: measurement_watch
+module: measurement_info
 short_description: Look at a measurement that runs in a container, and let it go on
 version_added: 0.2.0
 description:
@@ -13,7 +13,7 @@ description:
   - Touches the folder's C(heartbeat). Without it the container ends by itself, so that none is left behind
     when nobody waits any longer.
   - A long poll. It returns when the progress has changed or the end has come, at the latest after O(hold).
-    The action M(ascend.pd_rollout.wait_measurement) calls it again and again.
+    The action M(ascend.pd_rollout.measurement_wait) calls it again and again.
 author:
   - The ascend.pd_rollout authors
 requirements:
@@ -50,7 +50,7 @@ options:
 
 EXAMPLES = r"""
 - name: Look at the benchmark
-  ascend.pd_rollout.measurement_watch:
+  ascend.pd_rollout.measurement_info:
     directory: /etc/pd_rollout/pd-benchmark
     container: pd-benchmark
 """

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The action plugin behind ascend.pd_rollout.hccn_verdict; its documentation stands in plugins/modules."""
+"""The action plugin behind ascend.pd_rollout.hccn_report; its documentation stands in plugins/modules."""
 
 from __future__ import annotations
 

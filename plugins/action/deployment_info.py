@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quick way to the module deployment_state, which is documented in plugins/modules."""
+"""The quick way to the module deployment_info, which is documented in plugins/modules."""
 
 from __future__ import annotations
 

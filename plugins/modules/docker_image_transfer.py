@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: docker_image_get
+module: docker_image_transfer
 short_description: Bring an image to many servers, over the uplink once
 version_added: 0.1.0
 description:
-  - Each server gets the image's archive as M(ascend.pd_rollout.docker_image_roles) decided, one from a
+  - Each server gets the image's archive as M(ascend.pd_rollout.docker_image_assignments) decided, one from a
     registry, an archive or its own Docker Engine, the others from each other, and loads it. They hand it
     on while it still comes in.
   - What came before a cut stays, and the next run goes on from there.
@@ -95,20 +95,20 @@ EXAMPLES = r"""
 - name: Bring the image to all servers
   block:
     - name: Start
-      ascend.pd_rollout.docker_image_get:
+      ascend.pd_rollout.docker_image_transfer:
         step: start
         parts: "{{ image_roles.parts }}"
         image: registry.example:5000/ascend/vllm-ascend:v0.13.0-a3
         address: "{{ ansible_host }}"
 
     - name: Wait until it is there
-      ascend.pd_rollout.docker_image_get:
+      ascend.pd_rollout.docker_image_transfer:
         step: finish
         parts: "{{ image_roles.parts }}"
         image: registry.example:5000/ascend/vllm-ascend:v0.13.0-a3
   always:
     - name: End
-      ascend.pd_rollout.docker_image_get:
+      ascend.pd_rollout.docker_image_transfer:
         step: end
         parts: "{{ image_roles.parts }}"
         image: registry.example:5000/ascend/vllm-ascend:v0.13.0-a3

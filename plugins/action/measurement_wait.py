@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The action plugin behind ascend.pd_rollout.wait_measurement; documented in plugins/modules."""
+"""The action plugin behind ascend.pd_rollout.measurement_wait; documented in plugins/modules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verdict(title: str, code: int | None, seconds: float, log: list[str]) -> str
 
 
 class ActionModule(Answering, ActionBase):
-    """Asks M(ascend.pd_rollout.measurement_watch) until the end."""
+    """Asks M(ascend.pd_rollout.measurement_info) until the end."""
 
     _requires_connection = True
     _supports_check_mode = True
@@ -86,7 +86,7 @@ class ActionModule(Answering, ActionBase):
         given = {"directory": args["directory"], "container": args["container"], "known": known}
         with self._within(SOON, f"the {args['title']} was awaited"):
             seen: dict[str, Any] = self._execute_module(
-                module_name="ascend.pd_rollout.measurement_watch", module_args=given, task_vars=task_vars
+                module_name="ascend.pd_rollout.measurement_info", module_args=given, task_vars=task_vars
             )
         if seen.get("failed") or "running" not in seen:
             raise AnsibleError(seen.get("msg") or f"no report about the {args['title']}: {seen}")

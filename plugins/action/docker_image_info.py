@@ -1,16 +1,16 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quick way to the module docker_engine_info, which is documented in plugins/modules."""
+"""The quick way to the module docker_image_info, which is documented in plugins/modules."""
 
 from __future__ import annotations
 
-from ..module_utils._docker.entry import INFO_ARGUMENTS
+from ..module_utils._transfer.image_entry import ARGUMENTS
 from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "_docker.entry"
-    FUNCTION = "engine_info"
-    ARGUMENTS = INFO_ARGUMENTS
+    ENTRY = "_transfer.image_entry"
+    FUNCTION = "state"
+    ARGUMENTS = ARGUMENTS

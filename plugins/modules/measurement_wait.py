@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: wait_measurement
+module: measurement_wait
 short_description: Wait for a measurement, and show how far it is
 version_added: 0.2.0
 description:
-  - An action that asks the server again and again by M(ascend.pd_rollout.measurement_watch), and prints a
+  - An action that asks the server again and again by M(ascend.pd_rollout.measurement_info), and prints a
     line when there is progress.
   - It does not fail when the commands do, so that what they have measured until then can be fetched first.
     It returns RV(ok) and what to say.
@@ -46,7 +46,7 @@ options:
 
 EXAMPLES = r"""
 - name: Wait until the benchmark has ended
-  ascend.pd_rollout.wait_measurement:
+  ascend.pd_rollout.measurement_wait:
     title: benchmark
     directory: /etc/pd_rollout/pd-benchmark
     container: pd-benchmark

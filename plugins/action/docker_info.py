@@ -1,16 +1,16 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quick way to the module docker_image_state, which is documented in plugins/modules."""
+"""The quick way to the module docker_info, which is documented in plugins/modules."""
 
 from __future__ import annotations
 
-from ..module_utils._transfer.image_entry import ARGUMENTS
+from ..module_utils._docker.entry import INFO_ARGUMENTS
 from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "_transfer.image_entry"
-    FUNCTION = "state"
-    ARGUMENTS = ARGUMENTS
+    ENTRY = "_docker.entry"
+    FUNCTION = "docker_info"
+    ARGUMENTS = INFO_ARGUMENTS

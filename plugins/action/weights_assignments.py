@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The action plugin behind ascend.pd_rollout.weights_plan; its documentation stands in plugins/modules."""
+"""The action plugin behind ascend.pd_rollout.weights_assignments; documented in plugins/modules."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: docker_image_roles
+module: docker_image_assignments
 short_description: Decide which server gets an image from where
 version_added: 0.1.0
 description:
-  - Reads what M(ascend.pd_rollout.docker_image_state) found on the hosts of the play. If one of them has the
+  - Reads what M(ascend.pd_rollout.docker_image_info) found on the hosts of the play. If one of them has the
     image, it gives it to the others. If none has, the first gets it, and the others take it from there.
   - To be run once for all hosts.
 options:
@@ -62,7 +62,7 @@ author:
 
 EXAMPLES = r"""
 - name: Decide who gets the image from where
-  ascend.pd_rollout.docker_image_roles:
+  ascend.pd_rollout.docker_image_assignments:
     states: image_state
     source: registry
   run_once: true

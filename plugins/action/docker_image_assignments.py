@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Decides who gets an image from where; documented in plugins/modules/docker_image_roles.py."""
+"""Decides who gets an image from where; documented in plugins/modules/docker_image_assignments.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..plugin_utils._distribution.image_assignments import Wish, decide
 
 
 class ActionModule(ActionBase):
-    """Reads what M(ascend.pd_rollout.docker_image_state) found on the hosts of this play."""
+    """Reads what M(ascend.pd_rollout.docker_image_info) found on the hosts of this play."""
 
     _requires_connection = False
     _supports_check_mode = True

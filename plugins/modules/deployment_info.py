@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: deployment_state
+module: deployment_info
 short_description: Compare a deployment on a server with the plan
 version_added: 0.1.0
 description:
@@ -72,7 +72,7 @@ options:
 
 EXAMPLES = r"""
 - name: Look at what is deployed on this server
-  ascend.pd_rollout.deployment_state:
+  ascend.pd_rollout.deployment_info:
     deployment: pd
     roles: [prefiller, decoder]
     planned: "{{ pd_plan.hosts[inventory_hostname].engines }}"

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleError
-from ansible_collections.ascend.pd_rollout.plugins.action import wait_ready
-from ansible_collections.ascend.pd_rollout.plugins.action.wait_ready import ActionModule
+from ansible_collections.ascend.pd_rollout.plugins.action import engine_wait
+from ansible_collections.ascend.pd_rollout.plugins.action.engine_wait import ActionModule
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.start_state import StartBoard
 
 HOSTS = ["prefill1", "prefill2", "decode1"]
@@ -61,13 +61,13 @@ class Run:
         self.path, self.check_mode, self.forks = tmp_path, False, 50
         # What happens on other hosts while this one sleeps.
         self.meanwhile = None
-        monkeypatch.setattr(wait_ready.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
-        monkeypatch.setattr(wait_ready, "show", self.screen.append)
-        monkeypatch.setattr(wait_ready.display, "warning", self.warnings.append)
-        monkeypatch.setattr(wait_ready.time, "time", lambda: self.now)
-        monkeypatch.setattr(wait_ready.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(wait_ready.time, "sleep", self.sleep)
-        monkeypatch.setattr(wait_ready.context, "CLIARGS", {"forks": self.forks})
+        monkeypatch.setattr(engine_wait.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+        monkeypatch.setattr(engine_wait, "show", self.screen.append)
+        monkeypatch.setattr(engine_wait.display, "warning", self.warnings.append)
+        monkeypatch.setattr(engine_wait.time, "time", lambda: self.now)
+        monkeypatch.setattr(engine_wait.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(engine_wait.time, "sleep", self.sleep)
+        monkeypatch.setattr(engine_wait.context, "CLIARGS", {"forks": self.forks})
 
     def sleep(self, seconds):
         self.now += seconds
@@ -89,19 +89,19 @@ class Run:
         )
 
         def execute(module_name, module_args, task_vars):
-            assert module_name == "ascend.pd_rollout.engine_watch"
+            assert module_name == "ascend.pd_rollout.engine_info"
             self.calls.append(module_args)
             self.now += module_args["hold"]
             answer = next(polls)
             return answer if isinstance(answer, dict) else {"targets": answer}
 
         action._execute_module = execute
-        monkey = wait_ready.ActionBase.run
-        wait_ready.ActionBase.run = lambda self, tmp=None, task_vars=None: {}
+        monkey = engine_wait.ActionBase.run
+        engine_wait.ActionBase.run = lambda self, tmp=None, task_vars=None: {}
         try:
             return action.run(None, {"inventory_hostname": host, "ansible_play_hosts": hosts})
         finally:
-            wait_ready.ActionBase.run = monkey
+            engine_wait.ActionBase.run = monkey
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def test_nothing_is_awaited_in_check_mode(run):
 
 
 def test_few_forks_are_told_once(run, monkeypatch):
-    monkeypatch.setattr(wait_ready.context, "CLIARGS", {"forks": 2})
+    monkeypatch.setattr(engine_wait.context, "CLIARGS", {"forks": 2})
     run.wait("prefill1", [[report(ready=True)]], engines=[HEAD])
     run.wait("decode1", [[report("pd-decode1", ready=True)]], engines=[DECODER])
     assert len(run.warnings) == 1
