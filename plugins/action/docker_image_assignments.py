@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
             if "right" in state:
                 states[str(host)] = state
         decision = decide(states, wish)
-        result.update(changed=False, parts=decision.parts)
+        result.update(changed=False, assignments=decision.assignments)
         if decision.errors:
             result.update(failed=True, msg="\n".join(decision.errors))
         return result

@@ -30,8 +30,9 @@ AT_ONCE = 16
 QUICK, SLOW = 1.5, 6.0
 
 OPTIONS = {
-    "step": {"type": "str", "choices": ["start", "finish", "end"], "required": True},
-    "parts": {"type": "dict", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "wait": {"type": "bool", "default": False},
+    "assignments": {"type": "dict", "required": True},
     "image": {"type": "str", "required": True},
     "address": {"type": "str", "default": "127.0.0.1"},
     "archive": {"type": "str", "default": ""},
@@ -58,14 +59,17 @@ class ActionModule(Answering, ActionBase):
         self._vars = task_vars or {}
         _, self._options = self.validate_argument_spec(OPTIONS)
         self._host = str(self._vars["inventory_hostname"])
-        self._part = self._options["parts"].get(self._host)
+        self._part = self._options["assignments"].get(self._host)
         if not self._part:
-            return {**result, "changed": False, "skipped": True, "msg": "this host has no part in it"}
+            return {**result, "changed": False, "skipped": True, "msg": "nothing is assigned to this host"}
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "nothing is got in check mode"}
         self._board = image_state.ImageBoard(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_image")
-        steps = {"start": self._start, "finish": self._finish, "end": self._end}
-        return {**result, "changed": False, **steps[self._options["step"]]()}
+        if self._options["state"] == "absent":
+            done = self._end()
+        else:
+            done = self._wait() if self._options["wait"] else self._start()
+        return {**result, "changed": False, **done}
 
     def _start(self) -> dict[str, Any]:
         options = self._options
@@ -97,7 +101,7 @@ class ActionModule(Answering, ActionBase):
             order["places"] = image_assignments.places(
                 options["image"], options["mirrors"], options["login"], options["ca"], options["insecure"]
             )
-        answer = self._job("started", **order)
+        answer = self._job(**order)
         status = answer.get("status") or {}
         if answer.get("failed") or not status.get("port"):
             why = answer.get("msg") or status.get("error") or "it gives no reason"
@@ -138,7 +142,7 @@ class ActionModule(Answering, ActionBase):
             self._at_once = max(1, self._at_once // 2)
         return str(there)
 
-    def _finish(self) -> dict[str, Any]:
+    def _wait(self) -> dict[str, Any]:
         begun, shown_at, shown = time.monotonic(), 0.0, ""
         gives, run = self._part["kind"] == "engine", ParentRun()
         piece: dict[str, Any] = {}
@@ -152,7 +156,7 @@ class ActionModule(Answering, ActionBase):
                 for name in self._part["order"]
                 if name in told and told[name]["port"]
             ]
-            answer = self._job("watched", sources=sources, hold=HOLD, number=brought, **piece)
+            answer = self._job(wait=True, sources=sources, hold=HOLD, number=brought, **piece)
             piece = {}
             status = answer.get("status")
             if answer.get("failed") or not status or "phase" not in status:
@@ -199,7 +203,7 @@ class ActionModule(Answering, ActionBase):
 
     def _end(self) -> dict[str, Any]:
         """End the process; what has come of an archive stays if it is not loaded yet."""
-        status = self._job("stopped", keep_part=True).get("status") or {}
+        status = self._job(state="absent", keep_part=True).get("status") or {}
         return {"served": status.get("served", 0), "fetched": status.get("fetched", 0)}
 
     def _tell(self, **what: Any) -> None:
@@ -208,13 +212,13 @@ class ActionModule(Answering, ActionBase):
     def _show(self, text: str) -> None:
         show(f"{self._host} image: {text}")
 
-    def _job(self, state: str, **arguments: Any) -> dict[str, Any]:
+    def _job(self, **arguments: Any) -> dict[str, Any]:
         # Before the first word of a transfer, what an earlier run has left is hashed.
-        limit = LONGEST if state == "started" else SOON
+        limit = LONGEST if "kind" in arguments else SOON
         with self._within(limit, "the image was awaited"):
             answer: dict[str, Any] = self._execute_module(
                 module_name="ascend.pd_rollout.docker_image_job",
-                module_args={"state": state, "directory": self._options["directory"], **arguments},
+                module_args={"directory": self._options["directory"], **arguments},
                 task_vars=self._vars,
             )
         return answer

@@ -41,7 +41,7 @@ def failure(host: str, status: dict[str, Any]) -> str:
 
 
 class ActionModule(Answering, ActionBase):
-    """Polls M(ascend.pd_rollout.weights_transfer) until the server's transfer has ended."""
+    """Polls M(ascend.pd_rollout.weights_transfer_info) until the server's transfer has ended."""
 
     _requires_connection = True
     _supports_check_mode = True
@@ -60,8 +60,8 @@ class ActionModule(Answering, ActionBase):
             run.check(f"the weights of {host}")
             with self._within(hold + SOON, "the weights were awaited"):
                 answer = self._execute_module(
-                    module_name="ascend.pd_rollout.weights_transfer",
-                    module_args={**args, "state": "polled", "hold": hold},
+                    module_name="ascend.pd_rollout.weights_transfer_info",
+                    module_args={**args, "hold": hold},
                     task_vars=task_vars,
                 )
             if answer.get("failed") or "status" not in answer:

@@ -8,6 +8,7 @@ module: docker_image_assignments
 short_description: Decide which server gets an image from where
 version_added: 0.1.0
 description:
+  - Internal to the role C(docker).
   - Reads what M(ascend.pd_rollout.docker_image_info) found on the hosts of the play. If one of them has the
     image, it gives it to the others. If none has, the first gets it, and the others take it from there.
   - To be run once for all hosts.
@@ -63,14 +64,14 @@ author:
 EXAMPLES = r"""
 - name: Decide who gets the image from where
   ascend.pd_rollout.docker_image_assignments:
-    states: image_state
+    states: image_info
     source: registry
   run_once: true
-  register: image_roles
+  register: image
 """
 
 RETURN = r"""
-parts:
+assignments:
   description: What each host does, by its name. A host with nothing to do is not there.
   returned: always
   type: dict

@@ -6,17 +6,24 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_image_job
-short_description: One server's part in bringing an image to many
+short_description: Run one server's part of bringing an image to many servers
 version_added: 0.1.0
 description:
-  - Starts, watches and ends the process that gets an image's archive, hands it on to other servers while it
-    still comes in, and loads it. M(ascend.pd_rollout.docker_image_transfer) uses it, and shows the progress.
+  - Internal to the role C(docker). Starts or ends the background process that fetches an image's archive,
+    serves it to other servers while it still comes in, and loads it. The action
+    M(ascend.pd_rollout.docker_image_transfer) uses it, and shows the progress.
 options:
   state:
-    description: What to do with the process. V(watched) waits for news of it.
+    description: Whether the process runs, or is ended and what it has left removed.
     type: str
-    choices: [started, watched, stopped]
-    required: true
+    choices: [present, absent]
+    default: present
+  wait:
+    description:
+      - With O(state=present), do not start the process. Hand O(sources) and O(incoming) to the one that runs,
+        and return when its status changes, at the latest after O(hold).
+    type: bool
+    default: false
   directory:
     description: Where it keeps its things.
     type: path
@@ -81,7 +88,7 @@ options:
     type: bool
     default: false
   incoming:
-    description: A file on this server with a piece of the archive from the controller. For V(watched).
+    description: A file on this server with a piece of the archive from the controller. With O(wait=true).
     type: path
   number:
     description: The chunk with which the piece begins.
@@ -100,15 +107,15 @@ options:
     type: int
     default: 1800
   sources:
-    description: Name, address and port of servers to take from, best first. For V(watched).
+    description: Name, address and port of servers to take from, best first. With O(wait=true).
     type: list
     elements: list
   hold:
-    description: Seconds to wait for news. For V(watched).
+    description: Seconds to wait for news. With O(wait=true).
     type: float
     default: 2.0
   keep_part:
-    description: Keep what has come, so that the next run goes on from there. For V(stopped).
+    description: Keep what has come, so that the next run goes on from there. For O(state=absent).
     type: bool
     default: false
 attributes:
@@ -125,7 +132,7 @@ author:
 EXAMPLES = r"""
 - name: End what an interrupted transfer left
   ascend.pd_rollout.docker_image_job:
-    state: stopped
+    state: absent
 """
 
 RETURN = r"""
@@ -163,109 +170,16 @@ status:
       type: str
 removed:
   description: Whether there was something to remove.
-  returned: with O(state=stopped)
+  returned: with O(state=absent)
   type: bool
 """
 
-import time
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._files.private_folder import UnsafeFolder
-from ..module_utils._transfer import image_job
-from ..module_utils._transfer.image_folder import DIRECTORY, Folder, JobError
-from ..module_utils._transfer.registry import Place, reference
-
-KINDS = ["registry", "archive", "controller", "engine", "take"]
-_PLACE = {
-    "base": {"type": "str", "required": True},
-    "username": {"type": "str", "default": ""},
-    "password": {"type": "str", "default": "", "no_log": True},
-    "ca": {"type": "str", "default": ""},
-}
+from ..module_utils._module import run
+from ..module_utils._transfer import job_entry
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["started", "watched", "stopped"], "required": True},
-            "directory": {"type": "path", "default": DIRECTORY},
-            "kind": {"type": "str", "choices": KINDS, "default": "take"},
-            "image": {"type": "str", "default": ""},
-            "address": {"type": "str", "default": "127.0.0.1"},
-            "token": {"type": "str", "default": "", "no_log": True},
-            "archive": {"type": "path"},
-            "digest": {"type": "str", "default": ""},
-            "places": {"type": "list", "elements": "dict", "default": [], "options": _PLACE},
-            "hashes": {"type": "list", "elements": "str", "default": []},
-            "size": {"type": "int", "default": 0},
-            "packed": {"type": "bool", "default": False},
-            "incoming": {"type": "path"},
-            "number": {"type": "int", "default": -1},
-            "idle": {"type": "int", "default": 300},
-            "patience": {"type": "int", "default": 60},
-            "load_timeout": {"type": "int", "default": 1800},
-            "sources": {"type": "list", "elements": "list"},
-            "hold": {"type": "float", "default": 2.0},
-            "keep_part": {"type": "bool", "default": False},
-        },
-    )
-    options = module.params
-    folder = Folder(options["directory"])
-    try:
-        if options["state"] == "started":
-            module.exit_json(changed=False, status=image_job.start(_order(options)))
-        if options["state"] == "watched":
-            module.exit_json(changed=False, status=_watch(folder, options))
-        # Nothing is read or ended where others could have put it.
-        status = folder.end_job() if folder.is_ours() else {}
-        module.exit_json(changed=False, status=status, removed=folder.clear(options["keep_part"]))
-    except UnsafeFolder as error:
-        module.fail_json(msg=f"docker_image_directory: {error}", finding=error.finding)
-    except (JobError, OSError) as error:
-        module.fail_json(msg=f"{options['directory']}: {error}")
-
-
-def _order(options: dict) -> image_job.Order:
-    return image_job.Order(
-        kind=options["kind"],
-        image=options["image"],
-        address=options["address"],
-        token=options["token"],
-        folder=options["directory"],
-        idle=options["idle"],
-        patience=options["patience"],
-        load_timeout=options["load_timeout"],
-        archive=options["archive"] or "",
-        digest=options["digest"],
-        places=[Place(**one) for one in options["places"]],
-        reference=reference(options["image"], options["digest"]) if options["kind"] == "registry" else None,
-        hashes=options["hashes"],
-        size=options["size"],
-        packed=options["packed"],
-    )
-
-
-def _watch(folder: Folder, options: dict) -> dict:
-    """The status once it has another phase or wants another piece, or after a while."""
-    if not folder.is_ours():
-        return {"phase": "gone"}
-    folder.touch(options["sources"])
-    if options["incoming"]:
-        folder.receive(options["incoming"], options["number"])
-    first = folder.read()
-    deadline = time.monotonic() + options["hold"]
-    while True:
-        status = folder.read()
-        if status.get("phase") in ("ready", "failed"):
-            return status
-        if status.get("phase") == "getting" and status.get("wanted", -1) > options["number"]:
-            return status
-        if not folder.running():
-            return {**status, "phase": "gone"}
-        if status.get("phase") != first.get("phase") or time.monotonic() >= deadline:
-            return status
-        time.sleep(0.1)
+    run(job_entry.ARGUMENTS, job_entry.job, check_mode=False)
 
 
 if __name__ == "__main__":

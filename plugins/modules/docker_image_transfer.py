@@ -8,19 +8,26 @@ module: docker_image_transfer
 short_description: Bring an image to many servers, over the uplink once
 version_added: 0.1.0
 description:
+  - Internal to the role C(docker).
   - Each server gets the image's archive as M(ascend.pd_rollout.docker_image_assignments) decided, one from a
     registry, an archive or its own Docker Engine, the others from each other, and loads it. They hand it
     on while it still comes in.
   - What came before a cut stays, and the next run goes on from there.
   - Steps are tasks of their own: all servers have started before one is waited for, whatever the forks.
 options:
-  step:
-    description: V(start) starts it, V(finish) waits for it and shows how far it is, V(end) removes the rest.
+  state:
+    description: With V(present) the transfer runs. With V(absent) it is ended, and what it has left removed.
     type: str
-    choices: [start, finish, end]
-    required: true
-  parts:
-    description: Who gets it from where.
+    choices: [present, absent]
+    default: present
+  wait:
+    description:
+      - With O(state=present), do not start the transfer. Wait until the one that a task without it has
+        started has loaded the image, and show its progress.
+    type: bool
+    default: false
+  assignments:
+    description: Who gets it from where, as M(ascend.pd_rollout.docker_image_assignments) returned it.
     type: dict
     required: true
   image:
@@ -96,44 +103,43 @@ EXAMPLES = r"""
   block:
     - name: Start
       ascend.pd_rollout.docker_image_transfer:
-        step: start
-        parts: "{{ image_roles.parts }}"
+        assignments: "{{ image.assignments }}"
         image: registry.example:5000/ascend/vllm-ascend:v0.13.0-a3
         address: "{{ ansible_host }}"
 
     - name: Wait until it is there
       ascend.pd_rollout.docker_image_transfer:
-        step: finish
-        parts: "{{ image_roles.parts }}"
+        wait: true
+        assignments: "{{ image.assignments }}"
         image: registry.example:5000/ascend/vllm-ascend:v0.13.0-a3
   always:
     - name: End
       ascend.pd_rollout.docker_image_transfer:
-        step: end
-        parts: "{{ image_roles.parts }}"
+        state: absent
+        assignments: "{{ image.assignments }}"
         image: registry.example:5000/ascend/vllm-ascend:v0.13.0-a3
 """
 
 RETURN = r"""
 port:
   description: Where this server gives it to others.
-  returned: with O(step=start)
+  returned: with O(state=present) and without O(wait)
   type: int
 status:
   description: What the server's process told last, see M(ascend.pd_rollout.docker_image_job).
-  returned: with O(step=finish)
+  returned: with O(wait=true)
   type: dict
 loaded:
   description: Names that the archive held.
-  returned: with O(step=finish), when it is loaded
+  returned: with O(wait=true), when it is loaded
   type: list
   elements: str
 served:
   description: Bytes that went to other servers.
-  returned: with O(step=end)
+  returned: with O(state=absent)
   type: int
 fetched:
   description: Bytes that came from a registry or an engine.
-  returned: with O(step=end)
+  returned: with O(state=absent)
   type: int
 """

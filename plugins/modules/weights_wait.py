@@ -9,8 +9,8 @@ module: weights_wait
 short_description: Wait until a model's weights have come to a server, with progress on the screen
 version_added: 0.2.0
 description:
-  - Asks M(ascend.pd_rollout.weights_transfer) again and again, and shows a line every few seconds with MB,
-    MB/s, the time left and the server from which they come.
+  - Asks M(ascend.pd_rollout.weights_transfer_info) again and again, and shows a line every few seconds with
+    MB, MB/s, the time left and the server from which they come.
   - It fails with the finding that ended the transfer.
 options:
   path:
@@ -42,7 +42,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: The last state, as M(ascend.pd_rollout.weights_transfer) gives it.
+  description: The last state, as M(ascend.pd_rollout.weights_transfer_info) gives it.
   returned: always
   type: dict
 seconds:

@@ -30,9 +30,9 @@ class Wish:
 
 @dataclass
 class Decision:
-    """`parts`: what each host does, by name: its kind, and from whom it takes, best first."""
+    """`assignments`: what each host does, by name: its kind, and from whom it takes, best first."""
 
-    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    assignments: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
 
@@ -54,7 +54,7 @@ def problems(wish: Wish, image: str) -> list[str]:
 
 
 def decide(states: Mapping[str, Mapping[str, Any]], wish: Wish) -> Decision:
-    """The parts of all hosts, in their order. A host that needs nothing and gives nothing has none."""
+    """The assignments of all hosts, in their order. A host that needs nothing and gives nothing has none."""
     decision = Decision()
     for image in dict.fromkeys(state["image"] for state in states.values()):
         group = {host: state for host, state in states.items() if state["image"] == image}
@@ -65,7 +65,7 @@ def decide(states: Mapping[str, Mapping[str, Any]], wish: Wish) -> Decision:
             continue
         having = [host for host, state in group.items() if state["right"]]
         if wish.source == "pull":
-            decision.parts.update({host: {"kind": "pull", "order": []} for host in wanting})
+            decision.assignments.update({host: {"kind": "pull", "order": []} for host in wanting})
         elif wish.spread and having:
             _spread(decision, {having[0]: "engine"}, wanting)
         else:
@@ -121,14 +121,14 @@ def _fetch(
 
 def _spread(decision: Decision, origins: Mapping[str, str], takers: Sequence[str]) -> None:
     """A chain: each takes from the one before it, and from anybody else when that one fails."""
-    decision.parts.update({host: {"kind": kind, "order": []} for host, kind in origins.items()})
+    decision.assignments.update({host: {"kind": kind, "order": []} for host, kind in origins.items()})
     if not takers:
         # The origin that has it already has nothing to do then; the others load what they get.
         return
     for number, host in enumerate(takers):
         before, after = list(reversed(takers[:number])), list(takers[number + 1 :])
         order = [*before[:1], *origins, *before[1:], *after]
-        decision.parts[host] = {"kind": "take", "order": order}
+        decision.assignments[host] = {"kind": "take", "order": order}
 
 
 def places(

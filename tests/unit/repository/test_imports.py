@@ -15,6 +15,7 @@ COLLECTION = "ansible_collections.ascend.pd_rollout"
 # From what begins with the first, the longest that fits decides, to what begins with one of the others.
 MAY = {
     "module_utils": ("module_utils",),
+    "module_utils/_module.py": ("ansible/module_utils/basic",),
     "plugin_utils": ("ansible", "jinja2", "yaml", "matplotlib", "module_utils", "plugin_utils"),
     "plugin_utils/rollout": ("yaml", "module_utils/_findings", "plugin_utils/rollout"),
     "modules": ("ansible/module_utils", "module_utils"),

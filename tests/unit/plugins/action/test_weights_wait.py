@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action.weights_wait import failure
 from ansible_collections.ascend.pd_rollout.plugins.module_utils import _process
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.private_folder import UnsafeFolder
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_process
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import (
+    weights_entry,
+    weights_process,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.weights_files import TransferError
-from ansible_collections.ascend.pd_rollout.plugins.modules import weights_transfer
 
 
 def test_a_finding_is_shown_with_its_cure():
@@ -58,7 +59,7 @@ def test_a_process_that_is_gone_is_no_silent_success():
     ids=["full", "refused", "behind bars of progress", "silent"],
 )
 def test_how_a_download_ended(text, code, seen):
-    found = weights_transfer.download_finding("/w", 1, text)
+    found = weights_entry.download_finding("/w", 1, text)
     assert found["code"] == code
     assert f"exit code 1: {seen}" in found["seen"]
     assert "run again: it goes on where it was" in found["cure"]
@@ -67,32 +68,32 @@ def test_how_a_download_ended(text, code, seen):
 def test_servers_see_the_signs_of_those_that_share_their_file_system(tmp_path):
     path = tmp_path / "models" / "deepseek"
     for name in ("a-b", "b"):
-        weights_transfer.probe({"path": str(path), "run": "0123456789ab", "name": name, "address": "x"})
+        weights_entry.leave_probe({"path": str(path), "run": "0123456789ab", "name": name, "address": "x"})
     listing = {"path": str(path), "run": "0123456789ab", "name": "b"}
-    assert weights_transfer.seen(listing) == ["a-b", "b"]
-    assert weights_transfer.seen({**listing, "run": "ba9876543210"}) == []
-    weights_transfer.remove_probes(listing)
-    assert weights_transfer.seen(listing) == ["a-b"]
+    assert weights_entry.seen(listing) == ["a-b", "b"]
+    assert weights_entry.seen({**listing, "run": "ba9876543210"}) == []
+    weights_entry.remove_probes(listing)
+    assert weights_entry.seen(listing) == ["a-b"]
 
 
 def test_a_transfer_that_was_never_started_is_absent(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_transfer.weights_process, "RUN", tmp_path)
-    assert weights_transfer.status_of({"path": "/w"}) == {"state": "absent", "finding": None}
+    monkeypatch.setattr(weights_entry.weights_process, "RUN", tmp_path)
+    assert weights_entry.status_of({"path": "/w"}) == {"state": "absent", "finding": None}
 
 
 def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_transfer.weights_process, "RUN", tmp_path)
-    folder = weights_transfer.weights_process.folder_of("/w")
+    monkeypatch.setattr(weights_entry.weights_process, "RUN", tmp_path)
+    folder = weights_entry.weights_process.folder_of("/w")
     folder.mkdir()
     (folder / "process.json").write_text(json.dumps({"pid": 1, "started": 0}))
     (folder / "status.json").write_text(json.dumps({"state": "copying", "finding": None}))
     (folder / "log").write_text("12:00:00 copying\n")
-    status = weights_transfer.status_of({"path": "/w"})
+    status = weights_entry.status_of({"path": "/w"})
     assert (status["state"], status["log"]) == ("absent", ["12:00:00 copying"])
 
 
 def probe_of(path: Path, name: str, run: str = "0123456789ab") -> Path:
-    weights_transfer.probe({"path": str(path), "run": run, "name": name, "address": "x"})
+    weights_entry.leave_probe({"path": str(path), "run": run, "name": name, "address": "x"})
     return path.parent / f".pd_rollout-probe-{run}-{name}"
 
 
@@ -108,20 +109,21 @@ def test_what_a_killed_run_has_left_is_seen_and_removed(tmp_path, monkeypatch):
     weights_process.detach(folder, lambda: signal.pause())
     while (running := weights_process.process_of(folder)) is None:
         time.sleep(0.01)
-    stopped = {"path": str(path), "state": "stopped", "name": "decode[1]", "run": "", "container": None}
-    weights_transfer.act(stopped)
+    stopped = {"path": str(path), "state": "absent", "name": "decode[1]"}
+    weights_entry.transfer(stopped)
     assert _process.start_time(running) is None
     assert not folder.exists()
     # Another server's may be of a run that goes on, until it is a day old.
     assert not own.exists()
     assert other.exists()
-    os.utime(other, (0, time.time() - weights_transfer.STALE - 3600))
-    weights_transfer.act(stopped)
+    os.utime(other, (0, time.time() - weights_entry.STALE - 3600))
+    weights_entry.transfer(stopped)
     assert not other.exists()
     assert weights_process.left(str(path)) is False
 
 
 @pytest.mark.parametrize("path", ["/", "models", "/srv/../etc", "/srv/x\n"])
 def test_a_path_that_leads_elsewhere_is_not_worked_at(path):
-    with pytest.raises(UnsafeFolder):
-        weights_transfer.act({"path": path, "state": "prepared", "damaged": []})
+    result = weights_entry.directory({"path": path, "state": "staged", "damaged": []})
+    assert result["failed"]
+    assert not result["changed"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ascend.pd_rollout.plugins.modules import model_weights, weights_transfer
+from ansible_collections.ascend.pd_rollout.plugins.modules import model_weights, weights_directory
 
 HEADER = b'{"w":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}'
 
@@ -137,7 +137,7 @@ def test_hashes_on_request(model: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_directory_of_the_system_is_no_place_of_weights(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module, arguments in ((model_weights, {}), (weights_transfer, {"state": "prepared"})):
+    for module, arguments in ((model_weights, {}), (weights_directory, {"state": "staged"})):
         with patch_module_args({"path": path, **arguments}), pytest.raises(SystemExit):
             module.main()
         result = json.loads(capsys.readouterr().out)

@@ -20,6 +20,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.private_f
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import (
     image_folder,
     image_job,
+    job_entry,
     store,
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_folder import Folder
@@ -31,7 +32,6 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.regist
     Reference,
     RegistryError,
 )
-from ansible_collections.ascend.pd_rollout.plugins.modules import docker_image_job
 
 CHUNK = 1000
 CONTENT = os.urandom(10 * CHUNK + 77)
@@ -365,24 +365,18 @@ def test_a_folder_that_a_user_made_first_is_not_worked_in(planted):
     assert (planted / "archive.part").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("state", ["started", "watched", "stopped"])
-def test_nothing_in_it_is_believed_ended_or_removed(planted, state, monkeypatch):
-    told = {}
-
-    def end(_self, **result):
-        told.update(result)
-        raise SystemExit
-
-    params = {"state": state, "directory": str(planted), "keep_part": False, "kind": "take", "image": "x:1"}
-    params.update(address="127.0.0.1", token="t", idle=1, patience=1, load_timeout=1, archive="", digest="")
-    params.update(places=[], hashes=[], size=0, packed=False, sources=[], incoming=None, number=-1, hold=0)
-    module = docker_image_job.AnsibleModule
-    monkeypatch.setattr(module, "__init__", lambda self, **_: setattr(self, "params", params))
-    monkeypatch.setattr(module, "exit_json", end)
-    monkeypatch.setattr(module, "fail_json", end)
-    with pytest.raises(SystemExit):
-        docker_image_job.main()
-    if state == "started":
+@pytest.mark.parametrize(
+    ("state", "wait"),
+    [("present", False), ("present", True), ("absent", False)],
+    ids=["start", "wait", "end"],
+)
+def test_nothing_in_it_is_believed_ended_or_removed(planted, state, wait):
+    params = {"state": state, "wait": wait, "directory": str(planted), "keep_part": False, "kind": "take"}
+    params.update(image="x:1", address="127.0.0.1", token="t", idle=1, patience=1, load_timeout=1)
+    params.update(archive="", digest="", places=[], hashes=[], size=0, packed=False)
+    params.update(sources=[], incoming=None, number=-1, hold=0)
+    told = job_entry.job(params)
+    if state == "present" and not wait:
         assert told["finding"]["code"] == "folder_of_another_user"
         assert told["msg"].startswith("docker_image_directory: ")
     else:

@@ -45,12 +45,12 @@ def three(**first):
 
 
 def kinds(decision):
-    return {host: (part["kind"], part["order"][:1]) for host, part in decision.parts.items()}
+    return {host: (part["kind"], part["order"][:1]) for host, part in decision.assignments.items()}
 
 
 def test_when_all_have_it_nobody_does_anything():
     states = {host: state(right=True) for host in "abc"}
-    assert decide(states, Wish("registry")).parts == {}
+    assert decide(states, Wish("registry")).assignments == {}
 
 
 def test_the_first_gets_it_and_the_others_make_a_chain():
@@ -63,7 +63,7 @@ def test_the_first_gets_it_and_the_others_make_a_chain():
 
 def test_everybody_else_is_asked_when_the_one_before_has_gone():
     states = {host: state() for host in "abcde"}
-    assert decide(states, Wish("registry")).parts["d"]["order"] == ["c", "a", "b", "e"]
+    assert decide(states, Wish("registry")).assignments["d"]["order"] == ["c", "a", "b", "e"]
 
 
 @pytest.mark.parametrize("source", ["registry", "archive", "none"])
@@ -104,7 +104,7 @@ HERE, SHARED, MISSING = (
 )
 def test_an_archive_on_the_servers(archives, expected):
     states = {host: state(archive=archive) for host, archive in zip("abc", archives, strict=True)}
-    parts = decide(states, Wish("archive", archive="/x.tar")).parts
+    parts = decide(states, Wish("archive", archive="/x.tar")).assignments
     assert [parts[host]["kind"] for host in "abc"] == expected
 
 

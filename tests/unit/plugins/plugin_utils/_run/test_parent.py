@@ -54,7 +54,12 @@ WAITS = {
     ),
     "image": (
         docker_image_transfer,
-        {"step": "finish", "parts": {"decode1": {"kind": "take", "order": []}}, "image": "i"},
+        {
+            "state": "present",
+            "wait": True,
+            "assignments": {"decode1": {"kind": "take", "order": []}},
+            "image": "i",
+        },
         {"status": MOVING},
     ),
 }

@@ -1,0 +1,248 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the modules weights_probe, weights_directory, weights_transfer and weights_transfer_info do once their
+arguments are read, as plain Python."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from .._docker.client import DockerApi, DockerError
+from .._files import safe_paths
+from .._files.contents import read_json
+from .._files.private_folder import UnsafeFolder, check_name
+from . import hub, weights_copy, weights_process
+from .weights_files import TransferError, bytes_below, staging
+
+PATH = {"type": "path", "required": True}
+PROBE_ARGUMENTS = {
+    "path": PATH,
+    "run": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
+    "address": {"type": "str", "default": ""},
+}
+DIRECTORY_ARGUMENTS = {
+    "path": PATH,
+    "state": {"type": "str", "choices": ["staged", "present"], "required": True},
+    "damaged": {"type": "list", "elements": "str", "default": []},
+    "hashes": {"type": "dict", "default": {}},
+}
+JOB = {
+    "address": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "secret": {"type": "str", "required": True, "no_log": True},
+    "sources": {"type": "list", "elements": "dict", "default": []},
+    "clients": {"type": "list", "elements": "str", "default": []},
+    "bandwidth": {"type": "float", "default": 0},
+    "patience": {"type": "float", "default": 60},
+    "idle": {"type": "float", "default": 120},
+    "hashes": {"type": "dict", "default": {}},
+}
+TRANSFER_ARGUMENTS = {
+    "path": PATH,
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "name": {"type": "str", "required": True},
+    "job": {"type": "dict", "options": JOB},
+}
+INFO_ARGUMENTS = {
+    "path": PATH,
+    "container": {"type": "str"},
+    "hold": {"type": "float", "default": 0},
+}
+
+PROBE = weights_process.PROBE
+# Seconds after which a probe of a server that this run does not know is nobody's any longer.
+STALE = 24 * 3600.0
+ENDED = ("complete", "failed", "absent")
+# Seconds between two looks while an answer is held back.
+LOOK = 0.2
+LOG_LINES = 8
+# Lines of a download's output in which its reason is looked for: several files' errors come at once.
+READ_LINES = 400
+
+
+def leave_probe(params: dict) -> bool:
+    """Leaves a file of this server beside the weights; whether that is possible there."""
+    own = Path(params["path"]).parent / f"{PROBE}{params['run']}-{params['name']}"
+    # Not the one of this run: other servers may be looking for it.
+    remove_probes(params, own)
+    try:
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.touch()
+    except OSError:
+        return False
+    return True
+
+
+def remove_probes(params: dict, kept: Path | None = None) -> None:
+    """Removes those of this server, also of runs that were killed, and very old ones of any server."""
+    for path in weights_process.probes(params["path"], params["name"]):
+        with suppress(FileNotFoundError):
+            if path != kept:
+                path.unlink()
+    for path in weights_process.probes(params["path"]):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                path.unlink()
+
+
+def seen(params: dict) -> list[str]:
+    """The servers of this run whose files are beside the weights as this server sees them."""
+    start = f"{PROBE}{params['run']}-"
+    parent = Path(params["path"]).parent
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    return sorted(name[len(start) :] for name in names if name.startswith(start))
+
+
+def start(params: dict) -> None:
+    """Write what the process needs, and let it go on alone."""
+    if shutil.which("rsync") is None:
+        raise TransferError(
+            "weights_rsync_missing",
+            params["name"],
+            "no program rsync",
+            "rsync 3.1 or later on every server",
+            "install the operating system's package rsync",
+        )
+    folder = weights_process.folder_of(params["path"])
+    weights_process.stop(folder)
+    weights_process.make_folder(params["path"])
+    (folder / "public").mkdir(mode=0o700)
+    job = weights_copy.Job(name=params["name"], path=params["path"], **params["job"])
+    for name, text in (("secrets", f"{weights_copy.USER}:{job.secret}\n"), ("password", f"{job.secret}\n")):
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+    weights_process.detach(folder, weights_copy.Copy(job, folder).run)
+
+
+def status_of(params: dict) -> dict:
+    """How far the process of this server is."""
+    folder = weights_process.folder_of(params["path"])
+    if not folder.exists():
+        return {"state": "absent", "finding": None}
+    (folder / "contact").touch()
+    alive = weights_process.process_of(folder) is not None
+    status = read_json(folder / "status.json") or {"state": "waiting", "finding": None}
+    began = folder / "process.json"
+    if not alive and began.exists() and status["state"] not in ENDED:
+        status["state"] = "absent"
+    if status["state"] in ("failed", "absent"):
+        log = folder / "log"
+        status["log"] = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
+    return status
+
+
+def download_status(params: dict, before: list) -> dict:
+    """How far the download in a container is."""
+    api = DockerApi()
+    container = api.inspect(params["container"])
+    done = bytes_below(staging(Path(params["path"])))
+    status = {"state": "copying", "source": "the hub", "done": done, "total": None, "finding": None}
+    now = time.monotonic()
+    before.append((now, done))
+    span = now - before[0][0]
+    status["rate"] = (done - before[0][1]) / span if span > 0 else 0.0
+    if container is None:
+        status["state"] = "absent"
+    elif not container["State"]["Running"]:
+        code = container["State"]["ExitCode"]
+        status["state"] = "complete" if code == 0 and container["State"]["Status"] == "exited" else "failed"
+        if status["state"] == "failed":
+            text = api.logs(params["container"], READ_LINES)
+            status["log"] = hub.last_words(text)[1][-LOG_LINES:]
+            status["finding"] = download_finding(params["path"], code, text)
+    return status
+
+
+def download_finding(path: str, code: int, text: str) -> dict:
+    """Why a download ended, by what its client printed."""
+    full, reason = "No space left" in text, hub.last_words(text)[0]
+    return TransferError(
+        "weights_disk_full" if full else "weights_download_failed",
+        path,
+        f"the download ended with exit code {code}: {reason or 'its log is empty'}",
+        "a download that ends by itself with everything",
+        "free space on the disk, and run again: it goes on where it was"
+        if full
+        else "look at the log lines; check the model's id, the token and the way to the hub (a proxy "
+        "goes into model_weights_environment), then run again: it goes on where it was",
+    ).finding
+
+
+def poll(params: dict) -> dict:
+    """Hold the answer back until something has ended, or the time is over."""
+    end, before = time.monotonic() + params["hold"], []
+    while True:
+        status = download_status(params, before) if params["container"] else status_of(params)
+        if status["state"] in ENDED or time.monotonic() >= end:
+            return status
+        time.sleep(LOOK)
+
+
+def with_findings(work: Callable[[dict], dict]) -> Callable[[dict], dict]:
+    """That function, with what it raises as the result of a task that failed."""
+
+    @functools.wraps(work)
+    def result(params: dict) -> dict:
+        failed = {"failed": True, "changed": False}
+        try:
+            # Weights that are not whole lose their name here: not a directory of the system.
+            safe_paths.own_path(params["path"], "model_weights_path (pd_model_path)")
+            check_name(params["path"])
+            return work(params)
+        except TransferError as error:
+            return {**failed, "msg": f"{error}; {error.finding['cure']}", "finding": error.finding}
+        except UnsafeFolder as error:
+            return {**failed, "msg": str(error), "finding": error.finding}
+        except (safe_paths.Refused, DockerError) as error:
+            return {**failed, "msg": str(error)}
+        except OSError as error:
+            return {**failed, "msg": f"{error.filename}: {error.strerror}", "path": params["path"]}
+
+    return result
+
+
+@with_findings
+def probe(params: dict) -> dict:
+    """Result of the module weights_probe."""
+    writable = leave_probe(params)
+    return {"changed": False, "address": params["address"], "writable": writable, "seen": seen(params)}
+
+
+@with_findings
+def directory(params: dict) -> dict:
+    """Result of the module weights_directory."""
+    path = Path(params["path"])
+    if params["state"] == "staged":
+        weights_copy.adopt(path, params["damaged"])
+    else:
+        hub.accept(staging(path), params["hashes"])
+        weights_copy.put_in_place(staging(path), path)
+    return {"changed": True, "staging": str(staging(path))}
+
+
+@with_findings
+def transfer(params: dict) -> dict:
+    """Result of the module weights_transfer."""
+    if params["state"] == "present":
+        if not params["job"]:
+            return {"failed": True, "changed": False, "msg": "state is present but job is missing"}
+        start(params)
+        return {"changed": bool(params["job"]["sources"])}
+    status = status_of(params)
+    remove_probes(params)
+    weights_process.stop(weights_process.folder_of(params["path"]))
+    return {"changed": False, "status": status}
+
+
+@with_findings
+def transfer_info(params: dict) -> dict:
+    """Result of the module weights_transfer_info."""
+    return {"changed": False, "status": poll(params)}

@@ -1,0 +1,77 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: weights_directory
+short_description: Prepare the directory that a model's weights are brought into, or complete it
+version_added: 0.1.0
+description:
+  - Internal to the role C(model_weights). Weights grow in a hidden directory beside O(path),
+    C(.NAME.incoming), and get their name in one step when they are complete. An interrupted run leaves them
+    there, and the next one resumes.
+options:
+  path:
+    description: The model's directory on the server.
+    type: path
+    required: true
+  state:
+    description:
+      - With V(staged) the hidden directory exists. Incomplete weights at O(path) become that directory.
+      - With V(present) what was downloaded into it is verified, also by the hashes that the hub gave, and
+        moved to O(path).
+    type: str
+    choices: [staged, present]
+    required: true
+  damaged:
+    description: Files that are known to be damaged, for O(state=staged).
+    type: list
+    elements: str
+    default: []
+  hashes:
+    description: SHA-256 by relative file name, for O(state=present).
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Is skipped in check mode.
+    support: none
+  diff_mode:
+    description: Shows nothing.
+    support: none
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Prepare the directory for the download
+  ascend.pd_rollout.weights_directory:
+    path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
+    state: staged
+
+- name: Verify the download and move it into place
+  ascend.pd_rollout.weights_directory:
+    path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
+    state: present
+"""
+
+RETURN = r"""
+staging:
+  description: The hidden directory in which the weights grow.
+  returned: success
+  type: str
+  sample: /root/.cache/.DeepSeek-V3.1_w8a8mix_mtp.incoming
+"""
+
+from ..module_utils._module import run
+from ..module_utils._transfer import weights_entry
+
+
+def main() -> None:
+    run(weights_entry.DIRECTORY_ARGUMENTS, weights_entry.directory, check_mode=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+#!/usr/bin/python
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: weights_transfer_info
+short_description: Report the progress of a transfer of weights
+version_added: 0.1.0
+description:
+  - Internal to the role C(model_weights). Reports how far the process of
+    M(ascend.pd_rollout.weights_transfer) is, or a download in a container. The action
+    M(ascend.pd_rollout.weights_wait) calls it again and again.
+  - The process takes each call as a sign that the run still waits for it.
+options:
+  path:
+    description: The model's directory on the server.
+    type: path
+    required: true
+  container:
+    description: The container that downloads, to report on it instead.
+    type: str
+  hold:
+    description: Seconds after which it returns if nothing has ended before.
+    type: float
+    default: 0
+attributes:
+  check_mode:
+    description: Can run in check mode and reports the same.
+    support: full
+  diff_mode:
+    description: Shows nothing.
+    support: none
+author:
+  - The ascend.pd_rollout authors
+"""
+
+EXAMPLES = r"""
+- name: Report how far the transfer is
+  ascend.pd_rollout.weights_transfer_info:
+    path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
+    hold: 2
+"""
+
+RETURN = r"""
+status:
+  description: How far the transfer is.
+  returned: success
+  type: dict
+  contains:
+    state:
+      description: >-
+        V(waiting), V(copying), V(verifying), V(complete), V(failed), or V(absent) without a process.
+      type: str
+    source:
+      description: The server from which it takes.
+      type: str
+    done:
+      description: Bytes that are there.
+      type: int
+    total:
+      description: Bytes of the whole; null while that is not known.
+      type: int
+    rate:
+      description: Bytes per second of late.
+      type: float
+    received:
+      description: Bytes that came over the network in this run.
+      type: int
+    finding:
+      description: What ended it, with code, path, seen, expected and cure.
+      type: dict
+    log:
+      description: The last lines of the log, if it ended badly.
+      type: list
+      elements: str
+"""
+
+from ..module_utils._module import run
+from ..module_utils._transfer import weights_entry
+
+
+def main() -> None:
+    run(weights_entry.INFO_ARGUMENTS, weights_entry.transfer_info)
+
+
+if __name__ == "__main__":
+    main()
