@@ -127,10 +127,10 @@ def collect(folder: Path, options: argparse.Namespace) -> None:
         print(f"Image {options.image.name}", flush=True)
         place(options.image, folder / "image" / options.image.name)
         variables += [
-            "docker_image_source: archive",
-            f"docker_image_archive: /path/of/this/bundle/image/{options.image.name}",
+            "pd_image_source: archive",
+            f"pd_image_archive: /path/of/this/bundle/image/{options.image.name}",
             "# It is on the controller: it goes to one server, and from there to the others.",
-            "docker_image_archive_remote_src: false",
+            "pd_image_archive_remote_src: false",
         ]
     else:
         notes.append("No image is in this bundle (`--image`): load it on the servers in another way.")
@@ -140,8 +140,8 @@ def collect(folder: Path, options: argparse.Namespace) -> None:
         (folder / "weights-manifest.json").write_text(text, encoding="utf-8")
         variables += [
             "# One of the servers has them at pd_model_path, and gives them to the others. Or the controller",
-            "# does: model_weights_source: controller, model_weights_directory: the directory there.",
-            "model_weights_source: server",
+            "# does: pd_weights_source: controller, model_weights_directory: the directory there.",
+            "pd_weights_source: server",
             "model_weights_manifest: /path/of/this/bundle/weights-manifest.json",
         ]
     else:

@@ -57,7 +57,7 @@ proxy the APIs, nodes of an instance their head, decoders the prefillers' handsh
 
 WEIGHTS = """
 The role `model_weights` looks with the same eyes ([model_weights](../roles/model_weights/README.md#findings),
-with what else can go wrong while it brings them). All are errors. Where `model_weights_source` names a source
+with what else can go wrong while it brings them). All are errors. Where `pd_weights_source` names a source
 that cures a finding, `check.yml` shows it as a warning: `deploy.yml` will bring the weights.
 """
 

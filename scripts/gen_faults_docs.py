@@ -96,7 +96,7 @@ def shown(row: dict[str, Any]) -> Iterator[str]:
         elif code in HOST_CHECKS:
             severity = HOST_CHECKS[code].severity
         else:
-            brought = "model_weights_source" in (row.get("vars") or {})
+            brought = "pd_weights_source" in (row.get("vars") or {})
             yield f"[`{code}`](checks.md#{code}) {'warning' if brought else 'error'}"
             continue
         if code in row.get("warns", ()):

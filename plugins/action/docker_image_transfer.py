@@ -92,8 +92,8 @@ class ActionModule(Answering, ActionBase):
             except (OSError, AnsibleError) as error:
                 why = (
                     f"{options['archive']} cannot be read on the controller: {error} Correct"
-                    " docker_image_archive, or say that the file is on the servers"
-                    " (docker_image_archive_remote_src: true)."
+                    " pd_image_archive, or say that the file is on the servers"
+                    " (pd_image_archive_remote_src: true)."
                 )
                 self._tell(failed=why)
                 return {"failed": True, "msg": why}

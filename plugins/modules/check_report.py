@@ -46,7 +46,7 @@ options:
     default: __host_check_weights
   image_source:
     description:
-      - C(docker_image_source), where deployment takes the image from. A server that lacks the image is an
+      - C(pd_image_source), where deployment takes the image from. A server that lacks the image is an
         error only where nothing can bring it.
     type: str
     default: registry
@@ -56,7 +56,7 @@ options:
     default: ""
   weights_source:
     description:
-      - C(model_weights_source), where deployment takes the weights from. Only with V(present) they must be
+      - C(pd_weights_source), where deployment takes the weights from. Only with V(present) they must be
         there already.
     type: str
     default: present

@@ -59,8 +59,8 @@ def measure_names(report: dict[str, Any]) -> None:
     report["names"] = {}
     variables = {
         "pd_image": "ascend/vllm-ascend:v0.13.0-a3",
-        "docker_image_source": "archive",
-        "docker_image_archive": "/opt/pd-sim/images/vllm-ascend.tar",
+        "pd_image_source": "archive",
+        "pd_image_archive": "/opt/pd-sim/images/vllm-ascend.tar",
         # The one server has each chip under many names: what is found is not measured here.
         "hccn_check_mesh": "none",
         "check_report_fail": False,

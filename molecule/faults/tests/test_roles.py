@@ -32,7 +32,7 @@ def test_after_the_cure_the_check_is_clean_and_has_changed_nothing(
     check: Check, rehearse: Rehearse, server: Callable[[str], Any], tmp_path: Path
 ) -> None:
     rehearse({}, [])
-    found = check({"model_weights_hashes": "full", "hccn_check_mesh": "ring"}, {})
+    found = check({"pd_weights_verify": "full", "hccn_check_mesh": "ring"}, {})
     assert codes(found) == [], found["said"]
     assert found["code"] == 0
     assert "changed=0" in found["said"]

@@ -313,7 +313,7 @@ def test_an_archive_that_the_controller_does_not_have(run, world):
     done = run(**archived(world, "/nowhere/a.tar", docker_image_archive_remote_src=False))
     assert not done.good
     assert "/nowhere/a.tar cannot be read on the controller" in done.told
-    assert "docker_image_archive" in done.told
+    assert "pd_image_archive" in done.told
 
 
 @pytest.mark.usefixtures("bare")

@@ -442,12 +442,12 @@ _TABLE = (
     HostCheck(
         "host-image-absent",
         "The image is not there yet",
-        "Deployment brings it, which takes minutes. An error where nothing can (docker_image_source: none, or"
+        "Deployment brings it, which takes minutes. An error where nothing can (pd_image_source: none, or"
         " an archive that is on no server).",
         "hint",
         "the image in the Docker Engine, or a source that it comes from",
         "ansible-playbook playbooks/deploy.yml --tags plan,docker",
-        "this collection, role docker: docker_image_source",
+        "this collection, role docker: pd_image_source",
         between=True,
     ),
     HostCheck(

@@ -14,7 +14,7 @@ from .model_directory import GUIDE, QUANTIZATION, SAFETENSORS
 
 LOADER = "vLLM 0.13.0: vllm/model_executor/model_loader/weight_utils.py"
 AGAIN = (
-    "modelscope download --model ID --local_dir PATH  # in the image; or model_weights_source, and deploy.yml"
+    "modelscope download --model ID --local_dir PATH  # in the image; or pd_weights_source, and deploy.yml"
 )
 
 
@@ -36,7 +36,7 @@ _TABLE = (
         "The directory of the weights is not there",
         "The engine takes the path for the name of a model on a hub, which does not know it.",
         "the model's directory, on every server that runs an engine",
-        "ls -ld PATH  # mount the share, correct pd_model_path, or set model_weights_source",
+        "ls -ld PATH  # mount the share, correct pd_model_path, or set pd_weights_source",
     ),
     WeightsCheck(
         "weights_unreadable",

@@ -278,18 +278,18 @@ def images(
 ) -> list[dict[str, Any]]:
     """Servers that lack the image: deployment brings it, unless there is nothing that it could come from.
 
-    `source`: docker_image_source; `archive`: where it is on the servers, if it is there.
+    `source`: pd_image_source; `archive`: where it is on the servers, if it is there.
     """
     facts = {name: result.get("facts") or {} for name, result in results.items()}
     lacking = [name for name, found in facts.items() if found.get("image") is False]
     somewhere = _any(facts, "image")
     nothing, cure = "", None
     if source == "none" and not somewhere:
-        nothing = "no server has it, and docker_image_source is none"
-        cure = "docker load --input FILE  # on one server, or set docker_image_source"
+        nothing = "no server has it, and pd_image_source is none"
+        cure = "docker load --input FILE  # on one server, or set pd_image_source"
     elif source == "archive" and archive and not somewhere and not _any(facts, "image_archive"):
         nothing = f"its archive {archive} is on no server"
-        cure = f"ls -l {archive}  # lay it there, or set docker_image_archive_remote_src: false"
+        cure = f"ls -l {archive}  # lay it there, or set pd_image_archive_remote_src: false"
     origins = {"archive": "the archive"}
     origin = "another server" if somewhere else origins.get(source, "the registry")
     return [
@@ -314,7 +314,7 @@ def weights(
 ) -> list[dict[str, Any]]:
     """What the role model_weights would find, and whether all servers hold the same.
 
-    `source`: model_weights_source. What deployment brings from there is no error yet.
+    `source`: pd_weights_source. What deployment brings from there is no error yet.
     """
     whole = [name for name, result in results.items() if not _errors(result)]
     brought = source != "present" and (source != "server" or bool(whole))

@@ -44,7 +44,7 @@ def problems(wish: Wish, image: str) -> list[str]:
             f"docker_image_digest is {wish.digest!r}: give sha256: and 64 hexadecimal digits, or nothing."
         )
     if wish.source == "archive" and not wish.archive:
-        found.append("docker_image_source: archive needs docker_image_archive, a file made by docker save.")
+        found.append("pd_image_source: archive needs pd_image_archive, a file made by docker save.")
     if wish.source in ("archive", "registry") and "@" in image:
         found.append(
             f"{image} is named by digest, which an archive does not keep. Name it by tag, and give the digest"
@@ -86,7 +86,7 @@ def _fetch(
             decision.errors.append(
                 f"{image} on {host} is not the image expected. Seen: {seen}; expected: {wish.digest}."
                 if group[host]["id"]
-                else f"{image} is not on {host}. Bring it there, or let the role do it: docker_image_source:"
+                else f"{image} is not on {host}. Bring it there, or let the role do it: pd_image_source:"
                 " registry or archive."
             )
         return
@@ -95,8 +95,8 @@ def _fetch(
             decision.errors.append(
                 f"{image} names no registry, so the public one would be asked. Put yours in front"
                 f" (pd_image_registry: registry.example:5000, docker_image: registry.example:5000/{image}),"
-                " name a mirror (docker_registry_mirrors), load an archive (docker_image_source: archive), or"
-                " allow it (docker_image_source: pull, docker_image_allow_unqualified: true)."
+                " name a mirror (docker_registry_mirrors), load an archive (pd_image_source: archive), or"
+                " allow it (pd_image_source: pull, docker_image_allow_unqualified: true)."
             )
             return
         origins = wanting[:1] if wish.spread else wanting
@@ -111,8 +111,8 @@ def _fetch(
         if not origins or (missing and not wish.spread):
             decision.errors.append(
                 f"{wish.archive} is no file on {', '.join(missing)}. Copy the archive there (docker save -o"
-                f" {wish.archive.rpartition('/')[2]} {image}), correct docker_image_archive, or have it"
-                " copied from the controller (docker_image_archive_remote_src: false)."
+                f" {wish.archive.rpartition('/')[2]} {image}), correct pd_image_archive, or have it"
+                " copied from the controller (pd_image_archive_remote_src: false)."
             )
             return
     kind = "registry" if wish.source == "registry" else "archive" if wish.archive_on_server else "controller"

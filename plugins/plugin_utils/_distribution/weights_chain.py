@@ -148,7 +148,7 @@ def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed:
             finding(
                 "weights_source_unnamed",
                 OUTSIDE[source],
-                f"nothing, and model_weights_source is {source}",
+                f"nothing, and pd_weights_source is {source}",
                 "what to bring",
                 f"set {OUTSIDE[source]}",
             )
@@ -157,10 +157,10 @@ def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed:
         findings += [
             finding(
                 "weights_no_source",
-                "model_weights_source",
+                "pd_weights_source",
                 f"{source}, and the weights are whole on none of {', '.join(names)}",
                 "one server that has them, or a source outside",
-                "set model_weights_source to modelscope, huggingface or controller, or copy them to one",
+                "set pd_weights_source to modelscope, huggingface or controller, or copy them to one",
             ),
             *(
                 {

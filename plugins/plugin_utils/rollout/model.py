@@ -109,6 +109,25 @@ class Group:
     members: tuple[Member, ...]
 
 
+ImageSource = Literal["registry", "pull", "archive", "none"]
+WeightsSource = Literal["present", "server", "modelscope", "huggingface", "controller"]
+WeightsVerify = Literal["none", "full"]
+
+
+@dataclass(frozen=True)
+class Provision:
+    """Where servers get what they lack, image and weights; the checks need to know it as well."""
+
+    image_source: ImageSource = "registry"
+    # The file made by `docker save`; empty: none.
+    image_archive: str = ""
+    # Whether that file is on the servers; if not, it is on the controller.
+    image_archive_remote_src: bool = True
+    weights_source: WeightsSource = "present"
+    # Whether every byte of the weights is read.
+    weights_verify: WeightsVerify = "none"
+
+
 @dataclass(frozen=True)
 class Declaration:
     """A whole inventory, read and typed."""
@@ -129,6 +148,7 @@ class Declaration:
     api_key: bool
     proxy_port: int
     expected_concurrency: int | None
+    provision: Provision
     groups: tuple[Group, ...]
     # Service address by host, for every host of the plan.
     addresses: Mapping[str, str | None]

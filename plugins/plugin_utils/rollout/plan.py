@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from . import inventory, launch, ports, rules, secrecy, topology
@@ -33,7 +33,8 @@ class Plan:
             host: {key: value for key, value in share.items() if key != "peers"}
             for host, share in content["hosts"].items()
         }
-        text = json.dumps({**content, "hosts": shares}, sort_keys=True)
+        # Where image and weights come from changes nothing of what runs.
+        text = json.dumps({**content, "hosts": shares, "provision": None}, sort_keys=True)
         return {
             "version": content.pop("version"),
             "hash": hashlib.sha256(text.encode()).hexdigest(),
@@ -43,8 +44,9 @@ class Plan:
 
 # What to_dict holds, in its order.
 KEYS = (
-    *("version", "hash", "cluster", "deployment", "release", "image", "image_digest", "topology", "fabric"),
-    *("model", "connector", "api_key", "proxy", "instances", "findings", "ports", "hosts"),
+    *("version", "hash", "cluster", "deployment", "release", "image", "image_digest", "provision"),
+    *("topology", "fabric", "model", "connector", "api_key", "proxy"),
+    *("instances", "findings", "ports", "hosts"),
 )
 
 
@@ -108,6 +110,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "release": {"name": release.name, "vllm": release.vllm, "cann": release.cann},
         "image": declaration.image,
         "image_digest": declaration.image_digest,
+        "provision": asdict(declaration.provision),
         "topology": cluster.topology,
         "fabric": fabric(cluster),
         "model": {"path": head.model_path, "served_name": head.served_model_name},

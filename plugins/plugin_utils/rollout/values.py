@@ -9,11 +9,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .findings import shown
 from .model import DpMode, Mode, Mount, Parallel, Server
 from .names import of_system
+
+Word = TypeVar("Word", bound=str)
 
 # Largest size of one parallel group, in ranks: a typing error must not make the planner list a million ports.
 MAX_PARALLEL = 65536
@@ -81,6 +83,26 @@ def yes_or_no(value: Any) -> bool:
     if isinstance(value, bool):
         return bool(value)
     raise BadValue("true or false")
+
+
+def switch(value: Any) -> bool:
+    """True or false; text counts, as -e gives it."""
+    words = {"true": True, "yes": True, "false": False, "no": False}
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    return yes_or_no(value)
+
+
+def one_of(*words: Word) -> Callable[[Any], Word]:
+    """A reader of one of some words."""
+
+    def read(value: Any) -> Word:
+        for known in words:
+            if value == known:
+                return known
+        raise BadValue(f"{', '.join(words[:-1])} or {words[-1]}")
+
+    return read
 
 
 def read_chips(value: Any) -> tuple[int, ...]:

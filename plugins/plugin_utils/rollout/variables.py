@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .model import DpMode, Mode, Mount, Parallel, Server
+from .model import DpMode, ImageSource, Mode, Mount, Parallel, Server, WeightsSource, WeightsVerify
 from .names import DEPLOYMENT as DEPLOYMENT_NAME
 from .names import DEPLOYMENT_EXPECTED
 from .values import (
+    one_of,
     own_path,
     port,
     read_chips,
@@ -25,6 +26,7 @@ from .values import (
     read_parallel,
     read_secret,
     read_server,
+    switch,
     text,
     whole,
     word,
@@ -113,6 +115,46 @@ REGISTRY = Variable(
     _optional(_registry),
     None,
     "registry or mirror in front of the release's image",
+    "cluster",
+)
+IMAGE_SOURCE: Variable[ImageSource] = Variable(
+    "pd_image_source",
+    one_of("registry", "pull", "archive", "none"),
+    "registry",
+    "where servers get the image that none of them has: `registry` (can be resumed), `pull` (each server's "
+    "own Docker), `archive` (a file made by `docker save`), `none` (one of the servers must have it)",
+    "cluster",
+)
+IMAGE_ARCHIVE: Variable[str] = Variable(
+    "pd_image_archive",
+    text(r"[^\x00-\x1f]*", "a path"),
+    "",
+    "file made by `docker save`, plain, gzip or zstd, for `pd_image_source: archive`",
+    "cluster",
+    default_text="none",
+)
+IMAGE_ARCHIVE_REMOTE_SRC = Variable(
+    "pd_image_archive_remote_src",
+    switch,
+    True,
+    "whether that file is on the servers (`true`) or on the controller (`false`)",
+    "cluster",
+    default_text="`true`",
+)
+WEIGHTS_SOURCE: Variable[WeightsSource] = Variable(
+    "pd_weights_source",
+    one_of("present", "server", "modelscope", "huggingface", "controller"),
+    "present",
+    "where the weights come from: `present` (they are on all servers), `server` (one of the servers has "
+    "them), `modelscope` or `huggingface` (one server downloads them), `controller` (a directory there)",
+    "cluster",
+)
+WEIGHTS_VERIFY: Variable[WeightsVerify] = Variable(
+    "pd_weights_verify",
+    one_of("none", "full"),
+    "none",
+    "`full`: read every byte of the weights, which takes minutes, and compare with the list of hashes beside "
+    "them and between servers; `none`: sizes and headers only",
     "cluster",
 )
 DEPLOYMENT = Variable(
@@ -278,6 +320,11 @@ VARIABLES: tuple[Variable[Any], ...] = (
     SERVER,
     IMAGE,
     REGISTRY,
+    IMAGE_SOURCE,
+    IMAGE_ARCHIVE,
+    IMAGE_ARCHIVE_REMOTE_SRC,
+    WEIGHTS_SOURCE,
+    WEIGHTS_VERIFY,
     DEPLOYMENT,
     HOST_DIR,
     PLAN_DIR,

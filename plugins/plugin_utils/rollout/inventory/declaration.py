@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ..findings import Finding, shown
-from ..model import CHIPS_OF, Declaration, Group, Member, Server, Settings
+from ..model import CHIPS_OF, Declaration, Group, Member, Provision, Server, Settings
 from ..profiles import Profile, load_profile, profile_names
 from ..releases import Release, load_release, release_names
 from ..rules.inventory import DIFFERS_IN_CLUSTER, UNKNOWN_PROFILE, UNKNOWN_RELEASE
@@ -94,6 +94,13 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
         api_key=shared["pd_api_key"],
         proxy_port=shared["pd_proxy_port"],
         expected_concurrency=shared["pd_expected_concurrency"],
+        provision=Provision(
+            image_source=shared["pd_image_source"],
+            image_archive=shared["pd_image_archive"],
+            image_archive_remote_src=shared["pd_image_archive_remote_src"],
+            weights_source=shared["pd_weights_source"],
+            weights_verify=shared["pd_weights_verify"],
+        ),
         groups=groups,
         addresses=addresses,
         proxy_hosts=raw.proxy_hosts,

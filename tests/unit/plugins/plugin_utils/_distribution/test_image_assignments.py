@@ -123,7 +123,7 @@ def test_an_archive_of_the_controller_goes_to_one():
             "on a is not the image expected",
         ),
         ({"a": state(archive=MISSING)}, Wish("archive", archive="/x.tar"), "/x.tar is no file on a"),
-        ({"a": state()}, Wish("archive"), "needs docker_image_archive"),
+        ({"a": state()}, Wish("archive"), "needs pd_image_archive"),
         ({"a": state()}, Wish("registry", digest="sha256:12"), "64 hexadecimal digits"),
         ({"a": state(image="ascend/x:1")}, Wish("registry"), "names no registry"),
         ({"a": state(image="r.example/x@sha256:12")}, Wish("registry"), "pd_image may have both"),

@@ -70,6 +70,11 @@ CASES: dict[str, tuple[RawInventory, RawInventory, tuple[str, str | None, str | 
         small(),
         ("PD102", "d1", "decoder", "pd_api_port"),
     ),
+    "a source of the image that nobody knows": (
+        small(everywhere={"pd_image_source": "tarball"}),
+        small(everywhere={"pd_image_source": "archive", "pd_image_archive": "/mnt/image.tar"}),
+        ("PD102", None, None, "pd_image_source"),
+    ),
     "a percentage for a flag": (
         small(decoder={"pd_engine_args": {"gpu-memory-utilization": "90%"}}),
         small(decoder={"pd_engine_args": {"gpu-memory-utilization": 0.9}}),
