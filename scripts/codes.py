@@ -24,9 +24,7 @@ FAULTS = ROOT / "molecule" / "faults" / "faults.yml"
 # The planner and the tables need no Ansible.
 sys.path.insert(0, str(ROOT))
 
-from plugins.module_utils._hccn.catalogue import CHECKS  # noqa: E402
-from plugins.module_utils._host.catalogue import HOST_CHECKS  # noqa: E402
-from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS  # noqa: E402
+from plugins.plugin_utils._checks.catalogue import CHECKS  # noqa: E402
 from plugins.plugin_utils.rollout import plan  # noqa: E402, F401  (declares the rules)
 from plugins.plugin_utils.rollout.findings import catalogue  # noqa: E402
 
@@ -43,8 +41,8 @@ def rules() -> list[str]:
 
 
 def checks() -> list[str]:
-    """The codes of the checks of servers, of the network between them, and of the weights."""
-    return [*CHECKS, *HOST_CHECKS, *WEIGHTS_CHECKS]
+    """The codes of all checks, and of what else can end a run."""
+    return list(CHECKS)
 
 
 def faults() -> list[str]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from doc_generator import main
 
-from plugins.module_utils._hccn.catalogue import CHECKS, Check
-from plugins.module_utils._host.catalogue import HOST_CHECKS, HostCheck
-from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS, WeightsCheck
+from plugins.module_utils._hccn.catalogue import HCCN_CHECKS
+from plugins.module_utils._host.catalogue import HOST_CHECKS
+from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 
 HEAD = """\
 # Checks
@@ -73,15 +73,15 @@ def page() -> str:
     text = HEAD + "\n## NPUs and their network\n" + FABRIC
     for title, between in (("On one server", False), ("Between servers", True)):
         rows = [
-            (f"[`{one.code}`](#{one.code})", one.title, one.hccs, one.roce)
-            for one in CHECKS.values()
+            (f"[`{one.code}`](#{one.code})", one.title, one.severity_over("hccs"), one.severity_over("roce"))
+            for one in HCCN_CHECKS.values()
             if one.between is between
         ]
         text += listed(title, rows, "| code | | HCCS | RoCE |")
     text += "\n## Servers and the network between them\n" + SERVERS
     for title, between in (("Each server", False), ("All servers, and the report", True)):
         own = [
-            (f"[`{one.code}`](#{one.code})", one.title, one.severity)
+            (f"[`{one.code}`](#{one.code})", one.title, one.severity_over(""))
             for one in HOST_CHECKS.values()
             if one.between is between
         ]
@@ -90,16 +90,10 @@ def page() -> str:
     text += "\n| code | |\n|---|---|\n"
     text += "".join(f"| [`{one.code}`](#{one.code}) | {one.title} |\n" for one in WEIGHTS_CHECKS.values())
     text += "\n## Every check\n"
-    checks: list[Check | HostCheck | WeightsCheck] = [
-        *CHECKS.values(),
-        *HOST_CHECKS.values(),
-        *WEIGHTS_CHECKS.values(),
-    ]
-    for check in checks:
+    for check in [*HCCN_CHECKS.values(), *HOST_CHECKS.values(), *WEIGHTS_CHECKS.values()]:
         text += f"\n### {check.code}\n\n{check.title}. {check.why}\n\n"
         text += f"- expected: {check.expected}\n- cure: `{check.cure}`\n"
-        other = getattr(check, "hccs_cure", "")
-        text += f"- over HCCS: `{other}`\n" if other else ""
+        text += f"- over HCCS: `{check.hccs_cure}`\n" if check.hccs_cure else ""
         text += f"- source: {check.source}\n"
     return text
 

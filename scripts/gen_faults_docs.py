@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 from doc_generator import ROOT, main
 
-from plugins.module_utils._hccn.catalogue import CHECKS
-from plugins.module_utils._host.catalogue import HOST_CHECKS
+from plugins.plugin_utils._checks.catalogue import CHECKS
 
 TABLE = ROOT / "molecule" / "faults" / "faults.yml"
 ORDER = (
@@ -91,15 +90,10 @@ def injected(row: dict[str, Any]) -> Iterator[str]:
 def shown(row: dict[str, Any]) -> Iterator[str]:
     """The findings, each once, with severity and link."""
     for code in dict.fromkeys(text.partition("@")[0] for text in row["finds"]):
-        if code in CHECKS:
-            severity = CHECKS[code].hccs
-        elif code in HOST_CHECKS:
-            severity = HOST_CHECKS[code].severity
-        else:
-            brought = "pd_weights_source" in (row.get("vars") or {})
-            yield f"[`{code}`](checks.md#{code}) {'warning' if brought else 'error'}"
-            continue
-        if code in row.get("warns", ()):
+        severity = CHECKS[code].severity_over("hccs")
+        # What deployment brings is no error yet.
+        brought = code.startswith("weights") and "pd_weights_source" in (row.get("vars") or {})
+        if code in row.get("warns", ()) or brought:
             severity = "warning"
         yield f"[`{code}`](checks.md#{code}) {'by query' if code in WEIGHED else severity}"
 

@@ -14,14 +14,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._findings import few, hosts_of
+from ..module_utils._findings import Finding, few
 from ..plugin_utils._checks import host_cluster as between
 from ..plugin_utils._checks import report as reports
-from ..plugin_utils._checks.results import registered
-from ..plugin_utils._run.screen import show
+from ..plugin_utils._checks.results import own_findings, registered
+from ..plugin_utils._run.screen import COLOURS, show
 from ..plugin_utils.rollout.render import make_folder, private
-
-COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan", None: None}
 
 
 class ActionModule(ActionBase):
@@ -53,7 +51,7 @@ class ActionModule(ActionBase):
             }
         )
         plan, verdict = options["plan"], options["verdict"] or {}
-        findings = [dict(one) for one in verdict.get("findings") or ()]
+        findings = [Finding.from_dict(one) for one in verdict.get("findings") or ()]
         results, missing = self._results(task_vars, options)
         # Without a single word of host_check, it was not asked for (--tags hccn_check).
         if results or any(missing.values()) or not verdict:
@@ -77,15 +75,15 @@ class ActionModule(ActionBase):
         if directory is not None and written:
             self._write(directory, plan, report, results)
         for text, severity in reports.screen(report, str(directory) if written else None):
-            show(text, color=COLOURS[severity])
+            show(text, color=COLOURS.get(severity))
         errors = report.errors
-        named = "; ".join(f"{one['code']} at {few(hosts_of(one)) or 'all'}" for one in errors[:3])
+        named = "; ".join(f"{one.code} at {few(one.hosts) or 'all'}" for one in errors[:3])
         more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
         result.update(
             changed=False,
             ok=not errors,
-            findings=list(report.findings),
-            waived=list(report.waived),
+            findings=[one.to_dict() for one in report.findings],
+            waived=[one.to_dict() for one in report.waived],
             msg=f"{report.headline}{f' ({named}{more})' if errors else ''}",
         )
         if errors and options["fail"]:
@@ -125,8 +123,8 @@ class ActionModule(ActionBase):
         options: Mapping[str, Any],
         results: Mapping[str, Mapping[str, Any]],
         missing: Mapping[str, str],
-    ) -> list[dict[str, Any]]:
-        found = [{**one, "host": name} for name, result in results.items() for one in result["findings"]]
+    ) -> list[Finding]:
+        found = own_findings(results)
         reached = self._registered(task_vars, options, "reached", "count")
         return [
             *found,

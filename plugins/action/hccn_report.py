@@ -9,14 +9,11 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._findings import counted, ordered
+from ..module_utils._findings import Finding, counted, errors_of, few, grouped, ordered, render_text
 from ..module_utils._hccn.evaluate import FABRICS
 from ..plugin_utils._checks import hccn_cluster as between
-from ..plugin_utils._checks.results import registered, servers_of
-from ..plugin_utils._run.screen import show
-from ..plugin_utils.rollout import findings as finding_texts
-
-COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}
+from ..plugin_utils._checks.results import own_findings, registered, servers_of
+from ..plugin_utils._run.screen import COLOURS, show
 
 
 class ActionModule(ActionBase):
@@ -40,7 +37,10 @@ class ActionModule(ActionBase):
             }
         )
         servers, missing = servers_of(task_vars, options["servers"], options["result"])
-        findings = _own_findings(task_vars, servers, options["result"])
+        found = {
+            server.name: registered(task_vars, server.name, options["result"]) or {} for server in servers
+        }
+        findings = own_findings(found)
         findings += between.not_checked(missing, missing)
         findings += between.compare(servers)
         pings = 0
@@ -58,19 +58,19 @@ class ActionModule(ActionBase):
                 between.fabric_of(servers),
             )
         findings = ordered(between.superseded(findings))
-        shown = between.merged(findings)
+        shown = ordered(grouped(findings))
         head = _headline(servers, shown, pings)
-        blocks = [(_block(one), one["severity"]) for one in shown]
+        blocks = [("\n".join(render_text([one])), one.severity) for one in shown]
         if options["show"] and (servers or findings):
             show("\n".join([head, "", *(f"  {line}" for line in between.table(servers)), ""]))
         for text, severity in blocks if options["show"] else ():
             show(text, color=COLOURS[severity])
 
-        errors = [one for one in findings if one["severity"] == "error"]
+        errors = errors_of(findings)
         result.update(
             changed=False,
             ok=not errors,
-            findings=findings,
+            findings=[one.to_dict() for one in findings],
             fabric=between.fabric_of(servers),
             chips=sum(len(server.chips) for server in servers),
             pings=pings,
@@ -85,23 +85,12 @@ class ActionModule(ActionBase):
         return result
 
 
-def _own_findings(
-    task_vars: Mapping[str, Any], servers: Sequence[between.Server], variable: str
-) -> list[dict[str, Any]]:
-    """What each server found by itself, with its name as the place."""
-    found: list[dict[str, Any]] = []
-    for server in servers:
-        result = registered(task_vars, server.name, variable) or {}
-        found += [{**one, "host": server.name} for one in result.get("findings", ())]
-    return found
-
-
 def _peers(plan: Mapping[str, Any] | None) -> dict[str, list[str]] | None:
     hosts = (plan or {}).get("hosts")
     return {name: list(host.get("peers") or ()) for name, host in hosts.items()} if hosts else None
 
 
-def _headline(servers: Sequence[between.Server], findings: Sequence[Mapping[str, Any]], pings: int) -> str:
+def _headline(servers: Sequence[between.Server], findings: Sequence[Finding], pings: int) -> str:
     chips = sum(len(server.chips) for server in servers)
     fabric = FABRICS[between.fabric_of(servers)]
     asked = f"{len(servers)} server{'s' if len(servers) != 1 else ''}, {chips} chips, {fabric}"
@@ -109,14 +98,8 @@ def _headline(servers: Sequence[between.Server], findings: Sequence[Mapping[str,
     return f"HCCN check: {asked}{pinged}: {counted(findings)}"
 
 
-def _worst(errors: Sequence[Mapping[str, Any]]) -> str:
+def _worst(errors: Sequence[Finding]) -> str:
     """The errors in a few words, for the one line that says why the play stops."""
-    named = [f"{one['code']} at {one['host']}" for one in between.merged(errors)]
+    named = [f"{one.code} at {few(one.hosts) or 'all'}" for one in grouped(errors)]
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return f" ({'; '.join(named[:3])}{more})" if named else ""
-
-
-def _block(one: Mapping[str, Any]) -> str:
-    """A finding in the words of the planner's report."""
-    fields = {name: one[name] for name in finding_texts.Finding.__dataclass_fields__}
-    return "\n".join(finding_texts.report([finding_texts.Finding(**fields)]))

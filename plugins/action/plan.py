@@ -20,13 +20,15 @@ from ansible.release import __version__ as ansible_version
 from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVarsVars
 
+from ..module_utils._findings import render_text
+
 # Not for its name: it is the first of ours that a run loads, and from then on the run's workers end with it.
 from ..plugin_utils._run import parent  # noqa: F401
-from ..plugin_utils._run.screen import show
+from ..plugin_utils._run.screen import COLOURS, show
 from ..plugin_utils._serving import deployed_hosts
 from ..plugin_utils.rollout import plan as planner
 from ..plugin_utils.rollout import render, secrecy
-from ..plugin_utils.rollout.findings import HINT, Finding, PlanError, report
+from ..plugin_utils.rollout.findings import HINT, Finding, PlanError
 from ..plugin_utils.rollout.inventory import GroupShape, RawInventory, Unreadable, raw_inventory
 from ..plugin_utils.rollout.model import ROLES
 
@@ -34,8 +36,6 @@ display = Display()
 
 # Before 2.19, hostvars gives an expression that refers to nothing back as it stands.
 _KEEPS_UNDEFINED = tuple(int(part) for part in ansible_version.split(".")[:2]) < (2, 19)
-
-_COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}
 
 
 class ActionModule(ActionBase):
@@ -164,7 +164,7 @@ def shown(findings: Iterable[Finding]) -> list[Finding]:
 def _show(findings: Iterable[Finding]) -> None:
     """Print findings in blocks of one severity's colour."""
     for severity, same in groupby(findings, key=lambda finding: finding.severity):
-        show("\n".join(report(same)) + "\n", color=_COLOURS[severity])
+        show("\n".join(render_text(same, "the whole inventory")) + "\n", color=COLOURS[severity])
 
 
 def read_inventory(task_vars: Mapping[str, Any]) -> RawInventory:

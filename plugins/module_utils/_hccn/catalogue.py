@@ -15,9 +15,8 @@ and leaves the other to HCCS (fabric `both`), the worse of the two counts.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from .._findings import SEVERITIES, numbers
+from .._findings import ByFabric, Catalogue, Check, numbers
 
 PD_GUIDE = "vllm-ascend v0.13.0, docs: PD disaggregation, Mooncake, multi-node: verify the environment"
 INSTALL = "vllm-ascend v0.13.0, installation.md, verify the network"
@@ -25,40 +24,12 @@ TLS_SOURCE = "the driver's source: hccn_tool/tool_tls.c"
 PING_SOURCE = "the driver's source: hccn_tool/cmd.c, hccn_product_ext/tool_cmd.c"
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that can be wrong. `hccs` and `roce` are its severity on that fabric.
-
-    `hccs_cure` is what to do where HCCS carries the traffic, if that is something else than over RoCE.
-    """
-
-    code: str
-    title: str
-    why: str
-    hccs: str
-    roce: str
-    expected: str
-    cure: str
-    source: str
-    between: bool = False
-    hccs_cure: str = ""
-
-    def severity(self, fabric: str) -> str:
-        if fabric == "both":
-            return min(self.hccs, self.roce, key=SEVERITIES.index)
-        return self.roce if fabric == "roce" else self.hccs
-
-    def cure_over(self, fabric: str) -> str:
-        return self.hccs_cure if fabric == "hccs" and self.hccs_cure else self.cure
-
-
-_TABLE = (
+HCCN_CHECKS = Catalogue(
     # The tools
     Check(
         "hccn-tool-missing",
         "A tool of the driver is missing",
         "Without hccn_tool and npu-smi nothing is known of the NPU network.",
-        "error",
         "error",
         "hccn_tool and npu-smi of the NPU driver are installed",
         "ls -l /usr/local/Ascend/driver/tools/hccn_tool /usr/local/bin/npu-smi  # install the driver",
@@ -69,7 +40,6 @@ _TABLE = (
         "A tool of the driver cannot be executed",
         "The driver is installed incompletely, or for another architecture.",
         "error",
-        "error",
         "hccn_tool and npu-smi can be executed",
         "chmod 0755 /usr/local/Ascend/driver/tools/hccn_tool /usr/local/bin/npu-smi",
         INSTALL,
@@ -78,7 +48,6 @@ _TABLE = (
         "hccn-tool-needs-root",
         "The tool needs root",
         "hccn_tool refuses other users on most driver versions.",
-        "error",
         "error",
         "the check runs as root on the server",
         "ansible-playbook … --become",
@@ -89,7 +58,6 @@ _TABLE = (
         "A tool does not answer",
         "A query that hangs in the driver means a chip that HCCL will hang on too.",
         "error",
-        "error",
         "an answer within the time-out",
         "npu-smi info; dmesg | tail  # the driver says why; a chip that others use is not to be reset",
         "hccn_check_timeout",
@@ -99,7 +67,6 @@ _TABLE = (
         "A query failed",
         "The tool printed an error instead of an answer, with whatever exit status.",
         "error",
-        "error",
         "an answer",
         "hccn_tool -i {chip} -link -g; npu-smi info  # and look for the driver's message in dmesg",
         PD_GUIDE,
@@ -108,7 +75,6 @@ _TABLE = (
         "hccn-answer-unreadable",
         "An answer was not understood",
         "An answer that cannot be read must not pass for a good one.",
-        "error",
         "error",
         "the format of the tools of driver 23 to 26",
         "hccn_tool -i {chip} -link -g; npu-smi info  # report the output if the driver is newer",
@@ -120,7 +86,6 @@ _TABLE = (
         "npu-smi does not list a chip",
         "vLLM stops at start when a device of its list is absent.",
         "error",
-        "error",
         "every chip of the plan in `npu-smi info`",
         "npu-smi info -m; lspci | grep -c d80[0-9]; dmesg | grep -i davinci | tail",
         "vllm-ascend v0.13.0, installation.md: `npu-smi info`",
@@ -129,7 +94,6 @@ _TABLE = (
         "npu-unhealthy",
         "npu-smi reports an alarm",
         "A chip with an alarm fails under load, if not at once.",
-        "error",
         "error",
         "Health OK",
         "npu-smi info -t health -i $(({chip} / 2)) -c $(({chip} % 2))",
@@ -140,7 +104,6 @@ _TABLE = (
         "npu-smi reports a warning",
         "A chip that is not OK deserves a look before twenty minutes of loading.",
         "warning",
-        "warning",
         "Health OK",
         "npu-smi info -t health -i $(({chip} / 2)) -c $(({chip} % 2))",
         "npu-smi reference: Health OK, Warning, Alarm, Critical, UNKNOWN",
@@ -149,7 +112,6 @@ _TABLE = (
         "npu-driver-unknown",
         "The driver's version.info cannot be read",
         "The image needs a driver that fits its CANN, and the containers mount this file.",
-        "warning",
         "warning",
         "`Version=…` in /usr/local/Ascend/driver/version.info",
         "cat /usr/local/Ascend/driver/version.info",
@@ -160,7 +122,6 @@ _TABLE = (
         "The driver is older than required",
         "CANN refuses drivers that are too old, minutes after launch.",
         "error",
-        "error",
         "the driver of hccn_check_driver_minimum or newer",
         "cat /usr/local/Ascend/driver/version.info  # then install the newer driver and firmware, and reboot",
         "the release notes of the image's CANN",
@@ -170,8 +131,7 @@ _TABLE = (
         "hccn-link-down",
         "The link of a chip is down",
         "Over RoCE HCCL fails with EI0006 after HCCL_CONNECT_TIMEOUT. In a super pod the port may be unused.",
-        "warning",
-        "error",
+        ByFabric("warning", "error"),
         "link status: UP",
         "hccn_tool -i {chip} -optical -g; hccn_tool -i {chip} -link_stat -g  # cable, optics, switch port",
         INSTALL,
@@ -180,8 +140,7 @@ _TABLE = (
         "hccn-net-health",
         "The network health of a chip is not good",
         "The chip does not reach its detection address over RoCE.",
-        "warning",
-        "error",
+        ByFabric("warning", "error"),
         "net health status: Success",
         "hccn_tool -i {chip} -netdetect -g; hccn_tool -i {chip} -gateway -g; hccn_tool -i {chip} -ip -g",
         INSTALL,
@@ -190,7 +149,6 @@ _TABLE = (
         "hccn-netdetect-unset",
         "No detection address is set",
         "Then net_health stays at Init and says nothing; this is not a broken link.",
-        "hint",
         "hint",
         "the address of the gateway or of another host of the RoCE network",
         "for i in {chips}; do hccn_tool -i $i -netdetect -s address GATEWAY; done",
@@ -201,8 +159,7 @@ _TABLE = (
         "hccn-gateway-unset",
         "No gateway is set",
         "Chips in other subnets cannot be reached over RoCE.",
-        "hint",
-        "warning",
+        ByFabric("hint", "warning"),
         "a default gateway",
         "for i in {chips}; do hccn_tool -i $i -gateway -s gateway GATEWAY; done",
         INSTALL,
@@ -213,7 +170,6 @@ _TABLE = (
         "The switch port of a chip is unknown",
         "LLDP names the port at the other end. NPUs that are cabled back to back show none.",
         "hint",
-        "hint",
         "a line `Ifname: …`, or another one under `Port ID TLV`",
         "hccn_tool -i {chip} -lldp -g  # switch on LLDP at the switch",
         INSTALL,
@@ -222,8 +178,7 @@ _TABLE = (
         "hccn-ip-unset",
         "A chip has no RoCE address",
         "Over RoCE HCCL has nothing to connect to. Within a super pod the address may be unused.",
-        "hint",
-        "error",
+        ByFabric("hint", "error"),
         "an address and a netmask",
         "for i in {chips}; do hccn_tool -i $i -ip -s address ADDRESS netmask NETMASK; done",
         INSTALL,
@@ -234,8 +189,7 @@ _TABLE = (
         "hccn-vnic-down",
         "The vNIC of a chip is down",
         "The chip has no HCCS to other servers: HCCL fails with EI0006 after HCCL_CONNECT_TIMEOUT.",
-        "error",
-        "hint",
+        ByFabric("error", "hint"),
         "vnic link status: UP",
         "hccn_tool -i {chip} -vnic -g; npu-smi info -t hccs -i $(({chip} / 2)) -c $(({chip} % 2))",
         PD_GUIDE,
@@ -244,8 +198,7 @@ _TABLE = (
         "hccn-vnic-missing",
         "A chip has no vNIC address",
         "The vNIC address is what peers reach the chip by over HCCS.",
-        "error",
-        "hint",
+        ByFabric("error", "hint"),
         "vnic ipaddr: an address",
         "hccn_tool -i {chip} -vnic -g; npu-smi info -t spod-info -i $(({chip} / 2)) -c $(({chip} % 2))",
         PD_GUIDE,
@@ -254,8 +207,7 @@ _TABLE = (
         "hccn-vnic-duplicate",
         "Two chips have one vNIC address",
         "Peers reach the wrong chip.",
-        "error",
-        "hint",
+        ByFabric("error", "hint"),
         "each vNIC address once in the cluster",
         "for i in {chips}; do hccn_tool -i $i -vnic -g; done  # two servers with one Server Index show this",
         PD_GUIDE,
@@ -264,8 +216,7 @@ _TABLE = (
         "hccn-spod-unknown",
         "The place of a chip in its super pod is unknown",
         "HCCS connects the servers of one super pod only.",
-        "error",
-        "hint",
+        ByFabric("error", "hint"),
         "SDID, Super Pod ID and Server Index",
         "npu-smi info -t spod-info -i $(({chip} / 2)) -c $(({chip} % 2))",
         PD_GUIDE,
@@ -274,8 +225,7 @@ _TABLE = (
         "hccn-super-pod-mixed",
         "The chips of one server name different super pods",
         "One server stands in one super pod: some chips are configured wrongly.",
-        "error",
-        "warning",
+        ByFabric("error", "warning"),
         "one Super Pod ID on all chips of the server",
         "npu-smi info -t spod-info -i $(({chip} / 2)) -c $(({chip} % 2))",
         PD_GUIDE,
@@ -284,8 +234,7 @@ _TABLE = (
         "hccn-super-pod-unexpected",
         "The server is in another super pod than declared",
         "HCCS connects the servers of one super pod only.",
-        "error",
-        "warning",
+        ByFabric("error", "warning"),
         "the Super Pod ID of hccn_check_super_pod",
         "npu-smi info -t spod-info -i $(({chip} / 2)) -c $(({chip} % 2))",
         PD_GUIDE,
@@ -294,8 +243,7 @@ _TABLE = (
         "hccn-server-index-mixed",
         "The chips of one server name different server indexes",
         "HCCL takes them for chips of different servers.",
-        "error",
-        "warning",
+        ByFabric("error", "warning"),
         "one Server Index on all chips of the server",
         "npu-smi info -t spod-info -i $(({chip} / 2)) -c $(({chip} % 2))",
         "CANN: the Server Index is the same for all NPUs of one server",
@@ -304,8 +252,7 @@ _TABLE = (
         "hccn-sdid-duplicate",
         "Two chips have one SDID",
         "HCCL stops with EI0014, superDeviceId already exists.",
-        "error",
-        "warning",
+        ByFabric("error", "warning"),
         "each SDID once in a super pod",
         "npu-smi info -t spod-info -i $(({chip} / 2)) -c $(({chip} % 2))  # correct the server's index",
         "CANN, fault EI0014",
@@ -316,7 +263,6 @@ _TABLE = (
         "TLS is on for some chips of a server and off for others",
         "Chips with different switches never connect: EI0006 after HCCL_CONNECT_TIMEOUT.",
         "error",
-        "error",
         "one switch everywhere, 0 is advised",
         "for i in {chips}; do hccn_tool -i $i -tls -s enable 0; done",
         PD_GUIDE,
@@ -325,7 +271,6 @@ _TABLE = (
         "hccn-tls-on",
         "TLS is on for all chips of a server",
         "It works if it is on for every chip of every server with valid certificates; off is advised.",
-        "warning",
         "warning",
         "tls switch[0]",
         "for i in {chips}; do hccn_tool -i $i -tls -s enable 0; done  # or declare hccn_check_tls: on",
@@ -336,7 +281,6 @@ _TABLE = (
         "The TLS switch is not as declared",
         "Chips with different switches never connect: EI0006 after HCCL_CONNECT_TIMEOUT.",
         "error",
-        "error",
         "the switch of hccn_check_tls",
         "for i in {chips}; do hccn_tool -i $i -tls -g; done",
         PD_GUIDE,
@@ -346,7 +290,6 @@ _TABLE = (
         "TLS is on, and a certificate has expired",
         "HCCL does not connect with a certificate that has expired: EI0006 after HCCL_CONNECT_TIMEOUT.",
         "error",
-        "error",
         "tls expiration status[0]",
         "hccn_tool -i {chip} -tls -g  # renew it (-tls -s path … pri … pub … ca1 …), or TLS off everywhere",
         TLS_SOURCE,
@@ -355,7 +298,6 @@ _TABLE = (
         "hccn-tls-expiring",
         "TLS is on, and a certificate will soon expire",
         "From its last day on no engine that starts anew connects to others.",
-        "warning",
         "warning",
         "tls expiration status[0]",
         "hccn_tool -i {chip} -tls -g  # renew it in time: -tls -s path … pri … pub … ca1 …",
@@ -370,7 +312,6 @@ _TABLE = (
         "containers mount it, and do not start without it. `deploy` makes it then, empty as the driver's "
         "installer does.",
         "error",
-        "error",
         "/etc/hccn.conf with an address of every chip",
         "for i in {chips}; do hccn_tool -i $i -ip -s address ADDRESS netmask NETMASK; done",
         "vllm-ascend issue 7711; hixl v8.5.0, rank_table_generator.cc (GetDeviceIp); the driver's "
@@ -384,7 +325,6 @@ _TABLE = (
         "have no RoCE address, nothing in it is needed, and this is a warning: the driver's installer leaves "
         "it so.",
         "error",
-        "error",
         "`address_<chip>=…` for every chip",
         "for i in {chips}; do hccn_tool -i $i -ip -s address ADDRESS netmask NETMASK; done",
         "vllm-ascend issue 7711; hixl v8.5.0, rank_table_generator.cc (GetDeviceIp); the driver's "
@@ -396,7 +336,6 @@ _TABLE = (
         "/etc/hccn.conf has no address of a chip",
         "The KV transfer of that chip has no device ip: the engines start normally and answer wrongly.",
         "error",
-        "error",
         "`address_<chip>=…` for every chip",
         "for i in {chips}; do hccn_tool -i $i -ip -s address ADDRESS netmask NETMASK; done",
         "vllm-ascend issue 7711",
@@ -406,7 +345,6 @@ _TABLE = (
         "/etc/hccn.conf and the chip disagree",
         "The KV transfer advertises an address that the chip does not have. Another netmask, gateway or "
         "detection address is a warning: only the driver reads it, when the server starts the next time.",
-        "error",
         "error",
         "the address, gateway and detection address that the chip answers with",
         "hccn_tool -i {chip} -ip -g; hccn_tool -i {chip} -gateway -g; grep _{chip}= /etc/hccn.conf",
@@ -418,7 +356,6 @@ _TABLE = (
         "A server could not be checked",
         "Nothing is known of it: it is off, refuses the login or sudo, or a check broke.",
         "error",
-        "error",
         "a result of hccn_check",
         "ansible {host} -m ansible.builtin.ping --become",
         "this collection",
@@ -428,7 +365,6 @@ _TABLE = (
         "hccn-tls-differs",
         "TLS is on at some servers and off at others",
         "Their chips never connect: EI0006 after HCCL_CONNECT_TIMEOUT.",
-        "error",
         "error",
         "one switch everywhere, 0 is advised",
         "for i in {chips}; do hccn_tool -i $i -tls -s enable 0; done  # on the servers that have it on",
@@ -440,8 +376,7 @@ _TABLE = (
         "Servers are in different super pods",
         "There is no HCCS between them: HCCL and the KV transfer take RoCE from one super pod to another. A "
         "warning where every chip has a RoCE address and a link, since that works, slower; else an error.",
-        "error",
-        "hint",
+        ByFabric("error", "hint"),
         "one Super Pod ID on all servers",
         "npu-smi info -t spod-info -i 0 -c 0  # or give every chip a RoCE address and a link",
         "HCCL user guide, rank table of Atlas A3: with several super pods device_ip must be configured",
@@ -451,8 +386,7 @@ _TABLE = (
         "hccn-server-index-duplicate",
         "Two servers have one server index",
         "HCCL takes their chips for those of one server; SDIDs and vNIC addresses follow from it.",
-        "error",
-        "warning",
+        ByFabric("error", "warning"),
         "each Server Index once in a super pod",
         "npu-smi info -t spod-info -i 0 -c 0  # correct the index of one server through its BMC",
         PD_GUIDE,
@@ -462,8 +396,7 @@ _TABLE = (
         "hccn-ip-duplicate",
         "Two chips have one RoCE address",
         "Peers reach the wrong chip, or now one and now the other.",
-        "hint",
-        "error",
+        ByFabric("hint", "error"),
         "each RoCE address once in the cluster",
         "for i in {chips}; do hccn_tool -i $i -ip -g; done",
         INSTALL,
@@ -474,7 +407,6 @@ _TABLE = (
         "Servers have different drivers",
         "Upstream tests one driver throughout a cluster; mixed ones are a guess.",
         "warning",
-        "warning",
         "one driver version on all servers",
         "cat /usr/local/Ascend/driver/version.info",
         "vllm-ascend v0.13.0, installation.md",
@@ -484,7 +416,6 @@ _TABLE = (
         "hccn-fabric-differs",
         "Servers see different fabrics",
         "Some have HCCS and some have not: declare which one is meant.",
-        "error",
         "error",
         "one fabric",
         "hccn_check_fabric: hccs  # or roce, in group_vars",
@@ -497,7 +428,6 @@ _TABLE = (
         "A chip does not reach a chip that it must talk to",
         "HCCL or the KV transfer fails between the two, minutes after launch.",
         "error",
-        "error",
         "every ping succeeds, in both directions",
         "{command}",
         PD_GUIDE,
@@ -509,7 +439,6 @@ _TABLE = (
         "The tool did not ping: it is occupied by another one, or this product or driver has no such ping. "
         "Nothing is known of the connection.",
         "warning",
-        "warning",
         "every ping succeeds, in both directions",
         "{command}",
         PING_SOURCE,
@@ -520,15 +449,12 @@ _TABLE = (
         "A chip does not reach a chip of a server that it need not talk to",
         "The plan does not need this pair; a later topology may.",
         "warning",
-        "warning",
         "every ping succeeds, in both directions",
         "{command}",
         PD_GUIDE,
         between=True,
     ),
 )
-
-CHECKS: dict[str, Check] = {check.code: check for check in _TABLE}
 
 
 def chip_words(chips: Iterable[int]) -> str:
@@ -537,38 +463,3 @@ def chip_words(chips: Iterable[int]) -> str:
     if len(ordered) == 1:
         return f"chip {ordered[0]}"
     return f"chips {numbers(ordered)}" if len(ordered) < 4 else f"{len(ordered)} chips ({numbers(ordered)})"
-
-
-def finding(
-    code: str,
-    fabric: str,
-    message: str,
-    *,
-    chips: Iterable[int] = (),
-    seen: str | None = None,
-    expected: str | None = None,
-    host: str | None = None,
-    severity: str | None = None,
-    command: str = "",
-    cure: str | None = None,
-) -> dict:
-    """A finding as the plan has them, with the chips that it concerns."""
-    check = CHECKS[code]
-    concerned = sorted(set(chips))
-    cure = (cure or check.cure_over(fabric)).replace(
-        "{chips}", " ".join(map(str, concerned)) or "$(seq 0 15)"
-    )
-    cure = cure.replace("{chip}", str(concerned[0] if concerned else 0)).replace("{command}", command)
-    return {
-        "code": code,
-        "severity": severity or check.severity(fabric),
-        "host": host,
-        "instance": None,
-        "variable": None,
-        "chips": concerned,
-        "message": message,
-        "seen": seen,
-        "expected": expected or check.expected,
-        "cure": cure.replace("{host}", host or "all"),
-        "source": check.source,
-    }

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from .._commands import Answer
-from .._findings import SEVERITIES, counted, numbers, ordered
+from .._findings import SEVERITIES, Finding, brief, counted, errors_of, numbers, ordered
 from . import driver_messages, parsers
-from .catalogue import CHECKS, chip_words, finding
+from .catalogue import HCCN_CHECKS, chip_words
 from .query import ServerAnswers
 
 # Queries whose answer may lack the value because nothing is configured; all others must say it.
@@ -94,7 +94,7 @@ class ServerState:
     fabric: str
     driver: str | None
     chips: dict[int, dict]
-    findings: list[dict] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     # /etc/hccn.conf is not there, and an empty one is all that is needed.
     make_conf: bool = False
     seconds: float = 0.0
@@ -102,10 +102,11 @@ class ServerState:
 
     @property
     def ok(self) -> bool:
-        return all(one["severity"] != "error" for one in self.findings)
+        return not errors_of(self.findings)
 
     def to_dict(self) -> dict:
         made = asdict(self)
+        made["findings"] = [one.to_dict() for one in self.findings]
         made["chips"] = [{"chip": chip, **values} for chip, values in sorted(self.chips.items())]
         return made
 
@@ -252,7 +253,7 @@ def _grouped(pairs: Iterable[tuple[object, int]]) -> list[tuple[object, list[int
 
 def _tool_findings(
     readings: dict[int, dict[str, Reading]], info: Reading, fabric: str, expect: Expectations
-) -> Iterable[dict]:
+) -> Iterable[Finding]:
     """What went wrong with the asking. One finding per tool and kind, with the queries concerned."""
     problems = [
         (reading, "npu-smi" if query == "spod-info" else "hccn_tool", query, chip)
@@ -289,21 +290,25 @@ def _tool_findings(
             q for chip in chips for q, reading in readings[chip].items() if reading.problem == "not_asked"
         }
         weighed = [*queries, *hidden] if problem == "timeout" else queries
-        severity = min((CHECKS[_WEIGHT[q]].severity(fabric) for q in weighed), key=SEVERITIES.index)
+        severity = min((HCCN_CHECKS[_WEIGHT[q]].severity_over(fabric) for q in weighed), key=SEVERITIES.index)
         of_no_account = expect.alone and not set(weighed) - BETWEEN_SERVERS
         if severity == "error" and ((problem, tool, same) in unsupported or of_no_account):
             severity = "warning"
         if problem == "missing":
-            yield finding("hccn-tool-missing", fabric, f"{tool} is not there", seen="no such file")
+            yield HCCN_CHECKS.finding(
+                "hccn-tool-missing", f"{tool} is not there", fabric=fabric, seen="no such file"
+            )
         elif problem == "not_executable":
-            yield finding("hccn-tool-not-executable", fabric, f"{tool} cannot be executed", seen=seen)
+            yield HCCN_CHECKS.finding(
+                "hccn-tool-not-executable", f"{tool} cannot be executed", fabric=fabric, seen=seen
+            )
         elif problem == "needs_root":
-            yield finding("hccn-tool-needs-root", fabric, f"{tool} needs root", seen=seen)
+            yield HCCN_CHECKS.finding("hccn-tool-needs-root", f"{tool} needs root", fabric=fabric, seen=seen)
         elif problem == "timeout":
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 "hccn-tool-hangs",
-                fabric,
                 f"{tool} does not answer ({asked}){of_chips}",
+                fabric=fabric,
                 chips=chips,
                 seen=f"no answer within {expect.timeout:g} s, killed",
                 severity=severity,
@@ -311,8 +316,13 @@ def _tool_findings(
         else:
             code = "hccn-query-failed" if problem == "failed" else "hccn-answer-unreadable"
             what = "failed" if problem == "failed" else "was not understood"
-            yield finding(
-                code, fabric, f"{tool} {asked} {what}{of_chips}", chips=chips, seen=seen, severity=severity
+            yield HCCN_CHECKS.finding(
+                code,
+                f"{tool} {asked} {what}{of_chips}",
+                fabric=fabric,
+                chips=chips,
+                seen=seen,
+                severity=severity,
             )
 
 
@@ -323,15 +333,15 @@ def _npu_findings(
     version_info: str | None,
     fabric: str,
     expect: Expectations,
-) -> Iterable[dict]:
+) -> Iterable[Finding]:
     if info.value is not None:
         health = {row.phy_id: row.health for row in info.value.chips}
         missing = sorted(_absent(chips, info))
         if missing:
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 "npu-missing",
-                fabric,
                 f"npu-smi does not list {chip_words(missing)}",
+                fabric=fabric,
                 chips=missing,
                 seen=f"{len(health)} chips listed: {numbers(health) or 'none'}",
                 expected=f"{len(chips)} chips: {numbers(chips)}",
@@ -339,23 +349,25 @@ def _npu_findings(
         listed = ((health[chip], chip) for chip in chips if chip in health and health[chip] != "OK")
         for value, bad in _grouped(listed):
             code = "npu-unhealthy" if value in ("Alarm", "Critical") else "npu-warning"
-            yield finding(
-                code, fabric, f"{chip_words(bad)}: health {value}", chips=bad, seen=f"Health {value}"
+            yield HCCN_CHECKS.finding(
+                code, f"{chip_words(bad)}: health {value}", fabric=fabric, chips=bad, seen=f"Health {value}"
             )
     if driver is None:
         seen = "no such file" if version_info is None else parsers.first_line(version_info) or "an empty file"
-        yield finding("npu-driver-unknown", fabric, "the driver version is unknown", seen=seen)
+        yield HCCN_CHECKS.finding(
+            "npu-driver-unknown", "the driver version is unknown", fabric=fabric, seen=seen
+        )
     elif expect.driver_minimum and parsers.version_key(driver) < parsers.version_key(expect.driver_minimum):
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "npu-driver-old",
-            fabric,
             f"the driver is {driver}, older than {expect.driver_minimum}",
+            fabric=fabric,
             seen=driver,
             expected=f"{expect.driver_minimum} or newer",
         )
 
 
-def _port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iterable[dict]:
+def _port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iterable[Finding]:
     """The RoCE port. A cause hides its consequences: link DOWN and no target explain a bad net_health."""
 
     def known(query: str) -> list[tuple[int, object]]:
@@ -363,8 +375,12 @@ def _port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iter
 
     down = [(value, chip) for chip, value in known("link") if value != "UP"]
     for value, chips in _grouped(down):
-        yield finding(
-            "hccn-link-down", fabric, f"{chip_words(chips)}: link {value}", chips=chips, seen=f"link {value}"
+        yield HCCN_CHECKS.finding(
+            "hccn-link-down",
+            f"{chip_words(chips)}: link {value}",
+            fabric=fabric,
+            chips=chips,
+            seen=f"link {value}",
         )
     is_down = {chip for _value, chip in down}
     no_target = [chip for chip, value in known("netdetect") if value == parsers.UNSET_ADDRESS]
@@ -376,10 +392,10 @@ def _port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iter
         and not (value.lower() == "init" and chip in no_target)
     ]
     for value, chips in _grouped(bad):
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-net-health",
-            fabric,
             f"{chip_words(chips)}: net health {value}",
+            fabric=fabric,
             chips=chips,
             seen=str(value),
             severity="warning" if str(value).lower() in _OPEN_HEALTH else None,
@@ -396,42 +412,44 @@ def _port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iter
     }
     for code, (chips, what, seen) in unset.items():
         if chips:
-            yield finding(code, fabric, f"{chip_words(chips)}: {what}", chips=chips, seen=seen)
+            yield HCCN_CHECKS.finding(
+                code, f"{chip_words(chips)}: {what}", fabric=fabric, chips=chips, seen=seen
+            )
 
 
 def _hccs_findings(
     readings: dict[int, dict[str, Reading]], info: Reading, fabric: str, expect: Expectations
-) -> Iterable[dict]:
+) -> Iterable[Finding]:
     vnics = {chip: found["vnic"].value for chip, found in readings.items() if not found["vnic"].problem}
     missing = [chip for chip, vnic in vnics.items() if vnic.address is None]
     down = [(vnic.status, chip) for chip, vnic in vnics.items() if vnic.address and vnic.status != "UP"]
     # Peers on other servers reach a chip by it: there are none where the server is alone.
     severity = "warning" if expect.alone and fabric == "hccs" else None
     if missing:
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-vnic-missing",
-            fabric,
             f"{chip_words(missing)}: no vNIC address",
+            fabric=fabric,
             chips=missing,
             seen="none",
             severity=severity,
         )
     for status, chips in _grouped(down):
         seen = status or "no status line"
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-vnic-down",
-            fabric,
             f"{chip_words(chips)}: vNIC {seen}",
+            fabric=fabric,
             chips=chips,
             seen=seen,
             severity=severity,
         )
     for address, chips in _grouped((vnic.address, chip) for chip, vnic in vnics.items() if vnic.address):
         if len(chips) > 1:
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 "hccn-vnic-duplicate",
-                fabric,
                 f"{chip_words(chips)} have one vNIC address, {address}",
+                fabric=fabric,
                 chips=chips,
                 seen=str(address),
             )
@@ -442,10 +460,10 @@ def _hccs_findings(
         if _no_super_pod(found["spod-info"]) and chip not in _absent(readings, info)
     ]
     for seen, chips in _grouped(outside if fabric != "roce" else []):
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-spod-unknown",
-            fabric,
             f"{chip_words(chips)}: no super pod",
+            fabric=fabric,
             chips=chips,
             seen=str(seen),
             # Which Atlas A2 says, too; it is of no account inside a server.
@@ -459,10 +477,10 @@ def _hccs_findings(
     pods = {chip: pod for chip, pod in said.items() if pod is not None}
     for sdid, chips in _grouped((pod.sdid, chip) for chip, pod in pods.items()):
         if len(chips) > 1:
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 "hccn-sdid-duplicate",
-                fabric,
                 f"{chip_words(chips)} have one SDID, {sdid}",
+                fabric=fabric,
                 chips=chips,
                 seen=str(sdid),
             )
@@ -474,17 +492,17 @@ def _hccs_findings(
     if expect.super_pod is not None:
         wrong = ((pod.pod, chip) for chip, pod in pods.items() if pod.pod != expect.super_pod)
         for value, chips in _grouped(wrong):
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 "hccn-super-pod-unexpected",
-                fabric,
                 f"{chip_words(chips)}: super pod {value}",
+                fabric=fabric,
                 chips=chips,
                 seen=f"Super Pod ID {value}",
                 expected=f"Super Pod ID {expect.super_pod}",
             )
 
 
-def _mixed(code: str, fabric: str, name: str, values: Iterable[tuple[object, int]]) -> Iterable[dict]:
+def _mixed(code: str, fabric: str, name: str, values: Iterable[tuple[object, int]]) -> Iterable[Finding]:
     """A value that should be the same on all chips: the finding names the chips of the minority."""
     groups = sorted(_grouped(values), key=lambda group: (-len(group[1]), str(group[0])))
     if len(groups) < 2:
@@ -492,10 +510,10 @@ def _mixed(code: str, fabric: str, name: str, values: Iterable[tuple[object, int
     usual, _most = groups[0]
     odd = sorted(chip for _value, chips in groups[1:] for chip in chips)
     seen = "; ".join(f"{name} {value} on {chip_words(chips)}" for value, chips in groups)
-    yield finding(
+    yield HCCN_CHECKS.finding(
         code,
-        fabric,
         f"{chip_words(odd)}: another {name} than the other chips of the server",
+        fabric=fabric,
         chips=odd,
         seen=seen,
         expected=f"{name} {usual} on all",
@@ -504,32 +522,32 @@ def _mixed(code: str, fabric: str, name: str, values: Iterable[tuple[object, int
 
 def _tls_findings(
     readings: dict[int, dict[str, Reading]], fabric: str, expect: Expectations
-) -> Iterable[dict]:
+) -> Iterable[Finding]:
     switches = {chip: _switch(found["tls"]) for chip, found in readings.items() if not found["tls"].problem}
     on = sorted(chip for chip, switch in switches.items() if switch)
     off = sorted(chip for chip, switch in switches.items() if not switch)
     if expect.tls != "any":
         wrong, declared = (off, "on") if expect.tls == "on" else (on, "off")
         if wrong:
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 "hccn-tls-unexpected",
-                fabric,
                 f"{chip_words(wrong)}: TLS {'off' if declared == 'on' else 'on'}",
+                fabric=fabric,
                 chips=wrong,
                 seen=f"tls switch[{0 if declared == 'on' else 1}]",
                 expected=f"TLS {declared}, as declared",
             )
     elif on and off:
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-tls-mixed",
-            fabric,
             f"TLS is on for {chip_words(on)} and off for the other {len(off)}",
+            fabric=fabric,
             chips=on,
             seen=f"tls switch[1] on {chip_words(on)}",
         )
     elif on:
-        yield finding(
-            "hccn-tls-on", fabric, f"TLS is on for all {len(on)} chips", chips=on, seen="tls switch[1]"
+        yield HCCN_CHECKS.finding(
+            "hccn-tls-on", f"TLS is on for all {len(on)} chips", fabric=fabric, chips=on, seen="tls switch[1]"
         )
     # A certificate that nobody uses may expire.
     for code, status, words in (
@@ -540,10 +558,10 @@ def _tls_findings(
         bad = {chip: tls.certificates for chip, tls in of_chips if tls.expiration == status}
         if bad:
             ends = "; ".join(f"{kind}: {end}" for kind, end in next(iter(bad.values())))
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 code,
-                fabric,
                 f"{chip_words(bad)}: a TLS certificate {words}",
+                fabric=fabric,
                 chips=bad,
                 seen=f"tls expiration status[{status}]{f' (last days: {ends})' if ends else ''}",
             )
@@ -561,7 +579,7 @@ def _conf_findings(
     conf: dict[int, dict[str, str]] | None,
     text: str | None,
     fabric: str,
-) -> Iterable[dict]:
+) -> Iterable[Finding]:
     chips = list(readings)
     # Chips without RoCE addresses whose traffic goes over HCCS have nothing to write into the file: "hccs
     # does not require device_ip" (hixl v8.5.0, rank_table_generator.cc). It must only be there to be mounted.
@@ -569,10 +587,10 @@ def _conf_findings(
     severity = "warning" if unused else None
     unneeded = "; over HCCS it must only be there" if unused else ""
     if conf is None:
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-conf-missing",
-            fabric,
             f"/etc/hccn.conf is missing or unreadable{unneeded}",
+            fabric=fabric,
             chips=chips,
             seen="no file",
             severity=severity,
@@ -584,10 +602,10 @@ def _conf_findings(
         return
     if not any("address" in values for values in conf.values()):
         seen = parsers.first_line(text or "") or "an empty file"
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-conf-empty",
-            fabric,
             f"/etc/hccn.conf names no chip{unneeded}",
+            fabric=fabric,
             chips=chips,
             seen=seen,
             severity=severity,
@@ -599,10 +617,10 @@ def _conf_findings(
         return
     lacking = [chip for chip in chips if "address" not in conf.get(chip, {})]
     if lacking:
-        yield finding(
+        yield HCCN_CHECKS.finding(
             "hccn-conf-incomplete",
-            fabric,
             f"/etc/hccn.conf has no address of {chip_words(lacking)}",
+            fabric=fabric,
             chips=lacking,
             seen=f"addresses of {len(chips) - len(lacking)} of {len(chips)} chips",
         )
@@ -622,10 +640,10 @@ def _conf_findings(
         if different:
             concerned = [chip for chip, _file, _chip in different]
             chip, in_file, of_chip = different[0]
-            yield finding(
+            yield HCCN_CHECKS.finding(
                 "hccn-conf-disagrees",
-                fabric,
                 f"/etc/hccn.conf has another {key} than {chip_words(concerned)}",
+                fabric=fabric,
                 chips=concerned,
                 seen=f"chip {chip}: {in_file} in the file, {of_chip} on the chip",
                 # The KV transfer reads nothing else (hixl v8.5.0, rank_table_generator.cc: GetDeviceIp).
@@ -641,8 +659,7 @@ def summary(state: ServerState) -> str:
         f"{len(state.chips)} chips, {fabric}, driver {state.driver or 'unknown'}: "
         f"{counted(state.findings)} ({state.queries} queries in {state.seconds:.1f} s)"
     ]
-    lines += [f"{one['severity'].upper():<8}{one['code']}: {one['message']}" for one in state.findings]
-    return "\n".join(lines)
+    return "\n".join([*lines, *brief(state.findings)])
 
 
 def ping_failure(answer: Answer, timeout: float) -> str | None:

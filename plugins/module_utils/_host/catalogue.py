@@ -2,35 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the checks of servers and of the network between them: why, how bad, its cure.
 
-docs/checks.md is made from this table and from that of hccn_checks.py.
+docs/checks.md is made from this table and those of other catalogues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from .._findings import Catalogue, Check
 
 INSTALL = "vllm-ascend v0.13.0, installation.md"
 TUNING = "vllm-ascend v0.13.0, optimization_and_tuning.md, OS optimization"
 GET_IP = "vLLM 0.13.0, vllm/utils/network_utils.py: get_ip"
 
 
-@dataclass(frozen=True)
-class HostCheck:
-    """One thing that can be wrong with a server, or between servers."""
-
-    code: str
-    title: str
-    why: str
-    severity: str
-    expected: str
-    cure: str
-    source: str
-    between: bool = False
-
-
-_TABLE = (
-    HostCheck(
+HOST_CHECKS = Catalogue(
+    Check(
         "host-not-root",
         "The check does not run as root",
         "Who holds a port, the Docker Engine, the firewall, and directories only for root are not seen.",
@@ -40,7 +25,7 @@ _TABLE = (
         "this collection",
     ),
     # Devices and NPUs
-    HostCheck(
+    Check(
         "host-device-missing",
         "A device of the plan is missing",
         "Docker refuses to create the container without it.",
@@ -49,7 +34,7 @@ _TABLE = (
         "ls -l /dev/davinci*; npu-smi info  # a lost chip comes back with a reset or a reboot",
         INSTALL,
     ),
-    HostCheck(
+    Check(
         "host-mount-missing",
         "A path that is mounted into the containers is missing",
         "Docker makes an empty directory in its place or refuses; the engine lacks the driver's libraries.",
@@ -58,7 +43,7 @@ _TABLE = (
         "ls -ld {paths}  # those of the driver come with its installation",
         INSTALL,
     ),
-    HostCheck(
+    Check(
         "host-npu-smi-elsewhere",
         "npu-smi lies elsewhere than the containers mount it from",
         "Docker refuses the container, `bind source path does not exist`, or makes an empty directory there.",
@@ -67,7 +52,7 @@ _TABLE = (
         "ln -s {found} {path}",
         INSTALL,
     ),
-    HostCheck(
+    Check(
         "host-chip-held",
         "A container of others has a chip of the plan",
         "The driver gives a chip to one unprivileged container at a time, from its first use on, and also to "
@@ -80,7 +65,7 @@ _TABLE = (
         "vllm-ascend issues 632 and 2698, cann-container-image issue 46; the driver's source: "
         "pbl/uda/uda_access.c, uda_proc_fs.c",
     ),
-    HostCheck(
+    Check(
         "host-npu-process",
         "A foreign process uses an NPU of the plan",
         "Memory of the NPU is missing: the engine stops while it loads, or the two disturb each other.",
@@ -89,7 +74,7 @@ _TABLE = (
         "ps -fp {pids}",
         INSTALL,
     ),
-    HostCheck(
+    Check(
         "host-npu-unread",
         "npu-smi's table of processes was not understood",
         "Whether somebody uses the chips of the plan is not known.",
@@ -98,7 +83,7 @@ _TABLE = (
         "npu-smi info  # see yourself who uses the chips, and report the output",
         "this collection's parsers",
     ),
-    HostCheck(
+    Check(
         "host-hbm-used",
         "Memory of an NPU is in use although no process shows",
         "The engine takes most of the memory and fails when it is not there. A killed process leaves this, "
@@ -110,7 +95,7 @@ _TABLE = (
         "fuser -v /dev/davinci*; npu-smi info  # nobody on any chip: npu-smi set -t reset -i NPU -c CHIP",
         f"{INSTALL}; the driver's source: npucli/npu_chip_set.c (reset_server_handle_amp)",
     ),
-    HostCheck(
+    Check(
         "host-driver-older",
         "The driver is older than the release recommends",
         "The CANN of the image is tested with that driver.",
@@ -119,7 +104,7 @@ _TABLE = (
         "cat /usr/local/Ascend/driver/version.info  # then install driver and firmware, and reboot",
         "CANN 8.5.0 release notes: 25.5 is recommended",
     ),
-    HostCheck(
+    Check(
         "host-firmware-older",
         "The firmware is older than demanded",
         "Driver and firmware are tested together; an old firmware lacks what the driver asks it for.",
@@ -128,7 +113,7 @@ _TABLE = (
         "npu-smi info -t board -i 0  # then install driver and firmware, and reboot",
         INSTALL,
     ),
-    HostCheck(
+    Check(
         "host-image-hardware",
         "The image is for other hardware",
         "The engine stops with `Current device type … does not match the installed version's device type`.",
@@ -137,7 +122,7 @@ _TABLE = (
         "pd_image: …  # or leave it out: the plan takes the release's A3 image",
         "vllm-ascend v0.13.0, installation.md and vllm_ascend/utils.py",
     ),
-    HostCheck(
+    Check(
         "host-image-architecture",
         "The image is for another architecture",
         "Its programs cannot be executed: `exec format error`.",
@@ -146,7 +131,7 @@ _TABLE = (
         "docker image rm {image}  # then provide the one for `uname -m`",
         "docker image inspect",
     ),
-    HostCheck(
+    Check(
         "host-architecture",
         "There is no image for this architecture",
         "vllm-ascend's images are made for aarch64 and x86_64.",
@@ -156,7 +141,7 @@ _TABLE = (
         INSTALL,
     ),
     # Ports
-    HostCheck(
+    Check(
         "host-port-taken",
         "A port of the plan is taken",
         "The engine binds it at the end of its start-up and stops: `Address already in use`.",
@@ -165,7 +150,7 @@ _TABLE = (
         "ss -ltnp sport = :{port}",
         "the plan's port table",
     ),
-    HostCheck(
+    Check(
         "host-port-connection",
         "A port of the plan is held by an outgoing connection",
         "Linux gave it to a connection; the engine cannot bind it while that lasts.",
@@ -174,7 +159,7 @@ _TABLE = (
         "ss -tanp sport = :{port}; ansible-playbook playbooks/check.yml -e host_check_reserve_ports=true",
         "ip-sysctl: ip_local_reserved_ports",
     ),
-    HostCheck(
+    Check(
         "host-port-hccl",
         "A port of HCCL is taken",
         "HCCL fails with EI0019 or EJ0003, or waits for 120 s.",
@@ -183,7 +168,7 @@ _TABLE = (
         "ss -ltnp sport = :{port}  # or set HCCL_IF_BASE_PORT in pd_engine_env",
         "vllm-ascend issues 1955, 9447, 405",
     ),
-    HostCheck(
+    Check(
         "host-port-pool",
         "Somebody listens where a library takes ports at random",
         "A start-up fails now and then, when it picks just this port.",
@@ -192,7 +177,7 @@ _TABLE = (
         "ss -ltnp sport = :{port}",
         "vllm-ascend PR 6455, Mooncake v0.3.7.post2 config.h",
     ),
-    HostCheck(
+    Check(
         "host-ports-not-reserved",
         "Linux may give planned ports to outgoing connections",
         "A start-up fails now and then with `Address already in use`, and the next one works.",
@@ -202,7 +187,7 @@ _TABLE = (
         "ip-sysctl: ip_local_reserved_ports",
     ),
     # NIC, addresses, routes
-    HostCheck(
+    Check(
         "host-nic-missing",
         "The NIC is not there",
         "HCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME name it: the engine finds no address.",
@@ -211,7 +196,7 @@ _TABLE = (
         "ip -brief address  # then correct pd_interface, or leave it out: the NIC is found by pd_node_ip",
         "vllm-ascend v0.13.0, the guide's nic_name",
     ),
-    HostCheck(
+    Check(
         "host-nic-down",
         "The NIC is down",
         "Nothing reaches the server over it.",
@@ -220,7 +205,7 @@ _TABLE = (
         "ip link set {nic} up; ip -brief link show {nic}",
         "vllm-ascend v0.13.0, the guide's nic_name",
     ),
-    HostCheck(
+    Check(
         "host-address-missing",
         "The server does not have its service address",
         "The engine cannot bind to it: `Cannot assign requested address`; peers reach another one or none.",
@@ -229,7 +214,7 @@ _TABLE = (
         "ip -brief address  # then correct pd_node_ip (default: ansible_host)",
         "vllm-ascend v0.13.0, the guide's local_ip",
     ),
-    HostCheck(
+    Check(
         "host-address-elsewhere",
         "The service address is on another NIC than declared",
         "HCCL and Gloo use the NIC, the KV transfer the address: they then use different networks.",
@@ -238,7 +223,7 @@ _TABLE = (
         "ip -brief address  # then correct pd_interface or pd_node_ip",
         "vllm-ascend v0.13.0, the guide's nic_name and local_ip",
     ),
-    HostCheck(
+    Check(
         "host-advertised-address",
         "The engine would advertise another address",
         "Decoders are told to fetch from the address of the default route, which may be of another network.",
@@ -247,7 +232,7 @@ _TABLE = (
         "pd_engine_env: {VLLM_HOST_IP: {address}}  # the recommended profiles set it",
         GET_IP,
     ),
-    HostCheck(
+    Check(
         "host-route-elsewhere",
         "The way to another server does not lead over the service address",
         "Connections come from an address that the peer does not know, over another network.",
@@ -257,7 +242,7 @@ _TABLE = (
         "HCCL_IF_IP and HCCL_SOCKET_IFNAME of the plan",
     ),
     # Docker, disk, memory
-    HostCheck(
+    Check(
         "host-docker-absent",
         "There is no Docker Engine yet",
         "The role docker installs it.",
@@ -266,7 +251,7 @@ _TABLE = (
         "ansible-playbook playbooks/deploy.yml --tags plan,docker",
         "this collection, role docker",
     ),
-    HostCheck(
+    Check(
         "host-docker-silent",
         "The Docker Engine does not answer",
         "The role docker starts it; if it fails to start, deployment ends there.",
@@ -275,7 +260,7 @@ _TABLE = (
         "systemctl status docker; journalctl -u docker | tail",
         "this collection, role docker",
     ),
-    HostCheck(
+    Check(
         "host-docker-old",
         "The Docker Engine is older than the image needs",
         "Its seccomp profile refuses clone3, which the C library of the image (Ubuntu 22.04) calls for every "
@@ -288,7 +273,7 @@ _TABLE = (
         "Docker Engine 20.10 release notes, 20.10.10: clone3; moby PRs 42681 and 42836; openEuler's "
         "docker-engine, series.conf: patches 0191 and 0192; vllm-ascend v0.13.0, Dockerfile.a3",
     ),
-    HostCheck(
+    Check(
         "host-docker-other",
         "Another product answers in the Docker Engine's place",
         "podman-docker puts Podman's socket where the Docker Engine's is. This collection is made for the "
@@ -298,7 +283,7 @@ _TABLE = (
         "docker version  # then install a Docker Engine, and remove podman-docker",
         "Podman: podman-system-service, the component `Podman Engine` of /version",
     ),
-    HostCheck(
+    Check(
         "host-docker-storage",
         "The storage driver copies whole images",
         "With vfs every layer is a full copy: the image takes several times its size, and time.",
@@ -307,7 +292,7 @@ _TABLE = (
         "docker info --format '{{.Driver}}'  # docker_daemon_config: {storage-driver: overlay2}",
         "Docker: select a storage driver",
     ),
-    HostCheck(
+    Check(
         "host-docker-cgroup",
         "The Docker Engine has no control groups",
         "Limits and the mapping of processes to containers do not work.",
@@ -316,7 +301,7 @@ _TABLE = (
         "docker info --format '{{.CgroupDriver}} {{.CgroupVersion}}'",
         "Docker: cgroup driver",
     ),
-    HostCheck(
+    Check(
         "host-disk-image",
         "There is not enough space for the image",
         "The image is unpacked for minutes, and then it fails.",
@@ -325,7 +310,7 @@ _TABLE = (
         "df -h {path}; docker system df  # docker image prune, or another data-root",
         "the size of the image, or of the archive",
     ),
-    HostCheck(
+    Check(
         "host-disk-full",
         "The directory of the deployment cannot be written",
         "Launch scripts cannot be laid down.",
@@ -334,7 +319,7 @@ _TABLE = (
         "df -h {path}; findmnt -T {path}",
         "this collection, pd_host_dir",
     ),
-    HostCheck(
+    Check(
         "host-directory-open",
         "The directory of the deployment is not root's alone",
         "Launch scripts that root runs could be exchanged, and the API key read: deployment refuses it.",
@@ -343,7 +328,7 @@ _TABLE = (
         "ls -ld {path}; chown root: {path}; chmod go-w {path}  # or another pd_host_dir",
         "this collection, pd_host_dir",
     ),
-    HostCheck(
+    Check(
         "host-disk-weights",
         "There is not enough space for the weights",
         "They are not there yet, and do not fit.",
@@ -352,7 +337,7 @@ _TABLE = (
         "df -h {path}",
         "host_check_weights_gigabytes",
     ),
-    HostCheck(
+    Check(
         "host-memory",
         "There is not enough memory",
         "The shared memory of the containers, or the loading of the weights, does not fit.",
@@ -361,7 +346,7 @@ _TABLE = (
         "free -g",
         "docker run --shm-size; host_check_memory_gigabytes",
     ),
-    HostCheck(
+    Check(
         "host-shm",
         "/dev/shm is missing or small",
         "Other than in the plan's containers, which have their own, programs on the server itself need it.",
@@ -371,7 +356,7 @@ _TABLE = (
         "vllm-ascend v0.13.0, the guide's --shm-size",
     ),
     # What was deployed
-    HostCheck(
+    Check(
         "host-deployed-stopped",
         "What was deployed does not run",
         "Requests that go to it fail. The Docker Engine starts again what is alone, unless somebody stopped "
@@ -381,7 +366,7 @@ _TABLE = (
         "ansible-playbook playbooks/deploy.yml  # docker logs --tail 50 {container} shows why it ended",
         "this collection, role container",
     ),
-    HostCheck(
+    Check(
         "host-deployed-silent",
         "What was deployed runs, but does not answer",
         "Requests that go to it fail or wait. It starts, hangs, or is a proxy whose list of backends was "
@@ -391,7 +376,7 @@ _TABLE = (
         "docker logs --tail 50 {container}; docker stop {container}  # then playbooks/deploy.yml",
         "this collection, role container",
     ),
-    HostCheck(
+    Check(
         "host-deployed-apart",
         "A node of an instance was started without the others",
         "The nodes of an instance form one group when they start, and none can join it later. This one waits "
@@ -402,7 +387,7 @@ _TABLE = (
         "this collection, role container",
     ),
     # Kernel
-    HostCheck(
+    Check(
         "host-thp",
         "Transparent huge pages are off",
         "Loading and scheduling touch much memory; huge pages save misses.",
@@ -411,7 +396,7 @@ _TABLE = (
         "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
         "Linux: admin-guide/mm/transhuge",
     ),
-    HostCheck(
+    Check(
         "host-governor",
         "CPUs are not set to performance",
         "Launching kernels is bound by a single CPU's speed: decoding gets slower.",
@@ -420,7 +405,7 @@ _TABLE = (
         "cpupower frequency-set -g performance",
         TUNING,
     ),
-    HostCheck(
+    Check(
         "host-swappiness",
         "The kernel may swap out the engines",
         "A page that comes back from the disk stalls all ranks.",
@@ -429,7 +414,7 @@ _TABLE = (
         "sysctl -w vm.swappiness=0",
         TUNING,
     ),
-    HostCheck(
+    Check(
         "host-numa-balancing",
         "The kernel moves memory between NUMA nodes",
         "Moving pages costs time at random moments.",
@@ -439,7 +424,7 @@ _TABLE = (
         TUNING,
     ),
     # Between servers
-    HostCheck(
+    Check(
         "host-image-absent",
         "The image is not there yet",
         "Deployment brings it, which takes minutes. An error where nothing can (pd_image_source: none, or"
@@ -450,7 +435,7 @@ _TABLE = (
         "this collection, role docker: pd_image_source",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-not-checked",
         "A server could not be checked",
         "Nothing is known of it: it does not answer, refuses the login or sudo, or a check broke.",
@@ -460,7 +445,7 @@ _TABLE = (
         "this collection",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-python-old",
         "The Python of a server is too old",
         "Neither ansible-core nor this collection runs there: nothing is known of the server, and nothing "
@@ -471,7 +456,7 @@ _TABLE = (
         "ansible-core's support matrix; this collection, plugin_utils/server_python.py",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-port-unreachable",
         "A port of the plan cannot be reached from a server that will use it",
         "HCCL fails with EI0006 after HCCL_CONNECT_TIMEOUT, and requests fail at the proxy or hang in the "
@@ -482,7 +467,7 @@ _TABLE = (
         "the plan's port table",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-port-other-server",
         "Another server answers at a server's address",
         "Two servers have one address, or something between them redirects.",
@@ -492,7 +477,7 @@ _TABLE = (
         "the plan's addresses",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-mtu-differs",
         "Servers have different MTUs",
         "Large packets are lost where the path does not tell: connections open and then hang.",
@@ -502,7 +487,7 @@ _TABLE = (
         "ip-sysctl: tcp_mtu_probing; RFC 1191",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-clock-differs",
         "The clocks of two servers differ",
         "Logs cannot be put together, certificates and tokens may be refused.",
@@ -512,7 +497,7 @@ _TABLE = (
         "check_report_clock_seconds",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-firmware-differs",
         "Servers, or NPUs of one server, have different firmware",
         "Upstream tests one firmware throughout a cluster; mixed ones are a guess.",
@@ -522,7 +507,7 @@ _TABLE = (
         INSTALL,
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-weights-differ",
         "Servers hold different weights",
         "Prefillers and decoders compute with different models: the answers are wrong, and nothing says so.",
@@ -532,7 +517,7 @@ _TABLE = (
         "this collection, role model_weights: fingerprint",
         between=True,
     ),
-    HostCheck(
+    Check(
         "host-deployed-outside",
         "A server outside of the inventory has containers of the deployment",
         "They keep its NPUs and ports, answer whoever still asks them, and no playbook stops them.",
@@ -544,7 +529,7 @@ _TABLE = (
         between=True,
     ),
     # The report itself
-    HostCheck(
+    Check(
         "check-waiver-invalid",
         "A waiver is not complete",
         "A waiver without reason or end stays for ever, and nobody knows why.",
@@ -554,7 +539,7 @@ _TABLE = (
         "check_waivers",
         between=True,
     ),
-    HostCheck(
+    Check(
         "check-waiver-expired",
         "A waiver has expired",
         "The finding counts again.",
@@ -564,7 +549,7 @@ _TABLE = (
         "check_waivers",
         between=True,
     ),
-    HostCheck(
+    Check(
         "check-waiver-unused",
         "A waiver meets no finding",
         "What it was for has been cured: remove it, lest it hides the next one.",
@@ -575,38 +560,3 @@ _TABLE = (
         between=True,
     ),
 )
-
-HOST_CHECKS: dict[str, HostCheck] = {check.code: check for check in _TABLE}
-
-
-def host_finding(
-    code: str,
-    message: str,
-    *,
-    host: str | None = None,
-    instance: str | None = None,
-    chips: Iterable[int] = (),
-    seen: str | None = None,
-    expected: str | None = None,
-    severity: str | None = None,
-    cure: str | None = None,
-    **fill: object,
-) -> dict:
-    """A finding; `fill` stands for the words in braces of the cure."""
-    check = HOST_CHECKS[code]
-    cure = cure or check.cure
-    for name, value in {"host": host or "all", **fill}.items():
-        cure = cure.replace("{" + name + "}", str(value))
-    return {
-        "code": code,
-        "severity": severity or check.severity,
-        "host": host,
-        "instance": instance,
-        "variable": None,
-        "chips": sorted(set(chips)),
-        "message": message,
-        "seen": seen,
-        "expected": expected or check.expected,
-        "cure": cure,
-        "source": check.source,
-    }

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import _process
 from .._docker.client import DockerApi
-from .._findings import ordered
+from .._findings import errors_of, ordered
 from .._serving import health
 from . import evaluate, query
 from . import listener as host_listener
@@ -65,7 +65,7 @@ def check(options: Mapping) -> dict:
             *health.findings(wants, DockerApi(options["docker_socket"])),
         ]
     )
-    ok = all(one["severity"] != "error" for one in findings)
+    ok = not errors_of(findings)
     listener = None
     # Without a NIC that carries the address there is nothing to listen on, and a finding says so.
     nic = evaluate.carrying(state.nics, wants["address"])
@@ -82,7 +82,7 @@ def check(options: Mapping) -> dict:
     result = {
         "changed": False,
         "ok": ok,
-        "findings": findings,
+        "findings": [one.to_dict() for one in findings],
         "facts": evaluate.facts(wants, state, limits),
         "listening": list(listener.ports) if listener else [],
         "listener": {"pid": listener.pid, "started": listener.started} if listener else None,

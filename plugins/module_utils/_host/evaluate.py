@@ -9,11 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .._findings import counted, numbers, ordered
+from .._findings import Finding, brief, counted, numbers, ordered
 from .._hccn.catalogue import chip_words
 from .._hccn.parsers import NpuChip, version_key
 from . import parsers
-from .catalogue import host_finding
+from .catalogue import HOST_CHECKS
 from .query import DOCKER_MINIMUM, Docker, Holder, HostState, Nic, full_chips
 
 GIGA = 10**9
@@ -47,7 +47,7 @@ class Limits:
     firmware_minimum: str = ""
 
 
-def judge(wants: Mapping, state: HostState, limits: Limits) -> list[dict]:
+def judge(wants: Mapping, state: HostState, limits: Limits) -> list[Finding]:
     """Everything that is wrong with this server, worst first."""
     return ordered(
         [
@@ -67,14 +67,14 @@ def judge(wants: Mapping, state: HostState, limits: Limits) -> list[dict]:
     )
 
 
-def _root(state: HostState) -> Iterable[dict]:
+def _root(state: HostState) -> Iterable[Finding]:
     if not state.root:
-        yield host_finding("host-not-root", "the check does not run as root", seen="another user")
+        yield HOST_CHECKS.finding("host-not-root", "the check does not run as root", seen="another user")
 
 
-def _directory(wants: Mapping, state: HostState) -> Iterable[dict]:
+def _directory(wants: Mapping, state: HostState) -> Iterable[Finding]:
     if state.directory_open:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-directory-open",
             f"others than root may decide what root runs from {wants['directory']}",
             seen=state.directory_open,
@@ -82,7 +82,7 @@ def _directory(wants: Mapping, state: HostState) -> Iterable[dict]:
         )
 
 
-def _devices(wants: Mapping, state: HostState) -> Iterable[dict]:
+def _devices(wants: Mapping, state: HostState) -> Iterable[Finding]:
     if state.devices_missing:
         chips = [
             int(d[len("/dev/davinci") :]) for d in state.devices_missing if d[len("/dev/davinci") :].isdigit()
@@ -91,14 +91,14 @@ def _devices(wants: Mapping, state: HostState) -> Iterable[dict]:
         names = [
             f"/dev/davinci{numbers(chips)}" if len(chips) < 2 else f"/dev/davinci{{{numbers(chips)}}}"
         ] * bool(chips)
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-device-missing",
             f"{', '.join([*names, *others])} missing",
             chips=chips,
             seen=f"{len(wants['devices']) - len(state.devices_missing)} of {len(wants['devices'])} devices",
         )
     if state.paths_missing:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-mount-missing",
             f"{', '.join(state.paths_missing)} missing, which the containers mount",
             seen="no such file or directory",
@@ -106,7 +106,7 @@ def _devices(wants: Mapping, state: HostState) -> Iterable[dict]:
         )
 
     if state.npu_smi:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-npu-smi-elsewhere",
             f"npu-smi is {state.npu_smi}, and the containers mount {wants['npu_smi']}",
             seen=state.npu_smi,
@@ -115,9 +115,9 @@ def _devices(wants: Mapping, state: HostState) -> Iterable[dict]:
         )
 
 
-def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
+def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[Finding]:
     if state.driver and wants.get("driver") and version_key(state.driver) < version_key(wants["driver"]):
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-driver-older",
             f"driver {state.driver} is older than {wants['driver']}, which the release recommends",
             seen=state.driver,
@@ -126,7 +126,7 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
     least = limits.firmware_minimum or wants.get("firmware")
     old = [version for version in state.firmware if least and version_key(version) < version_key(least)]
     if old:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-firmware-older",
             f"firmware {', '.join(old)} is older than {least}",
             seen=", ".join(old),
@@ -145,7 +145,7 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
             busy[(process.pid, process.name)].append(number)
     for (pid, name), chips in busy.items():
         what = state.commands.get(pid) or name
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-npu-process",
             f"{chip_words(chips)}: in use by {what} (pid {pid}), which is not of this deployment",
             chips=chips,
@@ -154,7 +154,7 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
         )
     if wants["chips"] and not state.npu.processes_known:
         told = "; ".join(state.npu.unread) or "no table of processes"
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-npu-unread",
             "who uses the chips is not known: npu-smi's table of processes was not understood",
             seen=told[:SHOWN],
@@ -170,14 +170,14 @@ def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
     here = parsers.hardware((chip.name for chip in state.npu.chips), per_npu)
     made_for = parsers.image_hardware(wants.get("image") or "")
     if here and made_for and here != made_for:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-image-hardware",
             f"{wants['image']} is not for Atlas {here.upper()}",
             seen=f"{state.npu.chips[0].name}, {per_npu} chips an NPU; image for {made_for.upper()}",
         )
 
 
-def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
+def _used_memory(state: HostState, full: Sequence[NpuChip]) -> Finding:
     """Memory that is in use although no process shows. A reset is advised only where nobody is there.
 
     On Atlas A3, and on Atlas A2 with HCCS, `npu-smi set -t reset` resets all chips of the server, whichever
@@ -201,7 +201,7 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> dict:
             "fuser -v /dev/davinci*; npu-smi info  # a reset would end all chips of the server, and others "
             f"are used: {_elsewhere(state)}"
         )
-    return host_finding(
+    return HOST_CHECKS.finding(
         "host-hbm-used",
         f"{chip_words(numbers_of)}: memory in use, {what}",
         chips=numbers_of,
@@ -218,7 +218,7 @@ def _elsewhere(state: HostState) -> str:
     return ", ".join(told[:4]) + (f" and {len(told) - 4} more" if len(told) > 4 else "")
 
 
-def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:
+def _holders(wants: Mapping, state: HostState) -> Iterable[Finding]:
     """Containers of others that have chips of the plan."""
     npu_of = {chip.phy_id: chip.npu for chip in state.npu.chips} if state.npu else {}
     for one in state.chip_holders:
@@ -227,7 +227,7 @@ def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:
             continue
         shared = all(npu_of.get(chip) in state.shared_npus for chip in chips)
         alone = one.alone and not shared
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-chip-held",
             f"{chip_words(chips)}: container {one.name} {'holds' if alone else 'has'}"
             f" {'it' if len(chips) == 1 else 'them'}, which is not of this deployment",
@@ -243,12 +243,12 @@ def _holders(wants: Mapping, state: HostState) -> Iterable[dict]:
         )
 
 
-def _image(wants: Mapping, state: HostState) -> Iterable[dict]:
+def _image(wants: Mapping, state: HostState) -> Iterable[Finding]:
     here = parsers.architecture(state.machine)
     if here is None:
-        yield host_finding("host-architecture", f"no image for {state.machine}", seen=state.machine)
+        yield HOST_CHECKS.finding("host-architecture", f"no image for {state.machine}", seen=state.machine)
     elif state.docker.image_architecture not in (None, here):
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-image-architecture",
             f"{wants['image']} is for {state.docker.image_architecture}",
             seen=f"image {state.docker.image_architecture}, server {here}",
@@ -257,7 +257,7 @@ def _image(wants: Mapping, state: HostState) -> Iterable[dict]:
         )
 
 
-def _ports(wants: Mapping, state: HostState) -> Iterable[dict]:
+def _ports(wants: Mapping, state: HostState) -> Iterable[Finding]:
     # One process on several ports of one purpose is one finding.
     groups: dict[tuple[str, str], list[Holder]] = defaultdict(list)
     names: dict[tuple[str, str], str] = {}
@@ -277,7 +277,7 @@ def _ports(wants: Mapping, state: HostState) -> Iterable[dict]:
         verb = "is taken" if code != "host-port-connection" else "is held by a connection"
         if len(ports) > 1:
             verb = verb.replace("is", "are", 1)
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             code,
             f"port{'s' * (len(ports) > 1)} {numbers(ports)} ({names[(code, key)]}) {verb}: {who}",
             seen=f"{who} {'listens' if found[0].listens else 'is connected'}"
@@ -290,7 +290,7 @@ def _ports(wants: Mapping, state: HostState) -> Iterable[dict]:
             parsers.within(parsers.merged_ranges(wanted), state.ephemeral), state.reserved
         )
         if open_ones:
-            yield host_finding(
+            yield HOST_CHECKS.finding(
                 "host-ports-not-reserved",
                 "planned ports are in Linux's range for outgoing connections and not reserved",
                 seen=f"{parsers.range_text(open_ones)} within {state.ephemeral[0]}-{state.ephemeral[1]}",
@@ -310,26 +310,26 @@ def _port_code(row: Mapping, holder: Holder) -> str | None:
     return "host-port-pool" if row.get("instance") is None else None
 
 
-def _network(wants: Mapping, state: HostState) -> Iterable[dict]:
+def _network(wants: Mapping, state: HostState) -> Iterable[Finding]:
     address, declared = wants["address"], wants.get("interface")
     by_name = {nic.name: nic for nic in state.nics}
     carrier = carrying(state.nics, address)
     if declared and declared not in by_name:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-nic-missing",
             f"there is no NIC {declared}",
             seen=", ".join(nic.name for nic in state.nics if nic.name != "lo") or "no NIC",
             expected=declared + (f"; {carrier.name} carries {address}" if carrier else ""),
         )
     elif declared and carrier is not None and carrier.name != declared:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-address-elsewhere",
             f"{address} is on {carrier.name}, not on {declared}",
             seen=f"{declared}: {', '.join(by_name[declared].addresses) or 'no address'}",
             expected=f"{declared} carries {address}",
         )
     if carrier is None:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-address-missing",
             f"no NIC carries {address}",
             seen="; ".join(
@@ -341,14 +341,14 @@ def _network(wants: Mapping, state: HostState) -> Iterable[dict]:
         return
     for nic in {name: by_name[name] for name in (carrier.name, declared) if name in by_name}.values():
         if not nic.up:
-            yield host_finding(
+            yield HOST_CHECKS.finding(
                 "host-nic-down", f"NIC {nic.name} is down", seen="down, or no carrier", nic=nic.name
             )
     for advertised in dict.fromkeys(wants.get("advertise") or ()):
         tells = advertised or state.default_address
         if tells != address:
             origin = "VLLM_HOST_IP" if advertised else "the default route"
-            yield host_finding(
+            yield HOST_CHECKS.finding(
                 "host-advertised-address",
                 f"the engine would advertise {tells or 'no address'} ({origin}) instead of {address}",
                 seen=f"{tells or 'no default route'}, by {origin}",
@@ -363,7 +363,7 @@ def _network(wants: Mapping, state: HostState) -> Iterable[dict]:
     }
     if astray:
         name, (source, nic) = next(iter(astray.items()))
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-route-elsewhere",
             f"packets to {', '.join(astray)} do not leave from {address} over {carrier.name}",
             seen=f"to {name}: from {source or 'nowhere, there is no route'}"
@@ -378,28 +378,32 @@ def carrying(nics: Iterable[Nic], address: str) -> Nic | None:
     return next((nic for nic in nics if address in nic.addresses), None)
 
 
-def _docker(state: HostState) -> Iterable[dict]:
+def _docker(state: HostState) -> Iterable[Finding]:
     docker = state.docker
     if not docker.installed:
-        yield host_finding("host-docker-absent", "no Docker Engine is installed", seen="no dockerd")
+        yield HOST_CHECKS.finding("host-docker-absent", "no Docker Engine is installed", seen="no dockerd")
     elif docker.problem and not state.root:
         # Its socket is only for root.
         return
     elif docker.problem:
-        yield host_finding("host-docker-silent", "the Docker Engine does not answer", seen=docker.problem)
+        yield HOST_CHECKS.finding(
+            "host-docker-silent", "the Docker Engine does not answer", seen=docker.problem
+        )
     else:
         yield from _docker_age(docker, state.distribution)
         if docker.driver == "vfs":
-            yield host_finding("host-docker-storage", "the storage driver is vfs", seen="vfs")
+            yield HOST_CHECKS.finding("host-docker-storage", "the storage driver is vfs", seen="vfs")
         if docker.cgroup == "none":
-            yield host_finding("host-docker-cgroup", "the Docker Engine has no control groups", seen="none")
+            yield HOST_CHECKS.finding(
+                "host-docker-cgroup", "the Docker Engine has no control groups", seen="none"
+            )
 
 
-def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[dict]:
+def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[Finding]:
     """Whether threads can start in its containers: by its seccomp list where that can be seen."""
     version = docker.version or ""
     if docker.product:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-docker-other",
             f"{docker.product} {version} answers in the Docker Engine's place",
             seen=f"{docker.product} {version}",
@@ -421,7 +425,7 @@ def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[dict]
     ):
         unsure = f"; its runc {docker.runc} may let the C library do without clone3"
     cure = "docker run --rm {image} python3 -c 'import threading; threading.Thread().start()'  # try it"
-    yield host_finding(
+    yield HOST_CHECKS.finding(
         "host-docker-old",
         f"Docker Engine {version} is older than {DOCKER_MINIMUM}{unsure}",
         seen=version + (f" of {title}" if title else ""),
@@ -441,12 +445,14 @@ def runc_key(version: str | None) -> tuple[int, ...]:
     )
 
 
-def _space(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
+def _space(wants: Mapping, state: HostState, limits: Limits) -> Iterable[Finding]:
     directory = wants["directory"]
     free = state.free.get(directory)
     if directory in state.free and (free is None or free < DIRECTORY_BYTES):
         seen = "read-only" if free is None else f"{free} bytes free"
-        yield host_finding("host-disk-full", f"{directory} cannot be written", seen=seen, path=directory)
+        yield HOST_CHECKS.finding(
+            "host-disk-full", f"{directory} cannot be written", seen=seen, path=directory
+        )
     root = state.docker.root
     if root and not state.docker.has_image:
         needed = limits.image_gigabytes * GIGA
@@ -454,7 +460,7 @@ def _space(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
             needed = ARCHIVE_FACTOR * state.archive_bytes
         free = state.free.get(root) or 0
         if needed and free < needed:
-            yield host_finding(
+            yield HOST_CHECKS.finding(
                 "host-disk-image",
                 f"{_size(free)} free at {root}, the image takes {_size(needed)}",
                 seen=f"{_size(free)} free",
@@ -464,7 +470,7 @@ def _space(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
     if limits.weights_gigabytes and limits.weights_path and not state.weights_there:
         free = state.free.get(limits.weights_path) or 0
         if free < limits.weights_gigabytes * GIGA:
-            yield host_finding(
+            yield HOST_CHECKS.finding(
                 "host-disk-weights",
                 f"{_size(free)} free for {limits.weights_path}, "
                 f"the weights take {limits.weights_gigabytes:g} GB",
@@ -477,17 +483,17 @@ def _size(number: float) -> str:
     return f"{number / GIGA:.1f} GB" if number < 100 * GIGA else f"{number / GIGA:.0f} GB"
 
 
-def _memory(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
+def _memory(wants: Mapping, state: HostState, limits: Limits) -> Iterable[Finding]:
     total, available = state.memory.get("MemTotal"), state.memory.get("MemAvailable")
     if total is not None and total < limits.memory_gigabytes * GIGA:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-memory",
             f"{_size(total)} of memory, {limits.memory_gigabytes:g} GB are demanded",
             seen=_size(total),
             expected=f"{limits.memory_gigabytes:g} GB",
         )
     elif available is not None and not state.own_running and available < wants.get("shm", 0):
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-memory",
             f"{_size(available)} of memory available, "
             f"the containers' shared memory may take {_size(wants['shm'])}",
@@ -496,21 +502,23 @@ def _memory(wants: Mapping, state: HostState, limits: Limits) -> Iterable[dict]:
         )
     if state.shm_bytes is None or state.shm_bytes < SHM_BYTES:
         seen = "not mounted" if state.shm_bytes is None else f"{state.shm_bytes // 2**20} MB"
-        yield host_finding("host-shm", f"/dev/shm: {seen}", seen=seen)
+        yield HOST_CHECKS.finding("host-shm", f"/dev/shm: {seen}", seen=seen)
 
 
-def _kernel(state: HostState) -> Iterable[dict]:
+def _kernel(state: HostState) -> Iterable[Finding]:
     kernel = state.kernel
     if kernel.get("thp") == "never":
-        yield host_finding("host-thp", "transparent huge pages are off", seen="never")
+        yield HOST_CHECKS.finding("host-thp", "transparent huge pages are off", seen="never")
     if kernel.get("governor", "performance") != "performance":
-        yield host_finding("host-governor", f"CPU governor {kernel['governor']}", seen=kernel["governor"])
+        yield HOST_CHECKS.finding(
+            "host-governor", f"CPU governor {kernel['governor']}", seen=kernel["governor"]
+        )
     if kernel.get("swappiness", "0") != "0":
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-swappiness", f"vm.swappiness is {kernel['swappiness']}", seen=kernel["swappiness"]
         )
     if kernel.get("numa_balancing", "0") != "0":
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-numa-balancing",
             "NUMA balancing is on",
             seen=f"kernel.numa_balancing = {kernel['numa_balancing']}",
@@ -550,9 +558,7 @@ def samples(wants: Mapping, state: HostState) -> list[int]:
     return sorted(ports - taken)
 
 
-def summary(findings: Iterable[dict]) -> str:
+def summary(findings: Iterable[Finding]) -> str:
     """One line on the server, then one line a finding."""
     found = list(findings)
-    return "\n".join(
-        [counted(found), *(f"{one['severity'].upper():<8}{one['code']}: {one['message']}" for one in found)]
-    )
+    return "\n".join([counted(found), *brief(found)])

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .._docker.client import DockerApi, DockerError
-from .._host.catalogue import host_finding
+from .._findings import Finding
+from .._host.catalogue import HOST_CHECKS
 from . import nodes
 from .engine_log import READY, progress, reason, split_lines
 from .probe import probe
@@ -22,7 +23,7 @@ DEPLOYMENT = "pd_rollout.deployment"
 LOG_LINES = 400
 
 
-def findings(wants: Mapping, docker: DockerApi, ask: Callable = probe) -> list[dict]:
+def findings(wants: Mapping, docker: DockerApi, ask: Callable = probe) -> list[Finding]:
     """What does not serve although it was deployed. `wants`: what the plan wants of this server."""
     serving = wants.get("serving") or []
     try:
@@ -43,7 +44,7 @@ def laid(one: Mapping) -> bool:
         return False
 
 
-def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Callable) -> Iterable[dict]:
+def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Callable) -> Iterable[Finding]:
     """At most one finding about one container of the plan. `container`: as the engine lists it."""
     if container is None:
         if laid(one):
@@ -55,7 +56,7 @@ def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Calla
         return
     apart = nodes.left_group(details, nodes.read_record(one)) if one["group"] else ""
     if apart:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-deployed-apart",
             f"{one['title']} was started without the other nodes of its instance",
             instance=one["instance"],
@@ -64,7 +65,7 @@ def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Calla
         return
     silent = unanswered(one, ask)
     if silent:
-        yield host_finding(
+        yield HOST_CHECKS.finding(
             "host-deployed-silent",
             f"{one['title']} runs, but does not answer as it should",
             instance=one["instance"],
@@ -73,8 +74,8 @@ def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Calla
         )
 
 
-def stopped(one: Mapping, seen: str) -> dict:
-    return host_finding(
+def stopped(one: Mapping, seen: str) -> Finding:
+    return HOST_CHECKS.finding(
         "host-deployed-stopped",
         f"{one['title']} does not run",
         instance=one["instance"],

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from .._files.contents import files_below
 from . import hashes as model_hashes
+from .catalogue import GUIDE, QUANTIZATION, SAFETENSORS
 
 INDEX_SUFFIX = ".safetensors.index.json"
 SHARD_SUFFIX = ".safetensors"
@@ -51,10 +52,6 @@ DOWNLOAD_DIRECTORIES = ("._____temp",)
 # Headers are read by several threads: on network storage each is a round trip.
 READERS = 16
 SHOWN_FILES = 3
-# Where it is known from.
-GUIDE = "vllm-ascend v0.13.0: docs/source/tutorials/long_sequence_context_parallel_multi_node.md"
-SAFETENSORS = "safetensors format: 8 bytes of length, the header, the tensors, and nothing else"
-QUANTIZATION = "vllm-ascend v0.13.0: vllm_ascend/quantization/quant_config.py, get_config_filenames"
 
 
 @dataclass(frozen=True)

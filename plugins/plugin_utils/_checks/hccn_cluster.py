@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...module_utils._findings import ordered
-from ...module_utils._hccn.catalogue import chip_words, finding
+from ...module_utils._findings import Finding, ordered
+from ...module_utils._hccn.catalogue import HCCN_CHECKS, chip_words
 from .host_cluster import python_old
 
 MESHES = ("none", "ring", "pairs", "full")
@@ -79,18 +79,18 @@ def fabric_of(servers: Sequence[Server]) -> str:
     return seen.most_common(1)[0][0] if seen else "hccs"
 
 
-def compare(servers: Sequence[Server]) -> list[dict]:
+def compare(servers: Sequence[Server]) -> list[Finding]:
     """What does not fit together, with the servers that are in the minority as the place."""
     fabric = fabric_of(servers)
-    found: list[dict] = []
+    found: list[Finding] = []
     seen_fabrics = {server.fabric for server in servers}
     if len(seen_fabrics) > 1:
         odd = [server for server in servers if server.fabric != fabric]
         found.append(
-            finding(
+            HCCN_CHECKS.finding(
                 "hccn-fabric-differs",
-                fabric,
                 f"{_names(odd)}: fabric {odd[0].fabric}, the others {fabric}",
+                fabric=fabric,
                 host=_names(odd),
                 seen=odd[0].fabric,
                 expected=fabric,
@@ -132,7 +132,7 @@ def _differs(
     severity: str | None = None,
     note: str = "",
     cure: str | None = None,
-) -> list[dict]:
+) -> list[Finding]:
     if len(groups) < 2:
         return []
     usual = groups[0][0]
@@ -141,10 +141,10 @@ def _differs(
     seen = "; ".join(f"{name} {value} at {_names(members)}" for value, members in groups)
     message = f"{_names(odd)}: another {name} than {_names(groups[0][1])}{note}"
     return [
-        finding(
+        HCCN_CHECKS.finding(
             code,
-            fabric,
             message,
+            fabric=fabric,
             chips=chips,
             seen=seen,
             expected=f"{name} {usual} everywhere",
@@ -155,7 +155,7 @@ def _differs(
     ]
 
 
-def _duplicates(fabric: str, pod: object, members: Sequence[Server]) -> list[dict]:
+def _duplicates(fabric: str, pod: object, members: Sequence[Server]) -> list[Finding]:
     """What may stand once in a super pod. One index at two servers explains equal SDIDs and vNICs."""
     found = []
     explained: set[frozenset[str]] = set()
@@ -163,10 +163,10 @@ def _duplicates(fabric: str, pod: object, members: Sequence[Server]) -> list[dic
         if len(same) > 1:
             explained |= {frozenset((a.name, b.name)) for a in same for b in same if a is not b}
             found.append(
-                finding(
+                HCCN_CHECKS.finding(
                     "hccn-server-index-duplicate",
-                    fabric,
                     f"{_names(same)} have one Server Index, {index}",
+                    fabric=fabric,
                     host=_names(same),
                     seen=f"Server Index {index} at {_names(same)} in super pod {pod}",
                 )
@@ -178,7 +178,7 @@ def _duplicates(fabric: str, pod: object, members: Sequence[Server]) -> list[dic
 
 def _double(
     code: str, fabric: str, name: str, key: str, servers: Sequence[Server], explained: set[frozenset[str]]
-) -> list[dict]:
+) -> list[Finding]:
     """Values that two servers both have: one finding for each pair of servers."""
     holders: dict[object, list[tuple[str, int]]] = defaultdict(list)
     for server in servers:
@@ -192,11 +192,11 @@ def _double(
                 if first != second and frozenset((first, second)) not in explained:
                     pairs[(first, second)].append((value, one, other))
     return [
-        finding(
+        HCCN_CHECKS.finding(
             code,
-            fabric,
             f"{first} {chip_words(c for _v, c, _o in same)} and "
             f"{second} {chip_words(o for _v, _c, o in same)} have one {name}",
+            fabric=fabric,
             chips=[c for _v, c, _o in same],
             host=f"{first}, {second}",
             seen=f"{same[0][0]} at both{f' and {len(same) - 1} more' if len(same) > 1 else ''}",
@@ -219,13 +219,12 @@ def why_not_checked(reason: str) -> str:
     return "the server could not be checked"
 
 
-def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[dict]:
+def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[Finding]:
     """Servers without a result."""
     return [
         python_old(name, reasons.get(name) or "")
-        or finding(
+        or HCCN_CHECKS.finding(
             "hccn-not-checked",
-            "hccs",
             why_not_checked(reasons.get(name) or ""),
             host=name,
             seen=reasons.get(name) or "no result: unreachable, or an earlier task failed",
@@ -304,7 +303,7 @@ def judge_mesh(
     results: Mapping[str, Mapping],
     required: Mapping[str, Iterable[str]] | None,
     fabric: str,
-) -> list[dict]:
+) -> list[Finding]:
     """Failed pings by pair of servers. `required`: whom each server must talk to; None: all with all."""
     failed: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
     unknown: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
@@ -325,11 +324,11 @@ def judge_mesh(
         command = f"hccn_tool -i {first.chip} -{ping_kind(fabric)} -g address {first.address}  # on {name}"
         back = "" if (peer, name) in failed or not tried[(peer, name)] else "; the other direction works"
         found.append(
-            finding(
+            HCCN_CHECKS.finding(
                 "hccn-ping-failed" if needed else "hccn-ping-optional",
-                fabric,
                 f"{name} {chip_words(chips)} → {peer}: "
                 f"{len(pairs)} of {tried[(name, peer)]} pings fail{back}",
+                fabric=fabric,
                 chips=chips,
                 host=name,
                 seen=seen,
@@ -350,13 +349,13 @@ def _by_words(
     return groups
 
 
-def _not_made(name: str, seen: str, targets: Sequence[Target], fabric: str) -> dict:
+def _not_made(name: str, seen: str, targets: Sequence[Target], fabric: str) -> Finding:
     chips = sorted({target.chip for target in targets})
     first = targets[0]
-    return finding(
+    return HCCN_CHECKS.finding(
         "hccn-ping-unknown",
-        fabric,
         f"{chip_words(chips)}: {len(targets)} pings were not made",
+        fabric=fabric,
         chips=chips,
         host=name,
         seen=seen,
@@ -372,22 +371,10 @@ def ping_kind(fabric: str) -> str:
 # ---- The report
 
 
-def superseded(findings: Sequence[dict]) -> list[dict]:
+def superseded(findings: Sequence[Finding]) -> list[Finding]:
     """Without what another finding says better: TLS on, where it also differs between servers."""
-    differs = any(one["code"] == "hccn-tls-differs" for one in findings)
-    return [one for one in findings if not (differs and one["code"] == "hccn-tls-on")]
-
-
-def merged(findings: Iterable[dict]) -> list[dict]:
-    """The same finding of several servers as one, with all their names as its place."""
-    groups: dict[tuple, list[dict]] = {}
-    for one in findings:
-        key = (one["code"], one["severity"], one["message"], one["seen"], tuple(one["chips"]))
-        groups.setdefault(key, []).append(one)
-    return [
-        {**same[0], "host": ", ".join(dict.fromkeys(one["host"] for one in same if one["host"])) or None}
-        for same in groups.values()
-    ]
+    differs = any(one.code == "hccn-tls-differs" for one in findings)
+    return [one for one in findings if not (differs and one.code == "hccn-tls-on")]
 
 
 def table(servers: Sequence[Server]) -> list[str]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ...module_utils._findings import numbers, ordered
-from ...module_utils._host.catalogue import host_finding
+from ...module_utils._findings import ERROR, WARNING, Finding, errors_of, numbers, ordered
+from ...module_utils._host.catalogue import HOST_CHECKS
 from ...module_utils._host.parsers import closes, concerns
 from .._distribution.weights_chain import CURED_BY_COPY
 from .._run import server_python
@@ -101,10 +102,10 @@ def _health(api: Mapping[str, Any]) -> str:
     return f"http://{api['host']}:{api['port']}/health"
 
 
-def outside(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+def outside(plan: Mapping[str, Any]) -> list[Finding]:
     """Servers that the deployment was launched on and that are no longer in the inventory."""
     return [
-        host_finding(
+        HOST_CHECKS.finding(
             "host-deployed-outside",
             f"{name} ({entry['address']}) is not in the inventory and may still run "
             f"{', '.join(entry['containers'])}",
@@ -180,7 +181,7 @@ def judge_reach(
     plan: Mapping[str, Any],
     results: Mapping[str, Mapping[str, Any]],
     reached: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     """Ports that do not answer: one finding for each server, way of failing and set of ports."""
     groups: dict[tuple[str, str, str, tuple[int, ...]], list[str]] = defaultdict(list)
     for client, result in reached.items():
@@ -194,7 +195,7 @@ def judge_reach(
         address = plan["hosts"][server]["address"]
         if problem == "other":
             found.append(
-                host_finding(
+                HOST_CHECKS.finding(
                     "host-port-other-server",
                     f"{address} of {server} is answered by another, as seen from {', '.join(callers)}",
                     host=server,
@@ -208,7 +209,7 @@ def judge_reach(
         cannot = "can be reached" if everything else "cannot be reached"
         blame = firewall_of(plan, results, server, callers, ports)
         found.append(
-            host_finding(
+            HOST_CHECKS.finding(
                 "host-port-unreachable",
                 f"{what} of {server} {cannot} from {', '.join(callers)}",
                 host=server,
@@ -241,7 +242,7 @@ def firewall_of(
     return ""
 
 
-def compare(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """What should be the same on all servers, with those of the minority as the place."""
     found = []
     mtus = _by(results, lambda facts: facts.get("mtu"))
@@ -249,7 +250,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         usual = mtus[0][0]
         odd = [name for _mtu, names in mtus[1:] for name in names]
         found.append(
-            host_finding(
+            HOST_CHECKS.finding(
                 "host-mtu-differs",
                 f"{', '.join(odd)}: another MTU than {', '.join(mtus[0][1])}",
                 host=", ".join(odd),
@@ -263,7 +264,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     if len(firmware) > 1 or mixed:
         odd = list(dict.fromkeys([*mixed, *(name for _value, names in firmware[1:] for name in names)]))
         found.append(
-            host_finding(
+            HOST_CHECKS.finding(
                 "host-firmware-differs",
                 f"{', '.join(odd)}: another firmware",
                 host=", ".join(odd),
@@ -275,7 +276,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def images(
     results: Mapping[str, Mapping[str, Any]], image: str, source: str, archive: str = ""
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     """Servers that lack the image: deployment brings it, unless there is nothing that it could come from.
 
     `source`: pd_image_source; `archive`: where it is on the servers, if it is there.
@@ -293,7 +294,7 @@ def images(
     origins = {"archive": "the archive"}
     origin = "another server" if somewhere else origins.get(source, "the registry")
     return [
-        host_finding(
+        HOST_CHECKS.finding(
             "host-image-absent",
             f"{image} is not there{f': {nothing}' if nothing else f'; deploy.yml brings it from {origin}'}",
             host=name,
@@ -309,19 +310,18 @@ def _any(facts: Mapping[str, Mapping[str, Any]], key: str) -> bool:
     return any(found.get(key) for found in facts.values())
 
 
-def weights(
-    results: Mapping[str, Mapping[str, Any]], path: str, source: str = "present"
-) -> list[dict[str, Any]]:
+def weights(results: Mapping[str, Mapping[str, Any]], path: str, source: str = "present") -> list[Finding]:
     """What the role model_weights would find, and whether all servers hold the same.
 
     `source`: pd_weights_source. What deployment brings from there is no error yet.
     """
-    whole = [name for name, result in results.items() if not _errors(result)]
+    own = {name: _own_weights(name, result) for name, result in results.items()}
+    whole = [name for name, findings in own.items() if not errors_of(findings)]
     brought = source != "present" and (source != "server" or bool(whole))
     found = [
-        _brought(one, source) if brought and _curable(result) else one
-        for name, result in results.items()
-        for one in _own_weights(name, result)
+        _brought(one, source) if brought and _curable(findings) else one
+        for findings in own.values()
+        for one in findings
     ]
     # Those with findings differ anyway.
     good = {
@@ -333,7 +333,7 @@ def weights(
     if len(groups) > 1:
         odd = [name for _value, names in groups[1:] for name in names]
         found.append(
-            host_finding(
+            HOST_CHECKS.finding(
                 "host-weights-differ",
                 f"{', '.join(odd)}: other weights at {path} than {', '.join(groups[0][1])}",
                 host=", ".join(odd),
@@ -345,34 +345,27 @@ def weights(
     return found
 
 
-def _own_weights(name: str, result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """What one server's look at its weights found, as findings of a check."""
-    keys = ("code", "severity", "message", "seen", "expected", "cure", "source")
-    for one in result.get("findings") or ():
-        place = {"host": name, "instance": None, "variable": None, "chips": []}
-        yield {**{key: one[key] for key in keys}, **place}
+def _own_weights(name: str, result: Mapping[str, Any]) -> list[Finding]:
+    """What one server's look at its weights found."""
+    return [replace(Finding.from_dict(one), host=name, files=()) for one in result.get("findings") or ()]
 
 
-def _errors(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [one for one in result.get("findings") or () if one["severity"] == "error"]
-
-
-def _curable(result: Mapping[str, Any]) -> bool:
+def _curable(findings: Iterable[Finding]) -> bool:
     """Whether another copy of the weights would cure all that is wrong with them."""
-    return all(one["code"] in CURED_BY_COPY for one in _errors(result))
+    return all(one.code in CURED_BY_COPY for one in errors_of(findings))
 
 
-def _brought(one: dict[str, Any], source: str) -> dict[str, Any]:
+def _brought(one: Finding, source: str) -> Finding:
     """The finding as deployment will cure it."""
-    if one["severity"] != "error":
+    if one.severity != ERROR:
         return one
     origin = {"server": "another server", "controller": "the controller"}.get(source, source)
-    return {
-        **one,
-        "severity": "warning",
-        "message": f"{one['message']}; deploy.yml brings the weights from {origin}",
-        "cure": "ansible-playbook playbooks/deploy.yml --tags plan,weights",
-    }
+    return replace(
+        one,
+        severity=WARNING,
+        message=f"{one.message}; deploy.yml brings the weights from {origin}",
+        cure="ansible-playbook playbooks/deploy.yml --tags plan,weights",
+    )
 
 
 def _other_files(
@@ -402,7 +395,7 @@ def _seen(name: str, groups: Sequence[tuple[Any, Sequence[str]]]) -> str:
     return "; ".join(f"{name} {value} on {', '.join(names)}" for value, names in groups)
 
 
-def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list[dict[str, Any]]:
+def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list[Finding]:
     """Servers whose clock is off: the one that most others disagree with is named."""
     off: list[tuple[str, str, float]] = []
     for client, result in reached.items():
@@ -419,7 +412,7 @@ def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list
         if odd not in found or abs(signed) > abs(found[odd][1]):
             found[odd] = (other, signed)
     return [
-        host_finding(
+        HOST_CHECKS.finding(
             "host-clock-differs",
             f"the clock of {odd} is {abs(difference):.1f} s "
             f"{'ahead of' if difference > 0 else 'behind'} {other}'s",
@@ -431,13 +424,13 @@ def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list
     ]
 
 
-def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[Finding]:
     """Servers without a result."""
     return ordered(_not_checked(name, str(reasons.get(name) or "")) for name in names)
 
 
-def _not_checked(name: str, reason: str) -> dict[str, Any]:
-    return python_old(name, reason) or host_finding(
+def _not_checked(name: str, reason: str) -> Finding:
+    return python_old(name, reason) or HOST_CHECKS.finding(
         "host-not-checked",
         "the server could not be checked",
         host=name,
@@ -445,12 +438,12 @@ def _not_checked(name: str, reason: str) -> dict[str, Any]:
     )
 
 
-def python_old(name: str, reason: str) -> dict[str, Any] | None:
+def python_old(name: str, reason: str) -> Finding | None:
     """The finding of a server whose Python is too old, where a task failed for that."""
     said = server_python.told(reason)
     if said is None:
         return None
-    return host_finding(
+    return HOST_CHECKS.finding(
         "host-python-old",
         f"its Python is too old: {server_python.needed()} or newer is needed",
         host=name,

@@ -5,23 +5,37 @@
 from __future__ import annotations
 
 import datetime
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ...module_utils._findings import counted, few, grouped, hosts_of, ordered
-from ...module_utils._host.catalogue import host_finding
+from ...module_utils._findings import (
+    FEW,
+    HINT,
+    Finding,
+    counted,
+    errors_of,
+    few,
+    grouped,
+    ordered,
+    render_markdown,
+    render_text,
+)
+from ...module_utils._host.catalogue import HOST_CHECKS
 
 VERSION = 1
-WIDTH = 108
 _WAIVER = ("code", "place", "reason", "expires")
-# How many values are told apart where servers differ.
-_ON_SCREEN = 8
 # What a rollout that goes on cures by itself.
 REPAIRED = frozenset({"host-deployed-stopped", "host-deployed-silent", "host-deployed-apart"})
-_FIELDS = ("seen", "expected", "cure", "source")
+# The same problem has one finding: the other codes, at the same server, say the cause.
+CAUSES = {
+    # A server that could not be checked at all is one finding, whoever tried.
+    "host-not-checked": {"hccn-not-checked", "host-python-old"},
+    "hccn-not-checked": {"host-python-old"},
+    # Who is not root sees little.
+    "weights_unreadable": {"host-not-root"},
+}
 
 
 @dataclass(frozen=True)
@@ -33,42 +47,49 @@ class Waiver:
     reason: str
     expires: datetime.date
 
-    def meets(self, one: Mapping[str, Any]) -> bool:
+    def meets(self, one: Finding) -> bool:
         """Every server that the finding names must be waived."""
-        places = hosts_of(dict(one)) or [""]
-        return self.code == one["code"] and all(fnmatchcase(name, self.place) for name in places)
+        return self.code == one.code and all(fnmatchcase(name, self.place) for name in one.hosts or ("",))
 
 
-def read_waivers(raw: Iterable[Any]) -> tuple[list[Waiver], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Waived:
+    """A finding that does not count, with the waiver that says why."""
+
+    finding: Finding
+    waiver: Waiver
+
+    def to_dict(self) -> dict[str, Any]:
+        """As check.json has it."""
+        expires = self.waiver.expires.isoformat()
+        return {**self.finding.to_dict(), "waived": {"reason": self.waiver.reason, "expires": expires}}
+
+
+def read_waivers(raw: Iterable[Any]) -> tuple[list[Waiver], list[Finding]]:
     """Waivers, and what is wrong with those that cannot be read."""
     waivers: list[Waiver] = []
-    wrong: list[dict[str, Any]] = []
+    wrong: list[Finding] = []
     for number, one in enumerate(raw, 1):
-        problem = ""
-        expires = None
-        if not isinstance(one, Mapping):
-            problem = "not a mapping"
-        else:
-            unknown = sorted(set(map(str, one)) - set(_WAIVER))
-            lacking = [
-                key for key in ("code", "place", "reason", "expires") if not str(one.get(key) or "").strip()
-            ]
-            if lacking:
-                problem = f"without {', '.join(lacking)}"
-            elif unknown:
-                problem = f"with unknown {', '.join(unknown)}"
-            else:
-                expires = _date(one["expires"])
-                problem = "" if expires else f"expires {one['expires']}, which is no date"
+        problem = _problem(one)
+        expires = None if problem else _date(one["expires"])
         if problem or expires is None:
-            wrong.append(
-                host_finding(
-                    "check-waiver-invalid", f"waiver {number} of check_waivers: {problem}", seen=str(one)
-                )
-            )
+            text = problem or f"expires {one['expires']}, which is no date"
+            message = f"waiver {number} of check_waivers: {text}"
+            wrong.append(HOST_CHECKS.finding("check-waiver-invalid", message, seen=str(one)))
         else:
             waivers.append(Waiver(str(one["code"]), str(one["place"]), str(one["reason"]), expires))
     return waivers, wrong
+
+
+def _problem(one: Any) -> str:
+    """What is wrong with the keys of a waiver."""
+    if not isinstance(one, Mapping):
+        return "not a mapping"
+    lacking = [key for key in _WAIVER if not str(one.get(key) or "").strip()]
+    unknown = sorted(set(map(str, one)) - set(_WAIVER))
+    if lacking:
+        return f"without {', '.join(lacking)}"
+    return f"with unknown {', '.join(unknown)}" if unknown else ""
 
 
 def _date(value: Any) -> datetime.date | None:
@@ -84,11 +105,11 @@ def _date(value: Any) -> datetime.date | None:
 
 
 def waive(
-    findings: Iterable[dict[str, Any]], waivers: Sequence[Waiver], today: datetime.date
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    findings: Iterable[Finding], waivers: Sequence[Waiver], today: datetime.date
+) -> tuple[list[Finding], list[Waived]]:
     """Findings that stand, with those about the waivers themselves; and the waived ones with their reason."""
-    standing: list[dict[str, Any]] = []
-    waived: list[dict[str, Any]] = []
+    standing: list[Finding] = []
+    waived: list[Waived] = []
     used: set[Waiver] = set()
     for one in findings:
         fitting = [waiver for waiver in waivers if waiver.meets(one)]
@@ -97,49 +118,41 @@ def waive(
         if valid is None:
             standing.append(one)
         else:
-            waived.append({**one, "waived": {"reason": valid.reason, "expires": valid.expires.isoformat()}})
+            waived.append(Waived(one, valid))
     for waiver in waivers:
         what = f"waiver of {waiver.code} at {waiver.place}"
         if waiver not in used:
-            standing.append(
-                host_finding("check-waiver-unused", f"{what} meets no finding", seen=waiver.reason)
-            )
+            message = f"{what} meets no finding"
+            standing.append(HOST_CHECKS.finding("check-waiver-unused", message, seen=waiver.reason))
         elif waiver.expires < today:
-            standing.append(
-                host_finding(
-                    "check-waiver-expired",
-                    f"{what} has expired",
-                    seen=f"expired {waiver.expires.isoformat()}: {waiver.reason}",
-                )
-            )
+            seen = f"expired {waiver.expires.isoformat()}: {waiver.reason}"
+            standing.append(HOST_CHECKS.finding("check-waiver-expired", f"{what} has expired", seen=seen))
     return standing, waived
 
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, told apart by server (`findings`), put together for people (`shown`), and cut for a
-    screen (`brief`)."""
+    """All findings: told apart by server (`findings`), and put together for people (`shown`)."""
 
     title: str
-    findings: tuple[dict[str, Any], ...]
-    shown: tuple[dict[str, Any], ...]
-    brief: tuple[dict[str, Any], ...]
-    waived: tuple[dict[str, Any], ...]
+    findings: tuple[Finding, ...]
+    shown: tuple[Finding, ...]
+    waived: tuple[Waived, ...]
     table: tuple[str, ...] = ()
 
     @property
-    def errors(self) -> list[dict[str, Any]]:
-        return [one for one in self.shown if one["severity"] == "error"]
+    def errors(self) -> list[Finding]:
+        return errors_of(self.shown)
 
     @property
     def headline(self) -> str:
         waived = f" ({len(self.waived)} waived)" if self.waived else ""
-        return f"{self.title}: {counted(list(self.shown))}{waived}"
+        return f"{self.title}: {counted(self.shown)}{waived}"
 
 
 def make(
     title: str,
-    findings: Iterable[dict[str, Any]],
+    findings: Iterable[Finding],
     waivers: Iterable[Any],
     today: datetime.date,
     table: Sequence[str] = (),
@@ -148,44 +161,37 @@ def make(
     read, wrong = read_waivers(waivers)
     standing, waived = waive(one_cause(list(findings)), read, today)
     kept = ordered([*standing, *wrong])
-    return Report(
-        title,
-        tuple(kept),
-        tuple(ordered(grouped(kept))),
-        tuple(ordered(grouped(kept, _ON_SCREEN))),
-        tuple(ordered(grouped(waived))),
-        tuple(table),
-    )
+    return Report(title, tuple(kept), tuple(ordered(grouped(kept))), tuple(_together(waived)), tuple(table))
 
 
-def one_cause(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _together(waived: Iterable[Waived]) -> Iterator[Waived]:
+    """The same finding of several servers as one, if the same waiver covers it."""
+    by_waiver: dict[Waiver, list[Finding]] = {}
+    for one in waived:
+        by_waiver.setdefault(one.waiver, []).append(one.finding)
+    for waiver, findings in by_waiver.items():
+        yield from (Waived(one, waiver) for one in ordered(grouped(findings)))
+
+
+def one_cause(findings: Sequence[Finding]) -> list[Finding]:
     """Without what another finding of the same server says as the cause."""
     places: dict[str, set[str]] = {}
     for one in findings:
-        for name in hosts_of(one):
-            places.setdefault(name, set()).add(one["code"])
-    # A server that could not be checked at all is one finding, whoever tried; who is not root sees little.
-    causes = {
-        "host-not-checked": {"hccn-not-checked", "host-python-old"},
-        "hccn-not-checked": {"host-python-old"},
-        "weights_unreadable": {"host-not-root"},
-    }
-    return [
-        one
-        for one in findings
-        if not (
-            one["code"] in causes
-            and hosts_of(one)
-            and all(causes[one["code"]] & places[name] for name in hosts_of(one))
-        )
-    ]
+        for name in one.hosts:
+            places.setdefault(name, set()).add(one.code)
+
+    def said(one: Finding) -> bool:
+        causes = CAUSES.get(one.code)
+        return bool(causes and one.hosts) and all((causes or set()) & places[name] for name in one.hosts)
+
+    return [one for one in findings if not said(one)]
 
 
-def repaired(one: dict[str, Any]) -> dict[str, Any]:
+def repaired(one: Finding) -> Finding:
     """A finding as it counts where the play goes on and starts what was deployed."""
-    if one["code"] not in REPAIRED:
+    if one.code not in REPAIRED:
         return one
-    return {**one, "severity": "hint", "message": f"{one['message']}; this run starts it again"}
+    return replace(one, severity=HINT, message=f"{one.message}; this run starts it again")
 
 
 def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | None]]:
@@ -193,44 +199,33 @@ def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | N
     yield report.headline, None
     if report.table:
         yield "\n".join(["", *(f"  {line}" for line in report.table)]), None
-    if report.brief:
-        rows = [("", "code", "place", "what")]
-        rows += [(one["severity"], one["code"], one["host"] or "", one["message"]) for one in report.brief]
-        widths = [min(40, max(len(row[at]) for row in rows)) for at in range(3)]
+    if report.shown:
         yield "", None
-        for row, severity in zip(rows, [None, *(one["severity"] for one in report.brief)], strict=True):
-            cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
-            yield "  ".join([*cells, row[3]]).rstrip(), severity
-    for one in report.brief:
+        yield from _rows(report.shown)
+    for one in ordered(grouped(report.findings, FEW)):
         # Hints stand in the table and, in full, in check.md.
-        if one["severity"] != "hint":
-            yield "", None
-            yield "\n".join(block(one)), one["severity"]
+        if one.severity != HINT:
+            yield "\n".join(["", *list(render_text([one]))[:-1]]), one.severity
     if report.waived:
         yield "", None
-    for one in report.waived:
-        until, reason = one["waived"]["expires"], one["waived"]["reason"]
-        yield f"waived until {until}: {one['code']} at {few(hosts_of(one)) or 'all'}: {reason}", None
+    for waived in report.waived:
+        until, code = waived.waiver.expires.isoformat(), waived.finding.code
+        yield (
+            f"waived until {until}: {code} at {few(waived.finding.hosts) or 'all'}: {waived.waiver.reason}",
+            None,
+        )
     if directory:
         yield f"\nEverything in full: {directory}/check.md, {directory}/check.json", None
 
 
-def block(one: Mapping[str, Any]) -> list[str]:
-    """One finding with its place, what was seen and expected, cure and source."""
-    place = f" [{one['host']}]" if one["host"] else ""
-    lines = textwrap.wrap(f"{one['severity'].upper()} {one['code']}{place}: {one['message']}", WIDTH)
-    for name in _FIELDS:
-        if one[name]:
-            lines += textwrap.wrap(
-                str(one[name]),
-                WIDTH,
-                initial_indent=f"  {name + ':':<10}",
-                subsequent_indent=" " * 12,
-                # A cure is to be copied.
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-    return lines
+def _rows(findings: Sequence[Finding]) -> Iterator[tuple[str, str | None]]:
+    """The table of all findings."""
+    rows = [("", "code", "place", "what")]
+    rows += [(one.severity, one.code, few(one.hosts), one.message) for one in findings]
+    widths = [min(40, max(len(row[at]) for row in rows)) for at in range(3)]
+    for row, severity in zip(rows, [None, *(one.severity for one in findings)], strict=True):
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        yield "  ".join([*cells, row[3]]).rstrip(), severity
 
 
 def document(report: Report, head: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,8 +234,8 @@ def document(report: Report, head: Mapping[str, Any]) -> dict[str, Any]:
         "version": VERSION,
         **head,
         "ok": not report.errors,
-        "findings": list(report.findings),
-        "waived": list(report.waived),
+        "findings": [one.to_dict() for one in report.findings],
+        "waived": [one.to_dict() for one in report.waived],
     }
 
 
@@ -257,33 +252,15 @@ def markdown(report: Report, head: Mapping[str, Any]) -> str:
     if report.shown:
         lines += ["", "| | code | place | what |", "|---|---|---|---|"]
         lines += [
-            f"| {one['severity']} | `{one['code']}` | {_cell(one['host'] or '')} | {_cell(one['message'])} |"
+            f"| {one.severity} | `{one.code}` | {_cell(one.host or '')} | {_cell(one.message)} |"
             for one in report.shown
         ]
-    for one in report.shown:
-        lines += [
-            "",
-            f"## {one['severity']} `{one['code']}`{' at ' + one['host'] if one['host'] else ''}",
-            "",
-        ]
-        lines += [one["message"], ""]
-        lines += [
-            f"- {name}: {f'`{one[name]}`' if name == 'cure' else one[name]}" for name in _FIELDS if one[name]
-        ]
+        lines += ["", "## Findings", "", *render_markdown(report.findings)]
     if report.waived:
         lines += ["", "## Waived", "", "| code | place | what | reason | until |", "|---|---|---|---|---|"]
         lines += [
-            "| "
-            + " | ".join(
-                (
-                    f"`{one['code']}`",
-                    _cell(one["host"] or ""),
-                    _cell(one["message"]),
-                    _cell(one["waived"]["reason"]),
-                    one["waived"]["expires"],
-                )
-            )
-            + " |"
+            f"| `{one.finding.code}` | {_cell(one.finding.host or '')} | {_cell(one.finding.message)} "
+            f"| {_cell(one.waiver.reason)} | {one.waiver.expires.isoformat()} |"
             for one in report.waived
         ]
     return "\n".join(lines) + "\n"

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any
 
+from ...module_utils._findings import Finding
 from .hccn_cluster import Server
 
 #: Where the variables of servers are kept among a task's own, which die with the task.
@@ -49,3 +51,12 @@ def servers_of(
         elif result["chips"]:
             servers.append(Server.of(name, result))
     return servers, missing
+
+
+def own_findings(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """What each server found by itself, with its name as the place."""
+    return [
+        replace(Finding.from_dict(one), host=name)
+        for name, result in results.items()
+        for one in result.get("findings") or ()
+    ]

@@ -30,6 +30,9 @@ FOR_PEOPLE = frozenset(
     }
 )
 
+# The colours of findings.
+COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}
+
 
 def for_people(callback: str) -> bool:
     """Whether lines of our own may stand in the output of a stdout callback, given by name or full name."""

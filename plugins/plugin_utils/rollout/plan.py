@@ -122,7 +122,7 @@ def _content(plan: Plan) -> dict[str, Any]:
             "decoders": launch.backends(cluster, "decoder"),
         },
         "instances": [_instance(instance) for instance in cluster.instances],
-        "findings": [group.to_dict() for group in grouped(plan.findings)],
+        "findings": [finding.to_dict() for finding in grouped(plan.findings)],
         "ports": [row for host_rows in rows.values() for row in host_rows],
         "hosts": {host: _host(cluster, peers, host, host_rows) for host, host_rows in rows.items()},
     }

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import CHECKS
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import HCCN_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue import HOST_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 
@@ -28,7 +28,7 @@ def test_every_check_is_used() -> None:
         ROOT / "plugins/plugin_utils/_checks/hccn_cluster.py",
     ]
     used = set(re.findall(r'"((?:hccn|npu)-[a-z-]+)"', "".join(path.read_text() for path in sources)))
-    assert used - {"npu-smi"} == set(CHECKS)
+    assert used - {"npu-smi"} == set(HCCN_CHECKS)
 
 
 def test_every_host_check_is_used() -> None:

@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import CHECKS
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue import HOST_CHECKS
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.catalogue import CHECKS
 
 ROOT = Path(__file__).resolve().parents[3]
 SCENARIO = ROOT / "molecule" / "faults"
@@ -92,7 +90,7 @@ def test_a_row_is_complete(row: dict[str, Any]) -> None:
     assert set(places(row)) <= {"prefill1", "prefill2", "decode1"}
     for text in row["finds"]:
         code = text.partition("@")[0]
-        assert code in CHECKS or code in HOST_CHECKS or code in WEIGHTS_CHECKS, code
+        assert code in CHECKS, code
     assert set(row.get("do") or {}) <= faults_of_the_simulator()
 
 

@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._commands import Answer
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import SEVERITIES, numbers
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import evaluate as v
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import CHECKS, chip_words
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import HCCN_CHECKS, chip_words
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.query import ServerAnswers
 
 CHIPS = range(4)
@@ -62,7 +62,7 @@ def judged(
 
 
 def codes(state) -> list[tuple[str, str, list[int]]]:
-    return [(one["code"], one["severity"], one["chips"]) for one in state.findings]
+    return [(one.code, one.severity, list(one.chips)) for one in state.findings]
 
 
 ALL = list(CHIPS)
@@ -266,10 +266,10 @@ CASES = [
 def test_one_finding(changes, code, hccs, roce, chips, fabric) -> None:
     state = judged(changes, fabric=fabric)
     assert codes(state) == [(code, hccs if fabric == "hccs" else roce, chips)]
-    assert state.ok is (state.findings[0]["severity"] != "error")
+    assert state.ok is (state.findings[0].severity != "error")
     finding = state.findings[0]
-    assert "{" not in finding["cure"].replace("{print", "")
-    assert finding["seen"] and finding["expected"] and finding["source"] and finding["message"]
+    assert "{" not in finding.cure.replace("{print", "")
+    assert finding.seen and finding.expected and finding.source and finding.message
 
 
 def test_a_good_server() -> None:
@@ -480,13 +480,13 @@ UNUSED = {
 def test_a_pod_without_roce_needs_no_hccn_conf(conf) -> None:
     code = "hccn-conf-missing" if conf is None else "hccn-conf-empty"
     state = judged(UNUSED, conf=conf)
-    (one,) = [finding for finding in state.findings if finding["code"] == code]
-    assert (one["severity"], state.ok, state.fabric) == ("warning", True, "hccs")
+    (one,) = [finding for finding in state.findings if finding.code == code]
+    assert (one.severity, state.ok, state.fabric) == ("warning", True, "hccs")
     assert state.make_conf is (conf is None)
     # The cure is to have the file, not sixteen addresses for links that are down.
-    assert all("-ip -s" not in finding["cure"] for finding in state.findings)
+    assert all("-ip -s" not in finding.cure for finding in state.findings)
     if conf is None:
-        assert one["cure"].startswith("touch /etc/hccn.conf")
+        assert one.cure.startswith("touch /etc/hccn.conf")
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ def test_a_pod_without_roce_needs_no_hccn_conf(conf) -> None:
 @pytest.mark.parametrize(("conf", "code"), [(None, "hccn-conf-missing"), ("", "hccn-conf-empty")])
 def test_hccn_conf_is_needed_where_addresses_are(changes, expect, conf, code) -> None:
     state = judged(changes, conf=conf, **expect)
-    assert [one["severity"] for one in state.findings if one["code"] == code] == ["error"]
+    assert [one.severity for one in state.findings if one.code == code] == ["error"]
     assert not state.make_conf
 
 
@@ -529,7 +529,7 @@ TLS = (
 def test_certificates_expire_where_tls_is_on(status, expected, fabric) -> None:
     on = {(None, "tls"): TLS.format(switch=1, status=status)}
     assert codes(judged(on, tls="on", fabric=fabric)) == expected
-    seen = [one["seen"] for one in judged(on, tls="on", fabric=fabric).findings]
+    seen = [one.seen for one in judged(on, tls="on", fabric=fabric).findings]
     assert all("pub cert: Wed Jun 18 03:10:27 2025 GMT" in words for words in seen)
     assert all(one in codes(judged(on, fabric=fabric)) for one in expected)
     off = {(None, "tls"): TLS.format(switch=0, status=status)}
@@ -613,15 +613,15 @@ def test_a_ping_that_was_not_made_says_nothing(text, unknown) -> None:
 
 
 def test_no_cure_resets_a_chip() -> None:
-    cures = " ".join(check.cure + check.hccs_cure for check in CHECKS.values())
+    cures = " ".join(check.cure + check.hccs_cure for check in HCCN_CHECKS.values())
     assert "-t reset" not in cures and "needs a reset" not in cures
 
 
 def test_the_table_of_checks_is_sound() -> None:
-    for code, check in CHECKS.items():
+    for code, check in HCCN_CHECKS.items():
         assert code == check.code
         assert code.startswith(("hccn-", "npu-"))
-        assert {check.hccs, check.roce} <= set(SEVERITIES)
+        assert {check.severity_over(fabric) for fabric in ("hccs", "roce", "both")} <= set(SEVERITIES)
         assert all((check.title, check.why, check.expected, check.cure, check.source))
 
 

@@ -248,12 +248,10 @@ CASES["directory open to others"] = (
 @pytest.mark.parametrize(("state", "wants", "codes"), CASES.values(), ids=CASES.keys())
 def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> None:
     found = v.judge({**WANTS, **wants}, replace(GOOD, **state), v.Limits())
-    assert [one["code"] for one in found] == codes
+    assert [one.code for one in found] == codes
     for one in found:
-        assert one["severity"] == HOST_CHECKS[one["code"]].severity
-        assert "{" not in one["cure"].replace("{{.", "").replace("{storage-driver", "").replace(
-            "{VLLM_HOST", ""
-        )
+        assert one.severity == HOST_CHECKS[one.code].severity
+        assert "{" not in one.cure.replace("{{.", "").replace("{storage-driver", "").replace("{VLLM_HOST", "")
 
 
 @pytest.mark.parametrize(
@@ -271,16 +269,16 @@ def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> 
 )
 def test_an_old_engine_that_may_do_is_a_warning(state: dict, says: str) -> None:
     (one,) = v.judge(WANTS, replace(GOOD, **state), v.Limits())
-    assert (one["code"], one["severity"]) == ("host-docker-old", "warning")
-    assert says in one["message"]
-    assert one["cure"].startswith("docker run --rm IMAGE python3")
+    assert (one.code, one.severity) == ("host-docker-old", "warning")
+    assert says in one.message
+    assert one.cure.startswith("docker run --rm IMAGE python3")
 
 
 @pytest.mark.parametrize("runc", [None, "1.0.0-rc92", "1.0.0-rc10", "no version"])
 def test_an_old_runc_does_not_help(runc: str | None) -> None:
     state = old_engine("19.03.15", clone3=False, runc=runc)
     (one,) = v.judge(WANTS, replace(GOOD, **state), v.Limits())
-    assert (one["code"], one["severity"]) == ("host-docker-old", "error")
+    assert (one.code, one.severity) == ("host-docker-old", "error")
 
 
 @pytest.mark.parametrize(
@@ -296,30 +294,30 @@ def test_an_old_runc_does_not_help(runc: str | None) -> None:
 )
 def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) -> None:
     state = replace(GOOD, chip_holders=(holder_,), shared_npus=shared)
-    found = [one for one in v.judge(WANTS, state, v.Limits()) if set(one["chips"]) & {0, 1, 2, 3}]
-    assert [one["severity"] for one in found] == ([severity] if severity else [])
+    found = [one for one in v.judge(WANTS, state, v.Limits()) if set(one.chips) & {0, 1, 2, 3}]
+    assert [one.severity for one in found] == ([severity] if severity else [])
     for one in found:
-        assert "container other" in one["message"]
-        assert "docker stop other" in one["cure"]
+        assert "container other" in one.message
+        assert "docker stop other" in one.cure
 
 
 def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process() -> None:
     held = ChipHolder("dddddddddddd (python3, pid 14)", (3,), True, "/dev/davinci3 in it", 14)
     (one,) = v.judge(WANTS, replace(GOOD, chip_holders=(held,)), v.Limits())
-    assert (one["code"], one["severity"]) == ("host-chip-held", "error")
-    assert one["cure"].startswith("ps -fp 14; cat /proc/14/cgroup")
-    assert "docker" not in one["cure"]
+    assert (one.code, one.severity) == ("host-chip-held", "error")
+    assert one.cure.startswith("ps -fp 14; cat /proc/14/cgroup")
+    assert "docker" not in one.cure
 
 
 def test_memory_is_missing_whoever_may_have_the_chip_too() -> None:
     idle = ChipHolder("other", (3,), False, "--privileged")
     state = replace(GOOD, npu=chips(hbm_used=60000), chip_holders=(idle,))
     found = v.judge(WANTS, state, v.Limits())
-    assert [(one["code"], one["severity"]) for one in found] == [
+    assert [(one.code, one.severity) for one in found] == [
         ("host-hbm-used", "error"),
         ("host-chip-held", "warning"),
     ]
-    assert "container other" in found[0]["cure"]
+    assert "container other" in found[0].cure
 
 
 RESET = "npu-smi set -t reset"
@@ -359,15 +357,15 @@ RESET = "npu-smi set -t reset"
 )
 def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, reset: bool) -> None:
     found = v.judge(WANTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), v.Limits())
-    (one,) = [one for one in found if one["code"] == "host-hbm-used"]
-    assert says in one["message"]
-    assert (RESET in one["cure"]) is reset
-    assert all(RESET not in other["cure"] for other in found if other is not one)
+    (one,) = [one for one in found if one.code == "host-hbm-used"]
+    assert says in one.message
+    assert (RESET in one.cure) is reset
+    assert all(RESET not in other.cure for other in found if other is not one)
 
 
 def test_one_line_for_ports_of_one_process() -> None:
     state = replace(GOOD, holders=(holder(36101), holder(36100), holder(8004)))
-    assert [one["message"] for one in v.judge(WANTS, state, v.Limits())] == [
+    assert [one.message for one in v.judge(WANTS, state, v.Limits())] == [
         "port 8004 (API) is taken: python3 app.py (pid 4242)",
         "ports 36100-36101 (KV handshake) are taken: python3 app.py (pid 4242)",
     ]
@@ -401,7 +399,7 @@ NO_IMAGE = replace(GOOD.docker, has_image=False, image_architecture=None)
 )
 def test_space(state: dict, limits: dict, codes: list[str]) -> None:
     found = v.judge(WANTS, replace(GOOD, **state), v.Limits(**limits))
-    assert [one["code"] for one in found] == codes
+    assert [one.code for one in found] == codes
 
 
 @pytest.mark.parametrize(
@@ -425,4 +423,4 @@ def test_the_listener_leaves_out_what_is_taken_and_what_nobody_binds() -> None:
 
 def test_reserving_keeps_what_is_reserved() -> None:
     (one,) = v.judge(WANTS, replace(GOOD, reserved=((9000, 9001),)), v.Limits())
-    assert "=8004,9000-9001,36100-36103,60000-60031" in one["cure"]
+    assert "=8004,9000-9001,36100-36103,60000-60031" in one.cure

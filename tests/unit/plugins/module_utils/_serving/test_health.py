@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def look(docker, *parts, answers=(True, "ok")):
 
 
 def codes(found):
-    return [one["code"] for one in found]
+    return [one.code for one in found]
 
 
 def test_what_was_never_deployed_is_no_finding(engine):
@@ -78,35 +79,35 @@ def test_what_serves_is_no_finding(engine):
 
 def test_a_container_that_is_gone_is_told_by_its_script(engine):
     (one,) = look(Docker(), engine)
-    assert (one["code"], one["severity"]) == ("host-deployed-stopped", "error")
-    assert one["message"] == "decode1 does not run"
+    assert (one.code, one.severity) == ("host-deployed-stopped", "error")
+    assert one.message == "decode1 does not run"
 
 
 def test_a_silent_docker_engine_runs_nothing(engine):
     (one,) = look(Docker(error="no answer"), engine)
-    assert one["code"] == "host-deployed-stopped"
-    assert "no answer" in one["seen"]
+    assert one.code == "host-deployed-stopped"
+    assert "no answer" in one.seen
 
 
 def test_what_ended_says_how(engine):
     (one,) = look(Docker("exited", "RuntimeError: the device is lost\n", exit_code=0), engine)
-    assert one["code"] == "host-deployed-stopped"
-    assert one["seen"] == (
+    assert one.code == "host-deployed-stopped"
+    assert one.seen == (
         "container exited, exit code 0, ended 2026-01-02T04:04:05Z: RuntimeError: the device is lost"
     )
-    assert "docker logs --tail 50 pd-decode1" in one["cure"]
+    assert "docker logs --tail 50 pd-decode1" in one.cure
 
 
 def test_what_does_not_answer_says_how_far_it_is(engine):
     refused = (False, "Connection refused")
     (one,) = look(Docker("running", LOADING, restarts=2), engine, answers=refused)
-    assert (one["code"], one["severity"]) == ("host-deployed-silent", "error")
-    assert one["seen"] == (
+    assert (one.code, one.severity) == ("host-deployed-silent", "error")
+    assert one.seen == (
         "http://10.0.0.3:8004/health Connection refused; it starts: loading shards 43 of 163"
         "; the Docker Engine has restarted it (2 times)"
     )
     (one,) = look(Docker("running", READY), engine, answers=(False, "HTTP 503"))
-    assert one["seen"] == "http://10.0.0.3:8004/health HTTP 503"
+    assert one.seen == "http://10.0.0.3:8004/health HTTP 503"
 
 
 def test_every_rank_is_asked(engine):
@@ -114,8 +115,8 @@ def test_every_rank_is_asked(engine):
     late = {f"http://10.0.0.3:{7100 + n}/health" for n in range(1, 6)}
     answers = lambda url, expect: (url not in late, "no answer")  # noqa: E731
     (one,) = look(Docker("running", READY), {**engine, "ranks": ranks}, answers=answers)
-    assert "7101" in one["seen"]
-    assert "and 2 more of 6 ranks" in one["seen"]
+    assert "7101" in one.seen
+    assert "and 2 more of 6 ranks" in one.seen
 
 
 def test_a_proxy_with_another_list_does_not_answer_as_planned(engine):
@@ -129,7 +130,7 @@ def test_a_proxy_with_another_list_does_not_answer_as_planned(engine):
 
     (one,) = look(Docker("running", READY), {**proxy, "health_url": "http://x/healthcheck"}, answers=answers)
     assert asked == [("http://x/healthcheck", expected)]
-    assert one["message"] == "proxy runs, but does not answer as it should"
+    assert one.message == "proxy runs, but does not answer as it should"
 
 
 def test_a_node_that_was_started_alone_is_told_though_it_runs(engine):
@@ -140,12 +141,12 @@ def test_a_node_that_was_started_alone_is_told_though_it_runs(engine):
     assert look(Docker("running"), node) == []
     note.write_text(json.dumps({"container": "c1", "started_at": ENDED}))
     (one,) = look(Docker("running"), node)
-    assert (one["code"], one["severity"]) == ("host-deployed-apart", "error")
-    assert one["message"] == "node 1 of decode1 was started without the other nodes of its instance"
+    assert (one.code, one.severity) == ("host-deployed-apart", "error")
+    assert one.message == "node 1 of decode1 was started without the other nodes of its instance"
 
 
 def test_where_the_play_repairs_it_is_a_hint(engine):
     (one,) = look(Docker(), engine)
-    assert report.repaired(one)["severity"] == "hint"
-    other = {**one, "code": "host-device-missing"}
+    assert report.repaired(one).severity == "hint"
+    other = replace(one, code="host-device-missing")
     assert report.repaired(other) == other

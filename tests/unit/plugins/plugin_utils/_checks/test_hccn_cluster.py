@@ -8,8 +8,8 @@ import time
 from collections import Counter
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import counted
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import finding
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import Finding
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import HCCN_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import hccn_cluster as b
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,8 +42,8 @@ def servers(*results: dict) -> list[b.Server]:
     return [b.Server.of(f"s{number}", one) for number, one in enumerate(results)]
 
 
-def codes(findings: list[dict]) -> list[tuple[str, str, str]]:
-    return [(one["code"], one["severity"], one["host"]) for one in findings]
+def codes(findings: list[Finding]) -> list[tuple[str, str, str]]:
+    return [(one.code, one.severity, one.host) for one in findings]
 
 
 @pytest.mark.parametrize(
@@ -103,24 +103,24 @@ def test_compare(results, expected) -> None:
 
 def test_tls_finding_names_both_sides() -> None:
     (found,) = b.compare(servers(result(0), result(1), result(2, tls=1)))
-    assert found["message"] == "s2: another TLS switch than s0, s1"
-    assert found["seen"] == "TLS switch 0 at s0, s1; TLS switch 1 at s2"
-    assert found["chips"] == list(range(16))
+    assert found.message == "s2: another TLS switch than s0, s1"
+    assert found.seen == "TLS switch 0 at s0, s1; TLS switch 1 at s2"
+    assert found.chips == tuple(range(16))
 
 
 def test_super_pods_that_roce_connects_are_to_be_pinged_over_it() -> None:
     (found,) = b.compare(servers(result(0), result(1, super_pod=1)))
-    assert found["message"] == "s1: another Super Pod ID than s0; between them all goes over RoCE"
-    assert "hccn_check_fabric=roce" in found["cure"]
+    assert found.message == "s1: another Super Pod ID than s0; between them all goes over RoCE"
+    assert "hccn_check_fabric=roce" in found.cure
     (found,) = b.compare(servers(result(0, link="DOWN"), result(1, super_pod=1)))
-    assert found["message"] == "s1: another Super Pod ID than s0"
-    assert "give every chip a RoCE address" in found["cure"]
+    assert found.message == "s1: another Super Pod ID than s0"
+    assert "give every chip a RoCE address" in found.cure
 
 
 def test_not_checked() -> None:
     (found,) = b.not_checked(["s1"], {"s1": "module failed"})
-    assert (found["code"], found["host"], found["seen"]) == ("hccn-not-checked", "s1", "module failed")
-    assert found["cure"] == "ansible s1 -m ansible.builtin.ping --become"
+    assert (found.code, found.host, found.seen) == ("hccn-not-checked", "s1", "module failed")
+    assert found.cure == "ansible s1 -m ansible.builtin.ping --become"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_not_checked() -> None:
 )
 def test_how_a_server_refuses_is_told(reason: str, message: str) -> None:
     (found,) = b.not_checked(["s1"], {"s1": reason})
-    assert found["message"] == message
+    assert found.message == message
 
 
 # ---- The mesh
@@ -212,8 +212,8 @@ def test_a_pair_that_fails_in_one_direction() -> None:
         b.mesh(two, "pairs"), {"s0": failed((3, "192.168.1.3")), "s1": failed()}, None, "hccs"
     )
     assert codes(found) == [("hccn-ping-failed", "error", "s0")]
-    assert found[0]["message"] == "s0 chip 3 → s1: 1 of 16 pings fail; the other direction works"
-    assert found[0]["cure"] == "hccn_tool -i 3 -hccs_ping -g address 192.168.1.3  # on s0"
+    assert found[0].message == "s0 chip 3 → s1: 1 of 16 pings fail; the other direction works"
+    assert found[0].cure == "hccn_tool -i 3 -hccs_ping -g address 192.168.1.3  # on s0"
 
 
 def test_a_server_that_nobody_reaches_is_one_finding_a_pair() -> None:
@@ -223,18 +223,18 @@ def test_a_server_that_nobody_reaches_is_one_finding_a_pair() -> None:
     found = b.judge_mesh(
         b.mesh(three, "pairs"), results, {"s0": ["s1"], "s1": ["s0", "s2"], "s2": []}, "hccs"
     )
-    assert [(one["code"], one["host"]) for one in found] == [
+    assert [(one.code, one.host) for one in found] == [
         ("hccn-ping-failed", "s1"),
         ("hccn-ping-optional", "s0"),
     ]
-    assert found[0]["message"] == "s1 16 chips (0-15) → s2: 16 of 16 pings fail"
+    assert found[0].message == "s1 16 chips (0-15) → s2: 16 of 16 pings fail"
 
 
 def test_peers_hold_in_both_directions() -> None:
     two = servers(result(0), result(1))
     results = {"s0": failed((3, "192.168.1.3"))}
     found = b.judge_mesh(b.mesh(two, "pairs"), results, {"s1": ["s0"]}, "hccs")
-    assert found[0]["code"] == "hccn-ping-failed"
+    assert found[0].code == "hccn-ping-failed"
 
 
 def test_pings_that_were_not_made_are_a_warning() -> None:
@@ -247,7 +247,7 @@ def test_pings_that_were_not_made_are_a_warning() -> None:
         ("hccn-ping-failed", "error", "s0"),
         ("hccn-ping-unknown", "warning", "s0"),
     ]
-    assert (found[1]["chips"], found[1]["seen"]) == ([3, 4], "The device is occupied.")
+    assert (found[1].chips, found[1].seen) == ((3, 4), "The device is occupied.")
 
 
 def test_where_both_networks_carry_traffic_roce_is_pinged() -> None:
@@ -260,23 +260,9 @@ def test_where_both_networks_carry_traffic_roce_is_pinged() -> None:
 # ---- The report
 
 
-def test_the_same_finding_of_many_servers_is_one() -> None:
-    same = [
-        {
-            **finding("hccn-link-down", "hccs", "16 chips (0-15): link DOWN", chips=range(16), seen="DOWN"),
-            "host": h,
-        }
-        for h in ("s0", "s1", "s2")
-    ]
-    (one,) = b.merged(same)
-    assert one["host"] == "s0, s1, s2"
-    assert counted([one]) == "1 warning"
-    assert counted([]) == "all good"
-
-
 def test_tls_on_gives_way_to_tls_differs() -> None:
-    on = finding("hccn-tls-on", "hccs", "TLS is on", host="s2")
-    differs = finding("hccn-tls-differs", "hccs", "TLS differs", host="s2")
+    on = HCCN_CHECKS.finding("hccn-tls-on", "TLS is on", host="s2")
+    differs = HCCN_CHECKS.finding("hccn-tls-differs", "TLS differs", host="s2")
     assert b.superseded([on, differs]) == [differs]
     assert b.superseded([on]) == [on]
 

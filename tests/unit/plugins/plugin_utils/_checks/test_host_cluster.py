@@ -164,34 +164,34 @@ def test_ports_that_are_not_reached_name_the_firewall() -> None:
         ),
     }
     (one,) = b.judge_reach(PLAN, results, {"d1": failed("p1", 36100), "p2": failed("p1", 36100)})
-    assert one["code"] == "host-port-unreachable"
-    assert one["host"] == "p1"
-    assert one["message"] == "port 36100 of p1 cannot be reached from d1, p2"
-    assert one["seen"] == (
+    assert one.code == "host-port-unreachable"
+    assert one.host == "p1"
+    assert one.message == "port 36100 of p1 cannot be reached from d1, p2"
+    assert one.seen == (
         "no answer within 3 s; firewall on p1: iptables: -A INPUT -p tcp --dport 36100 -j DROP"
     )
 
 
 def test_no_port_of_a_server_is_reached() -> None:
     (one,) = b.judge_reach(PLAN, RESULTS, {"d1": failed("p2", 36102, 36103)})
-    assert one["message"] == "no port of p2 can be reached from d1"
+    assert one.message == "no port of p2 can be reached from d1"
 
 
 def test_another_server_answers() -> None:
     (one,) = b.judge_reach(PLAN, RESULTS, {"d1": failed("p2", 36102, problem="other", seen="x9 answers")})
-    assert one["code"] == "host-port-other-server"
-    assert "arping -D -I NIC 10.0.0.12" in one["cure"]
+    assert one.code == "host-port-other-server"
+    assert "arping -D -I NIC 10.0.0.12" in one.cure
 
 
 def test_compare() -> None:
     assert b.compare(RESULTS) == []
     (mtu,) = b.compare({**RESULTS, "d1": result([], mtu=9000)})
-    assert (mtu["code"], mtu["host"]) == ("host-mtu-differs", "d1")
-    assert mtu["cure"] == "ip link set NIC mtu 1500"
+    assert (mtu.code, mtu.host) == ("host-mtu-differs", "d1")
+    assert mtu.cure == "ip link set NIC mtu 1500"
     (firmware,) = b.compare({**RESULTS, "p2": result([], firmware=["7.7"])})
-    assert (firmware["code"], firmware["host"]) == ("host-firmware-differs", "p2")
+    assert (firmware.code, firmware.host) == ("host-firmware-differs", "p2")
     (mixed,) = b.compare({"p1": result([], firmware=["7.7", "7.8"])})
-    assert mixed["host"] == "p1"
+    assert mixed.host == "p1"
     assert b.compare({**RESULTS, "p2": result([], firmware=[], mtu=None)}) == []
 
 
@@ -204,19 +204,19 @@ def test_clocks() -> None:
         "d1": {"clocks": {"p1": [60.0, 0.1], "p2": [60.1, 0.1]}},
     }
     (one,) = b.judge_clocks(off, 2.0)
-    assert (one["code"], one["host"]) == ("host-clock-differs", "d1")
-    assert "the clock of d1 is 60.1 s behind p2's" in one["message"]
+    assert (one.code, one.host) == ("host-clock-differs", "d1")
+    assert "the clock of d1 is 60.1 s behind p2's" in one.message
 
 
 def test_weights() -> None:
     good = {"findings": [], "fingerprint": "a" * 64}
     assert b.weights({"p1": good, "d1": good}, "/w") == []
     (one,) = b.weights({"p1": good, "p2": good, "d1": {"findings": [], "fingerprint": "b" * 64}}, "/w")
-    assert (one["code"], one["host"]) == ("host-weights-differ", "d1")
+    assert (one.code, one.host) == ("host-weights-differ", "d1")
     shard = dict.fromkeys(("message", "seen", "expected", "cure", "source"), "x")
     bad = {"findings": [{**shard, "code": "weights_shard_missing", "severity": "error"}], "fingerprint": "b"}
     (one,) = b.weights({"p1": good, "d1": bad}, "/w")
-    assert (one["code"], one["host"], one["chips"]) == ("weights_shard_missing", "d1", [])
+    assert (one.code, one.host, one.chips) == ("weights_shard_missing", "d1", ())
 
 
 GOOD_WEIGHTS = {"findings": [], "fingerprint": "a" * 64}
@@ -249,8 +249,8 @@ def bad_weights(*codes: str) -> dict:
 )
 def test_weights_that_deployment_brings_are_no_error(source: str, results: dict, severities: list) -> None:
     found = b.weights(results, "/w", source)
-    assert [one["severity"] for one in found] == severities
-    assert all(("deploy.yml" in one["cure"]) is (one["severity"] == "warning") for one in found)
+    assert [one.severity for one in found] == severities
+    assert all(("deploy.yml" in one.cure) is (one.severity == "warning") for one in found)
 
 
 @pytest.mark.parametrize(
@@ -269,10 +269,10 @@ def test_weights_that_deployment_brings_are_no_error(source: str, results: dict,
 def test_the_image(source: str, facts: dict, found: list[tuple[str, str, str]]) -> None:
     results = {name: {"facts": {"image": there}} for name, there in facts.items()}
     made = b.images(results, "ascend/vllm-ascend:v0.13.0-a3", source)
-    assert [(one["code"], one["host"], one["severity"]) for one in made] == [
+    assert [(one.code, one.host, one.severity) for one in made] == [
         ("host-image-absent", host, severity) for host, severity, _words in found
     ]
-    assert all(words in one["message"] for one, (_host, _severity, words) in zip(made, found, strict=True))
+    assert all(words in one.message for one, (_host, _severity, words) in zip(made, found, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -285,19 +285,19 @@ def test_the_archive_of_the_image(path: str, there: list, severity: str) -> None
         for name, one in zip(("p1", "d1"), there, strict=True)
     }
     made = b.images(results, "x:1", "archive", path)
-    assert [one["severity"] for one in made] == [severity, severity]
+    assert [one.severity for one in made] == [severity, severity]
 
 
 def test_weights_with_hashes_name_the_files() -> None:
     good = {"findings": [], "fingerprint": "a" * 64, "hashes": {"a.safetensors": "1", "config.json": "2"}}
     other = {"findings": [], "fingerprint": "b" * 64, "hashes": {"a.safetensors": "9", "config.json": "2"}}
     (one,) = b.weights({"p1": good, "p2": good, "d1": other}, "/w")
-    assert one["seen"] == f"{'a' * 12} on p1, p2; {'b' * 12} on d1; a.safetensors"
+    assert one.seen == f"{'a' * 12} on p1, p2; {'b' * 12} on d1; a.safetensors"
 
 
 def test_not_checked() -> None:
     (one,) = b.not_checked(["d1"], {"d1": "Failed to connect\n to the host via ssh"})
-    assert (one["code"], one["host"], one["seen"]) == (
+    assert (one.code, one.host, one.seen) == (
         "host-not-checked",
         "d1",
         "Failed to connect to the host via ssh",

@@ -6,23 +6,26 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue import host_finding
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import Finding
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import HCCN_CHECKS
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue import HOST_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import report as r
 
 TODAY = datetime.date(2027, 1, 15)
 
 
-def finding(code: str = "host-thp", host: str | None = "p1", message: str = "off", **more) -> dict:
-    return host_finding(code, message, host=host, **more)
+def finding(code: str = "host-thp", host: str | None = "p1", message: str = "off", **more) -> Finding:
+    return HOST_CHECKS.finding(code, message, host=host, **more)
 
 
 def waiver(code: str = "host-thp", place: str = "p1", expires: object = "2027-01-31", **more) -> dict:
     return {"code": code, "place": place, "reason": "known", "expires": expires, **more}
 
 
-def make(findings: list[dict], waivers: list | None = None) -> r.Report:
+def make(findings: list[Finding], waivers: list | None = None) -> r.Report:
     return r.make("Checks: 2 servers", findings, waivers or [], TODAY, ["server  chips"])
 
 
@@ -44,7 +47,7 @@ def test_worst_first_and_the_same_of_several_servers_is_one_line() -> None:
             finding("host-mtu-differs", host="p2, d1", message="another MTU"),
         ]
     )
-    assert [(one["code"], one["host"]) for one in report.shown] == [
+    assert [(one.code, one.host) for one in report.shown] == [
         ("host-port-taken", "p1"),
         ("host-mtu-differs", "p2, d1"),
         ("host-thp", "p1, p2"),
@@ -52,7 +55,7 @@ def test_worst_first_and_the_same_of_several_servers_is_one_line() -> None:
     assert report.headline == "Checks: 2 servers: 1 error, 1 warning, 1 hint"
     assert len(report.findings) == 4
     said = text(report)
-    assert "  cure:     ss -ltnp sport = :8004" in said
+    assert "  cure      ss -ltnp sport = :8004" in said
     # Hints only in the table.
     assert "HINT" not in said
     assert "plans/x/check.md" in said
@@ -61,10 +64,10 @@ def test_worst_first_and_the_same_of_several_servers_is_one_line() -> None:
 def test_what_differs_is_told_apart() -> None:
     report = make([finding(seen="a"), finding(host="p2", seen="b"), finding(host="p3", seen="a")])
     (one,) = report.shown
-    assert one["seen"] == "p1, p3: a; p2: b"
+    assert one.seen == "p1, p3: a; p2: b"
 
 
-def many(message: str, number: int = 300, **more: str) -> list[dict]:
+def many(message: str, number: int = 300, **more: str) -> list[Finding]:
     """A finding of many servers; {} is the server's number."""
     return [
         finding(
@@ -92,8 +95,8 @@ def test_one_cause_at_hundreds_of_servers_is_one_finding(message: str) -> None:
     report = make(many(message, seen="seen {}", expected="10.0.1.{}"))
     assert report.headline == "Checks: 2 servers: 1 error"
     (one,) = report.shown
-    assert len(r.hosts_of(one)) == 300
-    assert "s299: seen 299" in one["seen"]
+    assert len(one.hosts) == 300
+    assert "s299: seen 299" in one.seen
     # A screen has a few of them, and says of how many.
     said = text(report)
     assert "s000, s001 and 298 more" in said
@@ -108,14 +111,14 @@ def test_two_of_one_server_are_two() -> None:
     both = [
         finding(host=host, message=f"in use (pid {pid})") for host in ("p1", "p2") for pid in (host, 7, 8)
     ]
-    numbered = [{**one, "message": one["message"].replace("pid p", "pid 1")} for one in both]
-    assert [one["host"] for one in make(numbered).shown] == ["p1, p2"] * 3
+    numbered = [replace(one, message=one.message.replace("pid p", "pid 1")) for one in both]
+    assert [one.host for one in make(numbered).shown] == ["p1, p2"] * 3
     assert len(make([finding(), finding()]).shown) == 1
 
 
 def test_a_message_of_one_server_says_so() -> None:
     (one,) = make(many("no NIC carries 10.0.1.{}", 2)).shown
-    assert one["message"] == "no NIC carries 10.0.1.0 (s000, and likewise the others)"
+    assert one.message == "no NIC carries 10.0.1.0 (s000, and likewise the others)"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_a_few_servers_are_all_named() -> None:
 )
 def test_waivers(raw: object, standing: list[str], waived: int) -> None:
     report = make([finding()], [raw])
-    assert [one["code"] for one in report.shown] == standing
+    assert [one.code for one in report.shown] == standing
     assert len(report.waived) == waived
 
 
@@ -181,16 +184,17 @@ def test_a_finding_between_servers_needs_a_waiver_for_all_of_them() -> None:
 
 def test_a_waiver_at_one_server_leaves_the_other() -> None:
     report = make([finding(), finding(host="p2")], [waiver()])
-    assert [one["host"] for one in report.shown] == ["p2"]
+    assert [one.host for one in report.shown] == ["p2"]
     assert "waived until 2027-01-31: host-thp at p1: known" in text(report)
 
 
 def test_a_server_that_nobody_could_check_is_one_finding() -> None:
-    from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import finding as hccn
-
-    both = [hccn("hccn-not-checked", "hccs", "could not be checked", host="p1"), finding("host-not-checked")]
-    assert [one["code"] for one in make(both).shown] == ["hccn-not-checked"]
-    other = [hccn("hccn-not-checked", "hccs", "no", host="p2"), finding("host-not-checked")]
+    both = [
+        HCCN_CHECKS.finding("hccn-not-checked", "could not be checked", host="p1"),
+        finding("host-not-checked"),
+    ]
+    assert [one.code for one in make(both).shown] == ["hccn-not-checked"]
+    other = [HCCN_CHECKS.finding("hccn-not-checked", "no", host="p2"), finding("host-not-checked")]
     assert len(make(other).shown) == 2
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import render_text
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import (
@@ -17,7 +18,6 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings
     PlanError,
     few,
     grouped,
-    report,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import RawInventory
 from planner_inventories import DECODER, PREFILLER, findings, many
@@ -76,7 +76,7 @@ def args(**flags: Any) -> dict[str, Any]:
 def test_a_setting_of_all_is_one_finding(code: str, everywhere: dict[str, Any]) -> None:
     found = [f for f in findings(large(everywhere)) if f.code == code]
     assert len(list(grouped(found))) == 1
-    assert len(list(report(found))) <= 12
+    assert len(list(render_text(found))) <= 12
 
 
 def test_all_findings_of_three_hundred_servers_fit_a_screen() -> None:
@@ -89,7 +89,7 @@ def test_all_findings_of_three_hundred_servers_fit_a_screen() -> None:
         planner.make(large(everywhere))
     found = error.value.findings
     assert len(found) > 1000
-    lines = list(report(found))
+    lines = list(render_text(found))
     assert len(lines) < 100
     # The number that is told is the number that is printed.
     blocks = [line for line in lines if line.startswith("ERROR")]
@@ -98,9 +98,9 @@ def test_all_findings_of_three_hundred_servers_fit_a_screen() -> None:
 
 def test_the_place_names_some_and_counts_the_others() -> None:
     found = [f for f in findings(large(args(cp_kv_cache_interleave_size=64))) if f.code == "PD405"]
-    assert next(report(found)) == "ERROR PD405  p00, p01 and 98 more / pd_engine_args"
-    assert [few("abc"[:n]) for n in range(4)] == ["", "a", "a, b", "a, b, c"]
-    assert few("abcd") == "a, b and 2 more"
+    assert next(render_text(found)) == "ERROR PD405  p00, p01 and 98 more / pd_engine_args"
+    assert [few("abcdefgh"[:n]) for n in (0, 1, 2, 8)] == ["", "a", "a, b", "a, b, c, d, e, f, g, h"]
+    assert few("abcdefghi") == "a, b and 7 more"
 
 
 def test_a_message_with_a_name_says_that_the_others_are_alike() -> None:
@@ -108,7 +108,7 @@ def test_a_message_with_a_name_says_that_the_others_are_alike() -> None:
     (group,) = grouped(found)
     assert group.message.endswith("both have port 7001 (and likewise the others)")
     assert group.to_dict()["message"] == group.message
-    assert group.message in " ".join(" ".join(report(found)).split())
+    assert group.message in " ".join(" ".join(render_text(found)).split())
     assert grouped(found[:1])[0].message == found[0].message
 
 
@@ -144,15 +144,17 @@ def test_other_numbers_are_another_cause() -> None:
 def test_what_was_seen_is_told_apart() -> None:
     own = {name: env(VLLM_HOST_IP="10.9.9.9") for name in ("p07", "p08")}
     found = [f for f in findings(large(env(VLLM_HOST_IP="10.8.8.8"), own)) if f.code == "PD126"]
-    (group,) = grouped(found)
-    seen = group.told_apart("seen")
+    (group,) = grouped(found, 3)
+    seen = group.seen
     assert seen is not None
     assert "p00a, p00b and 194 more: VLLM_HOST_IP=10.8.8.8" in seen
-    assert "p07a, p07b and 2 more: VLLM_HOST_IP=10.9.9.9" in seen
+    assert "p07a, p07b, p08a, p08b: VLLM_HOST_IP=10.9.9.9" in seen
 
 
 def finding(message: str, instance: str | None, seen: str | None = None) -> Finding:
-    return Finding("PD999", ERROR, None, instance, "pd_x", message, seen, None, "cure", "source")
+    return Finding(
+        "PD999", ERROR, message, instance=instance, variable="pd_x", seen=seen, cure="cure", source="source"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import planner_promises
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import render_text
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import (
     Finding,
     PlanError,
-    report,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import (
     GroupShape,
@@ -100,7 +100,7 @@ def outcome(raw: Any) -> dict[str, Any] | list[Finding]:
     except PlanError as error:
         assert any(finding.severity == "error" for finding in error.findings)
         json.dumps([finding.to_dict() for finding in error.findings])
-        assert "\n".join(report(error.findings))
+        assert "\n".join(render_text(error.findings))
         return error.findings
     content = plan.to_dict()
     for text in render.files(content).values():

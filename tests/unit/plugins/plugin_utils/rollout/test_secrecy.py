@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action import plan as action
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import render_text
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render, secrecy
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import report
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases import (
     load_release,
     release_names,
@@ -92,7 +92,7 @@ def test_a_secret_in_the_environment_is_told_and_not_shown(name: str) -> None:
     assert seen.startswith(name)
     for secret in secrecy.values_of(planner.make(raw).cluster):
         assert secret in SECRETS[name]
-        assert secret not in "\n".join(report(findings(raw)))
+        assert secret not in "\n".join(render_text(findings(raw)))
 
 
 @pytest.mark.parametrize("name", HARMLESS)

@@ -1,0 +1,13 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every check in one catalogue: what codes there are, each once. The planner's rules have their own."""
+
+from __future__ import annotations
+
+from ...module_utils._findings import Catalogue
+from ...module_utils._hccn.catalogue import HCCN_CHECKS
+from ...module_utils._host.catalogue import HOST_CHECKS
+from ...module_utils._weights.catalogue import WEIGHTS_CHECKS
+
+CATALOGUES = (HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS)
+CHECKS = Catalogue(*(check for one in CATALOGUES for check in one.values()))
