@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail
@@ -31,6 +31,7 @@ from ..plugin_utils.rollout import render, secrecy
 from ..plugin_utils.rollout.findings import HINT, Finding, PlanError
 from ..plugin_utils.rollout.inventory import GroupShape, RawInventory, Unreadable, raw_inventory
 from ..plugin_utils.rollout.model import ROLES
+from ..plugin_utils.rollout.plan_dict import KEYS, PlanDict
 
 display = Display()
 
@@ -66,7 +67,7 @@ class ActionModule(ActionBase):
             directory = Path(options["dest"] or made["directory"]).expanduser().absolute()
             # Only the inventory says which values are secret, and only a difference would show them.
             secrets = _secrets(task_vars or {}) if self._task.diff else frozenset()
-            self._write(directory, {key: made[key] for key in planner.KEYS}, secrets, result)
+            self._write(directory, cast("PlanDict", {key: made[key] for key in KEYS}), secrets, result)
             return result
         try:
             plans = planner.make_all(read_inventory(task_vars or {}), options["topology"])
@@ -107,7 +108,7 @@ class ActionModule(ActionBase):
         return result
 
     def _write(
-        self, directory: Path, content: Mapping[str, Any], secrets: frozenset[str], result: dict[str, Any]
+        self, directory: Path, content: PlanDict, secrets: frozenset[str], result: dict[str, Any]
     ) -> None:
         dry_run = bool(self._task.check_mode)
         try:

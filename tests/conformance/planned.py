@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 from plugins.plugin_utils.rollout import inventory, launch, ports, rules, topology
 from plugins.plugin_utils.rollout.findings import ERROR, Finding
 from plugins.plugin_utils.rollout.inventory import GroupShape, RawInventory, raw_inventory
-from plugins.plugin_utils.rollout.model import Cluster, Instance, Parallel
+from plugins.plugin_utils.rollout.model import Cluster, Instance, Parallel, ValidCluster
 from plugins.plugin_utils.rollout.rules.base import ASCEND_BLOCK_SIZE, block_size
 
 RELEASE = f"v{VERSION}"
@@ -70,7 +70,7 @@ class Planned:
         """Every `vllm serve` of it, or of one role."""
         for instance in self.cluster.instances:
             for node in instance.nodes if role in (None, instance.role) else ():
-                engine = launch.engine(self.cluster, instance, node)
+                engine = launch.engine(ValidCluster.checked(self.cluster), instance, node)
                 if engine["ranks"]:
                     for rank in engine["ranks"]:
                         places = workers(instance.parallel, rank["rank"], 0, instance.parallel.world_size)

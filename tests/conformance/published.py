@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
-from .planned import GroupShape, RawInventory, launch, raw_inventory
+from plugins.plugin_utils.rollout.launch.arguments import COMPUTED_FLAGS
+
+from .planned import GroupShape, RawInventory, raw_inventory
 
 # A block of code of a page, with the fence that it ends with.
 BLOCK = re.compile(
@@ -93,7 +95,7 @@ class Serve:
             "pd_engine_args": {
                 name: value
                 for name, value in self.flags.items()
-                if name not in launch.COMPUTED_FLAGS and name != "host"
+                if name not in COMPUTED_FLAGS and name != "host"
             },
             "pd_kv_connector": self.transfer["kv_connector"],
         }

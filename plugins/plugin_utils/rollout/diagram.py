@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Literal
 from xml.sax.saxutils import escape
 
 from .findings import shown
+from .plan_dict import EndpointDict, EngineDict, InstanceDict, ParallelDict, PlanDict, Slice
 from .ports import span
 from .variables import DEPLOYMENT
 
@@ -42,7 +43,7 @@ _PUSHED = ("2 prompt", "3 KV cache", "1 request, answer")
 _TITLES = {"prefiller": "Prefill", "decoder": "Decode"}
 
 
-def svg(plan: Mapping[str, Any]) -> str:
+def svg(plan: PlanDict) -> str:
     """The picture of a plan."""
     columns = {role: [i for i in plan["instances"] if i["role"] == role] for role in ("prefiller", "decoder")}
     inner = _SERVER + 2 * _PAD
@@ -91,13 +92,13 @@ def svg(plan: Mapping[str, Any]) -> str:
     return "\n".join([*_head(plan, width, height), *arrows, *parts, *feet, "</svg>"]) + "\n"
 
 
-def title(plan: Mapping[str, Any]) -> str:
+def title(plan: PlanDict) -> str:
     """The cluster, and the deployment where it has a name of its own."""
     name = "" if plan["deployment"] == DEPLOYMENT.default else f" · {plan['deployment']}"
     return shown(f"{plan['cluster']}{name}")
 
 
-def _head(plan: Mapping[str, Any], width: float, height: float) -> list[str]:
+def _head(plan: PlanDict, width: float, height: float) -> list[str]:
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" width="{width}" '
         f'height="{height:.0f}" font-family="{_FONT}" role="img" aria-labelledby="title">',
@@ -112,13 +113,13 @@ def _head(plan: Mapping[str, Any], width: float, height: float) -> list[str]:
     ]
 
 
-def _decoders_listen(plan: Mapping[str, Any]) -> bool:
+def _decoders_listen(plan: PlanDict) -> bool:
     """Whether prefillers push the cache, and the proxy asks the decoder first."""
     engines = (engine for share in plan["hosts"].values() for engine in share["engines"])
     return any(engine["role"] == "decoder" and engine["handshake_ports"] for engine in engines)
 
 
-def _subtitle(plan: Mapping[str, Any]) -> str:
+def _subtitle(plan: PlanDict) -> str:
     release = plan["release"]
     return f"{plan['topology']} · {plan['model']['served_name']} · vllm-ascend {release['name']}"
 
@@ -159,7 +160,7 @@ def _box(x: float, y: float, w: float, h: float, fill: str, line: str, radius: i
     )
 
 
-def _proxy(plan: Mapping[str, Any], x: float, y: float) -> Iterator[str]:
+def _proxy(plan: PlanDict, x: float, y: float) -> Iterator[str]:
     fill, line, strong = _ROLES["proxy"]
     hosts = [(h, s["proxy"]) for h, s in plan["hosts"].items() if s["proxy"] is not None]
     if not hosts:
@@ -172,9 +173,7 @@ def _proxy(plan: Mapping[str, Any], x: float, y: float) -> Iterator[str]:
     yield _text(x, y + 45, f"{host}{more} · {proxy['host']}:{proxy['port']}", 12, _INK, anchor="middle")
 
 
-def _instance(
-    plan: Mapping[str, Any], instance: Mapping[str, Any], x: float, y: float
-) -> tuple[float, list[str]]:
+def _instance(plan: PlanDict, instance: InstanceDict, x: float, y: float) -> tuple[float, list[str]]:
     """One instance as a frame around its servers: its height, and what is drawn."""
     fill, line, strong = _ROLES[instance["role"]]
     parts = [
@@ -197,13 +196,14 @@ def _instance(
     return height, [_box(x, y, _SERVER + 2 * _PAD, height, fill, line, 14), *parts]
 
 
-def _title(instance: Mapping[str, Any], alone: bool) -> str:
+def _title(instance: InstanceDict, alone: bool) -> str:
     title = "Prefill and decode" if alone else _TITLES[instance["role"]]
     nodes = len(instance["nodes"])
     return f"{title} · {instance['name']}" + (f" · {nodes} nodes" if nodes > 1 else "")
 
 
-_SIZES = (
+_Size = Literal["tensor", "prefill_context", "decode_context", "pipeline", "data"]
+_SIZES: tuple[tuple[_Size, str], ...] = (
     ("tensor", "TP"),
     ("prefill_context", "PCP"),
     ("decode_context", "DCP"),
@@ -212,7 +212,7 @@ _SIZES = (
 )
 
 
-def sizes(parallel: Mapping[str, int]) -> str:
+def sizes(parallel: ParallelDict) -> str:
     """Parallel sizes in a few characters: TP always, the others where they are not 1."""
     return ", ".join(
         f"{word} {parallel[key]}" for key, word in _SIZES if key == "tensor" or parallel[key] > 1
@@ -221,8 +221,8 @@ def sizes(parallel: Mapping[str, int]) -> str:
 
 def _server(
     host: str,
-    share: Mapping[str, Any],
-    engine: Mapping[str, Any],
+    share: Slice,
+    engine: EngineDict,
     rank: int,
     x: float,
     y: float,
@@ -234,8 +234,9 @@ def _server(
     facts = ["no KV transfer" if engine["kv_role"] is None else f"engine id {engine['engine_id']}"]
     if engine["handshake_ports"]:
         facts.append(f"KV {engine['handshake_ports'][0]}-{engine['handshake_ports'][-1]}")
-    ports = [one["api"]["port"] for one in engine["ranks"] or [engine] if one["api"]]
-    api = f"API :{span(ports[0], ports[-1])}" if ports else "headless"
+    apis: list[EndpointDict | None] = [rank["api"] for rank in engine["ranks"]] or [engine["api"]]
+    ports = [api["port"] for api in apis if api is not None]
+    served = f"API :{span(ports[0], ports[-1])}" if ports else "headless"
     local = engine["data_parallel_size_local"]
     place = f"node {rank}"
     if local > 1:
@@ -246,7 +247,7 @@ def _server(
         _box(x, y, _SERVER, height, _PAPER, line),
         _text(x + 14, y + 25, host, 14, _INK, weight=600),
         _text(x + _SERVER - 14, y + 25, str(share["address"]), 12, _SOFT, anchor="end"),
-        _text(x + 14, y + 45, f"{place} · {api}", 12, _INK),
+        _text(x + 14, y + 45, f"{place} · {served}", 12, _INK),
         _text(x + 14, y + 63, " · ".join(facts), 12, _SOFT),
     ]
     for nth, chip in enumerate(chips):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from .profiles import Profile
 from .releases import Release
@@ -82,13 +82,21 @@ class Settings:
     unread: frozenset[str] = frozenset()
 
 
+class MountDict(TypedDict):
+    """A mount as the plan holds it."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
 @dataclass(frozen=True)
 class Mount:
     source: str
     target: str
     read_only: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MountDict:
         return {"source": self.source, "target": self.target, "read_only": self.read_only}
 
 
@@ -114,6 +122,16 @@ WeightsSource = Literal["present", "server", "modelscope", "huggingface", "contr
 WeightsVerify = Literal["none", "full"]
 
 
+class ProvisionDict(TypedDict):
+    """Where image and weights come from, as the plan holds it."""
+
+    image_source: ImageSource
+    image_archive: str
+    image_archive_remote_src: bool
+    weights_source: WeightsSource
+    weights_verify: WeightsVerify
+
+
 @dataclass(frozen=True)
 class Provision:
     """Where servers get what they lack, image and weights; the checks need to know it as well."""
@@ -126,6 +144,15 @@ class Provision:
     weights_source: WeightsSource = "present"
     # Whether every byte of the weights is read.
     weights_verify: WeightsVerify = "none"
+
+    def to_dict(self) -> ProvisionDict:
+        return {
+            "image_source": self.image_source,
+            "image_archive": self.image_archive,
+            "image_archive_remote_src": self.image_archive_remote_src,
+            "weights_source": self.weights_source,
+            "weights_verify": self.weights_verify,
+        }
 
 
 @dataclass(frozen=True)
@@ -283,6 +310,26 @@ class Cluster:
         if self.colocated:
             return "colocated"
         return f"{len(self.of('prefiller'))}P{len(self.of('decoder'))}D"
+
+
+@dataclass(frozen=True)
+class ValidCluster(Cluster):
+    """A cluster that every rule let pass: each of its hosts has an address."""
+
+    # Service address by host, for every host of the plan.
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def checked(cls, cluster: Cluster) -> ValidCluster:
+        """The same cluster, once the rules have found no error in it."""
+        addresses = cluster.declaration.addresses
+        return cls(
+            cluster.declaration,
+            cluster.instances,
+            cluster.proxies,
+            cluster.by_host,
+            {host: address for host, address in addresses.items() if address is not None},
+        )
 
 
 def canonical(flag: str) -> str:

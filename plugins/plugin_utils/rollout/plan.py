@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from . import inventory, launch, ports, rules, secrecy, topology
 from .fabric import fabric
 from .findings import ERROR, Finding, PlanError, grouped, ordered
-from .model import ROLES, Cluster, Instance
+from .model import ROLES, Cluster, Instance, ValidCluster
+from .plan_dict import InstanceDict, PlanDict, PortDict, Slice
 
 VERSION = 1
 
@@ -21,11 +21,11 @@ VERSION = 1
 class Plan:
     """A cluster without errors, its ports, and the warnings and hints that stand."""
 
-    cluster: Cluster
+    cluster: ValidCluster
     ports: dict[str, tuple[ports.PortUse, ...]]
     findings: tuple[Finding, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PlanDict:
         """The plan as plan.json and the fact pd_plan hold it."""
         content = _content(self)
         # Peers follow from the rest, and are most of the text in a large cluster.
@@ -33,21 +33,11 @@ class Plan:
             host: {key: value for key, value in share.items() if key != "peers"}
             for host, share in content["hosts"].items()
         }
+        hashed = {key: value for key, value in content.items() if key != "hash"}
         # Where image and weights come from changes nothing of what runs.
-        text = json.dumps({**content, "hosts": shares, "provision": None}, sort_keys=True)
-        return {
-            "version": content.pop("version"),
-            "hash": hashlib.sha256(text.encode()).hexdigest(),
-            **content,
-        }
-
-
-# What to_dict holds, in its order.
-KEYS = (
-    *("version", "hash", "cluster", "deployment", "release", "image", "image_digest", "provision"),
-    *("topology", "fabric", "model", "connector", "api_key", "proxy"),
-    *("instances", "findings", "ports", "hosts"),
-)
+        text = json.dumps({**hashed, "hosts": shares, "provision": None}, sort_keys=True)
+        content["hash"] = hashlib.sha256(text.encode()).hexdigest()
+        return content
 
 
 def make(raw: inventory.RawInventory, wanted_topology: str | None = None) -> Plan:
@@ -60,7 +50,7 @@ def make(raw: inventory.RawInventory, wanted_topology: str | None = None) -> Pla
     )
     if any(finding.severity == ERROR for finding in findings):
         raise PlanError(findings)
-    return Plan(cluster, table, tuple(findings))
+    return Plan(ValidCluster.checked(cluster), table, tuple(findings))
 
 
 def make_all(raw: inventory.RawInventory, wanted_topology: str | None = None) -> dict[str, Plan]:
@@ -97,7 +87,7 @@ def _named(deployment: str, findings: list[Finding]) -> list[Finding]:
     ]
 
 
-def _content(plan: Plan) -> dict[str, Any]:
+def _content(plan: Plan) -> PlanDict:
     cluster = plan.cluster
     declaration, release = cluster.declaration, cluster.release
     head = cluster.instances[0].settings
@@ -105,12 +95,13 @@ def _content(plan: Plan) -> dict[str, Any]:
     rows = {host: [use.to_dict() for use in uses] for host, uses in plan.ports.items()}
     return {
         "version": VERSION,
+        "hash": "",
         "cluster": declaration.cluster,
         "deployment": declaration.deployment,
         "release": {"name": release.name, "vllm": release.vllm, "cann": release.cann},
         "image": declaration.image,
         "image_digest": declaration.image_digest,
-        "provision": asdict(declaration.provision),
+        "provision": declaration.provision.to_dict(),
         "topology": cluster.topology,
         "fabric": fabric(cluster),
         "model": {"path": head.model_path, "served_name": head.served_model_name},
@@ -128,7 +119,7 @@ def _content(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _instance(instance: Instance) -> dict[str, Any]:
+def _instance(instance: Instance) -> InstanceDict:
     parallel = instance.parallel
     return {
         "name": instance.name,
@@ -151,13 +142,13 @@ def _instance(instance: Instance) -> dict[str, Any]:
     }
 
 
-def _host(cluster: Cluster, peers: _Peers, host: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _host(cluster: ValidCluster, peers: _Peers, host: str, rows: list[PortDict]) -> Slice:
     pairs = cluster.by_host.get(host, ())
     which = next((proxy for proxy in cluster.proxies if proxy.host == host), None)
     proxy = None if which is None else launch.proxy(cluster, which)
     engines = [launch.engine(cluster, instance, node) for instance, node in pairs]
     return {
-        "address": cluster.declaration.addresses.get(host),
+        "address": cluster.addresses[host],
         "interface": next((node.settings.interface for _, node in pairs), None),
         "directory": launch.directory(cluster),
         "chips": sorted({chip for _, node in pairs for chip in node.chips}),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .model import Cluster, Instance, Node
+from .plan_dict import PortDict
 from .topology import connector_of, handshake_ports, listens
 
 # fixed: somebody listens on each of these ports. reserved: the guides set them aside, nobody binds them.
@@ -54,7 +55,7 @@ class PortUse:
         first, last = max(self.first, other.first), min(self.last, other.last)
         return (first, last) if first <= last else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PortDict:
         return {
             "host": self.host,
             "first": self.first,

@@ -13,10 +13,11 @@ from typing import Any
 
 from .diagram import sizes, svg, title
 from .findings import few, shown
+from .plan_dict import EngineDict, PlanDict, PortDict
 from .ports import span
 
 
-def files(plan: Mapping[str, Any]) -> dict[str, str]:
+def files(plan: PlanDict) -> dict[str, str]:
     """Every file of a plan: its path below the plan's directory, and its text."""
     result = {
         "plan.json": json.dumps(plan, indent=2, ensure_ascii=False) + "\n",
@@ -31,7 +32,7 @@ def files(plan: Mapping[str, Any]) -> dict[str, str]:
     return result
 
 
-def write(directory: Path, plan: Mapping[str, Any], *, dry_run: bool) -> dict[str, tuple[str, str]]:
+def write(directory: Path, plan: PlanDict, *, dry_run: bool) -> dict[str, tuple[str, str]]:
     """Write what differs from what is there, and remove an earlier plan's scripts; the texts before and
     after.
 
@@ -123,7 +124,7 @@ def _left_over(directory: Path, wanted: Mapping[str, str]) -> list[str]:
     )
 
 
-def summary(plan: Mapping[str, Any], directory: str, changed: Sequence[str], *, dry_run: bool) -> str:
+def summary(plan: PlanDict, directory: str, changed: Sequence[str], *, dry_run: bool) -> str:
     """What `plan.yml` prints: where the files are, and the ports that somebody listens on."""
     verb = "would change" if dry_run else "changed"
     state = f"{verb} {len(changed)} of its files" if changed else "up to date"
@@ -155,7 +156,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return row["host"], span(row["first"], row["last"]), row["purpose"], row["instance"] or ""
 
 
-def markdown(plan: Mapping[str, Any]) -> str:
+def markdown(plan: PlanDict) -> str:
     """topology.md: who runs where, every port, what to know."""
     return "\n".join(_markdown(plan)) + "\n"
 
@@ -184,7 +185,7 @@ def _code(value: object) -> str:
     return f"{ticks}{text}{ticks}" if len(ticks) == 1 else f"{ticks} {text} {ticks}"
 
 
-def _markdown(plan: Mapping[str, Any]) -> Iterator[str]:
+def _markdown(plan: PlanDict) -> Iterator[str]:
     release = plan["release"]
     alone = plan["topology"] == "colocated"
     yield f"# {_prose(title(plan))}: {plan['topology']}"
@@ -247,7 +248,7 @@ def _markdown(plan: Mapping[str, Any]) -> Iterator[str]:
             yield f"  Cure: {_prose(finding['cure'])}. Source: {_prose(finding['source'])}."
 
 
-def _apis(engine: Mapping[str, Any]) -> str:
+def _apis(engine: EngineDict) -> str:
     """Where the engine answers; of several ranks the first and the last port."""
     if not engine["api"]:
         return "headless"
@@ -256,7 +257,7 @@ def _apis(engine: Mapping[str, Any]) -> str:
     return f"{url} … {ranks[-1]['api']['port']}" if len(ranks) > 1 else url
 
 
-def _use(row: Mapping[str, Any]) -> str:
+def _use(row: PortDict) -> str:
     if row["bound"]:
         return "listens"
     return "reserved" if row["instance"] else "takes"

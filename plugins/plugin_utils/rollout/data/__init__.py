@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The planner's data files: YAML beside this module."""
+"""The planner's data files beside this module: YAML, and the parts of launch scripts."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def load(kind: str, name: str) -> dict[str, Any]:
     if name not in names(kind):
         raise KeyError(name)
     return cast("dict[str, Any]", yaml.safe_load((_ROOT / kind / f"{name}.yml").read_text(encoding="utf-8")))
+
+
+@cache
+def script(name: str) -> str:
+    """A part of the launch scripts, without the comments at its head; a whole script as it stands."""
+    text = (_ROOT / "scripts" / name).read_text(encoding="utf-8")
+    return text if text.startswith("#!") else text.split("\n\n", 1)[1]

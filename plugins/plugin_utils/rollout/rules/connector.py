@@ -9,7 +9,7 @@ from typing import Any
 
 from ..connectors import Connector
 from ..findings import ERROR, WARNING, Finding, Rule, shown
-from ..launch import KV_FIELDS, computed_sizes, kv_extra_config
+from ..launch.transfer import KV_FIELDS, computed_sizes, kv_extra_config
 from ..model import KV_ROLES, Instance
 from ..releases import load_release, release_names
 from ..values import did_you_mean

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from .. import secrecy
 from ..findings import ERROR, WARNING, Finding, Rule, shown
-from ..launch import COMPUTED_FLAGS
+from ..launch.arguments import COMPUTED_FLAGS
 from ..model import Instance, Node, canonical
 from ..releases import Release, standing
 from ..topology import given_flags, joined

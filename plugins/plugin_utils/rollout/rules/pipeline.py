@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from ..findings import ERROR, Finding, Rule, shown
-from ..launch import LAYER_PARTITION, kv_extra_config
+from ..launch.transfer import LAYER_PARTITION, kv_extra_config
 from ..model import Instance
 from .base import Context, rule
 from .transfer import sizes_told, transferring

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..connectors import Connector
 from ..findings import ERROR, WARNING, Finding, Rule, shown
-from ..launch import kv_extra_config
+from ..launch.transfer import kv_extra_config
 from ..model import Instance, Role
 from ..topology import connector_of, joined
 from .base import Context, block_size, context_parallel, flag_number, rule

@@ -17,7 +17,9 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import d
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import ERROR
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import RawInventory
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch import COMPUTED_FLAGS
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.arguments import (
+    COMPUTED_FLAGS,
+)
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.model import Parallel, canonical
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.profiles import (
     load_profile,

@@ -1,0 +1,125 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""One engine on one host, with the container that it runs in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..model import KV_ROLES, Instance, Mount, Node, Rank, ValidCluster
+from ..plan_dict import ContainerDict, EngineDict, RankDict
+from ..secrecy import in_settings
+from ..topology import connector_of, handshake_ports, listens
+from .arguments import serve_arguments, words
+from .script import SECRET_TARGET, engine_script
+
+
+def directory(cluster: ValidCluster) -> str:
+    """The deployment's directory on the servers."""
+    return f"{cluster.declaration.host_dir}/{cluster.declaration.deployment}"
+
+
+def secret_path_of(cluster: ValidCluster) -> str | None:
+    return f"{directory(cluster)}/api_key" if cluster.declaration.api_key else None
+
+
+def own_mounts(script_path: str, secret_path: str | None) -> list[Mount]:
+    mounts = [Mount(script_path, script_path, True)]
+    if secret_path is not None:
+        mounts.append(Mount(secret_path, SECRET_TARGET, True))
+    return mounts
+
+
+def labels_of(cluster: ValidCluster, instance: str, role: str, content: Mapping[str, Any]) -> dict[str, str]:
+    text = json.dumps(content, sort_keys=True)
+    return {
+        "pd_rollout.deployment": cluster.declaration.deployment,
+        "pd_rollout.instance": instance,
+        "pd_rollout.role": role,
+        "pd_rollout.hash": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
+    """One engine on one host, as the plan holds it."""
+    settings, declaration = node.settings, cluster.declaration
+    arguments = serve_arguments(cluster, instance, node, node.ranks[0] if node.ranks else None)
+    text = engine_script(cluster, instance, node, arguments)
+    script_path = f"{directory(cluster)}/{instance.name}.sh"
+    secret_path = secret_path_of(cluster)
+    mounts = [Mount(path, path, True) for path in cluster.release.mounts]
+    mounts.append(Mount(settings.model_path, settings.model_path, True))
+    mounts.extend(settings.extra_mounts)
+    mounts.extend(own_mounts(script_path, secret_path))
+    devices = [f"/dev/davinci{chip}" for chip in node.chips] + list(cluster.release.manager_devices)
+    container: ContainerDict = {
+        "image": declaration.image,
+        "devices": devices,
+        "mounts": [mount.to_dict() for mount in mounts],
+        "shm_size": settings.shm_size,
+    }
+    ports = handshake_ports(
+        instance.kv_port, instance.parallel, node.rank, len(instance.nodes), connector_of(cluster, instance)
+    )
+    head = instance.head
+    return {
+        "instance": instance.name,
+        "role": instance.role,
+        "kv_role": None if cluster.colocated else KV_ROLES[instance.role],
+        "container": f"{declaration.deployment}-{instance.name}",
+        "node_rank": node.rank,
+        "nnodes": len(instance.nodes),
+        "headless": not node.api_ports,
+        "world_size": instance.parallel.chips,
+        "local_world_size": instance.local_world_size,
+        "data_parallel_rank": node.data_start,
+        "data_parallel_size_local": node.data_local,
+        "chips": list(node.chips),
+        **container,
+        "env": dict(node.env),
+        "argv": [] if node.ranks else ["vllm", "serve", *words(arguments)],
+        "ranks": [_rank(cluster, instance, node, rank) for rank in node.ranks],
+        "script": text,
+        "secrets": any(True for _ in in_settings(settings)),
+        "script_path": script_path,
+        "command": ["bash", script_path],
+        "secret_path": secret_path,
+        "api": {"host": cluster.addresses[node.host], "port": node.api_ports[0]} if node.api_ports else None,
+        "master": {"host": cluster.addresses[head.host], "port": instance.settings.master_port}
+        if instance.spans_nodes
+        else None,
+        "engine_id": node.engine_id,
+        "kv_port": instance.kv_port,
+        "handshake_ports": list(ports) if listens(cluster, instance) else [],
+        "model_path": settings.model_path,
+        "served_model_name": settings.served_model_name,
+        "ready": {"nodes": [{"host": other.host, "rank": other.rank} for other in instance.nodes]},
+        "labels": labels_of(cluster, instance.name, instance.role, {**container, "script": text}),
+    }
+
+
+def _rank(cluster: ValidCluster, instance: Instance, node: Node, rank: Rank) -> RankDict:
+    """One rank of an engine with external data parallel, by the names that the engine itself has."""
+    size = instance.parallel.world_size
+    connector = connector_of(cluster, instance)
+    ports = (
+        ()
+        if connector is None
+        else connector.ports(instance.kv_port, instance.parallel, rank.number * size, size)
+    )
+    return {
+        "rank": rank.number,
+        "chips": list(rank.chips),
+        "env": {
+            **node.env,
+            "ASCEND_RT_VISIBLE_DEVICES": ",".join(map(str, rank.places)),
+        },
+        "argv": ["vllm", "serve", *words(serve_arguments(cluster, instance, node, rank))],
+        "api": {"host": cluster.addresses[node.host], "port": rank.api_port},
+        "engine_id": node.engine_id,
+        "kv_port": instance.kv_port,
+        "handshake_ports": list(ports) if listens(cluster, instance) else [],
+    }

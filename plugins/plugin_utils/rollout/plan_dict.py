@@ -1,0 +1,231 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The plan as plan.json and the registered plan hold it: every key, in its order.
+
+Roles, templates and modules read these names: one that is changed here is changed for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from .fabric import Fabric
+from .model import DpMode, MountDict, ProvisionDict, Role
+
+
+class EndpointDict(TypedDict):
+    """An address and a port."""
+
+    host: str
+    port: int
+
+
+class ReleaseDict(TypedDict):
+    """vllm-ascend's release, and the versions of vLLM and CANN in its image."""
+
+    name: str
+    vllm: str
+    cann: str
+
+
+class ModelDict(TypedDict):
+    path: str
+    served_name: str
+
+
+class ParallelDict(TypedDict):
+    """Sizes in ranks; ``data_local`` is that of the head."""
+
+    tensor: int
+    prefill_context: int
+    decode_context: int
+    pipeline: int
+    data: int
+    data_local: int
+
+
+class InstanceDict(TypedDict):
+    """One instance; ``nodes`` and ``engine_ids`` in the order of its node ranks."""
+
+    name: str
+    role: Role
+    index: int
+    nodes: list[str]
+    engine_ids: list[str]
+    kv_port: int
+    api_port: int
+    dp_mode: DpMode
+    profile: str
+    parallel: ParallelDict
+
+
+class PortDict(TypedDict):
+    """A port, or a range of them, of one host."""
+
+    host: str
+    first: int
+    last: int
+    purpose: str
+    instance: str | None
+    bound: bool
+    protocol: str
+
+
+class RankDict(TypedDict):
+    """One data-parallel rank with an API server of its own."""
+
+    rank: int
+    chips: list[int]
+    env: dict[str, str]
+    argv: list[str]
+    api: EndpointDict
+    engine_id: str
+    kv_port: int
+    handshake_ports: list[int]
+
+
+class ReadyNodeDict(TypedDict):
+    host: str
+    rank: int
+
+
+class ReadyDict(TypedDict):
+    """The nodes whose engines must run before the API answers."""
+
+    nodes: list[ReadyNodeDict]
+
+
+class ContainerDict(TypedDict):
+    """What an engine's container is made of, but for its script."""
+
+    image: str
+    devices: list[str]
+    mounts: list[MountDict]
+    shm_size: str
+
+
+class EngineDict(TypedDict):
+    """One engine on one host."""
+
+    instance: str
+    role: Role
+    kv_role: str | None
+    container: str
+    node_rank: int
+    nnodes: int
+    headless: bool
+    # In chips: of the whole instance, and of one of its nodes.
+    world_size: int
+    local_world_size: int
+    data_parallel_rank: int
+    data_parallel_size_local: int
+    chips: list[int]
+    image: str
+    devices: list[str]
+    mounts: list[MountDict]
+    shm_size: str
+    env: dict[str, str]
+    # With ranks, each of them has its own.
+    argv: list[str]
+    ranks: list[RankDict]
+    script: str
+    # Whether something in the script looks like a secret: then it is not shown.
+    secrets: bool
+    script_path: str
+    command: list[str]
+    secret_path: str | None
+    # None where it is headless.
+    api: EndpointDict | None
+    # Where the nodes meet, if one rank spans them.
+    master: EndpointDict | None
+    engine_id: str
+    kv_port: int
+    handshake_ports: list[int]
+    model_path: str
+    served_model_name: str
+    ready: ReadyDict
+    labels: dict[str, str]
+
+
+class ExpectedDict(TypedDict):
+    """What the proxy's health answer must count."""
+
+    prefill_instances: int
+    decode_instances: int
+
+
+class ProxyDict(TypedDict):
+    """The proxy on one host."""
+
+    container: str
+    image: str
+    host: str
+    port: int
+    argv: list[str]
+    script: str
+    script_path: str
+    command: list[str]
+    mounts: list[MountDict]
+    secret_path: str | None
+    health_url: str
+    expected: ExpectedDict
+    labels: dict[str, str]
+
+
+class EntryDict(TypedDict):
+    """What clients ask on one host."""
+
+    container: str
+    host: str
+    port: int
+    secret_path: str | None
+
+
+class Slice(TypedDict):
+    """What one host needs to know of the plan."""
+
+    address: str
+    interface: str | None
+    directory: str
+    chips: list[int]
+    ports: list[PortDict]
+    peers: list[str]
+    engines: list[EngineDict]
+    proxy: ProxyDict | None
+    entry: EntryDict | None
+
+
+class BackendsDict(TypedDict):
+    """The proxy's port and the APIs behind it."""
+
+    port: int
+    prefillers: list[EndpointDict]
+    decoders: list[EndpointDict]
+
+
+class PlanDict(TypedDict):
+    """A whole plan."""
+
+    version: int
+    # SHA-256 of all but the peers, which follow from the rest, and where image and weights come from.
+    hash: str
+    cluster: str
+    deployment: str
+    release: ReleaseDict
+    image: str
+    image_digest: str
+    provision: ProvisionDict
+    topology: str
+    fabric: Fabric
+    model: ModelDict
+    connector: str
+    api_key: bool
+    proxy: BackendsDict
+    instances: list[InstanceDict]
+    findings: list[dict[str, Any]]
+    ports: list[PortDict]
+    hosts: dict[str, Slice]
+
+
+# What a plan holds, in its order.
+KEYS = tuple(PlanDict.__annotations__)
