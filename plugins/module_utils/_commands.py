@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 # Longest answer that is looked at, in bytes.
 ANSWER_LIMIT = 65536
@@ -81,7 +82,7 @@ def once(command: Command) -> Chain:
     return (yield command)
 
 
-def run_chains(chains: Mapping[Hashable, Chain]) -> dict:
+def run_chains(chains: Mapping[Hashable, Chain]) -> dict[str, Any]:
     """Run all chains to their ends; their results by name."""
     with _Runner(chains) as runner:
         return runner.results()
@@ -92,9 +93,9 @@ class _Runner:
 
     def __init__(self, chains: Mapping[Hashable, Chain]) -> None:
         self.chains = chains
-        self.found: dict = {}
+        self.found: dict[str, Any] = {}
         # Chains that can go on, with what they get; and those that wait for another one.
-        self.ready: deque = deque((name, None) for name in chains)
+        self.ready: deque[Any] = deque((name, None) for name in chains)
         self.parked: dict[Hashable, list[Hashable]] = {}
         self.running: set[_Running] = set()
         self.killed: list[int] = []
@@ -116,7 +117,7 @@ class _Runner:
         self.pipes.close()
         os.close(self.nothing)
 
-    def results(self) -> dict:
+    def results(self) -> dict[str, Any]:
         while self.ready or self.running:
             while self.ready:
                 self._go_on(*self.ready.popleft())

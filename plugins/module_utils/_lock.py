@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ._files import private_folder
 
@@ -58,7 +59,7 @@ class RolloutLock:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
-    def holder(self) -> dict | None:
+    def holder(self) -> dict[str, Any] | None:
         """Who holds it, or None: the owner's own words, and in seconds of this server's clock
 
         `since` (since the epoch), `age`, and `silent` since the last sign of life (None: none was given yet).
@@ -79,7 +80,9 @@ class RolloutLock:
         # Not written by us, whoever did: it still says "hands off", as old as the file is.
         return {"run": "", "since": touched, "age": max(0.0, now - touched), "silent": None}
 
-    def acquire(self, owner: dict, replace: str | None = None, dry_run: bool = False) -> dict | None:
+    def acquire(
+        self, owner: dict[str, Any], replace: str | None = None, dry_run: bool = False
+    ) -> dict[str, Any] | None:
         """None when `owner` has it now, else who has it. `replace`: the run whose lock may be taken over."""
         try:
             with contextlib.nullcontext() if dry_run else _alone(self._path):
@@ -105,7 +108,7 @@ class RolloutLock:
             raise LockError(f"{self._path} cannot be removed: {error.strerror}") from error
         return mine
 
-    def _write(self, content: dict) -> None:
+    def _write(self, content: dict[str, Any]) -> None:
         handle, draft = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

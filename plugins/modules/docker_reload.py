@@ -62,6 +62,7 @@ attributes:
 import os
 import signal
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -69,7 +70,7 @@ from ..module_utils._docker import engine
 from ..module_utils._docker.client import DEFAULT_SOCKET, DockerError
 
 
-def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict:
+def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict[str, Any]:
     """The attributes of the first reload after ``since``; raises DockerError."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

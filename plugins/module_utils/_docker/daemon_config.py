@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 # What dockerd takes over on SIGHUP, without touching a container; everything else needs a restart
 # (moby, daemon/reload.go of 20.10; "Configuration reload behavior" in the reference of dockerd).
@@ -68,7 +69,7 @@ class Merge:
         return tuple(key for key in self.changed if key not in RELOADABLE)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     keys = [key for key, _value in pairs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
@@ -76,7 +77,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     return dict(pairs)
 
 
-def parse(text: str) -> dict:
+def parse(text: str) -> dict[str, Any]:
     """The options in the text of daemon.json; an empty file has none, as for dockerd."""
     if not text.strip():
         return {}
@@ -89,7 +90,7 @@ def parse(text: str) -> dict:
     return value
 
 
-def merge_values(present: dict, wanted: dict) -> dict:
+def merge_values(present: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """``wanted`` laid over ``present``: objects are merged, other values replaced, ``None`` removes the key.
 
     >>> merge_values({"debug": True, "log-opts": {"max-size": "10m"}}, {"log-opts": {"max-file": "3"}})
@@ -115,7 +116,7 @@ def indent_of(text: str) -> int | str:
     return found[1] if "\t" in found[1] else len(found[1])
 
 
-def merge(text: str, wanted: dict) -> Merge:
+def merge(text: str, wanted: dict[str, Any]) -> Merge:
     """Merge options into the text of daemon.json. The text stays as it is if it says all of them already."""
     present = parse(text)
     merged = merge_values(present, wanted)

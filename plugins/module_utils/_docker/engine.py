@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from .client import DEFAULT_SOCKET, DockerError, get
@@ -25,7 +26,7 @@ ANSWER_SECONDS = 10
 POLL_SECONDS = 0.2
 
 
-def info(socket_path: str = DEFAULT_SOCKET) -> dict:
+def info(socket_path: str = DEFAULT_SOCKET) -> dict[str, Any]:
     """What `docker info` shows."""
     try:
         answer = json.loads(get("/info", socket_path, ANSWER_SECONDS))
@@ -38,7 +39,7 @@ def info(socket_path: str = DEFAULT_SOCKET) -> dict:
     return answer
 
 
-def wait_for_info(seconds: float, socket_path: str = DEFAULT_SOCKET) -> dict:
+def wait_for_info(seconds: float, socket_path: str = DEFAULT_SOCKET) -> dict[str, Any]:
     """The same, asked again for so many seconds until the engine answers."""
     deadline = time.monotonic() + seconds
     while True:
@@ -50,7 +51,7 @@ def wait_for_info(seconds: float, socket_path: str = DEFAULT_SOCKET) -> dict:
         time.sleep(POLL_SECONDS)
 
 
-def reload_events(since: float, until: float, socket_path: str = DEFAULT_SOCKET) -> list[dict]:
+def reload_events(since: float, until: float, socket_path: str = DEFAULT_SOCKET) -> list[dict[str, Any]]:
     """The engine's own events of having reloaded its configuration (times in seconds since the epoch)."""
     filters = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
     body = get(f"/events?since={since:.9f}&until={until:.9f}&filters={filters}", socket_path, ANSWER_SECONDS)

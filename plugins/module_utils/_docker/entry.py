@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from typing import Any
 
 from . import engine
 from .client import DEFAULT_SOCKET, DockerError
@@ -16,7 +17,7 @@ INFO_ARGUMENTS = {
 }
 
 
-def docker_info(options: Mapping) -> dict:
+def docker_info(options: Mapping[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
     wait = options["wait"]
     result = {

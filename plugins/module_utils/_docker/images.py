@@ -167,7 +167,9 @@ def repository(name: str) -> str:
     return path.partition(":")[0]
 
 
-def old_names(listed: list[dict], used: set[str], wanted: str, wanted_id: str, keep: int) -> list[str]:
+def old_names(
+    listed: list[dict[str, Any]], used: set[str], wanted: str, wanted_id: str, keep: int
+) -> list[str]:
     """What may go: names of images of wanted's repository but the `keep` youngest, and those in use."""
     ours = repository(wanted)
     names = [

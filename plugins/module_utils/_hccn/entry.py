@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from . import query
 
@@ -41,7 +42,7 @@ PING_ARGUMENTS = {
 }
 
 
-def check(options: Mapping) -> dict:
+def check(options: Mapping[str, Any]) -> dict[str, Any]:
     """Ask the chips and judge; the result of the module, with `failed` where it fails."""
     if options["timeout"] <= 0:
         return _refused(f"timeout must be more than 0 seconds, not {options['timeout']:g}")
@@ -93,11 +94,11 @@ def check(options: Mapping) -> dict:
     return result
 
 
-def _refused(why: str) -> dict:
+def _refused(why: str) -> dict[str, Any]:
     return {"failed": True, "changed": False, "msg": why}
 
 
-def ping(options: Mapping) -> dict:
+def ping(options: Mapping[str, Any]) -> dict[str, Any]:
     """Ping from the chips; the result of hccn_ping."""
     from . import evaluate
 
@@ -131,6 +132,6 @@ def ping(options: Mapping) -> dict:
     }
 
 
-def _path(options: Mapping, name: str) -> str:
+def _path(options: Mapping[str, Any], name: str) -> str:
     """A path with what stands for the server's own directories in it."""
     return str(Path(os.path.expandvars(options[name])).expanduser())

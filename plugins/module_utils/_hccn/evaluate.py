@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from .._commands import Answer
 from .._findings import SEVERITIES, Finding, brief, counted, errors_of, numbers, ordered
@@ -93,7 +94,7 @@ class ServerState:
 
     fabric: str
     driver: str | None
-    chips: dict[int, dict]
+    chips: dict[int, dict[str, Any]]
     findings: list[Finding] = field(default_factory=list)
     # /etc/hccn.conf is not there, and an empty one is all that is needed.
     make_conf: bool = False
@@ -104,7 +105,7 @@ class ServerState:
     def ok(self) -> bool:
         return not errors_of(self.findings)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         made = asdict(self)
         made["findings"] = [one.to_dict() for one in self.findings]
         made["chips"] = [{"chip": chip, **values} for chip, values in sorted(self.chips.items())]
@@ -197,7 +198,7 @@ def _some_answer(readings: dict[int, dict[str, Reading]]) -> bool:
     return any(found["link"].value is not None for found in readings.values())
 
 
-def _chip_state(chip: int, found: dict[str, Reading], info: Reading) -> dict:
+def _chip_state(chip: int, found: dict[str, Reading], info: Reading) -> dict[str, Any]:
     """One chip as plain data, for people and for the comparison between servers."""
     vnic = found["vnic"].value or _NO_VNIC
     gateway, ip, pod = found["gateway"].value, found["ip"].value, _pod(found)

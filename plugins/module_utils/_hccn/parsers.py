@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 IPV4 = r"(\d{1,3}(?:\.\d{1,3}){3})"
 COLON = r"[ \t]*[:：=][ \t]*"
@@ -419,7 +420,7 @@ def parse_driver_version(text: str) -> str | None:
     return value or None
 
 
-def version_key(version: str) -> tuple:
+def version_key(version: str) -> tuple[Any, ...]:
     """Orders 25.2.3 < 25.5.rc1 < 25.5.0: a release candidate comes before its release."""
     return tuple(
         (-1, int(re.sub(r"\D", "", part) or 0))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .._commands import Answer, Chain, Command, ResultOf, once, run_chains
 
@@ -136,7 +137,7 @@ def query_server(
     """Ask everything about these chips, all chips at once."""
     begin = time.monotonic()
     # npu-smi's table comes first: it is there when the first chip needs it.
-    chains: dict = {"info": once(tools.smi("info")), **{chip: _chip(chip, tools) for chip in chips}}
+    chains: dict[str, Any] = {"info": once(tools.smi("info")), **{chip: _chip(chip, tools) for chip in chips}}
     found = run_chains(chains)
     seconds = time.monotonic() - begin
     info = found.pop("info")

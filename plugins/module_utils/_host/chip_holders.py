@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from .._docker.client import DockerError, get
@@ -46,7 +47,7 @@ class ChipHolder:
     pid: int | None = None
 
 
-def of_docker(containers: Iterable[Mapping], own: set[str], socket_path: str) -> list[ChipHolder]:
+def of_docker(containers: Iterable[Mapping[str, Any]], own: set[str], socket_path: str) -> list[ChipHolder]:
     """The Docker Engine's running containers that have chips, without our own."""
     found = []
     begin = time.monotonic()
@@ -65,7 +66,7 @@ def of_docker(containers: Iterable[Mapping], own: set[str], socket_path: str) ->
     return found
 
 
-def holder_of(details: Mapping) -> ChipHolder | None:
+def holder_of(details: Mapping[str, Any]) -> ChipHolder | None:
     """What `docker inspect` shows of a container, if it has chips."""
     host, config = details.get("HostConfig") or {}, details.get("Config") or {}
     name = str(details.get("Name") or details.get("Id", "")[:12]).lstrip("/")
@@ -89,7 +90,7 @@ def holder_of(details: Mapping) -> ChipHolder | None:
     return ChipHolder(name, chips, not privileged and bool(devices or mounts), "; ".join(seen))
 
 
-def _numbers(chips: Iterable) -> str:
+def _numbers(chips: Iterable[Any]) -> str:
     numbers = [str(chip) for chip in sorted(chips)]
     return numbers[0] if len(numbers) == 1 else "{" + ",".join(numbers) + "}"
 

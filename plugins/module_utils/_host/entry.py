@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from .. import _process
 from .._docker.client import DockerApi
@@ -47,7 +48,7 @@ REACH_ARGUMENTS = {
 }
 
 
-def check(options: Mapping) -> dict:
+def check(options: Mapping[str, Any]) -> dict[str, Any]:
     """Look at the server and judge; the result of host_check, with `failed` where it fails."""
     wants = options["wants"]
     state = query.look(wants, options)
@@ -93,7 +94,7 @@ def check(options: Mapping) -> dict:
     return result
 
 
-def reach(options: Mapping) -> dict:
+def reach(options: Mapping[str, Any]) -> dict[str, Any]:
     """Try the targets, take leave, and see this server's own listener end; the result of host_reach."""
     targets, listener, stop = options["targets"], options["listener"], options["stop"]
     token = options.get("token", "")
@@ -121,7 +122,7 @@ def reach(options: Mapping) -> dict:
 
 
 def _take_leave(
-    targets: Sequence[Mapping],
+    targets: Sequence[Mapping[str, Any]],
     trials: Sequence[host_listener.Trial],
     name: str,
     timeout: float,

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .._findings import Finding, brief, counted, numbers, ordered
 from .._hccn.catalogue import chip_words
@@ -47,7 +48,7 @@ class Limits:
     firmware_minimum: str = ""
 
 
-def judge(wants: Mapping, state: HostState, limits: Limits) -> list[Finding]:
+def judge(wants: Mapping[str, Any], state: HostState, limits: Limits) -> list[Finding]:
     """Everything that is wrong with this server, worst first."""
     return ordered(
         [
@@ -72,7 +73,7 @@ def _root(state: HostState) -> Iterable[Finding]:
         yield HOST_CHECKS.finding("host-not-root", "the check does not run as root", seen="another user")
 
 
-def _directory(wants: Mapping, state: HostState) -> Iterable[Finding]:
+def _directory(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     if state.directory_open:
         yield HOST_CHECKS.finding(
             "host-directory-open",
@@ -82,7 +83,7 @@ def _directory(wants: Mapping, state: HostState) -> Iterable[Finding]:
         )
 
 
-def _devices(wants: Mapping, state: HostState) -> Iterable[Finding]:
+def _devices(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     if state.devices_missing:
         chips = [
             int(d[len("/dev/davinci") :]) for d in state.devices_missing if d[len("/dev/davinci") :].isdigit()
@@ -115,7 +116,7 @@ def _devices(wants: Mapping, state: HostState) -> Iterable[Finding]:
         )
 
 
-def _npus(wants: Mapping, state: HostState, limits: Limits) -> Iterable[Finding]:
+def _npus(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable[Finding]:
     if state.driver and wants.get("driver") and version_key(state.driver) < version_key(wants["driver"]):
         yield HOST_CHECKS.finding(
             "host-driver-older",
@@ -218,7 +219,7 @@ def _elsewhere(state: HostState) -> str:
     return ", ".join(told[:4]) + (f" and {len(told) - 4} more" if len(told) > 4 else "")
 
 
-def _holders(wants: Mapping, state: HostState) -> Iterable[Finding]:
+def _holders(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     """Containers of others that have chips of the plan."""
     npu_of = {chip.phy_id: chip.npu for chip in state.npu.chips} if state.npu else {}
     for one in state.chip_holders:
@@ -243,7 +244,7 @@ def _holders(wants: Mapping, state: HostState) -> Iterable[Finding]:
         )
 
 
-def _image(wants: Mapping, state: HostState) -> Iterable[Finding]:
+def _image(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     here = parsers.architecture(state.machine)
     if here is None:
         yield HOST_CHECKS.finding("host-architecture", f"no image for {state.machine}", seen=state.machine)
@@ -257,7 +258,7 @@ def _image(wants: Mapping, state: HostState) -> Iterable[Finding]:
         )
 
 
-def _ports(wants: Mapping, state: HostState) -> Iterable[Finding]:
+def _ports(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     # One process on several ports of one purpose is one finding.
     groups: dict[tuple[str, str], list[Holder]] = defaultdict(list)
     names: dict[tuple[str, str], str] = {}
@@ -298,7 +299,7 @@ def _ports(wants: Mapping, state: HostState) -> Iterable[Finding]:
             )
 
 
-def _port_code(row: Mapping, holder: Holder) -> str | None:
+def _port_code(row: Mapping[str, Any], holder: Holder) -> str | None:
     """Which finding it is that somebody has a port of that row."""
     if row["bound"]:
         return "host-port-taken" if holder.listens else "host-port-connection"
@@ -310,7 +311,7 @@ def _port_code(row: Mapping, holder: Holder) -> str | None:
     return "host-port-pool" if row.get("instance") is None else None
 
 
-def _network(wants: Mapping, state: HostState) -> Iterable[Finding]:
+def _network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     address, declared = wants["address"], wants.get("interface")
     by_name = {nic.name: nic for nic in state.nics}
     carrier = carrying(state.nics, address)
@@ -445,7 +446,7 @@ def runc_key(version: str | None) -> tuple[int, ...]:
     )
 
 
-def _space(wants: Mapping, state: HostState, limits: Limits) -> Iterable[Finding]:
+def _space(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable[Finding]:
     directory = wants["directory"]
     free = state.free.get(directory)
     if directory in state.free and (free is None or free < DIRECTORY_BYTES):
@@ -483,7 +484,7 @@ def _size(number: float) -> str:
     return f"{number / GIGA:.1f} GB" if number < 100 * GIGA else f"{number / GIGA:.0f} GB"
 
 
-def _memory(wants: Mapping, state: HostState, limits: Limits) -> Iterable[Finding]:
+def _memory(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable[Finding]:
     total, available = state.memory.get("MemTotal"), state.memory.get("MemAvailable")
     if total is not None and total < limits.memory_gigabytes * GIGA:
         yield HOST_CHECKS.finding(
@@ -525,7 +526,7 @@ def _kernel(state: HostState) -> Iterable[Finding]:
         )
 
 
-def facts(wants: Mapping, state: HostState, limits: Limits) -> dict:
+def facts(wants: Mapping[str, Any], state: HostState, limits: Limits) -> dict[str, Any]:
     """What is compared between servers, and what people want to see of one."""
     nic = carrying(state.nics, wants["address"])
     return {
@@ -545,7 +546,7 @@ def facts(wants: Mapping, state: HostState, limits: Limits) -> dict:
     }
 
 
-def samples(wants: Mapping, state: HostState) -> list[int]:
+def samples(wants: Mapping[str, Any], state: HostState) -> list[int]:
     """The ports to listen on for a while, without those that somebody has: those of the plan, and both ends
     of every range that a library takes from."""
     taken = {holder.port for holder in state.holders}

@@ -30,6 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from .. import _process
 
@@ -285,7 +286,7 @@ def attempt(address: str, port: int, name: str, timeout: float, token: str = "")
     return Trial(None, "", (float(told[1]) - (before + after) / 2, (after - before) / 2))
 
 
-def attempt_all(targets: Sequence[Mapping], timeout: float, token: str = "") -> list[Trial]:
+def attempt_all(targets: Sequence[Mapping[str, Any]], timeout: float, token: str = "") -> list[Trial]:
     """All of them, many at a time, in the order of the targets."""
     if not targets:
         return []

@@ -22,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from .._commands import Chain, Command, once, run_chains
@@ -140,7 +141,7 @@ class HostState:
     firewall: tuple[str, ...] = ()
 
 
-def look(wants: Mapping, options: Mapping) -> HostState:
+def look(wants: Mapping[str, Any], options: Mapping[str, Any]) -> HostState:
     """Look at this server with the eyes of the plan: at its files while the tools answer."""
     tools = Tools(npu_smi=options["npu_smi"], timeout=options["timeout"])
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -187,7 +188,9 @@ def _rules() -> Chain:
     return ()
 
 
-def look_at_files(wants: Mapping, options: Mapping, asked: Future, tools: Tools) -> HostState:
+def look_at_files(
+    wants: Mapping[str, Any], options: Mapping[str, Any], asked: Future, tools: Tools
+) -> HostState:
     """What is read, not asked for; at the end with what the tools told meanwhile."""
     docker, containers = look_at_docker(wants.get("image") or "", options["docker_socket"])
     own = {
@@ -257,7 +260,7 @@ def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]
 
 
 def holders_of_chips(
-    chips: set[int], containers: list[dict], own: set[str], docker: Docker, socket_path: str
+    chips: set[int], containers: list[dict[str, Any]], own: set[str], docker: Docker, socket_path: str
 ) -> list[ChipHolder]:
     """Containers of others, of whatever runtime, with any of these chips."""
     found = chip_holders.of_docker(containers, own, socket_path)
@@ -274,7 +277,7 @@ def holders_of_chips(
     return [one for one in found if chips & set(one.chips)]
 
 
-def container_name(listed: Mapping) -> str:
+def container_name(listed: Mapping[str, Any]) -> str:
     """The name of a container as the engine lists it."""
     return (listed.get("Names") or ["?"])[0].lstrip("/")
 
@@ -317,7 +320,7 @@ def is_device(path: str) -> bool:
         return False
 
 
-def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
+def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict[str, Any]]]:
     """The engine, and its running containers."""
     installed = engine.dockerd_path() is not None
     try:
@@ -332,7 +335,7 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict]]:
     if version_key(version) < version_key(DOCKER_MINIMUM):
         clone3 = knows_clone3(version)
         runc, product = components(socket_path)
-    details: dict = {}
+    details: dict[str, Any] = {}
     if image:
         with suppress(DockerError, ValueError):
             details = json.loads(get(f"/images/{quote(image)}/json", socket_path, engine.ANSWER_SECONDS))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._findings import Finding
@@ -23,7 +24,7 @@ DEPLOYMENT = "pd_rollout.deployment"
 LOG_LINES = 400
 
 
-def findings(wants: Mapping, docker: DockerApi, ask: Callable = probe) -> list[Finding]:
+def findings(wants: Mapping[str, Any], docker: DockerApi, ask: Callable[..., Any] = probe) -> list[Finding]:
     """What does not serve although it was deployed. `wants`: what the plan wants of this server."""
     serving = wants.get("serving") or []
     try:
@@ -36,7 +37,7 @@ def findings(wants: Mapping, docker: DockerApi, ask: Callable = probe) -> list[F
         return [stopped(one, f"the Docker Engine does not answer: {error}") for one in serving if laid(one)]
 
 
-def laid(one: Mapping) -> bool:
+def laid(one: Mapping[str, Any]) -> bool:
     """Whether a rollout has laid down the launch script here."""
     try:
         return Path(one["script_path"]).is_file()
@@ -44,7 +45,9 @@ def laid(one: Mapping) -> bool:
         return False
 
 
-def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Callable) -> Iterable[Finding]:
+def judge(
+    docker: DockerApi, one: Mapping[str, Any], container: Mapping[str, Any] | None, ask: Callable[..., Any]
+) -> Iterable[Finding]:
     """At most one finding about one container of the plan. `container`: as the engine lists it."""
     if container is None:
         if laid(one):
@@ -74,7 +77,7 @@ def judge(docker: DockerApi, one: Mapping, container: Mapping | None, ask: Calla
         )
 
 
-def stopped(one: Mapping, seen: str) -> Finding:
+def stopped(one: Mapping[str, Any], seen: str) -> Finding:
     return HOST_CHECKS.finding(
         "host-deployed-stopped",
         f"{one['title']} does not run",
@@ -84,7 +87,7 @@ def stopped(one: Mapping, seen: str) -> Finding:
     )
 
 
-def how_it_ended(docker: DockerApi, one: Mapping, details: Mapping | None) -> str:
+def how_it_ended(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str, Any] | None) -> str:
     if details is None:
         return "its container has just been removed"
     state = details["State"]
@@ -97,7 +100,7 @@ def how_it_ended(docker: DockerApi, one: Mapping, details: Mapping | None) -> st
     return f"{text}: {told}" if told else text
 
 
-def unanswered(one: Mapping, ask: Callable) -> list[str]:
+def unanswered(one: Mapping[str, Any], ask: Callable[..., Any]) -> list[str]:
     """The health checks that fail, of one server or of several ranks, each with what was seen."""
     urls = [rank["health_url"] for rank in one["ranks"]] or [one["health_url"]] * bool(one["health_url"])
     if not urls:
@@ -109,7 +112,7 @@ def unanswered(one: Mapping, ask: Callable) -> list[str]:
     return failed[:3] + more
 
 
-def how_far(docker: DockerApi, one: Mapping, details: Mapping) -> str:
+def how_far(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     """What the log says of a start that goes on, and how many there were."""
     text = docker.logs(
         one["container"], LOG_LINES * max(1, len(one["ranks"])), since=details["State"]["StartedAt"]

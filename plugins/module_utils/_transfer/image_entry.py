@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .._docker.client import DockerError
 from .._docker.images import Images, file_system, is_shared, old_names
@@ -26,7 +27,7 @@ ARGUMENTS = {
 }
 
 
-def state(options: Mapping) -> dict:
+def state(options: Mapping[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails."""
     images = Images()
     try:

@@ -8,6 +8,7 @@ import contextlib
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from .. import _process
 from .._files import private_folder
@@ -71,11 +72,11 @@ class Folder:
         shutil.move(path, draft)
         draft.replace(self.incoming(number))
 
-    def read(self) -> dict:
+    def read(self) -> dict[str, Any]:
         """The status that the job told last; empty when there is none."""
         return read_json(self._status, {})
 
-    def write(self, status: dict) -> None:
+    def write(self, status: dict[str, Any]) -> None:
         """Tell the status."""
         write_json(self._status, status, passing=True)
 
@@ -83,7 +84,7 @@ class Folder:
         """From whom to take: name, address, port, best first."""
         return [tuple(one) for one in read_json(self._sources, [])]
 
-    def touch(self, sources: list[list] | None = None) -> None:
+    def touch(self, sources: list[list[Any]] | None = None) -> None:
         """The controller is there, and may know more sources."""
         if sources is not None:
             write_json(self._sources, sources, passing=True)
@@ -96,7 +97,7 @@ class Folder:
         except OSError:
             return float("inf")
 
-    def end_job(self) -> dict:
+    def end_job(self) -> dict[str, Any]:
         """End the process if there is one; its last status."""
         status = self.read()
         _process.end(self.process, PATIENCE)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import _process
 from .._docker.client import DockerError
@@ -63,7 +64,7 @@ class Order:
     packed: bool = False
 
 
-def start(order: Order) -> dict:
+def start(order: Order) -> dict[str, Any]:
     """Start the job, in place of one that is there; its first status, with the port."""
     folder = Folder(order.folder)
     folder.make()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from .._files.private_folder import UnsafeFolder
 from . import image_job
@@ -43,7 +44,7 @@ ARGUMENTS = {
 }
 
 
-def job(options: dict) -> dict:
+def job(options: dict[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails."""
     folder = Folder(options["directory"])
     try:
@@ -60,7 +61,7 @@ def job(options: dict) -> dict:
         return {"failed": True, "changed": False, "msg": f"{options['directory']}: {error}"}
 
 
-def _order(options: dict) -> image_job.Order:
+def _order(options: dict[str, Any]) -> image_job.Order:
     return image_job.Order(
         kind=options["kind"],
         image=options["image"],
@@ -80,7 +81,7 @@ def _order(options: dict) -> image_job.Order:
     )
 
 
-def _wait(folder: Folder, options: dict) -> dict:
+def _wait(folder: Folder, options: dict[str, Any]) -> dict[str, Any]:
     """The status once it has another phase or wants another piece, or after a while."""
     if not folder.is_ours():
         return {"phase": "gone"}

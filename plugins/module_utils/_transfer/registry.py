@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 MANIFESTS = (
@@ -133,7 +134,7 @@ class Registry:
         except (KeyError, TypeError) as error:
             raise RegistryError("answer", f"{self._place.name} gives no manifest of an image") from error
 
-    def _for_this_machine(self, index: dict) -> str:
+    def _for_this_machine(self, index: dict[str, Any]) -> str:
         wanted = ARCHITECTURES.get(platform.machine(), platform.machine())
         offered = []
         for entry in index.get("manifests", []):
@@ -289,7 +290,7 @@ def _padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def _archive_parts(config: dict, layers: list[dict], tag: str) -> Iterator[Part]:
+def _archive_parts(config: dict[str, Any], layers: list[dict[str, Any]], tag: str) -> Iterator[Part]:
     """The archive of C(docker save), of which the engine reads manifest.json and the files named there."""
     name = f"{_hex(config['digest'])}.json"
     files = {name: config}

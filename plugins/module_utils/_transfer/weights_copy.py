@@ -20,6 +20,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .._files.contents import read_json, write_json
 from .._weights import model_directory
@@ -77,9 +78,9 @@ class Job:
     port: int
     secret: str
     # Servers to take from, the nearest first: [{"name": …, "address": …}]; empty on the one that has them.
-    sources: list = field(default_factory=list)
+    sources: list[Any] = field(default_factory=list[Any])
     # Addresses that may take from here.
-    clients: list = field(default_factory=list)
+    clients: list[Any] = field(default_factory=list[Any])
     # MB/s (10⁶ bytes), 0: as fast as it goes.
     bandwidth: float = 0.0
     # Seconds without an answer after which the next source is asked.
@@ -87,7 +88,7 @@ class Job:
     # Seconds after which the process ends by itself when nobody asks, takes or gives.
     idle: float = 120.0
     # Relative name → SHA-256, of those files for which it is known.
-    hashes: dict = field(default_factory=dict)
+    hashes: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def bracketed(address: str) -> str:
@@ -137,9 +138,9 @@ class Copy:
         self.folder = folder
         self.path = Path(job.path)
         self.staging = staging(self.path)
-        self.manifest: dict[str, dict] = {}
-        self.daemon: subprocess.Popen | None = None
-        self.status: dict = {
+        self.manifest: dict[str, dict[str, Any]] = {}
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self.status: dict[str, Any] = {
             "state": "waiting",
             "source": None,
             "done": 0,
@@ -148,7 +149,7 @@ class Copy:
             "received": 0,
             "finding": None,
         }
-        self._samples: deque = deque()
+        self._samples: deque[Any] = deque()
         self._sign_of_life = time.time()
         self._served = 0.0
 
@@ -232,7 +233,7 @@ class Copy:
             output.seek(0)
             return subprocess.CompletedProcess(command, process.returncode, output.read())
 
-    def attend(self, process: subprocess.Popen, log: Path) -> None:
+    def attend(self, process: subprocess.Popen[bytes], log: Path) -> None:
         """Stay with a running rsync. Its receiver has no time-out of its own: silence is seen here.
 
         On a full disk it says so at once, and goes on to read all that the source still sends, for nothing.
@@ -255,7 +256,7 @@ class Copy:
             elif time.monotonic() - grown > patience:
                 raise SourceLost(f"nothing has come for {patience:.0f} s", final=True)
 
-    def source_state(self, address: str) -> dict:
+    def source_state(self, address: str) -> dict[str, Any]:
         """What a source says of itself, and its manifest."""
         target = self.folder / "source"
         shutil.rmtree(target, ignore_errors=True)
@@ -361,7 +362,7 @@ class Copy:
             if not new:
                 time.sleep(PAUSE)
 
-    def follow_failure(self, state: dict) -> None:
+    def follow_failure(self, state: dict[str, Any]) -> None:
         """A source that cannot go on; if the weights changed there, they are of no use to anyone."""
         finding = state["finding"]
         if finding["code"] == "weights_changed":
@@ -487,7 +488,7 @@ class Copy:
         raise Stopped
 
 
-def end(process: subprocess.Popen) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """End an rsync; it keeps what has come of a file."""
     process.terminate()
     try:
@@ -497,7 +498,7 @@ def end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def verify(directory: Path, hashes: dict[str, str], but: frozenset = frozenset()) -> None:
+def verify(directory: Path, hashes: dict[str, str], but: frozenset[str] = frozenset()) -> None:
     """Raise what is wrong with weights that shall get their final name, C(but) findings of these codes."""
     wrong = wrong_hashes(directory, hashes)
     if wrong:

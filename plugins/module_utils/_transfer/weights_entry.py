@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
@@ -67,7 +68,7 @@ LOG_LINES = 8
 READ_LINES = 400
 
 
-def leave_probe(params: dict) -> bool:
+def leave_probe(params: dict[str, Any]) -> bool:
     """Leaves a file of this server beside the weights; whether that is possible there."""
     own = Path(params["path"]).parent / f"{PROBE}{params['run']}-{params['name']}"
     # Not the one of this run: other servers may be looking for it.
@@ -80,7 +81,7 @@ def leave_probe(params: dict) -> bool:
     return True
 
 
-def remove_probes(params: dict, kept: Path | None = None) -> None:
+def remove_probes(params: dict[str, Any], kept: Path | None = None) -> None:
     """Removes those of this server, also of runs that were killed, and very old ones of any server."""
     for path in weights_process.probes(params["path"], params["name"]):
         with suppress(FileNotFoundError):
@@ -92,7 +93,7 @@ def remove_probes(params: dict, kept: Path | None = None) -> None:
                 path.unlink()
 
 
-def seen(params: dict) -> list[str]:
+def seen(params: dict[str, Any]) -> list[str]:
     """The servers of this run whose files are beside the weights as this server sees them."""
     start = f"{PROBE}{params['run']}-"
     parent = Path(params["path"]).parent
@@ -100,7 +101,7 @@ def seen(params: dict) -> list[str]:
     return sorted(name[len(start) :] for name in names if name.startswith(start))
 
 
-def start(params: dict) -> None:
+def start(params: dict[str, Any]) -> None:
     """Write what the process needs, and let it go on alone."""
     if shutil.which("rsync") is None:
         raise TransferError(
@@ -122,7 +123,7 @@ def start(params: dict) -> None:
     weights_process.detach(folder, weights_copy.Copy(job, folder).run)
 
 
-def status_of(params: dict) -> dict:
+def status_of(params: dict[str, Any]) -> dict[str, Any]:
     """How far the process of this server is."""
     folder = weights_process.folder_of(params["path"])
     if not folder.exists():
@@ -139,7 +140,7 @@ def status_of(params: dict) -> dict:
     return status
 
 
-def download_status(params: dict, before: list) -> dict:
+def download_status(params: dict[str, Any], before: list[Any]) -> dict[str, Any]:
     """How far the download in a container is."""
     api = DockerApi()
     container = api.inspect(params["container"])
@@ -161,7 +162,7 @@ def download_status(params: dict, before: list) -> dict:
     return status
 
 
-def download_finding(path: str, code: int, text: str) -> dict:
+def download_finding(path: str, code: int, text: str) -> dict[str, Any]:
     """Why a download ended, by what its client printed."""
     full, reason = "No space left" in text, hub.last_words(text)[0]
     return TransferError(
@@ -176,7 +177,7 @@ def download_finding(path: str, code: int, text: str) -> dict:
     ).finding
 
 
-def poll(params: dict) -> dict:
+def poll(params: dict[str, Any]) -> dict[str, Any]:
     """Hold the answer back until something has ended, or the time is over."""
     end, before = time.monotonic() + params["hold"], []
     while True:
@@ -186,11 +187,13 @@ def poll(params: dict) -> dict:
         time.sleep(LOOK)
 
 
-def with_findings(work: Callable[[dict], dict]) -> Callable[[dict], dict]:
+def with_findings(
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """That function, with what it raises as the result of a task that failed."""
 
     @functools.wraps(work)
-    def result(params: dict) -> dict:
+    def result(params: dict[str, Any]) -> dict[str, Any]:
         failed = {"failed": True, "changed": False}
         try:
             # Weights that are not whole lose their name here: not a directory of the system.
@@ -210,14 +213,14 @@ def with_findings(work: Callable[[dict], dict]) -> Callable[[dict], dict]:
 
 
 @with_findings
-def probe(params: dict) -> dict:
+def probe(params: dict[str, Any]) -> dict[str, Any]:
     """Result of the module weights_probe."""
     writable = leave_probe(params)
     return {"changed": False, "address": params["address"], "writable": writable, "seen": seen(params)}
 
 
 @with_findings
-def directory(params: dict) -> dict:
+def directory(params: dict[str, Any]) -> dict[str, Any]:
     """Result of the module weights_directory."""
     path = Path(params["path"])
     if params["state"] == "staged":
@@ -229,7 +232,7 @@ def directory(params: dict) -> dict:
 
 
 @with_findings
-def transfer(params: dict) -> dict:
+def transfer(params: dict[str, Any]) -> dict[str, Any]:
     """Result of the module weights_transfer."""
     if params["state"] == "present":
         if not params["job"]:
@@ -243,6 +246,6 @@ def transfer(params: dict) -> dict:
 
 
 @with_findings
-def transfer_info(params: dict) -> dict:
+def transfer_info(params: dict[str, Any]) -> dict[str, Any]:
     """Result of the module weights_transfer_info."""
     return {"changed": False, "status": poll(params)}

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from json.decoder import scanstring
 from pathlib import Path
+from typing import Any
 
 from .._files.contents import files_below
 from . import hashes as model_hashes
@@ -71,7 +72,7 @@ class Finding:
     def message(self) -> str:
         return f"{self.path}: {self.seen} (expected: {self.expected})"
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "files": list(self.files), "message": self.message}
 
 
@@ -156,7 +157,7 @@ def value_spans(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def load_object(path: Path) -> tuple[dict, bytes]:
+def load_object(path: Path) -> tuple[dict[str, Any], bytes]:
     """The JSON object in a file and the file's bytes."""
     try:
         data = path.read_bytes()
@@ -309,7 +310,7 @@ class Inspector:
         self.files: list[str] = []
         self.shards: dict[str, Shard] = {}
         self.missing: set[str] = set()
-        self.config: dict = {}
+        self.config: dict[str, Any] = {}
         self._hash = hashlib.sha256()
 
     def inspect(self) -> Report:

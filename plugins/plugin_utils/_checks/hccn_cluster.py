@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...module_utils._findings import Finding, ordered
 from ...module_utils._hccn.catalogue import HCCN_CHECKS, chip_words
@@ -26,11 +27,11 @@ class Server:
     name: str
     fabric: str
     driver: str | None
-    chips: tuple[Mapping, ...]
+    chips: tuple[Mapping[str, Any], ...]
     codes: frozenset[str]
 
     @classmethod
-    def of(cls, name: str, result: Mapping) -> Server:
+    def of(cls, name: str, result: Mapping[str, Any]) -> Server:
         return cls(
             name,
             result.get("fabric", "hccs"),
@@ -49,7 +50,7 @@ class Server:
         """Whether every chip has a RoCE address and a link."""
         return bool(self.chips) and all(chip.get("ip") and chip.get("link") == "UP" for chip in self.chips)
 
-    def address(self, chip: Mapping) -> str | None:
+    def address(self, chip: Mapping[str, Any]) -> str | None:
         """What peers reach the chip by; None where nothing reaches it, which has its own finding.
 
         Where traffic goes over both, RoCE is tried: it is what the environment demands on top.
@@ -300,14 +301,14 @@ def _between(server: Server, peer: str, reachable: Sequence[tuple[int, str]], ki
 
 def judge_mesh(
     targets: Mapping[str, Sequence[Target]],
-    results: Mapping[str, Mapping],
+    results: Mapping[str, Mapping[str, Any]],
     required: Mapping[str, Iterable[str]] | None,
     fabric: str,
 ) -> list[Finding]:
     """Failed pings by pair of servers. `required`: whom each server must talk to; None: all with all."""
     failed: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
     unknown: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
-    tried: Counter = Counter()
+    tried: Counter[str] = Counter()
     for name, result in results.items():
         bad = {(one["chip"], one["address"]): one for one in result.get("failed_pings") or ()}
         for target in targets.get(name, ()):
