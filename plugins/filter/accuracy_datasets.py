@@ -7,9 +7,9 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: accuracy_datasets
 short_description: What is known of data sets for AISBench
-version_added: 0.2.0
+version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Turns names into AISBench's configuration, the folder of the data, and the reference. C(aime2024),
     C(aime2025), C(gsm8k), C(gpqa) and C(math500) are known. A mapping gives others, or replaces what

@@ -16,13 +16,10 @@ def run(
     """Reads a module's options, does its work and ends the process with its result.
 
     `work` gets the options, with `_check_mode` among them, and returns the result, with `failed` where the
-    task fails. Warnings of the result are printed by Ansible. `check_mode`: whether the module supports it;
-    one that does not is skipped in check mode.
+    task fails. `check_mode`: whether the module supports it; one that does not is skipped in check mode.
     """
     module = AnsibleModule(argument_spec=dict(arguments), supports_check_mode=check_mode)
     result = work({**module.params, "_check_mode": module.check_mode})
-    for warning in result.pop("warnings", []):
-        module.warn(warning)
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -7,14 +7,23 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: accuracy_report
 short_description: Judge what AISBench has found
-version_added: 0.2.0
+version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - An action that runs on the controller. It reads the newest run below a folder, C(summary/summary_*.csv)
     with C(predictions) beside it, prints one table, writes C(report.md) and C(accuracy.json), and fails when
     a score is missing or below its reference by more than the tolerance, or when a question has no answer.
   - A recorded run can be judged as well as a new one.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.controller
+attributes:
+  check_mode:
+    support: full
+    details: Does nothing in check mode.
+  diff_mode:
+    support: none
 options:
   cluster:
     description: Whose accuracy it is, for the title.
@@ -39,16 +48,6 @@ options:
     description: How far below its reference a score may be, in percent points.
     type: float
     default: 3.4
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: In check mode there is nothing to judge.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

@@ -7,9 +7,9 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: benchmark_report
 short_description: Report what a benchmark has measured, beside the reference and the last result
-version_added: 0.2.0
+version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - An action that runs on the controller. It reads the result files of C(vllm bench serve), judges every
     request, puts the repeats together, prints one table, and writes C(report.md), C(summary.json),
@@ -17,11 +17,17 @@ description:
   - A request counts as failed when its answer is empty (the proxy says 200 when a decoder fails), is an
     error, breaks off before its last token, or has no text. Failures are counted by kind.
   - Without matplotlib there is no plot, and a message says how to get it.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.plan
+attributes:
+  check_mode:
+    support: full
+    details: Does nothing in check mode.
+  diff_mode:
+    support: none
 options:
-  plan:
-    description: The plan of M(ascend.pd_rollout.plan).
-    type: dict
-    required: true
   runs:
     description: What P(ascend.pd_rollout.benchmark_runs#filter) made.
     type: list
@@ -54,16 +60,6 @@ options:
       - Mean TTFT in seconds above which the task fails, at any number of requests at a time.
       - Without it none does.
     type: float
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: In check mode there is nothing to report.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

@@ -9,23 +9,26 @@ module: check_report
 short_description: Report what all checks found, and fail on errors
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - An action that runs on the controller. One task with C(run_once) serves all servers. It puts together the
     findings of M(ascend.pd_rollout.hccn_report), M(ascend.pd_rollout.host_check) and
     M(ascend.pd_rollout.host_reach), compares the servers, prints one table, worst first and grouped, and
     writes C(check.json) and C(check.md).
   - A server without a result is a finding. It does not hide the others.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.plan
+  - ascend.pd_rollout.options.servers
+  - ascend.pd_rollout.options.fail
+attributes:
+  check_mode:
+    support: full
+    details: Returns the same result in check mode, and writes no file.
+  diff_mode:
+    support: none
 options:
-  plan:
-    description: The plan of M(ascend.pd_rollout.plan).
-    type: dict
-    required: true
-  servers:
-    description: The servers, by their inventory names.
-    type: list
-    elements: str
-    required: true
   verdict:
     description: What M(ascend.pd_rollout.hccn_report) returned, if it ran.
     type: dict
@@ -68,7 +71,6 @@ options:
     description: Whether the play goes on and starts what was deployed. That it does not run is then a hint.
     type: bool
     default: false
-    version_added: 0.2.0
   waivers:
     description:
       - Findings that do not count. Each has RV(ignore:code), RV(ignore:place) (a server, or a pattern such as
@@ -83,20 +85,6 @@ options:
       - Directory for C(check.json) and C(check.md), on the controller.
       - Nothing is written without it, and in check mode.
     type: path
-  fail:
-    description: Whether findings of severity C(error) fail the task.
-    type: bool
-    default: true
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result, without writing it.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

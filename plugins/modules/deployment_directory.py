@@ -7,27 +7,21 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: deployment_directory
 short_description: Make or remove the directory of a deployment
-version_added: 0.2.0
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Does so only where it can reach nothing else. The path must be absolute and without C(..), its last part
     a name as deployments have, and its parent not a directory of the operating system. On the server the way
     to it must be root's alone, and it must not be a link. Otherwise the module fails, and nothing is changed.
-author:
-  - The ascend.pd_rollout authors
-requirements:
-  - Python 3.7 or later
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
 attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because that
-      starts in a tenth of the time of a module. What can be refused without the server is. The result is the
-      same.
-    support: full
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying anything.
     support: full
   diff_mode:
-    description: Will return details on what has changed.
     support: none
 options:
   path:
@@ -76,17 +70,12 @@ left:
   sample: [notes.txt]
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._module import run
 from ..module_utils._serving import entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=entry.FOLDER_ARGUMENTS, supports_check_mode=True)
-    result = entry.folder({**module.params, "_check_mode": module.check_mode})
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(entry.FOLDER_ARGUMENTS, entry.folder)
 
 
 if __name__ == "__main__":

@@ -7,36 +7,26 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: deployment_groups
 short_description: Decide which containers of a deployment are stopped before it is started
-version_added: 0.2.0
+version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(container).
   - An action that runs on the controller. One task with C(run_once) serves all servers. It reads what
     M(ascend.pd_rollout.deployment_info) has found on each of them.
   - The nodes of an instance form one group when they start, and none can join it later. Where one of them is
     missing, is not as planned, or has been started since its group formed, all of them are stopped.
   - Fails where such a group has nodes on servers that are not in this run, since it could not form.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.servers
 options:
-  servers:
-    description: The servers of this run, by their inventory names.
-    type: list
-    elements: str
-    required: true
   result:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_info)
       is registered.
     type: str
     default: __container_deployed
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

@@ -7,13 +7,23 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: deployment_hosts
 short_description: Note which servers a deployment is launched on
-version_added: 0.2.0
+version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the playbooks.
   - An action that runs on the controller. It keeps the file C(deployed.json) beside the plan's files.
   - A server that is taken out of the inventory keeps its containers. By this file M(ascend.pd_rollout.plan)
     still knows it, and the report of the checks says so.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.servers
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
 options:
   state:
     description: Add the servers, or take them out because nothing of the deployment is on them any longer.
@@ -23,27 +33,12 @@ options:
   plan:
     description: The plan, as a task of M(ascend.pd_rollout.plan) has registered it. For O(state=present).
     type: dict
-  servers:
-    description: The servers, by their inventory names.
-    type: list
-    elements: str
-    required: true
   deployment:
     description: >-
       Name of the deployment of servers that have no C(pd_deployment). For O(state=absent), where there may be
       no valid plan.
     type: str
     default: pd
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: Can run in check mode and notes nothing.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

@@ -8,6 +8,8 @@ DOCUMENTATION = r"""
 module: deployment_info
 short_description: Compare a deployment on a server with the plan
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Lists the containers on this server that carry the deployment's label, by the Docker Engine's word, and
     says which of them the plan does not know and which planned instances are not running as planned.
@@ -15,22 +17,11 @@ description:
   - A node of an instance that has been started since its group formed is not as planned, nor is a proxy whose
     list of backends has been changed, although both run.
   - Changes nothing.
-author:
-  - The ascend.pd_rollout authors
-requirements:
-  - Python 3.7 or later
-attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because that
-      starts in a tenth of the time of a module. The result is the same.
-    support: full
-  check_mode:
-    description: Can run in check mode and reports the same, as it only looks.
-    support: full
-  diff_mode:
-    description: Shows differences when it changes something.
-    support: none
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.docker
 options:
   deployment:
     description: Value of the label C(pd_rollout.deployment).
@@ -55,7 +46,6 @@ options:
         operating system's, no link, and nobody but root may write on the way to it. The files of O(planned)
         must be right in it. Otherwise the module fails, so that a role that looks here first changes nothing.
     type: str
-    version_added: 0.2.0
   secret_digest:
     description: SHA-256 of what the files at C(secret_path) must hold.
     type: str
@@ -64,10 +54,6 @@ options:
     description: Whether it is an error when no Docker Engine answers. In check mode it never is.
     type: bool
     default: true
-  docker_socket:
-    description: Socket of the Docker Engine.
-    type: path
-    default: /var/run/docker.sock
 """
 
 EXAMPLES = r"""
@@ -104,7 +90,6 @@ nodes:
   returned: always
   type: list
   elements: dict
-  version_added: 0.2.0
   contains:
     container:
       description: Its name.
@@ -158,17 +143,12 @@ reachable:
   type: bool
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._module import run
 from ..module_utils._serving import entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=entry.ARGUMENTS, supports_check_mode=True)
-    result = entry.state({**module.params, "_check_mode": module.check_mode})
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(entry.ARGUMENTS, entry.state)
 
 
 if __name__ == "__main__":

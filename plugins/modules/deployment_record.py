@@ -7,27 +7,24 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: deployment_record
 short_description: Note which containers a rollout has started
-version_added: 0.2.0
+version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(container).
   - Of each container whose instance has several nodes, notes its start beside its launch script, with an
     identity of this rollout. By this M(ascend.pd_rollout.deployment_info) sees that a node has been started
     since, and so has left its group.
   - Says which containers have been started since they were looked at.
-requirements:
-  - Python 3.7 or later
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.docker
 attributes:
-  action:
-    description: >-
-      Has an action of the same name, which knows the rollout, and which pipes the work into the server's
-      Python where it can. The result is the same.
-    support: full
   check_mode:
-    description: Can run in check mode and notes nothing.
     support: full
   diff_mode:
-    description: Shows differences when it changes something.
     support: none
 options:
   planned:
@@ -44,10 +41,6 @@ options:
     description: Identity of the rollout, the same on all servers. The action knows it.
     type: str
     default: ""
-  docker_socket:
-    description: Socket of the Docker Engine.
-    type: path
-    default: /var/run/docker.sock
 """
 
 EXAMPLES = r"""
@@ -72,17 +65,12 @@ noted:
   sample: [pd-prefiller]
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._module import run
 from ..module_utils._serving import nodes
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=nodes.RECORD_ARGUMENTS, supports_check_mode=True)
-    result = nodes.record({**module.params, "_check_mode": module.check_mode})
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(nodes.RECORD_ARGUMENTS, nodes.record)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,22 @@ DOCUMENTATION = r"""
 module: docker_daemon_config
 short_description: Merge options into Docker's daemon.json
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Lays O(config) over what is in C(daemon.json). Options that the file has and O(config) does not name stay.
   - A file that is no JSON object is a failure, and stays as it is; so is an option that C(dockerd) has on its
     command line too (it would refuse to start), and one that C(dockerd --validate) refuses, where the engine
     is new enough to have it.
   - The engine is neither reloaded nor restarted; the result tells which of the two the change needs.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
 options:
   config:
     description:
@@ -29,19 +39,6 @@ options:
     description: Whether to keep a copy of the file before it changes.
     type: bool
     default: true
-attributes:
-  check_mode:
-    description: Merges and checks, and writes nothing.
-    support: full
-  diff_mode:
-    description: Shows the file before and after.
-    support: full
-  platform:
-    description: The target's operating system.
-    platforms: posix
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

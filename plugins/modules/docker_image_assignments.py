@@ -7,11 +7,16 @@ DOCUMENTATION = r"""
 module: docker_image_assignments
 short_description: Decide which server gets an image from where
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Internal to the role C(docker).
   - Reads what M(ascend.pd_rollout.docker_image_info) found on the hosts of the play. If one of them has the
     image, it gives it to the others. If none has, the first gets it, and the others take it from there.
   - To be run once for all hosts.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.controller
 options:
   states:
     description: The name under which the results were registered.
@@ -47,18 +52,6 @@ options:
     description: Allow an image whose name has no registry.
     type: bool
     default: false
-attributes:
-  check_mode:
-    description: Changes nothing.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  action:
-    description: Runs on the controller.
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

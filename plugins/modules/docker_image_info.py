@@ -8,9 +8,15 @@ DOCUMENTATION = r"""
 module: docker_image_info
 short_description: Tell whether an image is on a server, and what the server has to get it
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Looks for an image by name and, if given, digest; for the archive from which it could be loaded; and for
     what an interrupted transfer has left.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
 options:
   image:
     description: The image, with tag or digest.
@@ -39,20 +45,6 @@ options:
     description: How many images of the same repository may stay besides; V(-1) does not look for more.
     type: int
     default: -1
-attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because that
-      starts in a tenth of the time of a module. The result is the same.
-    support: full
-  check_mode:
-    description: Changes nothing.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""
@@ -106,17 +98,12 @@ old:
   elements: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._module import run
 from ..module_utils._transfer import image_entry
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=image_entry.ARGUMENTS, supports_check_mode=True)
-    result = image_entry.state({**module.params, "_check_mode": module.check_mode})
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(image_entry.ARGUMENTS, image_entry.state)
 
 
 if __name__ == "__main__":

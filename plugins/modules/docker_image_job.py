@@ -8,10 +8,20 @@ DOCUMENTATION = r"""
 module: docker_image_job
 short_description: Run one server's part of bringing an image to many servers
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Internal to the role C(docker). Starts or ends the background process that fetches an image's archive,
     serves it to other servers while it still comes in, and loads it. The action
     M(ascend.pd_rollout.docker_image_transfer) uses it, and shows the progress.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+attributes:
+  check_mode:
+    support: none
+  diff_mode:
+    support: none
 options:
   state:
     description: Whether the process runs, or is ended and what it has left removed.
@@ -118,15 +128,6 @@ options:
     description: Keep what has come, so that the next run goes on from there. For O(state=absent).
     type: bool
     default: false
-attributes:
-  check_mode:
-    description: Not for check mode; the action does not come here then.
-    support: none
-  diff_mode:
-    description: An archive is nothing to show.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -8,9 +8,19 @@ DOCUMENTATION = r"""
 module: docker_image_prune
 short_description: Remove old images of a repository
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Removes images of the same repository as O(image), the oldest first, that no container uses, running or
     not. The registry in front of the name does not matter. Other images are not touched.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
 options:
   image:
     description: The image that is needed. It stays.
@@ -20,15 +30,6 @@ options:
     description: How many others stay.
     type: int
     required: true
-attributes:
-  check_mode:
-    description: Says what would be removed.
-    support: full
-  diff_mode:
-    description: Shows the names.
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

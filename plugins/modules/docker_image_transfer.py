@@ -7,13 +7,25 @@ DOCUMENTATION = r"""
 module: docker_image_transfer
 short_description: Bring an image to many servers, over the uplink once
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Internal to the role C(docker).
   - Each server gets the image's archive as M(ascend.pd_rollout.docker_image_assignments) decided, one from a
     registry, an archive or its own Docker Engine, the others from each other, and loads it. They hand it
     on while it still comes in.
   - What came before a cut stays, and the next run goes on from there.
-  - Steps are tasks of their own: all servers have started before one is waited for, whatever the forks.
+  - Starting and waiting are tasks of their own, so that all servers have started before one is waited for,
+    whatever the forks.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.calls
+attributes:
+  check_mode:
+    support: full
+    details: Does nothing in check mode.
+  diff_mode:
+    support: none
 options:
   state:
     description: With V(present) the transfer runs. With V(absent) it is ended, and what it has left removed.
@@ -84,18 +96,6 @@ options:
     description: Seconds without progress of loading.
     type: int
     default: 1800
-attributes:
-  check_mode:
-    description: Does nothing then.
-    support: full
-  diff_mode:
-    description: An image is nothing to show.
-    support: none
-  action:
-    description: Runs partly on the controller.
-    support: partial
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

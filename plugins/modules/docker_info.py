@@ -8,38 +8,23 @@ DOCUMENTATION = r"""
 module: docker_info
 short_description: Tell whether a Docker Engine is installed and answers
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Looks at the Docker Engine of the server, needing nothing but Python there. So it tells on a fresh server
     what is missing, where the modules of C(community.docker) could only fail.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.docker
 options:
-  socket:
-    description: The engine's socket.
-    type: path
-    default: /var/run/docker.sock
   wait:
     description:
       - Seconds to ask again while the engine does not answer. If it still does not, the task fails.
       - With V(0) it asks once, and an engine that does not answer is a result, not a failure.
     type: int
     default: 0
-attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because that
-      starts in a tenth of the time of a module. The result is the same.
-    support: full
-  check_mode:
-    description: Changes nothing.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: The target's operating system.
-    platforms: posix
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""
@@ -98,17 +83,12 @@ python_requests:
   type: bool
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._docker import entry
+from ..module_utils._module import run
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=entry.INFO_ARGUMENTS, supports_check_mode=True)
-    result = entry.docker_info({**module.params, "_check_mode": module.check_mode})
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(entry.INFO_ARGUMENTS, entry.docker_info)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,23 @@ DOCUMENTATION = r"""
 module: docker_reload
 short_description: Have the Docker Engine read its configuration again, and see that it did
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Sends SIGHUP to C(dockerd), which is all that C(systemctl reload docker) does, so it works with any
     service manager. No container is touched.
   - Then waits for the engine's own event of having reloaded. An engine that refuses the new configuration
     only writes that to its log and goes on with the old one; here it fails the task.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.docker
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
 options:
-  socket:
-    description: The engine's socket.
-    type: path
-    default: /var/run/docker.sock
   pid_file:
     description: The file with the engine's process id.
     type: path
@@ -26,19 +33,6 @@ options:
     description: Seconds in which the engine must have reloaded.
     type: int
     default: 10
-attributes:
-  check_mode:
-    description: Says that it would reload.
-    support: full
-  diff_mode:
-    description: Has nothing to show.
-    support: none
-  platform:
-    description: The target's operating system.
-    platforms: posix
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""
@@ -84,7 +78,7 @@ def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict[str,
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "socket": {"type": "path", "default": DEFAULT_SOCKET},
+            "docker_socket": {"type": "path", "default": DEFAULT_SOCKET},
             "pid_file": {"type": "path", "default": engine.PID_FILE},
             "timeout": {"type": "int", "default": 10},
         },
@@ -102,7 +96,7 @@ def main() -> None:
     since = time.time()
     try:
         os.kill(pid, signal.SIGHUP)
-        attributes = wait_for_reload(since, params["timeout"], params["socket"])
+        attributes = wait_for_reload(since, params["timeout"], params["docker_socket"])
     except (OSError, DockerError) as error:
         module.fail_json(
             msg=f"The Docker Engine did not take over its new configuration: {error}. It goes on with the "

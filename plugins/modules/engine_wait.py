@@ -9,6 +9,8 @@ DOCUMENTATION = r"""
 module: engine_wait
 short_description: Wait until the engines of a host are ready, with progress on the screen
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Watches the containers of this host's slice of the plan until each of them is ready. A line on the
     screen tells
@@ -21,17 +23,14 @@ description:
   - An engine is ready when its API is healthy, a headless node when its instance's head is, the proxy when
     its health check
     reports the planned numbers.
-author:
-  - The ascend.pd_rollout authors
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.calls
 attributes:
-  action:
-    description: Has an action plugin on the controller. Part of the work is done there.
-    support: full
   check_mode:
-    description: Can run in check mode and waits for nothing, as there may be nothing deployed yet.
     support: full
+    details: Waits for nothing in check mode.
   diff_mode:
-    description: Shows differences when it changes something.
     support: none
 options:
   engines:

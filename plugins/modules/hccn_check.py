@@ -9,7 +9,7 @@ module: hccn_check
 short_description: Check the NPUs of one server and their network
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Asks C(hccn_tool) and C(npu-smi) everything about the given chips in one call, the chips in parallel and
     one query at a time per chip, each with a time-out. A tool that hangs is killed and never hangs the run.
@@ -20,6 +20,13 @@ description:
     over HCCS, so the vNIC, the place in the super pod and TLS are errors while the RoCE port's link and
     health are warnings, because in some pods the unused port shows link C(DOWN) and net health C(Init)
     although HCCS works. Over RoCE it is the other way round.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.hccn_tool
+  - ascend.pd_rollout.options.driver
+  - ascend.pd_rollout.options.fail
 options:
   chips:
     description:
@@ -70,40 +77,10 @@ options:
   driver_minimum:
     description: The oldest NPU driver that will do, such as V(25.2.0). Not checked where omitted.
     type: str
-  hccn_tool:
-    description: Path of C(hccn_tool).
-    type: path
-    default: /usr/local/Ascend/driver/tools/hccn_tool
-  npu_smi:
-    description: Path of C(npu-smi).
-    type: path
-    default: /usr/local/bin/npu-smi
   hccn_conf:
     description: Path of the file with the addresses of the chips, which the KV transfer reads.
     type: path
     default: /etc/hccn.conf
-  version_info:
-    description: Path of the file with the version of the driver.
-    type: path
-    default: /usr/local/Ascend/driver/version.info
-  fail:
-    description:
-      - Whether a finding of severity C(error) fails the module.
-      - Leave it off where M(ascend.pd_rollout.hccn_report) judges all servers together.
-    type: bool
-    default: true
-attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because
-      that starts in a tenth of the time of a module. The result is the same.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 notes:
   - Most driver versions answer to root only, so run it with C(become). It says so if that is what is missing.
 seealso:
@@ -200,17 +177,12 @@ msg:
   sample: "16 chips, HCCS, driver 25.5.0: all good (145 queries in 0.5 s)"
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._hccn import entry
+from ..module_utils._module import run
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=entry.ARGUMENTS, supports_check_mode=True)
-    result = entry.check(module.params)
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(entry.ARGUMENTS, entry.check)
 
 
 if __name__ == "__main__":

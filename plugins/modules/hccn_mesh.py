@@ -9,13 +9,18 @@ module: hccn_mesh
 short_description: Say which chips shall ping which
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(hccn_check).
   - An action that runs on the controller. One task with C(run_once) serves all servers. From the results of
     M(ascend.pd_rollout.hccn_check) it makes the targets that each server gives to
     M(ascend.pd_rollout.hccn_ping).
   - Chips without an address, and pairs of servers in different super pods, are left out. They have a
     finding already.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.servers
 options:
   mesh:
     description:
@@ -27,26 +32,11 @@ options:
     type: str
     choices: [none, ring, pairs, full]
     default: ring
-  servers:
-    description: The servers, by their inventory names.
-    type: list
-    elements: str
-    required: true
   result:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
       registered.
     type: str
     default: __hccn_check_result
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

@@ -9,11 +9,16 @@ module: hccn_ping
 short_description: Ping chips of other servers from the chips of this one
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Runs all pings of one server in one call, the chips in parallel and one ping at a time per chip, which
     is all that a chip can serve. Each has a time-out; one that hangs is killed and counts as failed.
   - Failed pings are results, not failures of the module. M(ascend.pd_rollout.hccn_report) judges them.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.hccn_tool
 options:
   targets:
     description: For each chip, by its physical id, the addresses to ping, in this order.
@@ -30,22 +35,6 @@ options:
     description: Longest time for one ping, in seconds.
     type: float
     default: 10.0
-  hccn_tool:
-    description: Path of C(hccn_tool).
-    type: path
-    default: /usr/local/Ascend/driver/tools/hccn_tool
-attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because that
-      starts in a tenth of the time of a module. The result is the same.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 seealso:
   - module: ascend.pd_rollout.hccn_mesh
   - module: ascend.pd_rollout.hccn_report
@@ -89,17 +78,12 @@ msg:
   sample: 2 of 3 pings succeeded in 2.1 s
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._hccn import entry
+from ..module_utils._module import run
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=entry.PING_ARGUMENTS, supports_check_mode=True)
-    result = entry.ping(module.params)
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(entry.PING_ARGUMENTS, entry.ping)
 
 
 if __name__ == "__main__":

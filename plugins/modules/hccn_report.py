@@ -9,7 +9,7 @@ module: hccn_report
 short_description: Judge the NPU network of all servers together
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - An action that runs on the controller. One task with C(run_once) serves all servers. It takes the
     results of M(ascend.pd_rollout.hccn_check) and, where given, of M(ascend.pd_rollout.hccn_ping), compares
@@ -18,12 +18,12 @@ description:
   - Between servers it looks at TLS, super pod, Server Index, SDIDs, vNIC and RoCE addresses, drivers and
     the pings.
   - A server without a result is a finding. It does not hide the others.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.servers
+  - ascend.pd_rollout.options.fail
 options:
-  servers:
-    description: The servers, by their inventory names.
-    type: list
-    elements: str
-    required: true
   result:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
       registered.
@@ -49,20 +49,6 @@ options:
     description: Whether to print the report. Leave it off where M(ascend.pd_rollout.check_report) does.
     type: bool
     default: true
-  fail:
-    description: Whether findings of severity C(error) fail the task.
-    type: bool
-    default: true
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

@@ -9,7 +9,7 @@ module: host_check
 short_description: Check one server against the plan
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Looks, in one call, whether the server has what the plan wants of it. That is the devices, free NPUs and
     ports, the NIC with its address and routes, the Docker Engine, space, memory, the right architecture and
@@ -20,6 +20,13 @@ description:
     server will use a port there is none. It says nothing to those who do not know the run's secret, and does
     nothing for them.
   - What containers of the deployment hold already (ports, NPUs) is not foreign.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.driver
+  - ascend.pd_rollout.options.docker
+  - ascend.pd_rollout.options.fail
 options:
   wants:
     description: What the plan wants of the server, as P(ascend.pd_rollout.host_requirements#filter) gives it.
@@ -73,38 +80,10 @@ options:
       - Where it is empty, that of the release, if its data name one.
     type: str
     default: ""
-  npu_smi:
-    description: Path of C(npu-smi).
-    type: path
-    default: /usr/local/bin/npu-smi
-  version_info:
-    description: Path of the file with the version of the driver.
-    type: path
-    default: /usr/local/Ascend/driver/version.info
-  docker_socket:
-    description: The Docker Engine's socket.
-    type: path
-    default: /var/run/docker.sock
   docker_root:
     description: Where the engine will keep images, as long as there is none to ask.
     type: path
     default: /var/lib/docker
-  fail:
-    description: Whether a finding of severity C(error) fails the module.
-    type: bool
-    default: true
-attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because that
-      starts in a tenth of the time of a module. The result is the same.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 seealso:
   - module: ascend.pd_rollout.host_reach
   - module: ascend.pd_rollout.check_report
@@ -164,17 +143,12 @@ msg:
   sample: all good
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._host import entry
+from ..module_utils._module import run
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=entry.CHECK_ARGUMENTS, supports_check_mode=True)
-    result = entry.check(module.params)
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(entry.CHECK_ARGUMENTS, entry.check)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,17 @@ module: host_reach
 short_description: Try ports of other servers, or end this server's temporary listener
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(host_check).
   - Connects to the listeners that M(ascend.pd_rollout.host_check) has left on the other servers, many at a
     time, and tells which do not answer, and how far the clocks are apart.
   - With O(name) it takes leave of them afterwards. A listener of which all have taken leave ends by itself.
   - With O(stop) it ends the listener of this server.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.fast_path
+  - ascend.pd_rollout.attributes.server
 options:
   targets:
     description:
@@ -67,18 +72,6 @@ options:
         description: The kernel's start time of it, so that no other process is ended.
         type: int
         required: true
-attributes:
-  action:
-    description: >-
-      Has an action of the same name, which pipes the work into the server's Python where it can, because that
-      starts in a tenth of the time of a module. The result is the same.
-    support: full
-  check_mode:
-    description: Does the same in check mode; the listener is none of the server's state.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""
@@ -124,17 +117,12 @@ stopped:
   sample: false
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._host import entry
+from ..module_utils._module import run
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=entry.REACH_ARGUMENTS, supports_check_mode=True)
-    result = entry.reach(module.params)
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+    run(entry.REACH_ARGUMENTS, entry.reach)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,18 @@ module: host_reserved_ports
 short_description: Keep ports from outgoing connections
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Adds ports to C(net.ipv4.ip_local_reserved_ports), at once and for the next boot. What is reserved already
     stays reserved.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
 options:
   ports:
     description:
@@ -27,13 +35,6 @@ options:
     description: The kernel's file.
     type: path
     default: /proc/sys/net/ipv4/ip_local_reserved_ports
-attributes:
-  check_mode:
-    description: Can run in check mode and say what it would change.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: full
 """
 
 EXAMPLES = r"""

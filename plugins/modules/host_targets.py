@@ -9,8 +9,9 @@ module: host_targets
 short_description: Choose who tries which ports of whom
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(host_check).
   - An action that runs on the controller. One task with C(run_once) serves all servers. From the plan and the
     results of M(ascend.pd_rollout.host_check) it makes the targets of M(ascend.pd_rollout.host_reach) for
     every server.
@@ -18,31 +19,17 @@ description:
     of an instance its head's master and RPC ports, decoders the prefillers' handshake ports (or the other way
     round), and peers both ends of the ranges that HCCL and Mooncake take ports from.
   - Servers without a result are left out.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.plan
+  - ascend.pd_rollout.options.servers
 options:
-  plan:
-    description: The plan of M(ascend.pd_rollout.plan).
-    type: dict
-    required: true
-  servers:
-    description: The servers, by their inventory names.
-    type: list
-    elements: str
-    required: true
   result:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_check) is
       registered.
     type: str
     default: __host_check_result
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: Can run in check mode and return the same result.
-    support: full
-  diff_mode:
-    description: Will return details on what has changed.
-    support: none
 """
 
 EXAMPLES = r"""

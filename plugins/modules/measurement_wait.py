@@ -7,23 +7,23 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: measurement_wait
 short_description: Wait for a measurement, and show how far it is
-version_added: 0.2.0
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(measurement).
   - An action that asks the server again and again by M(ascend.pd_rollout.measurement_info), and prints a
     line when there is progress.
   - It does not fail when the commands do, so that what they have measured until then can be fetched first.
     It returns RV(ok) and what to say.
-author:
-  - The ascend.pd_rollout authors
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.calls
 attributes:
-  action:
-    description: Runs on the controller and calls a module on the server.
-    support: full
   check_mode:
-    description: In check mode nothing is awaited.
     support: full
+    details: Waits for nothing in check mode.
   diff_mode:
-    description: Will return details on what has changed.
     support: none
 options:
   title:

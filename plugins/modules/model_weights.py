@@ -8,6 +8,8 @@ DOCUMENTATION = r"""
 module: model_weights
 short_description: Verify the weights of a model and set the dtype in its C(config.json)
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Looks at a model directory in safetensors format on the server and reports everything that would stop an
     engine minutes after its start, all at once.
@@ -21,6 +23,15 @@ description:
     C(config.json.orig), and the new file takes its place in one step. Nothing is changed while anything
     else is wrong.
   - Several servers may do this at the same time in one shared directory.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    details: Shows the changed line of C(config.json).
 options:
   path:
     description: The model's directory on the server.
@@ -67,19 +78,6 @@ options:
       - Whether a finding of severity V(error) fails the task. If not, the findings are only returned.
     type: bool
     default: true
-attributes:
-  check_mode:
-    description: Looks at everything, and says what it would change.
-    support: full
-  diff_mode:
-    description: Shows the changed line of C(config.json).
-    support: full
-  platform:
-    description: The target's operating system.
-    platforms: posix
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

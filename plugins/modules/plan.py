@@ -9,7 +9,7 @@ module: plan
 short_description: Plan a prefill/decode rollout from the inventory
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Reads the groups C(prefiller), C(decoder) and C(proxy) and the C(pd_) variables of their
     hosts, and computes everything that will run, that is instances, node ranks, engine ids,
@@ -20,6 +20,14 @@ description:
   - Runs on the controller only. No host is contacted.
   - Use it with C(run_once), so that the plan is computed once for the whole cluster and every
     host of the play gets it.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.controller
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
 options:
   write:
     description:
@@ -42,7 +50,6 @@ options:
       - The files of each deployment go into a directory of its own below O(dest).
     type: bool
     default: false
-    version_added: 0.2.0
   made:
     description:
       - A plan that was made before, as a task with O(fact=false) has registered it. Its files are written and
@@ -50,7 +57,6 @@ options:
       - So a run can take the servers' locks in between, and leaves alone the files of another run that has
         them.
     type: dict
-    version_added: 0.2.0
   topology:
     description:
       - The topology that the inventory must describe, such as C(1P1D). Another one is an error.
@@ -64,13 +70,6 @@ options:
         number, and the registered result does not. The playbooks of this collection register.
     type: bool
     default: true
-attributes:
-  check_mode:
-    description: Can run in check mode and return changed status prediction without modifying anything.
-    support: full
-  diff_mode:
-    description: Returns what changed in each file when in diff mode.
-    support: full
 """
 
 EXAMPLES = r"""
@@ -132,7 +131,6 @@ outside:
     address and its containers. The file C(deployed.json) in RV(directory) tells, or else the last plan.
   returned: success
   type: dict
-  version_added: 0.2.0
   sample: {decode2: {address: 192.0.0.4, directory: /etc/pd_rollout/pd, containers: [pd-decode2]}}
 files:
   description: The files that changed, below RV(directory).

@@ -7,12 +7,23 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: private_folder
 short_description: Have a folder in which nobody else can exchange anything
-version_added: 0.2.0
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the roles C(measurement) and C(model_weights).
   - Makes a folder with mode 0700 where there is none. It and all folders above it must belong to root, to the
     user that this runs as, or to the one who became root by C(sudo), and nobody else may write to them. A
     folder with sticky bit, such as C(/var/tmp), will do above one that exists and is root's.
   - Where others could change it, the module fails and says which folder is wrong and what to do.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
 options:
   path:
     description: The folder.
@@ -25,19 +36,6 @@ options:
         nothing.
     type: str
     default: ""
-attributes:
-  check_mode:
-    description: Looks, and makes and removes nothing.
-    support: full
-  diff_mode:
-    description: A folder has no content to show.
-    support: none
-  platform:
-    description: The target's operating system.
-    platforms: posix
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -8,6 +8,8 @@ DOCUMENTATION = r"""
 module: rollout_lock
 short_description: Keep two rollouts from working on one server at once
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Takes or gives back the server's lock. The lock says who holds it and since when, so does the message of
     the second rollout.
@@ -17,6 +19,16 @@ description:
     controller where it ran, a run has ended if its process is gone; elsewhere O(max_silence) decides, or
     O(max_age) of a lock that was never touched.
   - A server that boots anew has no lock.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.calls
+  - ascend.pd_rollout.attributes.server
+attributes:
+  check_mode:
+    support: full
+    details: Looks at the lock, and takes none.
+  diff_mode:
+    support: none
 options:
   state:
     description: Take it, or give it back. Only one's own lock is given back.
@@ -51,20 +63,8 @@ options:
   replace:
     description: The run whose lock may be taken over. The action finds it out.
     type: str
-attributes:
-  check_mode:
-    description: Looks at the lock, takes none.
-    support: full
-  diff_mode:
-    description: A lock is no content.
-    support: none
-  action:
-    description: Runs partly on the controller, which knows the processes there.
-    support: partial
 notes:
   - RV(ignore:changed) stays false. The lock is gone when the run is over.
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -8,6 +8,8 @@ DOCUMENTATION = r"""
 module: smoke_test
 short_description: Ask a prefill/decode deployment two questions and judge the answers
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Sends a completion and a streamed chat completion through the proxy and looks at their text, not at the
     status code.
@@ -19,16 +21,14 @@ description:
   - A request that has no answer is sent to each engine itself, and their answers are shown. The proxy's
     status is not the cause; upstream's says 500 for a request that the prefiller refuses with 400.
   - Everything that is wrong is reported together, each with what to look at.
-author:
-  - The ascend.pd_rollout authors
-requirements:
-  - Python 3.7 or later
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
 attributes:
   check_mode:
-    description: Can run in check mode and sends nothing, as there may be nothing deployed yet.
     support: full
+    details: Sends no request in check mode.
   diff_mode:
-    description: Shows differences when it changes something.
     support: none
 options:
   proxy_url:
@@ -124,246 +124,12 @@ problems:
   elements: str
 """
 
-import http.client
-import json
-import re
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._serving.completions import (
-    BadAnswerError,
-    chat_stream_text,
-    completion_text,
-    degenerate,
-    metric_sum,
-    same_beginning,
-)
-from ..module_utils._serving.engine_answers import ask_engines, cure, error_text, report
-
-# Counters of vLLM (V@0.13.0:vllm/v1/metrics/loggers.py): the prefiller computes the prompt, the decoder
-# generates.
-PREFILLER_METRIC = "vllm:prompt_tokens_total"
-DECODER_METRIC = "vllm:generation_tokens_total"
-# The counters are set after the answer is sent.
-METRICS_SETTLE_SECONDS = 2.0
-
-WRONG_KV = (
-    "The decoder reads a wrong KV cache. Look whether /etc/hccn.conf exists on every server and is mounted"
-    " into every engine's container (the decoder's plog says `'device ip' is not set correctly`), and whether"
-    " prefiller and decoder name the same sizes in kv_connector_extra_config."
-)
-
-# Where one engine does prefill and decode there is neither a proxy nor a transfer to blame.
-WRONG_ENGINE = (
-    "The engine computes nonsense: look whether its weights are whole and config.json says bfloat16."
-)
+from ..module_utils._module import run
+from ..module_utils._serving import smoke_test
 
 
-class Http:
-    """Requests to engines and proxy, never through a proxy of the environment."""
-
-    def __init__(self, timeout, key=None):
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-        self._timeout = timeout
-        self._key = key
-
-    def get(self, url):
-        return self._send(urllib.request.Request(url))[0]
-
-    def post(self, url, body):
-        """(text, seconds until the first byte, seconds in all)."""
-        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        return self._send(request)
-
-    def _send(self, request):
-        if self._key:
-            request.add_header("Authorization", f"Bearer {self._key}")
-        begin = time.monotonic()
-        with self._open(request, timeout=self._timeout) as response:
-            head = response.read(1)
-            first = time.monotonic() - begin
-            text = (head + response.read()).decode("utf-8", errors="replace")
-        return text, first, time.monotonic() - begin
-
-
-class SmokeTest:
-    """The requests and judgements of DOCUMENTATION; C(http) sends, C(p) are the module's parameters."""
-
-    def __init__(self, http, p, sleep=time.sleep):
-        self.http, self.p, self.sleep = http, p, sleep
-        self.urls = {
-            side: [f"http://{backend['host']}:{backend['port']}" for backend in p[side + "s"]]
-            for side in ("prefiller", "decoder")
-        }
-        self.alone = not self.urls["prefiller"]
-        self.text_cure = WRONG_ENGINE if self.alone else WRONG_KV
-        self.problems, self.result, self.seconds = [], {}, {}
-        # (what is wrong, path, body) of requests through the proxy that have no answer.
-        self.unanswered = []
-
-    def run(self):
-        before = self._counters()
-        completion = self._ask("completion", self.p["proxy_url"])
-        chat = self._chat()
-        if completion is not None or chat is not None:
-            self._served(before)
-        if completion is not None:
-            self._compare(completion)
-        # Last, as the engines count these requests too.
-        self._explain()
-        return not self.problems
-
-    def _explain(self):
-        """Why requests have no answer: the engines are asked themselves, as the proxy's status is not the
-        cause."""
-        for what, path, body in self.unanswered:
-            answers = ask_engines(self.http, self.urls, path, body)
-            self._wrong(f"{what}. {report(answers)}", cure(answers, self.p["model"]))
-
-    def _wrong(self, what, cure):
-        self.problems.append(f"{what}. {cure}")
-
-    def _counters(self):
-        return {
-            (side, url): self._counter(url, metric)
-            for side, metric in (("prefiller", PREFILLER_METRIC), ("decoder", DECODER_METRIC))
-            for url in self.urls[side]
-        }
-
-    def _counter(self, url, metric):
-        try:
-            return metric_sum(self.http.get(url + "/metrics"), metric) or 0.0
-        except (OSError, http.client.HTTPException) as error:
-            return error_text(error)
-
-    def _served(self, before):
-        """Of each side at least one engine's counter has moved."""
-        still = {side for side, urls in self.urls.items() if urls}
-        for _attempt in range(int(METRICS_SETTLE_SECONDS / 0.25)):
-            after = self._counters()
-            for (side, url), value in after.items():
-                then = before[(side, url)]
-                if isinstance(value, float) and isinstance(then, float) and value > then:
-                    still.discard(side)
-            if not still:
-                return
-            self.sleep(0.25)
-        for side in sorted(still):
-            urls = ", ".join(self.urls[side])
-            refused = [
-                f"{u}/metrics: {v}" for (s, u), v in after.items() if s == side and not isinstance(v, float)
-            ]
-            metric = PREFILLER_METRIC if side == "prefiller" else DECODER_METRIC
-            self._wrong(
-                f"No {side} served the requests: {metric} did not move at {urls}"
-                + "".join(f" ({r})" for r in refused),
-                f"Look at the proxy's list of {side}s and at the {side}'s log. An answer that only one side"
-                " worked on says nothing about the transfer of the KV cache.",
-            )
-
-    def _body(self, **more):
-        return {"model": self.p["model"], "max_tokens": self.p["max_tokens"], "temperature": 0, **more}
-
-    def _post(self, name, url, path, body):
-        """The answer's body, or None after noting why there is none."""
-        try:
-            text, first, seconds = self.http.post(url + path, body)
-        except (OSError, http.client.HTTPException) as error:
-            how = "fails with" if isinstance(error, urllib.error.HTTPError) else "has no whole answer:"
-            self.unanswered.append((f"The {name} ({url}{path}) {how} {error_text(error)}", path, body))
-            return None
-        self.seconds[name] = round(seconds, 3)
-        if body.get("stream"):
-            self.seconds[name + "_first_byte"] = round(first, 3)
-        return text
-
-    def _ask(self, name, url):
-        path, body = "/v1/completions", self._body(prompt=self.p["prompt"], stream=False)
-        return self._text(name, path, body, self._post(name, url, path, body), completion_text)
-
-    def _chat(self):
-        path, messages = "/v1/chat/completions", [{"role": "user", "content": self.p["chat_prompt"]}]
-        body = self._body(messages=messages, stream=True)
-        return self._text(
-            "chat", path, body, self._post("chat", self.p["proxy_url"], path, body), chat_stream_text
-        )
-
-    def _text(self, name, path, body, answer, read):
-        """The text of an answer, judged; or None when there is none."""
-        if answer is None:
-            return None
-        try:
-            text = read(answer)
-        except BadAnswerError as error:
-            self.unanswered.append((f"The {name} is answered with status 200, but {error}", path, body))
-            return None
-        self.result[name] = text
-        fault = degenerate(text)
-        if fault:
-            self._wrong(f"The text of the {name} is no answer: {fault}: {text[:200]!r}", self.text_cure)
-        return text
-
-    def _compare(self, completion):
-        expect = self.p.get("expect")
-        if expect and not re.search(expect, completion):
-            self._wrong(
-                f"The completion of {self.p['prompt']!r} does not match {expect!r}: {completion[:200]!r}",
-                self.text_cure + " Or the expectation does not fit the model.",
-            )
-        if not self.p["match_words"] or self.alone:
-            return
-        reference = self._ask("reference", self.urls["decoder"][0])
-        if reference is not None and not same_beginning(completion, reference, self.p["match_words"]):
-            self._wrong(
-                f"Through prefiller and decoder {self.p['prompt']!r} goes on with {completion[:120]!r},"
-                f" the decoder alone says {reference[:120]!r}",
-                WRONG_KV,
-            )
-
-
-def main():
-    backends = {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "proxy_url": {"type": "str", "required": True},
-            "model": {"type": "str", "required": True},
-            "prefillers": backends,
-            "decoders": backends,
-            "api_key_file": {"type": "path", "no_log": False},
-            "prompt": {"type": "str", "default": "The capital of France is"},
-            "chat_prompt": {"type": "str", "default": "Name the capital of France in one sentence."},
-            "max_tokens": {"type": "int", "default": 24, "no_log": False},
-            "match_words": {"type": "int", "default": 2},
-            "expect": {"type": "str"},
-            "timeout": {"type": "float", "default": 120},
-        },
-        supports_check_mode=True,
-    )
-    if module.check_mode:
-        module.exit_json(changed=False, skipped=True, msg="no requests are sent in check mode")
-    p = module.params
-    try:
-        key = Path(p["api_key_file"]).read_text(encoding="utf-8").strip() if p["api_key_file"] else None
-    except OSError as error:
-        module.fail_json(msg=f"Cannot read the API key: {error}")
-    test = SmokeTest(Http(p["timeout"], key), p)
-    if test.run():
-        module.exit_json(changed=False, seconds=test.seconds, **test.result)
-    module.fail_json(
-        msg="The deployment does not answer as it should:\n"
-        + "\n".join(f"- {problem}" for problem in test.problems),
-        problems=test.problems,
-        **test.result,
-    )
+def main() -> None:
+    run(smoke_test.ARGUMENTS, smoke_test.result)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,27 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: weights_assignments
 short_description: Decide which servers get a model's weights, and from where
-version_added: 0.2.0
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(model_weights).
   - An action that runs on the controller. One task with C(run_once) decides for all servers, from what
     M(ascend.pd_rollout.model_weights) has seen on each.
   - Weights that are whole are left alone. A server gets them from another that has them, and only if none
     has from outside, once for the site.
   - It fails with everything that stands against it, such as whole weights of two different models, or
     findings that another copy does not cure.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.controller
+  - ascend.pd_rollout.options.servers
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
 options:
-  servers:
-    description: The servers, by their inventory names.
-    type: list
-    elements: str
-    required: true
   source:
     description: Where the weights come from if no server has them.
     type: str
@@ -52,18 +59,6 @@ options:
   listed:
     description: The same for V(listed). With it, the result says who takes from whom.
     type: str
-attributes:
-  action:
-    description: Runs on the controller only.
-    support: full
-  check_mode:
-    description: Decides, and shows who would get weights.
-    support: full
-  diff_mode:
-    description: Shows who gets weights, and from where.
-    support: full
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -8,15 +8,22 @@ DOCUMENTATION = r"""
 module: weights_directory
 short_description: Prepare the directory that a model's weights are brought into, or complete it
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Internal to the role C(model_weights). Weights grow in a hidden directory beside O(path),
     C(.NAME.incoming), and get their name in one step when they are complete. An interrupted run leaves them
     there, and the next one resumes.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.weights
+attributes:
+  check_mode:
+    support: none
+  diff_mode:
+    support: none
 options:
-  path:
-    description: The model's directory on the server.
-    type: path
-    required: true
   state:
     description:
       - With V(staged) the hidden directory exists. Incomplete weights at O(path) become that directory.
@@ -34,15 +41,6 @@ options:
     description: SHA-256 by relative file name, for O(state=present).
     type: dict
     default: {}
-attributes:
-  check_mode:
-    description: Is skipped in check mode.
-    support: none
-  diff_mode:
-    description: Shows nothing.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -8,17 +8,24 @@ DOCUMENTATION = r"""
 module: weights_probe
 short_description: Find the servers that share the file system of a model's weights
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Internal to the role C(model_weights). Leaves a small hidden file of this server beside O(path), and
     lists those of all servers that it sees there.
   - The list is complete once the module has run on all servers, so call it twice.
   - M(ascend.pd_rollout.weights_transfer) with O(ascend.pd_rollout.weights_transfer#module:state=absent)
     removes the file.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.weights
+attributes:
+  check_mode:
+    support: none
+  diff_mode:
+    support: none
 options:
-  path:
-    description: The model's directory on the server.
-    type: path
-    required: true
   run:
     description: Identifies this rollout.
     type: str
@@ -31,15 +38,6 @@ options:
     description: The server's service address, returned unchanged.
     type: str
     default: ""
-attributes:
-  check_mode:
-    description: Is skipped in check mode.
-    support: none
-  diff_mode:
-    description: Shows nothing.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

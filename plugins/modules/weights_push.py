@@ -7,10 +7,21 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: weights_push
 short_description: Bring a model's weights from the controller to one server
-version_added: 0.2.0
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(model_weights).
   - Copies every file that is not hidden with M(ansible.builtin.copy), one after the other. Each is compared
     by its hash and gets its name in one step, so an interrupted run goes on with the file at which it was.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.calls
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
 options:
   source:
     description: The directory on the controller.
@@ -20,18 +31,6 @@ options:
     description: The directory on the server; it exists.
     type: str
     required: true
-attributes:
-  action:
-    description: Runs on the controller, and writes on the server.
-    support: full
-  check_mode:
-    description: Says which files would be copied.
-    support: full
-  diff_mode:
-    description: Shows nothing.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -8,6 +8,8 @@ DOCUMENTATION = r"""
 module: weights_transfer
 short_description: Run one server's part of copying a model's weights from server to server
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Internal to the role C(model_weights). Starts or ends the background process that copies weights to this
     server and serves them to others. M(ascend.pd_rollout.weights_transfer_info) reports its progress.
@@ -15,11 +17,16 @@ description:
     service address, with a secret made for this run, open only to the servers behind it in the chain. It
     ends with the run, or by itself when nobody asks anything of it or takes from it for O(job.idle) seconds.
   - Needs C(rsync) on the server.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.weights
+attributes:
+  check_mode:
+    support: none
+  diff_mode:
+    support: none
 options:
-  path:
-    description: The model's directory on the server.
-    type: path
-    required: true
   state:
     description:
       - With V(present) the process runs. It serves and, if O(job.sources) names servers, copies.
@@ -74,15 +81,6 @@ options:
         description: SHA-256 by relative name.
         type: dict
         default: {}
-attributes:
-  check_mode:
-    description: Is skipped in check mode.
-    support: none
-  diff_mode:
-    description: Shows nothing.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -8,16 +8,18 @@ DOCUMENTATION = r"""
 module: weights_transfer_info
 short_description: Report the progress of a transfer of weights
 version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
   - Internal to the role C(model_weights). Reports how far the process of
     M(ascend.pd_rollout.weights_transfer) is, or a download in a container. The action
     M(ascend.pd_rollout.weights_wait) calls it again and again.
   - The process takes each call as a sign that the run still waits for it.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes.info
+  - ascend.pd_rollout.attributes.server
+  - ascend.pd_rollout.options.weights
 options:
-  path:
-    description: The model's directory on the server.
-    type: path
-    required: true
   container:
     description: The container that downloads, to report on it instead.
     type: str
@@ -25,15 +27,6 @@ options:
     description: Seconds after which it returns if nothing has ended before.
     type: float
     default: 0
-attributes:
-  check_mode:
-    description: Can run in check mode and reports the same.
-    support: full
-  diff_mode:
-    description: Shows nothing.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -7,11 +7,23 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: weights_wait
 short_description: Wait until a model's weights have come to a server, with progress on the screen
-version_added: 0.2.0
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors (@ascend-pd-rollout)
 description:
+  - Internal to the role C(model_weights).
   - Asks M(ascend.pd_rollout.weights_transfer_info) again and again, and shows a line every few seconds with
     MB, MB/s, the time left and the server from which they come.
   - It fails with the finding that ended the transfer.
+extends_documentation_fragment:
+  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.calls
+attributes:
+  check_mode:
+    support: full
+    details: Waits for nothing in check mode.
+  diff_mode:
+    support: none
 options:
   path:
     description: The model's directory on the server.
@@ -20,18 +32,6 @@ options:
   container:
     description: The container that downloads, to wait for it instead.
     type: str
-attributes:
-  action:
-    description: Runs on the controller, and asks the server.
-    support: full
-  check_mode:
-    description: Waits for nothing.
-    support: full
-  diff_mode:
-    description: Shows nothing.
-    support: none
-author:
-  - The ascend.pd_rollout authors
 """
 
 EXAMPLES = r"""

@@ -12,7 +12,7 @@ from . import engine
 from .client import DEFAULT_SOCKET, DockerError
 
 INFO_ARGUMENTS = {
-    "socket": {"type": "path", "default": DEFAULT_SOCKET},
+    "docker_socket": {"type": "path", "default": DEFAULT_SOCKET},
     "wait": {"type": "int", "default": 0},
 }
 
@@ -29,7 +29,7 @@ def docker_info(options: Mapping[str, Any]) -> dict[str, Any]:
         "python_requests": importlib.util.find_spec("requests") is not None,
     }
     try:
-        info = engine.wait_for_info(wait, options["socket"])
+        info = engine.wait_for_info(wait, options["docker_socket"])
     except DockerError as error:
         result["reason"] = str(error)
         if wait:

@@ -85,7 +85,7 @@ def call(capsys: pytest.CaptureFixture[str], module, **arguments) -> dict:
 
 
 def test_an_engine_that_answers(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    result = call(capsys, docker_info, socket=engine.server_address)
+    result = call(capsys, docker_info, docker_socket=engine.server_address)
     assert result["running"]
     assert result["version"] == "20.10.24"
     assert result["containers_running"] == 2
@@ -94,7 +94,7 @@ def test_an_engine_that_answers(engine: Engine, capsys: pytest.CaptureFixture[st
 
 
 def test_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = call(capsys, docker_info, socket=tmp_path / "docker.sock")
+    result = call(capsys, docker_info, docker_socket=tmp_path / "docker.sock")
     assert not result["running"]
     assert "failed" not in result
     assert result["reason"] == f"no answer from the Docker Engine: no socket {tmp_path}/docker.sock"
@@ -103,7 +103,7 @@ def test_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_engine_that_does_not_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docker.sock").touch()
     started = time.monotonic()
-    result = call(capsys, docker_info, socket=tmp_path / "docker.sock", wait=1)
+    result = call(capsys, docker_info, docker_socket=tmp_path / "docker.sock", wait=1)
     assert result["failed"]
     assert "did not answer within 1 s" in result["msg"]
     assert "journalctl -u docker" in result["msg"]
@@ -112,7 +112,7 @@ def test_an_engine_that_does_not_come(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_an_engine_that_is_not_ready(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     engine.info = {"ServerErrors": ["containerd is gone"]}
-    result = call(capsys, docker_info, socket=engine.server_address)
+    result = call(capsys, docker_info, docker_socket=engine.server_address)
     assert not result["running"]
     assert result["reason"] == "the engine is not ready: containerd is gone"
 
@@ -134,7 +134,7 @@ def daemon(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 def test_a_reload_is_seen(daemon: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.reloads.append(time.time() - 60)
-    result = call(capsys, docker_reload, socket=daemon.server_address)
+    result = call(capsys, docker_reload, docker_socket=daemon.server_address)
     assert result["changed"]
     assert result["attributes"] == {"registry-mirrors": "[]"}
     assert len(daemon.reloads) == 2
@@ -143,7 +143,7 @@ def test_a_reload_is_seen(daemon: Engine, capsys: pytest.CaptureFixture[str]) ->
 def test_a_refused_configuration_fails(daemon: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.accepts = False
     daemon.reloads.append(time.time() - 60)
-    result = call(capsys, docker_reload, socket=daemon.server_address, timeout=1)
+    result = call(capsys, docker_reload, docker_socket=daemon.server_address, timeout=1)
     assert result["failed"]
     assert "did not take over its new configuration" in result["msg"]
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action import benchmark_report as report_action
 from ansible_collections.ascend.pd_rollout.plugins.action.measurement_wait import verdict
-from ansible_collections.ascend.pd_rollout.plugins.modules import measurement_info as watch
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import measurement_status as watch
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 RUN = ROOT / "roles" / "measurement" / "files" / "run.sh"
 
 

@@ -10,7 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
-from ansible_collections.ascend.pd_rollout.plugins.modules.engine_info import observe, probe, watch
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.engine_status import (
+    observe,
+    probe,
+    watch,
+)
 
 STARTED = "2026-01-02T03:04:05.6Z"
 LOADING = "Loading safetensors checkpoint shards:  26% Completed | 43/163 [00:10<00:30,  3.9it/s]\n"

@@ -17,7 +17,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.engine_
     error_text,
     report,
 )
-from ansible_collections.ascend.pd_rollout.plugins.modules.smoke_test import Http, SmokeTest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.smoke_test import Http, SmokeTest
 
 PROXY, PREFILLER, DECODER = "http://10.0.0.1:8005", "http://10.0.0.1:8004", "http://10.0.0.3:8004"
 PARAMETERS = {

@@ -1,0 +1,61 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module measurement_info does once its arguments are read: how far a measurement is."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from .._docker.client import DockerApi, DockerError
+from .measurement_log import last_lines, progress, tail_of
+
+ARGUMENTS = {
+    "directory": {"type": "path", "required": True},
+    "container": {"type": "str", "required": True},
+    "known": {"type": "str", "default": ""},
+    "hold": {"type": "float", "default": 5},
+    "log_lines": {"type": "int", "default": 15},
+}
+POLL_SECONDS = 0.5
+
+
+def exit_code_of(folder):
+    """How the commands ended, or None."""
+    try:
+        return int((folder / "exit_code").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def look(folder, container, api):
+    """(running, exit code) at this moment."""
+    found = api.inspect(container)
+    # With its word written it ends in a moment; who removes it must not meet it half way.
+    if found is not None and found["State"]["Status"] in ("created", "running"):
+        return True, None
+    # Read last: its word is the last that a container does.
+    return False, exit_code_of(folder)
+
+
+def info(options):
+    """The module's result, with `failed` where it fails."""
+    folder, api = Path(options["directory"]), DockerApi()
+    end = time.monotonic() + options["hold"]
+    try:
+        os.utime(folder / "heartbeat")
+        while True:
+            running, code = look(folder, options["container"], api)
+            text = tail_of(folder / "log")
+            far = progress(text)
+            if not running or far != options["known"] or time.monotonic() >= end:
+                break
+            time.sleep(POLL_SECONDS)
+    except OSError as error:
+        why = f"The measurement's folder has gone: {error}"
+        return {"failed": True, "changed": False, "msg": why}
+    except DockerError as error:
+        return {"failed": True, "changed": False, "msg": str(error)}
+    lines = last_lines(text, options["log_lines"])
+    return {"changed": False, "running": running, "exit_code": code, "progress": far, "log": lines}
