@@ -11,18 +11,17 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 
 from ..module_utils._docker.images import ZSTD_MAGIC
 from ..module_utils._transfer.image_job import GZIP_MAGIC
 from ..module_utils._transfer.store import CHUNK, chunk_hashes
 from ..plugin_utils._distribution import image_assignments, image_state
-from ..plugin_utils._run.deadlines import LONGEST, SOON, Answering, Silence
+from ..plugin_utils._run.deadlines import LONGEST, SOON, Silence
 from ..plugin_utils._run.parent import ParentRun
+from ..plugin_utils._run.polling import HOLD, Polling, ProgressLine
 from ..plugin_utils._run.screen import show
 
-# Seconds: of one long poll; between two lines of progress of one host.
-HOLD = 2.0
+# Seconds between two lines of progress of one host.
 SHOW_EVERY = 5.0
 # The most chunks that go to the server at once: each file costs some round trips. And seconds that such a
 # file may take: the other servers wait for news meanwhile.
@@ -48,11 +47,8 @@ OPTIONS = {
 }
 
 
-class ActionModule(Answering, ActionBase):
+class ActionModule(Polling):
     """Drives M(ascend.pd_rollout.docker_image_job) on the host."""
-
-    _requires_connection = True
-    _supports_check_mode = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
@@ -64,7 +60,7 @@ class ActionModule(Answering, ActionBase):
             return {**result, "changed": False, "skipped": True, "msg": "nothing is assigned to this host"}
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "nothing is got in check mode"}
-        self._board = image_state.ImageBoard(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_image")
+        self._state = image_state.ImageState(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_image")
         if self._options["state"] == "absent":
             done = self._end()
         else:
@@ -74,12 +70,12 @@ class ActionModule(Answering, ActionBase):
     def _start(self) -> dict[str, Any]:
         options = self._options
         # What an earlier run of this play left on the board is no longer so.
-        self._board.post(self._host, kind=self._part["kind"], failed="", port=0, complete=False)
+        self._state.post(self._host, kind=self._part["kind"], failed="", port=0, complete=False)
         order = {
             "kind": self._part["kind"],
             "image": options["image"],
             "address": options["address"],
-            "token": self._board.token(),
+            "token": self._state.token(),
             "archive": options["archive"] or None,
             "digest": options["digest"],
             "idle": options["idle"],
@@ -143,14 +139,14 @@ class ActionModule(Answering, ActionBase):
         return str(there)
 
     def _wait(self) -> dict[str, Any]:
-        begun, shown_at, shown = time.monotonic(), 0.0, ""
+        begun, line = time.monotonic(), ProgressLine(f"{self._host} image", SHOW_EVERY)
         gives, run = self._part["kind"] == "engine", ParentRun()
         piece: dict[str, Any] = {}
         brought, self._at_once = -1, 2
         silence = Silence(f"the image on {self._host}")
         while True:
             run.check(f"the image on {self._host}")
-            told = self._board.hosts()
+            told = self._state.hosts()
             sources = [
                 [name, told[name]["address"], told[name]["port"]]
                 for name in self._part["order"]
@@ -174,11 +170,8 @@ class ActionModule(Answering, ActionBase):
             silence.hear({name: status.get(name) for name in ("phase", "from", "done", "wanted")})
             if why := self._hopeless(told, status):
                 return {"failed": True, "msg": why, "status": status}
-            now = time.monotonic()
-            if status["phase"] != shown or now - shown_at >= SHOW_EVERY:
-                shown, shown_at = status["phase"], now
-                if status["done"]:
-                    self._show(image_state.progress(status))
+            if status["done"]:
+                line.update(image_state.progress(status), status["phase"])
             if status["phase"] == "getting" and status.get("wanted", -1) > brought:
                 brought = status["wanted"]
                 piece = {"incoming": self._bring(brought)}
@@ -207,7 +200,7 @@ class ActionModule(Answering, ActionBase):
         return {"served": status.get("served", 0), "fetched": status.get("fetched", 0)}
 
     def _tell(self, **what: Any) -> None:
-        self._board.post(**{**self._board.hosts()[self._host], **what})
+        self._state.post(**{**self._state.hosts()[self._host], **what})
 
     def _show(self, text: str) -> None:
         show(f"{self._host} image: {text}")
@@ -215,7 +208,7 @@ class ActionModule(Answering, ActionBase):
     def _job(self, **arguments: Any) -> dict[str, Any]:
         # Before the first word of a transfer, what an earlier run has left is hashed.
         limit = LONGEST if "kind" in arguments else SOON
-        with self._within(limit, "the image was awaited"):
+        with self._within(limit, f"waiting for the image on {self._host}"):
             answer: dict[str, Any] = self._execute_module(
                 module_name="ascend.pd_rollout.docker_image_job",
                 module_args={"directory": self._options["directory"], **arguments},

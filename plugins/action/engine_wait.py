@@ -11,15 +11,13 @@ from typing import Any
 
 from ansible import constants as C
 from ansible import context
-from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ..module_utils._serving.engine_log import PHASES, READY, STARTING, WAITING, Progress
-from ..plugin_utils._run.deadlines import SOON, Answering
-from ..plugin_utils._run.parent import ParentRun
+from ..plugin_utils._run.deadlines import SOON
+from ..plugin_utils._run.polling import Polling
 from ..plugin_utils._run.screen import show
-from ..plugin_utils._serving.start_state import StartBoard
+from ..plugin_utils._serving.start_state import StartState
 
 display = Display()
 
@@ -176,11 +174,8 @@ def with_log(text: str, report: dict[str, Any]) -> str:
     return text + (LOG_INDENT.join(["\n  last log lines:", *lines]) if lines else "\n  its log is empty")
 
 
-class ActionModule(Answering, ActionBase):
+class ActionModule(Polling):
     """Loops over M(ascend.pd_rollout.engine_info) until everything is ready or something has failed."""
-
-    _requires_connection = True
-    _supports_check_mode = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
@@ -204,12 +199,12 @@ class ActionModule(Answering, ActionBase):
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "nothing is awaited in check mode"}
         self._warn_of_few_forks()
-        self._board = StartBoard(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_wait" / self._task._uuid)
-        begun = self._board.begun()
+        self._state = StartState(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_wait" / self._task._uuid)
+        begun = self._state.begun()
         try:
             failure = self._wait(targets, begun, args["timeout"])
         except Exception as error:
-            self._board.abort(f"{self._host}: {error}")
+            self._state.abort(f"{self._host}: {error}")
             raise
         if failure:
             return {**result, "failed": True, "msg": failure}
@@ -227,10 +222,9 @@ class ActionModule(Answering, ActionBase):
 
     def _wait(self, targets: list[Target], begun: float, timeout: int) -> str | None:
         """None when all targets are ready, else why not."""
-        hold, run = 0.0, ParentRun()
+        hold = 0.0
         while True:
-            run.check(f"the engines of {self._host}")
-            self._poll([target for target in targets if not target.ready], hold)
+            self._ask([target for target in targets if not target.ready], hold)
             hold = HOLD
             for target in targets:
                 if target.report["failed"]:
@@ -238,7 +232,7 @@ class ActionModule(Answering, ActionBase):
                 self._settle(target)
             if all(target.ready for target in targets):
                 return None
-            why = self._board.aborted()
+            why = self._state.aborted()
             late = [target for target in targets if not target.ready]
             if why is not None:
                 names = ", ".join(target.title for target in late)
@@ -246,29 +240,27 @@ class ActionModule(Answering, ActionBase):
             if time.time() - begun > timeout:
                 return self._too_late(late, timeout)
 
-    def _poll(self, targets: list[Target], hold: float) -> None:
-        with self._within(hold + SOON, f"{', '.join(target.title for target in targets)} was awaited"):
-            answer = self._execute_module(
-                module_name="ascend.pd_rollout.engine_info",
-                module_args={
-                    "hold": hold,
-                    "targets": [
-                        {
-                            "name": target.container,
-                            "health_url": target.health_url,
-                            "health_expect": target.health_expect,
-                            "ranks": target.ranks,
-                            "known": target.known,
-                            "baseline": target.baseline,
-                            "stop": target.fresh,
-                        }
-                        for target in targets
-                    ],
-                },
-                task_vars=self._vars,
-            )
-        if answer.get("failed") or "targets" not in answer:
-            raise AnsibleError(answer.get("msg") or f"no report about the containers: {answer}")
+    def _ask(self, targets: list[Target], hold: float) -> None:
+        asked = [
+            {
+                "name": target.container,
+                "health_url": target.health_url,
+                "health_expect": target.health_expect,
+                "ranks": target.ranks,
+                "known": target.known,
+                "baseline": target.baseline,
+                "stop": target.fresh,
+            }
+            for target in targets
+        ]
+        answer = self._poll(
+            "engine_info",
+            {"hold": hold, "targets": asked},
+            about=f"the engines of {self._host}",
+            answers="targets",
+            task_vars=self._vars,
+            seconds=hold + SOON,
+        )
         reports = {report["name"]: report for report in answer["targets"]}
         for target in targets:
             self._note(target, reports[target.container])
@@ -285,7 +277,7 @@ class ActionModule(Answering, ActionBase):
         self._show(target)
 
     def _tell(self, target: Target) -> None:
-        self._board.post(
+        self._state.post(
             target.instance,
             target.rank,
             host=self._host,
@@ -314,7 +306,7 @@ class ActionModule(Answering, ActionBase):
         """What the head of an instance has told; its worker comes here at the same time as this one."""
         end = time.monotonic() + patience
         while True:
-            head = self._board.nodes(instance).get(0)
+            head = self._state.nodes(instance).get(0)
             if head or time.monotonic() >= end:
                 return head
             time.sleep(0.1)
@@ -323,7 +315,7 @@ class ActionModule(Answering, ActionBase):
         """A line on the screen when an engine is in another phase, and now and then while it counts."""
         text, now = target.text, time.monotonic()
         if target.progress.phase == WAITING:
-            missing = absent(target, self._board.nodes(target.instance))
+            missing = absent(target, self._state.nodes(target.instance))
             if len(target.nodes) < 2:
                 text = "forming its group"
             elif missing:
@@ -338,20 +330,20 @@ class ActionModule(Answering, ActionBase):
 
     def _failed(self, target: Target) -> str:
         report = target.report
-        told = self._board.nodes(target.instance)
+        told = self._state.nodes(target.instance)
         reason = f": {report['reason']}" if report.get("reason") else ""
         head = f"{target.title} on {self._host} failed: {how_it_ended(report)}{reason}"
         group = group_sentence(target, told)
-        self._board.abort(head if not group else f"{head}. {group}")
+        self._state.abort(head if not group else f"{head}. {group}")
         return with_log(head + (f"\n  {group}" if group else ""), report)
 
     def _too_late(self, late: list[Target], timeout: int) -> str:
         words = []
         for target in late:
-            group = group_sentence(target, self._board.nodes(target.instance))
+            group = group_sentence(target, self._state.nodes(target.instance))
             state = f"{target.title} on {self._host} is not ready after {timeout} s: {target.text}"
             if target.report.get("health") and not group:
                 state += f", {target.health_url} {target.report['health']}"
             words.append((state + (f"\n  {group}" if group else ""), target.report))
-        self._board.abort(words[0][0])
+        self._state.abort(words[0][0])
         return "\n".join(with_log(text, report) for text, report in words)

@@ -7,17 +7,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
-
 from ..plugin_utils._distribution.weights_progress import progress
-from ..plugin_utils._run.deadlines import SOON, Answering, Silence
-from ..plugin_utils._run.parent import ParentRun
-from ..plugin_utils._run.screen import show
+from ..plugin_utils._run.deadlines import SOON, Silence
+from ..plugin_utils._run.polling import HOLD, Polling, ProgressLine
 
-# Seconds of one long poll, and between two lines of progress of one server.
-HOLD = 2.0
+# Seconds between two lines of progress of one server.
 SHOW_EVERY = 5.0
+ENDED = ("complete", "failed", "absent")
 
 
 def failure(host: str, status: dict[str, Any]) -> str:
@@ -40,11 +36,8 @@ def failure(host: str, status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class ActionModule(Answering, ActionBase):
+class ActionModule(Polling):
     """Polls M(ascend.pd_rollout.weights_transfer_info) until the server's transfer has ended."""
-
-    _requires_connection = True
-    _supports_check_mode = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
@@ -54,27 +47,22 @@ class ActionModule(Answering, ActionBase):
         )
         if self._task.check_mode:
             return {**result, "changed": False, "skipped": True, "msg": "nothing is awaited in check mode"}
-        host, hold, shown, line = task_vars["inventory_hostname"], 0.0, time.monotonic(), ""
-        begun, run, silence = shown, ParentRun(), Silence(f"the weights of {host}")
-        while True:
-            run.check(f"the weights of {host}")
-            with self._within(hold + SOON, "the weights were awaited"):
-                answer = self._execute_module(
-                    module_name="ascend.pd_rollout.weights_transfer_info",
-                    module_args={**args, "hold": hold},
-                    task_vars=task_vars,
-                )
-            if answer.get("failed") or "status" not in answer:
-                raise AnsibleError(answer.get("msg") or f"no report about the transfer: {answer}")
-            status, hold = answer["status"], HOLD
+        host = task_vars["inventory_hostname"]
+        about, begun, hold, status = f"the weights of {host}", time.monotonic(), 0.0, {"state": ""}
+        line, silence = ProgressLine(f"{host} weights", SHOW_EVERY), Silence(about)
+        while status["state"] not in ENDED:
+            status = self._poll(
+                "weights_transfer_info",
+                {**args, "hold": hold},
+                about=about,
+                answers="status",
+                task_vars=task_vars,
+                seconds=hold + SOON,
+            )["status"]
+            hold = HOLD
             silence.hear({name: status.get(name) for name in ("state", "source", "done")})
-            ended = status["state"] in ("complete", "failed", "absent")
-            text = progress(status)
-            if text != line and (ended or time.monotonic() - shown > SHOW_EVERY) and status.get("source"):
-                show(f"{host} weights: {text}")
-                line, shown = text, time.monotonic()
-            if ended:
-                break
+            if status.get("source"):
+                line.update(progress(status), final=status["state"] in ENDED)
         result.update(status=status, seconds=round(time.monotonic() - begun, 1))
         if status["state"] == "complete":
             return {**result, "changed": bool(status.get("source"))}

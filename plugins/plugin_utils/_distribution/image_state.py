@@ -1,20 +1,15 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the hosts' workers of one run tell each other while an image goes round, and what the screen shows.
-
-They share a folder below the run's temporary directory, which nobody else can read and which is gone with the
-run.
-"""
+"""What the hosts' workers of one run let each other know of an image, and what the screen shows of it."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .._run.shared_state import SharedState
 
 # What to do, by the kind of a failure.
 CURES = {
@@ -31,33 +26,23 @@ CURES = {
 }
 
 
-class ImageBoard:
-    """The folder `path`; every write is atomic."""
+class ImageState:
+    """The state of the transfer of an image, shared in the folder `path`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._shared = SharedState(path)
 
     def token(self) -> str:
-        """The secret of this run; who comes first makes it."""
-        mark, own = self._path / "token", self._path / f".token.{os.getpid()}"
-        own.write_text(secrets.token_hex(32), encoding="utf-8")
-        own.chmod(0o600)
-        with contextlib.suppress(FileExistsError):
-            os.link(own, mark)
-        own.unlink()
-        return mark.read_text(encoding="utf-8")
+        """The secret of this run, by which its servers know each other; the first worker makes it."""
+        return str(self._shared.first("token", secrets.token_hex(32)))
 
     def post(self, host: str, **what: Any) -> None:
-        """Tell about a host, in place of what was told before."""
-        draft = self._path / f".{host}.{os.getpid()}"
-        draft.write_text(json.dumps({"host": host, **what}), encoding="utf-8")
-        draft.replace(self._path / f"{host}.host")
+        """Publish the state of a host, in place of what it was."""
+        self._shared.put(f"host.{host}", {"host": host, **what})
 
     def hosts(self) -> dict[str, dict[str, Any]]:
-        """What was told, by host."""
-        told = (json.loads(path.read_text(encoding="utf-8")) for path in self._path.glob("*.host"))
-        return {one["host"]: one for one in told}
+        """What has been published, by host."""
+        return {one["host"]: one for one in self._shared.values("host.")}
 
 
 def progress(status: Mapping[str, Any]) -> str:

@@ -1,67 +1,44 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the hosts' workers of one run tell each other while they wait for their engines.
+"""What the hosts' workers of one run let each other know while they wait for their engines.
 
-Every host waits in a process of its own on the controller. They share a folder below the run's temporary
-directory, which
-Ansible makes anew for each run and removes at its end: a failure seen on one host ends the wait of all,
-and the head of an
-instance can say which of its peers has not come. A controller that is killed leaves the folder and nothing
-else.
+A failure on one host ends the wait of all, and the head of an instance can say which of its peers is missing.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+from .._run.shared_state import SharedState
 
-class StartBoard:
-    """The folder C(path); every write is atomic, so that a reader sees all of it or nothing."""
+
+class StartState:
+    """The state of the start of a deployment, shared in the folder `path`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        path.mkdir(parents=True, exist_ok=True)
+        self._shared = SharedState(path)
 
     def begun(self, now: float | None = None) -> float:
         """Seconds of the clock at which the first host of this wait came here: one deadline holds for all."""
-        mark = self._path / "begun"
-        own = self._path / f"begun.{os.getpid()}"
-        own.write_text(repr(time.time() if now is None else now), encoding="utf-8")
-        try:
-            os.link(own, mark)
-        except FileExistsError:
-            pass
-        finally:
-            own.unlink()
-        return float(mark.read_text(encoding="utf-8"))
+        return float(self._shared.first("begun", time.time() if now is None else now))
 
     def post(self, instance: str, rank: int, **state: Any) -> None:
-        """Tell the state of one node of an instance."""
-        self._write(f"{instance}.{rank}.node", json.dumps({"rank": rank, **state}))
+        """Publish the state of one node of an instance."""
+        self._shared.put(f"node.{instance}.{rank}", {"instance": instance, "rank": rank, **state})
 
     def nodes(self, instance: str) -> dict[int, dict[str, Any]]:
-        """The states told so far, by node rank."""
-        # Names of instances may hold dots: prefiller.b.0 is no rank of prefiller.
-        found = [p for p in self._path.glob("*.node") if p.stem.rpartition(".")[0] == instance]
-        states = [json.loads(p.read_text(encoding="utf-8")) for p in found]
-        return {state["rank"]: state for state in states}
+        """The states published so far, by node rank."""
+        # Names of instances may begin alike: prefiller.b is none of prefiller's nodes.
+        found = self._shared.values(f"node.{instance}.")
+        return {state["rank"]: state for state in found if state["instance"] == instance}
 
     def abort(self, why: str) -> None:
         """End the wait of every host; the first reason stays."""
-        if self.aborted() is None:
-            self._write("aborted", why)
+        self._shared.first("aborted", why)
 
     def aborted(self) -> str | None:
-        try:
-            return (self._path / "aborted").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-
-    def _write(self, name: str, text: str) -> None:
-        draft = self._path / f".{name}.{os.getpid()}"
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(self._path / name)
+        """Why the wait of every host ends; None while it goes on."""
+        why = self._shared.get("aborted")
+        return None if why is None else str(why)

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.action import engine_wait
 from ansible_collections.ascend.pd_rollout.plugins.action.engine_wait import ActionModule
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.start_state import StartBoard
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.start_state import StartState
 
 HOSTS = ["prefill1", "prefill2", "decode1"]
 
@@ -76,7 +77,7 @@ class Run:
 
     @property
     def board(self):
-        return StartBoard(self.path / "pd_rollout_wait" / "task")
+        return StartState(self.path / "pd_rollout_wait" / "task")
 
     def wait(self, host, polls, hosts=HOSTS, **args):
         """What the action returns on a host that sees C(polls), one list of reports (or an error) a poll."""
@@ -96,12 +97,12 @@ class Run:
             return answer if isinstance(answer, dict) else {"targets": answer}
 
         action._execute_module = execute
-        monkey = engine_wait.ActionBase.run
-        engine_wait.ActionBase.run = lambda self, tmp=None, task_vars=None: {}
+        monkey = ActionBase.run
+        ActionBase.run = lambda self, tmp=None, task_vars=None: {}
         try:
             return action.run(None, {"inventory_hostname": host, "ansible_play_hosts": hosts})
         finally:
-            engine_wait.ActionBase.run = monkey
+            ActionBase.run = monkey
 
 
 @pytest.fixture
@@ -350,14 +351,14 @@ def test_few_forks_are_told_once(run, monkeypatch):
 
 
 def test_the_first_reason_stays_on_the_board(tmp_path):
-    board = StartBoard(tmp_path / "board")
+    board = StartState(tmp_path / "board")
     board.abort("first")
-    StartBoard(tmp_path / "board").abort("second")
+    StartState(tmp_path / "board").abort("second")
     assert board.aborted() == "first"
 
 
 def test_the_board_keeps_instances_apart_whose_names_begin_alike(tmp_path):
-    board = StartBoard(tmp_path / "board")
+    board = StartState(tmp_path / "board")
     board.post("prefiller", 1, phase="starting")
     board.post("prefiller.b", 0, phase="ready")
     board.post("prefiller.b", 1, phase="waiting")

@@ -28,7 +28,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.im
     places,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import (
-    ImageBoard,
+    ImageState,
     failure,
     progress,
 )
@@ -177,10 +177,10 @@ def test_failure_says_what_to_do_and_what_is_kept():
 
 
 def test_the_board_has_one_token_for_all_and_for_nobody_else(tmp_path):
-    first, second = ImageBoard(tmp_path / "board"), ImageBoard(tmp_path / "board")
+    first, second = ImageState(tmp_path / "board"), ImageState(tmp_path / "board")
     assert first.token() == second.token()
     assert len(first.token()) == 64
-    assert (tmp_path / "board" / "token").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "board" / "token.json").stat().st_mode & 0o077 == 0
     first.post("a", port=1)
     first.post("a", port=2)
     assert second.hosts() == {"a": {"host": "a", "port": 2}}

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.action import (
     docker_image_transfer,
     engine_wait,
@@ -22,6 +23,7 @@ from ansible_collections.ascend.pd_rollout.plugins.action import (
     weights_wait,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import parent as parent_run
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.parent import ParentRun
 
 MOVING = {"phase": "getting", "done": 1, "total": 2, "rate": 0.0, "from": "", "state": "copying"}
@@ -79,8 +81,9 @@ def plugin_of(module, monkeypatch, tmp_path, options):
         None,
         {key: options.get(key, option.get("default")) for key, option in spec.items()},
     )
-    monkeypatch.setattr(module.ActionBase, "run", lambda *_: {})
-    monkeypatch.setattr(module, "show", lambda *_: None)
+    monkeypatch.setattr(ActionBase, "run", lambda *_: {})
+    for shown in (module, polling):
+        monkeypatch.setattr(shown, "show", lambda *_: None, raising=False)
     monkeypatch.setattr(engine_wait.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
     monkeypatch.setattr(engine_wait.context, "CLIARGS", {"forks": 50})
     return plugin
@@ -94,7 +97,7 @@ def test_a_wait_ends_with_the_run_that_was_killed(what, monkeypatch, tmp_path):
     polls = []
     plugin._execute_module = lambda **asked: polls.append(asked) or answer
     if what == "image":
-        board = docker_image_transfer.image_state.ImageBoard(tmp_path / "pd_rollout_image")
+        board = docker_image_transfer.image_state.ImageState(tmp_path / "pd_rollout_image")
         board.post("decode1", kind="take", failed="", port=1, address="10.0.0.3", complete=False)
     with pytest.raises(AnsibleError, match=rf"{what}.* has been killed"):
         plugin.run(None, {"inventory_hostname": "decode1", "ansible_play_hosts": ["decode1"]})

@@ -1,0 +1,84 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every action does that waits for something on a server: ask again and again, and show the progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from .deadlines import SOON, Answering
+from .parent import ParentRun
+from .screen import show
+
+# Seconds that a server holds an answer back while nothing new has happened there.
+HOLD = 2.0
+
+
+class Polling(Answering, ActionBase):
+    """Base of action plugins that poll a module until what they wait for has ended."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+
+    def _poll(
+        self,
+        module: str,
+        arguments: Mapping[str, Any],
+        *,
+        about: str,
+        answers: str,
+        task_vars: Mapping[str, Any],
+        seconds: float = SOON,
+    ) -> dict[str, Any]:
+        """Ask the server once.
+
+        module: the collection's module that is run, by its short name.
+        arguments: of that module.
+        about: what is awaited, as the user reads it: `the image on decode1`.
+        answers: the name that an answer carries; one without it is none.
+        task_vars: of the action.
+        seconds: after which the server counts as unreachable.
+
+        Returns the module's result. Raises AnsibleError where the module failed, and where the run that this
+        worker belongs to has been killed; AnsibleConnectionFailure where the server does not answer.
+        """
+        if not hasattr(self, "_parent_run"):
+            self._parent_run = ParentRun()
+        self._parent_run.check(about)
+        with self._within(seconds, f"waiting for {about}"):
+            answer: dict[str, Any] = self._execute_module(
+                module_name=f"ascend.pd_rollout.{module}", module_args=dict(arguments), task_vars=task_vars
+            )
+        if answer.get("failed") or answers not in answer:
+            raise AnsibleError(answer.get("msg") or f"no report about {about}: {answer}")
+        return answer
+
+
+class ProgressLine:
+    """The line of one subject on the screen: printed when its phase changes, else only now and then."""
+
+    def __init__(self, subject: str, every: float) -> None:
+        """subject: how the line begins, `decode1 image`. every: seconds between two lines of one phase."""
+        self._subject, self._every = subject, every
+        self._phase: object = None
+        self._text = ""
+        self._at = time.monotonic()
+
+    def update(self, text: str, phase: object = None, *, note: str = "", final: bool = False) -> None:
+        """Print the text if it is due.
+
+        text: what has been reached.
+        phase: what it belongs to; with another one the line is due at once.
+        note: printed behind the text; it does not make a line a new one.
+        final: whether this is the last one, which is due unless the same was printed before.
+        """
+        now = time.monotonic()
+        due = final or phase != self._phase or now - self._at >= self._every
+        if text and text != self._text and due:
+            show(f"{self._subject}: {text}{note}")
+            self._phase, self._text, self._at = phase, text, now

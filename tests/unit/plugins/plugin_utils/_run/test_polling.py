@@ -1,0 +1,43 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""When a line of progress is printed."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.polling import ProgressLine
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(polling, "show", lines.append)
+    return lines
+
+
+def test_a_new_phase_is_printed_at_once_and_the_same_one_now_and_then(
+    printed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(polling.time, "monotonic", lambda: clock[0])
+    line = ProgressLine("decode1 image", every=5.0)
+    for second, text, phase in (
+        (0, "1 MB", "getting"),
+        (1, "2 MB", "getting"),
+        (2, "loading 1 MB", "loading"),
+        (3, "loading 2 MB", "loading"),
+        (7, "loading 3 MB", "loading"),
+    ):
+        clock[0] = second
+        line.update(text, phase)
+    assert printed == ["decode1 image: 1 MB", "decode1 image: loading 1 MB", "decode1 image: loading 3 MB"]
+
+
+def test_the_last_line_is_always_printed_but_nothing_twice(printed: list[str]) -> None:
+    line = ProgressLine("decode1 weights", every=3600.0)
+    line.update("9 of 10 MB", "copying")
+    line.update("9 of 10 MB", "copying", note=" (3 s)", final=True)
+    line.update("", "copying", final=True)
+    line.update("10 of 10 MB", "copying", note=" (4 s)", final=True)
+    assert printed == ["decode1 weights: 9 of 10 MB", "decode1 weights: 10 of 10 MB (4 s)"]
