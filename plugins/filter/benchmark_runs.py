@@ -137,4 +137,5 @@ def read_case(given: Mapping[str, Any]) -> runs.Case:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise TypeError(f"unknown: {', '.join(unknown)}; known are {', '.join(known)}")
-    return runs.Case(**{name: str(v) if name == "rate" else int(v) for name, v in given.items()})
+    values: dict[str, Any] = {name: str(v) if name == "rate" else int(v) for name, v in given.items()}
+    return runs.Case(**values)

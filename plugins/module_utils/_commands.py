@@ -15,10 +15,10 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Generator, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generator, TypeVar
 
 # Longest answer that is looked at, in bytes.
 ANSWER_LIMIT = 65536
@@ -59,7 +59,9 @@ class ResultOf:
 
 
 # Yields commands and gets their answers; its return value is the chain's result.
-Chain = Generator
+Chain = Generator["Command | ResultOf", Any, Any]
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(eq=False)
@@ -82,20 +84,21 @@ def once(command: Command) -> Chain:
     return (yield command)
 
 
-def run_chains(chains: Mapping[Hashable, Chain]) -> dict[str, Any]:
+def run_chains(chains: Mapping[Name, Chain]) -> dict[Name, Any]:
     """Run all chains to their ends; their results by name."""
     with _Runner(chains) as runner:
-        return runner.results()
+        found = runner.results()
+    return {name: found[name] for name in chains}
 
 
 class _Runner:
     """All chains, the commands that run for them, and who waits for whom."""
 
-    def __init__(self, chains: Mapping[Hashable, Chain]) -> None:
+    def __init__(self, chains: Mapping[Any, Chain]) -> None:
         self.chains = chains
-        self.found: dict[str, Any] = {}
+        self.found: dict[Hashable, Any] = {}
         # Chains that can go on, with what they get; and those that wait for another one.
-        self.ready: deque[Any] = deque((name, None) for name in chains)
+        self.ready: deque[tuple[Hashable, Any]] = deque((name, None) for name in chains)
         self.parked: dict[Hashable, list[Hashable]] = {}
         self.running: set[_Running] = set()
         self.killed: list[int] = []
@@ -117,13 +120,14 @@ class _Runner:
         self.pipes.close()
         os.close(self.nothing)
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> dict[Hashable, Any]:
+        """The result of each chain, once all have come to their ends."""
         while self.ready or self.running:
             while self.ready:
                 self._go_on(*self.ready.popleft())
             if self.running:
                 self._wait()
-        return {name: self.found[name] for name in self.chains}
+        return self.found
 
     def _go_on(self, name: Hashable, value: object) -> None:
         try:
@@ -176,6 +180,8 @@ class _Runner:
                 one.look = min(2 * one.look, _LAST_LOOK)
 
     def _read(self, one: _Running) -> None:
+        if one.pipe is None:
+            return
         try:
             part = os.read(one.pipe, ANSWER_LIMIT)
         except BlockingIOError:
@@ -213,7 +219,7 @@ def _spawn(words: Sequence[str], environment: Mapping[str, str], reading: int, w
         return _spawn_before_python_3_8(words, environment, reading, writing)
     return os.posix_spawnp(
         words[0],
-        words,
+        list(words),
         environment,
         file_actions=[
             (os.POSIX_SPAWN_DUP2, reading, 0),

@@ -141,7 +141,10 @@ class DockerApi:
     def containers(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """Every container, running or not, that carries all C(labels)."""
         filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
-        return json.loads(self._get("/containers/json", all=1, filters=json.dumps(filters)) or b"[]")
+        listed: list[dict[str, Any]] = json.loads(
+            self._get("/containers/json", all=1, filters=json.dumps(filters)) or b"[]"
+        )
+        return listed
 
     def image_id(self, reference: str) -> str | None:
         """The identity that an image reference has on this server now, or None."""

@@ -129,24 +129,25 @@ def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator
             " or pack the archive with gzip"
         )
     program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Pipes, as asked for.
+    assert program.stdin is not None and program.stdout is not None and program.stderr is not None
+    given, made, errors = program.stdin, program.stdout, program.stderr
 
     def feed() -> None:
         try:
-            program.stdin.write(first)
+            given.write(first)
             for piece in pieces:
-                program.stdin.write(piece)
-            program.stdin.close()
+                given.write(piece)
+            given.close()
         except OSError:
             # It has ended early, and tells why below.
             return
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
-    yield from iter(lambda: program.stdout.read(PIECE), b"")
+    yield from iter(lambda: made.read(PIECE), b"")
     if program.wait():
-        raise ImageError(
-            f"{command[0]} cannot read it: {program.stderr.read().decode('utf-8', 'replace').strip()}"
-        )
+        raise ImageError(f"{command[0]} cannot read it: {errors.read().decode('utf-8', 'replace').strip()}")
 
 
 def counted(content: Iterable[bytes], note: Callable[[int], None]) -> Iterator[bytes]:

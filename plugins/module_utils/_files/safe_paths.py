@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import private_folder
@@ -43,18 +44,18 @@ class Refused(Exception):
     """What was asked for would reach beyond what is ours."""
 
 
-def refusal(variable, seen, expected):
+def refusal(variable: str, seen: object, expected: str) -> Refused:
     return Refused(f"{variable} is {seen!r}. Expected: {expected}. Nothing was changed or removed.")
 
 
-def name(value, variable):
+def name(value: object, variable: str) -> str:
     """The value, if it can be the name of a deployment."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise refusal(variable, value, NAME_EXPECTED)
     return value
 
 
-def path(value, variable):
+def path(value: object, variable: str) -> str:
     """The value as a path without needless slashes, if it can be one that leads nowhere else."""
     if (
         not isinstance(value, str)
@@ -66,7 +67,7 @@ def path(value, variable):
     return "/" + "/".join(part for part in value.split("/") if part not in ("", "."))
 
 
-def own_path(value, variable):
+def own_path(value: object, variable: str) -> str:
     """The value, if it is the path of a directory that root may fill and empty: none of the system's."""
     found = path(value, variable)
     if SYSTEM.fullmatch(found):
@@ -74,7 +75,7 @@ def own_path(value, variable):
     return found
 
 
-def directory(value, variable):
+def directory(value: object, variable: str) -> str:
     """The value, if it can be the directory of a deployment: a name below a directory that is not the
     system's."""
     found = path(value, variable)
@@ -92,7 +93,7 @@ def directory(value, variable):
     return found
 
 
-def inside(value, parent, variable):
+def inside(value: object, parent: str, variable: str) -> str:
     """The value, if it is the path of a file right in that directory."""
     found = path(value, variable)
     if found.rpartition("/")[0] != parent:
@@ -100,7 +101,7 @@ def inside(value, parent, variable):
     return found
 
 
-def others(status, at=""):
+def others(status: os.stat_result, at: str = "") -> str | None:
     """Who other than root can put something into a directory of this status, or None. In one with the sticky
     bit nobody can exchange what is root's."""
     if status.st_uid not in private_folder.trusted():
@@ -113,7 +114,7 @@ def others(status, at=""):
     return f"can be written by {group}" if group else None
 
 
-def distrust(wanted):
+def distrust(wanted: str) -> str | None:
     """Why the way to a directory, and the directory, are not root's alone, or None. What is not there yet is.
 
     A link is followed as the kernel would, if nobody else can have made it.
@@ -137,7 +138,7 @@ def distrust(wanted):
     return None
 
 
-def trust(wanted, variable):
+def trust(wanted: str, variable: str) -> None:
     """Refuse a directory in which others than root can exchange what root writes."""
     why = distrust(wanted)
     if why is not None:
@@ -148,7 +149,7 @@ def trust(wanted, variable):
         )
 
 
-def problem(wanted):
+def problem(wanted: str) -> str | None:
     """Why root should not work in a directory of this path, there or not, or None."""
     why = distrust(str(Path(wanted).parent))
     if why is not None:
@@ -162,7 +163,7 @@ def problem(wanted):
     return f"{wanted} is {'a link' if stat.S_ISLNK(status.st_mode) else 'a file'}"
 
 
-def existing(wanted, variable):
+def existing(wanted: str, variable: str) -> os.stat_result | None:
     """The status of a directory of ours, None where there is none yet. A link or a file in its place is
     refused."""
     trust(str(Path(wanted).parent), variable)
@@ -179,7 +180,7 @@ def existing(wanted, variable):
     return status
 
 
-def _begins(file, mark):
+def _begins(file: str, mark: bytes) -> bool:
     """Whether a regular file, no link, has the mark near its beginning."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -189,12 +190,12 @@ def _begins(file, mark):
         return stat.S_ISREG(os.fstat(handle).st_mode) and mark in stream.read(4096)
 
 
-def is_launch_script(file):
+def is_launch_script(file: str) -> bool:
     """Whether a path is that of a launch script that this collection has written."""
     return file.endswith(".sh") and _begins(file, SCRIPT_MARK)
 
 
-def is_ours(file):
+def is_ours(file: str) -> bool:
     """Whether a file in a deployment's directory is one that a deployment writes."""
     last = Path(file).name
     if last in (API_KEY, API_KEY + KEY_ID):
@@ -203,11 +204,11 @@ def is_ours(file):
     return is_launch_script(file) or (file.endswith(NOTE) and _begins(file, SCRIPT_MARK))
 
 
-def _owned(status):
+def _owned(status: os.stat_result) -> bool:
     return stat.S_IMODE(status.st_mode) == MODE and status.st_uid in (0, os.geteuid())
 
 
-def _make_parents(folder):
+def _make_parents(folder: Path) -> None:
     """Make a directory and those above it that are not there, for root alone."""
     missing = []
     while not folder.exists():
@@ -217,7 +218,7 @@ def _make_parents(folder):
         one.mkdir(MODE)
 
 
-def _held(wanted, status, variable):
+def _held(wanted: str, status: os.stat_result, variable: str) -> list[str]:
     """The names of what is in a directory of ours.
 
     Below one with the sticky bit somebody else may have made it first, who can still exchange it, or write to
@@ -233,7 +234,7 @@ def _held(wanted, status, variable):
     return held
 
 
-def make(wanted, variable, check_mode=False):
+def make(wanted: str, variable: str, check_mode: bool = False) -> bool:
     """Make a directory that is root's alone; whether that changed something. One that is there and not ours
     is refused: its owner and mode are somebody's."""
     status = existing(wanted, variable)
@@ -263,7 +264,7 @@ def make(wanted, variable, check_mode=False):
     return True
 
 
-def remove(wanted, variable, check_mode=False):
+def remove(wanted: str, variable: str, check_mode: bool = False) -> tuple[bool, list[str]]:
     """Remove what a deployment has written into its directory, and the directory if it is empty then: whether
     that changed something, and what is left. Nothing that somebody else has put there is removed."""
     status = existing(wanted, variable)
@@ -280,6 +281,6 @@ def remove(wanted, variable, check_mode=False):
     return len(left) < len(held) or not left, left
 
 
-def listed(names):
+def listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -28,7 +28,7 @@ class BadAnswerError(ValueError):
     """The answer has not the form that the API promises."""
 
 
-def degenerate(text):
+def degenerate(text: str) -> str | None:
     """What is wrong with a text as a text, or None."""
     shown = text.strip()
     if not shown:
@@ -48,28 +48,29 @@ def degenerate(text):
     return None
 
 
-def same_beginning(text, reference, words):
+def same_beginning(text: str, reference: str, words: int) -> bool:
     """Whether two texts begin with the same words, as far as both go."""
     ours, theirs = text.split()[:words], reference.split()[:words]
     length = min(len(ours), len(theirs))
     return length > 0 and ours[:length] == theirs[:length]
 
 
-def completion_text(body):
+def completion_text(body: str) -> str:
     """The text of a completion that was not streamed."""
     if not body.strip():
         raise BadAnswerError("the body is empty")
     try:
-        return json.loads(body)["choices"][0]["text"] or ""
+        return str(json.loads(body)["choices"][0]["text"] or "")
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise BadAnswerError(f"no completion: {body[:300]!r}") from error
 
 
-def chat_stream_text(body):
+def chat_stream_text(body: str) -> str:
     """The text of a streamed chat completion, put together from its events."""
     if not body.strip():
         raise BadAnswerError("the body is empty")
-    parts, ended = [], False
+    parts: list[str] = []
+    ended = False
     for line in body.splitlines():
         if not line.startswith("data:"):
             continue
@@ -94,7 +95,7 @@ def chat_stream_text(body):
     return "".join(parts)
 
 
-def metric_sum(exposition, name):
+def metric_sum(exposition: str, name: str) -> float | None:
     """Sum of a counter over its labels in Prometheus' text form, or None when it does not occur."""
     values = []
     for line in exposition.splitlines():

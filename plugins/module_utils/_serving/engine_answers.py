@@ -12,8 +12,9 @@ from __future__ import annotations
 import http.client
 import json
 import urllib.error
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Requests at a time: an instance of external data parallel has an API for each of its ranks.
 AT_ONCE = 16
@@ -23,6 +24,17 @@ TEXT_LIMIT = 300
 
 ANSWERS = "an answer"
 UNREACHABLE = "unreachable"
+
+
+if TYPE_CHECKING:
+    # Python 3.7 has no Protocol.
+    from typing import Protocol
+
+    class Client(Protocol):
+        """What sends the requests."""
+
+        def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
+            """The text of an answer, seconds until its first byte, and seconds in all."""
 
 
 class Answer(NamedTuple):
@@ -37,7 +49,7 @@ class Answer(NamedTuple):
     text: str
 
 
-def error_text(error):
+def error_text(error: Exception) -> str:
     """An error of a request as one sentence; of an HTTP error the message that the OpenAI API gives it."""
     if isinstance(error, urllib.error.HTTPError):
         try:
@@ -48,7 +60,7 @@ def error_text(error):
     return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def api_message(body):
+def api_message(body: str) -> str:
     """The message in an error's body (V@0.13.0:vllm/entrypoints/openai/protocol.py:123-131), else the body,
     shortened."""
     try:
@@ -63,7 +75,9 @@ def api_message(body):
     return body[:TEXT_LIMIT]
 
 
-def ask_engines(http_client, urls, path, body):
+def ask_engines(
+    http_client: Client, urls: Mapping[str, Sequence[str]], path: str, body: Mapping[str, Any]
+) -> list[Answer]:
     """The Answer of every engine in C(urls) (side -> addresses) to a request, all asked at once.
 
     A prefiller is asked as the proxy does: for one token, in one piece.
@@ -76,7 +90,7 @@ def ask_engines(http_client, urls, path, body):
         return list(pool.map(lambda one: _ask(http_client, path, *one), asked))
 
 
-def _ask(http_client, path, side, url, body):
+def _ask(http_client: Client, path: str, side: str, url: str, body: Mapping[str, Any]) -> Answer:
     try:
         text = http_client.post(url + path, body)[0]
     except urllib.error.HTTPError as error:
@@ -88,9 +102,9 @@ def _ask(http_client, path, side, url, body):
     return Answer(side, url, ANSWERS, "an answer")
 
 
-def report(answers):
+def report(answers: Sequence[Answer]) -> str:
     """What the engines answer, those with the same answer together: one sentence."""
-    alike = {}
+    alike: dict[tuple[str, str], list[str]] = {}
     for answer in answers:
         alike.setdefault((answer.side, answer.text), []).append(answer.url)
     parts = []
@@ -102,7 +116,7 @@ def report(answers):
     return f"Asked directly, {'; '.join(parts)}" if parts else ""
 
 
-def cure(answers, model):
+def cure(answers: Sequence[Answer], model: str) -> str:
     """What to do about the engines' answers: the worst one decides."""
     alone = not any(answer.side == "prefiller" for answer in answers)
     kinds = {answer.kind for answer in answers}

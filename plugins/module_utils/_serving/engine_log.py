@@ -10,6 +10,7 @@ and those of PyTorch's and uvicorn's that they let through.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 STARTING = "starting"
@@ -31,7 +32,7 @@ class Progress(NamedTuple):
     total: int | None = None
 
     @property
-    def text(self):
+    def text(self) -> str:
         if self.total is None:
             return self.phase
         return f"{self.phase} {self.done} of {self.total}"
@@ -72,12 +73,12 @@ _RANK_ENDED = re.compile(r"^Rank (\d+) has ended with exit code \d+: ")
 _ECHO = re.compile(r"initialization failed|See root cause above|Executor failed|EngineDeadError")
 
 
-def split_lines(text):
+def split_lines(text: str) -> list[str]:
     """Lines of a log; a progress bar's carriage return ends one too."""
     return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
 
 
-def progress(text):
+def progress(text: str) -> Progress | None:
     """The latest Progress that a log tells, or None when no line of it is known."""
     for line in reversed(split_lines(text)):
         for phase, pattern in _LINES:
@@ -88,9 +89,9 @@ def progress(text):
     return None
 
 
-def by_rank(text, ranks):
+def by_rank(text: str, ranks: Iterable[int]) -> dict[int, str]:
     """The part of a log that each of the ranks has written, without its mark."""
-    parts = {rank: [] for rank in ranks}
+    parts: dict[int, list[str]] = {rank: [] for rank in ranks}
     for line in split_lines(text):
         match = _RANK.match(line)
         if match and int(match.group(1)) in parts:
@@ -98,18 +99,18 @@ def by_rank(text, ranks):
     return {rank: "\n".join(lines) for rank, lines in parts.items()}
 
 
-def slowest(found):
+def slowest(found: Iterable[tuple[int, Progress]]) -> tuple[int, Progress]:
     """Of (rank, Progress) pairs the one that is least far; the lowest rank where several are."""
     return min(found, key=lambda pair: (PHASES.index(pair[1].phase), pair[1].done or 0, pair[0]))
 
 
-def clients_joined(text):
+def clients_joined(text: str) -> tuple[int, int] | None:
     """(come, expected) of the group's nodes as PyTorch's store counted them last, or None."""
     matches = _JOINED.findall(text)
     return (int(matches[-1][0]), int(matches[-1][1])) if matches else None
 
 
-def reason(text):
+def reason(text: str) -> str | None:
     """The line that says why an engine ended: its last own error, not the echo further up; or None.
 
     Of several ranks it is the error of the one that ended first, for the others only follow it.

@@ -9,7 +9,9 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
@@ -24,13 +26,19 @@ DIRECTORY_MODE = SCRIPT_MODE = 0o700
 SECRET_MODE = 0o600
 
 
-def scripts_of(container):
+def scripts_of(container: Mapping[str, Any]) -> list[str]:
     """The launch scripts that are mounted into a container."""
     sources = (mount.get("Source", "") for mount in container.get("Mounts", []))
     return sorted(source for source in sources if source.endswith(".sh"))
 
 
-def compare(containers, roles, planned, ids, image_ids):
+def compare(
+    containers: Sequence[Mapping[str, Any]],
+    roles: Sequence[str],
+    planned: Sequence[Mapping[str, Any]],
+    ids: Mapping[str, str],
+    image_ids: Mapping[str, str],
+) -> dict[str, Any]:
     """Strays, running and broken, from the engine's list of containers (see RETURN). ``ids``: see key_ids."""
     found = {
         container["Names"][0].lstrip("/"): container
@@ -43,7 +51,8 @@ def compare(containers, roles, planned, ids, image_ids):
         for name, container in sorted(found.items())
         if name not in names
     ]
-    running, broken = [], []
+    running: list[str] = []
+    broken: list[str] = []
     for plan in planned:
         container = found.get(plan["container"], {"State": "missing", "Labels": {}, "ImageID": None})
         wanted = dict(plan["labels"])
@@ -61,12 +70,12 @@ def compare(containers, roles, planned, ids, image_ids):
     return {"strays": strays, "running": running, "broken": broken}
 
 
-def digest(text):
+def digest(text: str) -> str:
     """SHA-256 of a text as it is written to a file."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_as_planned(path, mode, content_digest=None, owner=0):
+def is_as_planned(path: Path, mode: int, content_digest: str | None = None, owner: int = 0) -> bool:
     """Whether a file (with the content) or a directory (without) is there, root's, with this mode."""
     try:
         status = path.stat()
@@ -76,9 +85,11 @@ def is_as_planned(path, mode, content_digest=None, owner=0):
     return same and stat.S_IMODE(status.st_mode) == mode and status.st_uid == owner
 
 
-def outdated(planned, secret_digest, ids, owner=0):
+def outdated(
+    planned: Sequence[Mapping[str, Any]], secret_digest: str, ids: Mapping[str, str], owner: int = 0
+) -> list[str]:
     """Paths of files and directories that are not as planned (see RETURN)."""
-    wanted = {}
+    wanted: dict[Path, tuple[int, str | None]] = {}
     for plan in planned:
         script = Path(plan["script_path"])
         wanted[script.parent] = (DIRECTORY_MODE, None)
@@ -95,7 +106,7 @@ def outdated(planned, secret_digest, ids, owner=0):
     ]
 
 
-def key_ids(planned, secret_digest, owner=0):
+def key_ids(planned: Sequence[Mapping[str, Any]], secret_digest: str, owner: int = 0) -> dict[str, str]:
     """For each file of a key a name by chance for its content, by the file's path.
 
     It stands beside the key, and as a label on the containers that have read it: a key that has changed gets
@@ -115,7 +126,7 @@ def key_ids(planned, secret_digest, owner=0):
 KEY_ID = re.compile("[0-9a-f]{16}")
 
 
-def same_content(path, content_digest):
+def same_content(path: Path, content_digest: str) -> bool:
     """Whether a file has the content of this digest."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == content_digest
@@ -123,7 +134,7 @@ def same_content(path, content_digest):
         return False
 
 
-def refused(options):
+def refused(options: Mapping[str, Any]) -> str | None:
     """Why this call would reach beyond the deployment's directory, or None. Needs no server."""
     try:
         safe_paths.name(options["deployment"], "container_deployment (pd_deployment)")
@@ -141,7 +152,7 @@ def refused(options):
     return None
 
 
-def told(planned):
+def told(planned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Slices without environment and script: the server's logs have what a module is told."""
     return [
         {
@@ -163,7 +174,7 @@ ARGUMENTS = {
 }
 
 
-def state(options):
+def state(options: Mapping[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
     why = refused(options)
     directory = options.get("directory")
@@ -177,7 +188,10 @@ def state(options):
     if why is not None:
         return {"failed": True, "changed": False, "msg": why}
     docker = DockerApi(options["docker_socket"])
-    reachable, containers, image_ids, warnings = True, [], {}, []
+    reachable = True
+    containers: list[dict[str, Any]] = []
+    image_ids: dict[str, str] = {}
+    warnings: list[str] = []
     try:
         containers = docker.containers({DEPLOYMENT: options["deployment"]})
         for image in {plan["image"] for plan in options["planned"]}:
@@ -215,11 +229,11 @@ def state(options):
     return {**found, "nodes": nodes, **result, **({"warnings": warnings} if warnings else {})}
 
 
-def folder(options):
+def folder(options: Mapping[str, Any]) -> dict[str, Any]:
     """The result of the module deployment_directory. Option `_check_mode`: whether it is on."""
     wanted, state_, variable = options["path"], options["state"], options["variable"]
     check_mode = options["_check_mode"]
-    left = []
+    left: list[str] = []
     why = folder_refused(options)
     if why is not None:
         return {"failed": True, "changed": False, "msg": why}
@@ -236,7 +250,7 @@ def folder(options):
     except OSError as error:
         why = f"{error.filename or wanted}: {error.strerror}"
         return {"failed": True, "changed": False, "msg": why}
-    result = {"changed": changed, "path": wanted, "left": left}
+    result: dict[str, Any] = {"changed": changed, "path": wanted, "left": left}
     if left:
         result["msg"] = (
             f"{wanted} stays: it holds {safe_paths.listed(left)}, which no deployment has written. "
@@ -254,7 +268,7 @@ FOLDER_ARGUMENTS = {
 }
 
 
-def folder_refused(options):
+def folder_refused(options: Mapping[str, Any]) -> str | None:
     """Why the module deployment_directory would not do it, or None. Needs no server."""
     variable = options.get("variable") or "path"
     try:

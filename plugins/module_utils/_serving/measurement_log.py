@@ -16,7 +16,7 @@ HEADING = re.compile(r"^== (.+?)\s*$", re.M)
 BAR = re.compile(r"\|\s*(\d+)/(\d+)\s*\[")
 
 
-def tail_of(path, size=TAIL_BYTES):
+def tail_of(path: str | Path, size: int = TAIL_BYTES) -> str:
     """The last C(size) bytes of a file as text; empty when there is no such file."""
     try:
         with Path(path).open("rb") as handle:
@@ -27,7 +27,7 @@ def tail_of(path, size=TAIL_BYTES):
         return ""
 
 
-def progress(text):
+def progress(text: str) -> str:
     """The last heading and the last bar after it, in words; empty when there is neither."""
     headings = list(HEADING.finditer(text))
     start = headings[-1].end() if headings else 0
@@ -38,7 +38,7 @@ def progress(text):
     return ", ".join(words)
 
 
-def last_lines(text, count):
+def last_lines(text: str, count: int) -> list[str]:
     """The last lines that say something; of a bar only its last state."""
     lines = [line.split("\r")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     return [line for line in lines if line.strip()][-count:]

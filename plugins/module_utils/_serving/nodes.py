@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .probe import other_list
@@ -24,18 +26,18 @@ INSTANCE = "pd_rollout.instance"
 MARK = "Written by ascend.pd_rollout: the last start of this node by a rollout."
 
 
-def group_of(plan):
+def group_of(plan: Mapping[str, Any]) -> list[str]:
     """The hosts of the group that a slice's engine forms with others, by rank; empty where it is alone."""
     nodes = sorted((plan.get("ready") or {}).get("nodes") or [], key=lambda node: node["rank"])
     return [node["host"] for node in nodes] if len(nodes) > 1 else []
 
 
-def record_path(plan):
+def record_path(plan: Mapping[str, Any]) -> Path:
     """Where the last start by a rollout is noted, of a node of a group."""
     return Path(plan["script_path"]).with_suffix(".started")
 
 
-def read_record(plan):
+def read_record(plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is noted of a node, or None."""
     try:
         found = json.loads(record_path(plan).read_text(encoding="utf-8"))
@@ -44,12 +46,12 @@ def read_record(plan):
     return found if isinstance(found, dict) else None
 
 
-def start_of(details):
+def start_of(details: Mapping[str, Any]) -> dict[str, str]:
     """What tells a start of a container from every other start."""
     return {"container": details["Id"], "started_at": details["State"]["StartedAt"]}
 
 
-def left_group(details, record):
+def left_group(details: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
     """Why a running node cannot be in the group that its rollout formed, in words; empty: it can.
 
     `record`: what is noted of it. Without one, as after a rollout by an earlier release, only restarts by the
@@ -63,7 +65,7 @@ def left_group(details, record):
     return ""
 
 
-def other_backends(plan):
+def other_backends(plan: Mapping[str, Any]) -> str:
     """How the list of a running proxy differs from the plan's, in words; empty where it does not."""
     expected = plan.get("expected") or {}
     seen = other_list(plan["health_url"], expected) if expected and plan.get("health_url") else None
@@ -73,7 +75,7 @@ def other_backends(plan):
     return f"its list of backends has been changed: {counts}"
 
 
-def difference(container):
+def difference(container: Mapping[str, Any] | None) -> str:
     """How what is not as planned differs, in words. `container`: as the engine lists it, or None."""
     if container is None:
         return "there is no container"
@@ -82,7 +84,12 @@ def difference(container):
     return "its container was made by another plan, or from another image"
 
 
-def look(docker, planned, containers, broken):
+def look(
+    docker: DockerApi,
+    planned: Sequence[Mapping[str, Any]],
+    containers: Sequence[Mapping[str, Any]],
+    broken: Sequence[str],
+) -> list[dict[str, Any]]:
     """RV(nodes) of deployment_info. `broken`: instances that are not as planned by the engine's list."""
     found = {container["Names"][0].lstrip("/"): container for container in containers}
     return [
@@ -95,11 +102,11 @@ def look(docker, planned, containers, broken):
     ]
 
 
-def look_at_node(docker, plan, why):
+def look_at_node(docker: DockerApi, plan: Mapping[str, Any], why: str) -> dict[str, Any]:
     """One entry. `why`: how it differs from the plan by the engine's list."""
     group = group_of(plan)
     record = read_record(plan) if group else None
-    node = {
+    node: dict[str, Any] = {
         "container": plan["container"],
         "instance": plan["labels"][INSTANCE],
         "group": group,
@@ -123,11 +130,12 @@ RECORD_ARGUMENTS = {
 }
 
 
-def record(options):
+def record(options: Mapping[str, Any]) -> dict[str, Any]:
     """Note the starts of the nodes of groups; the result of deployment_record."""
     docker = DockerApi(options["docker_socket"])
     before = {node["container"]: node["started_at"] for node in options["before"]}
-    started, noted = [], []
+    started: list[str] = []
+    noted: list[str] = []
     if options["_check_mode"]:
         return {"changed": False, "started": started, "noted": noted}
     try:
@@ -149,7 +157,7 @@ def record(options):
     return {"changed": bool(noted), "started": started, "noted": noted}
 
 
-def write_record(plan, content):
+def write_record(plan: Mapping[str, Any], content: Mapping[str, Any]) -> None:
     path = record_path(plan)
     handle, draft = tempfile.mkstemp(prefix="." + path.name, dir=str(path.parent))
     try:

@@ -8,16 +8,18 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from typing import Any
 
 PROBE_TIMEOUT_SECONDS = 2.0
 
 
-def fetch(url, timeout=PROBE_TIMEOUT_SECONDS):
-    """(body, None) of an answer with status 200, else (None, what was seen)."""
+def fetch(url: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> tuple[bytes | None, str]:
+    """(body, "") of an answer with status 200, else (None, what was seen)."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=timeout) as response:
-            return response.read(), None
+            return response.read(), ""
     except urllib.error.HTTPError as error:
         return None, f"HTTP {error.code}"
     except http.client.HTTPException as error:
@@ -27,7 +29,9 @@ def fetch(url, timeout=PROBE_TIMEOUT_SECONDS):
         return None, str(getattr(error, "reason", error))
 
 
-def probe(url, expect, timeout=PROBE_TIMEOUT_SECONDS):
+def probe(
+    url: str, expect: Mapping[str, Any] | None, timeout: float = PROBE_TIMEOUT_SECONDS
+) -> tuple[bool, str]:
     """(ready, what was seen) of a health URL. `expect`: what its JSON answer must hold."""
     body, problem = fetch(url, timeout)
     if body is None:
@@ -42,7 +46,9 @@ def probe(url, expect, timeout=PROBE_TIMEOUT_SECONDS):
     return seen == expect, f"answers {json.dumps(seen, sort_keys=True)}"
 
 
-def other_list(url, expect, timeout=PROBE_TIMEOUT_SECONDS):
+def other_list(
+    url: str, expect: Mapping[str, Any], timeout: float = PROBE_TIMEOUT_SECONDS
+) -> dict[str, Any] | None:
     """What a health URL tells instead of what is expected of it; None where it is as expected, or is silent.
 
     A proxy that does not answer may be starting; one that answers with other numbers has another list of

@@ -61,7 +61,7 @@ def change(now: float, then: float) -> str:
 
 def cells(point: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The lines of a point's table."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for key, title, unit, scale in ROWS:
         values = point[key]
         if values is None:

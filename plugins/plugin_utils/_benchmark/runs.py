@@ -143,7 +143,7 @@ def make_runs(
     if problems:
         raise BadBenchmark(problems)
     weights = plan["model"]["path"]
-    runs = []
+    runs: list[Run] = []
     for number in concurrency:
         for repeat in range(1, repeats + 1):
             file = f"concurrency-{number or 'all'}-{repeat}.json"

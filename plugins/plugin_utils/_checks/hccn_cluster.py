@@ -308,7 +308,7 @@ def judge_mesh(
     """Failed pings by pair of servers. `required`: whom each server must talk to; None: all with all."""
     failed: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
     unknown: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
-    tried: Counter[str] = Counter()
+    tried: Counter[tuple[str, str]] = Counter()
     for name, result in results.items():
         bad = {(one["chip"], one["address"]): one for one in result.get("failed_pings") or ()}
         for target in targets.get(name, ()):
@@ -380,7 +380,9 @@ def superseded(findings: Sequence[Finding]) -> list[Finding]:
 
 def table(servers: Sequence[Server]) -> list[str]:
     """One line a server: what its chips say, `3 of 16` where they do not agree."""
-    rows = [("server", "chips", "link", "vNIC", "TLS", "super pod", "index", "NPU health", "driver")]
+    rows: list[tuple[str, ...]] = [
+        ("server", "chips", "link", "vNIC", "TLS", "super pod", "index", "NPU health", "driver")
+    ]
     for server in servers:
         cells = [
             _cell(server, key)

@@ -188,8 +188,8 @@ def judge_reach(
         failed: dict[tuple[str, str, str], list[int]] = defaultdict(list)
         for one in result.get("unreachable_ports") or ():
             failed[(one["server"], one["problem"], one["seen"])].append(one["port"])
-        for (server, problem, seen), ports in failed.items():
-            groups[(server, problem, seen, tuple(sorted(ports)))].append(client)
+        for (server, problem, seen), refusing in failed.items():
+            groups[(server, problem, seen, tuple(sorted(refusing)))].append(client)
     found = []
     for (server, problem, seen, ports), callers in groups.items():
         address = plan["hosts"][server]["address"]
