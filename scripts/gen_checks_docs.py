@@ -9,8 +9,11 @@ from collections.abc import Sequence
 
 from doc_generator import main
 
+from plugins.module_utils._files.catalogue import FOLDER_CHECKS
+from plugins.module_utils._findings import Catalogue
 from plugins.module_utils._hccn.catalogue import HCCN_CHECKS
 from plugins.module_utils._host.catalogue import HOST_CHECKS
+from plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
 from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 
 HEAD = """\
@@ -56,10 +59,27 @@ proxy the APIs, nodes of an instance their head, decoders the prefillers' handsh
 """
 
 WEIGHTS = """
-The role `model_weights` looks with the same eyes ([model_weights](../roles/model_weights/README.md#findings),
-with what else can go wrong while it brings them). All are errors. Where `pd_weights_source` names a source
-that cures a finding, `check.yml` shows it as a warning: `deploy.yml` will bring the weights.
+The role `model_weights` looks with the same eyes ([model_weights](../roles/model_weights/README.md#findings);
+what else can go wrong while it brings them: [failures](failures.md)). All are errors. Where
+`pd_weights_source` names a source that cures a finding, `check.yml` shows it as a warning: `deploy.yml` will
+bring the weights.
 """
+
+FAILURES = """\
+# Failures
+
+Made by `scripts/gen_checks_docs.py` from the tables `catalogue.py` in `plugins/module_utils`; change them
+there.
+
+What ends a deployment on a server, beside the findings of the [plan](rules.md) and of the
+[checks](checks.md). It is shown as these are: with its code, the server, what was seen, what was expected,
+the cure and the source. All are errors.
+"""
+
+FAILURE_SECTIONS = {
+    "Weights and image": TRANSFER_CHECKS,
+    "Folders on servers": FOLDER_CHECKS,
+}
 
 
 def listed(title: str, rows: Sequence[tuple[str, ...]], head: str) -> str:
@@ -90,7 +110,13 @@ def page() -> str:
     text += "\n| code | |\n|---|---|\n"
     text += "".join(f"| [`{one.code}`](#{one.code}) | {one.title} |\n" for one in WEIGHTS_CHECKS.values())
     text += "\n## Every check\n"
-    for check in [*HCCN_CHECKS.values(), *HOST_CHECKS.values(), *WEIGHTS_CHECKS.values()]:
+    return text + entries(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS)
+
+
+def entries(*catalogues: Catalogue) -> str:
+    """What each code means."""
+    text = ""
+    for check in (check for one in catalogues for check in one.values()):
         text += f"\n### {check.code}\n\n{check.title}. {check.why}\n\n"
         text += f"- expected: {check.expected}\n- cure: `{check.cure}`\n"
         text += f"- over HCCS: `{check.hccs_cure}`\n" if check.hccs_cure else ""
@@ -98,8 +124,17 @@ def page() -> str:
     return text
 
 
+def failures() -> str:
+    """The page of what ends a run."""
+    text = FAILURES
+    for title, catalogue in FAILURE_SECTIONS.items():
+        rows = [(f"[`{one.code}`](#{one.code})", one.title) for one in catalogue.values()]
+        text += listed(title, rows, "| code | |")
+    return text + "\n## Every failure\n" + entries(*FAILURE_SECTIONS.values())
+
+
 def documents() -> dict[str, str]:
-    return {"docs/checks.md": page()}
+    return {"docs/checks.md": page(), "docs/failures.md": failures()}
 
 
 if __name__ == "__main__":

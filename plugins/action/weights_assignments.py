@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ..module_utils._findings import Finding, counted, text_of
 from ..module_utils._weights import model_directory
 from ..plugin_utils._distribution import weights_chain
 
@@ -54,7 +56,9 @@ class ActionModule(ActionBase):
         hostvars = task_vars["hostvars"]
         looks = {name: hostvars[name].get(options["look"]) for name in options["servers"]}
         servers = [
-            weights_chain.Server(name, look.get("fingerprint", ""), tuple(look.get("findings", ())))
+            weights_chain.Server(
+                name, look.get("fingerprint", ""), tuple(map(Finding.from_dict, look.get("findings", ())))
+            )
             for name, look in looks.items()
             if look and "findings" in look
         ]
@@ -64,7 +68,9 @@ class ActionModule(ActionBase):
         if found.outside and options["source"] == "controller":
             findings += self._look_at(options["directory"])
         if findings:
-            return {**result, "failed": True, "findings": findings, "msg": readable(findings)}
+            head = f"The weights cannot be transferred: {counted(findings)}."
+            found_dicts = [one.to_dict() for one in findings]
+            return {**result, "failed": True, "findings": found_dicts, "msg": text_of(findings, head)}
         result.update(
             changed=bool(found.wanted),
             bring=bool(found.wanted) and not self._task.check_mode,
@@ -124,19 +130,6 @@ class ActionModule(ActionBase):
             ) from error
 
     @staticmethod
-    def _look_at(directory: str) -> list[dict[str, Any]]:
+    def _look_at(directory: str) -> list[Finding]:
         report = model_directory.inspect(str(Path(directory).expanduser()), dtype=None)
-        return [{**error.as_dict(), "path": f"controller: {error.path}"} for error in report.errors]
-
-
-def readable(findings: list[dict[str, Any]]) -> str:
-    """All findings as one text for the screen."""
-    lines = [f"The weights cannot be brought: {len(findings)} finding{'s' if len(findings) > 1 else ''}."]
-    for one in findings:
-        lines += [
-            f"- {one['code']}: {one['path']}",
-            f"    seen:     {one['seen']}",
-            f"    expected: {one['expected']}",
-            f"    cure:     {one['cure']}",
-        ]
-    return "\n".join(lines)
+        return [replace(error, host="controller") for error in report.errors]

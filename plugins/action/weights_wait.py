@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
+from ..module_utils._findings import Finding, text_of
+from ..module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ..plugin_utils._distribution.weights_progress import progress
 from ..plugin_utils._run.deadlines import SOON, Silence
 from ..plugin_utils._run.polling import HOLD, Polling, ProgressLine
@@ -16,24 +19,12 @@ SHOW_EVERY = 5.0
 ENDED = ("complete", "failed", "absent")
 
 
-def failure(host: str, status: dict[str, Any]) -> str:
-    """What the run ends with."""
+def failure(host: str, status: dict[str, Any]) -> Finding:
+    """What has ended the transfer to a server; a process that left no result is gone."""
     found = status.get("finding")
-    if not found:
-        lines = [
-            f"The transfer of the weights on {host} has ended without a word: a reboot, or it was killed.",
-            "    cure:     look at the log below and at the server; run again: it goes on where it was",
-        ]
-    else:
-        lines = [
-            f"The weights did not come to {host}; what has come stays, and the next run goes on with it.",
-            f"- {found['code']}: {found['path']}",
-            f"    seen:     {found['seen']}",
-            f"    expected: {found['expected']}",
-            f"    cure:     {found['cure']}",
-        ]
-    lines += [f"    log: {line}" for line in status.get("log") or []]
-    return "\n".join(lines)
+    if found:
+        return replace(Finding.from_dict(found), host=host)
+    return TRANSFER_CHECKS.finding("weights-transfer-gone", host=host, seen=f"its state is {status['state']}")
 
 
 class ActionModule(Polling):
@@ -48,7 +39,8 @@ class ActionModule(Polling):
         if self._task.check_mode:
             return {**result, "changed": False, "skipped": True, "msg": "nothing is awaited in check mode"}
         host = task_vars["inventory_hostname"]
-        about, begun, hold, status = f"the weights of {host}", time.monotonic(), 0.0, {"state": ""}
+        about, begun, hold = f"the weights of {host}", time.monotonic(), 0.0
+        status: dict[str, Any] = {"state": ""}
         line, silence = ProgressLine(f"{host} weights", SHOW_EVERY), Silence(about)
         while status["state"] not in ENDED:
             status = self._poll(
@@ -66,6 +58,9 @@ class ActionModule(Polling):
         result.update(status=status, seconds=round(time.monotonic() - begun, 1))
         if status["state"] == "complete":
             return {**result, "changed": bool(status.get("source"))}
-        message = failure(host, status)
-        found, _log = status.pop("finding", None), status.pop("log", None)
-        return {**result, "failed": True, "findings": [found] if found else [], "msg": message}
+        finding = failure(host, status)
+        log = status.pop("log", None) or []
+        status.pop("finding", None)
+        head = f"{host} did not get the weights. What has arrived is kept; the next run resumes."
+        message = text_of([finding], head, log)
+        return {**result, "failed": True, "findings": [finding.to_dict()], "msg": message}

@@ -27,17 +27,15 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Dict
 
-# As typing has it, which is not imported: it takes a server longer than all of this file, and that of
-# Python 3.7 has no Literal.
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Literal
+    from typing import Literal
 
     Severity = Literal["error", "warning", "hint"]
-    Checks = Dict[str, "Check"]
 else:
-    Severity, Checks = str, dict
+    # Python 3.7 has no Literal.
+    Severity = str
 
 ERROR: Severity = "error"
 WARNING: Severity = "warning"
@@ -88,6 +86,12 @@ class Finding:
         """Where it is, as `prefill1 / prefiller / pd_kv_port`; the message names chips and paths."""
         parts = (few(self.hosts), few(self.instances), self.variable)
         return shown(" / ".join(part for part in parts if part), 400)
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one line, where there is no room for a block."""
+        seen = f" ({self.seen})" if self.seen else ""
+        return f"{self.code}: {self.message}{seen}; {self.cure}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -193,7 +197,7 @@ class Check:
         )
 
 
-class Catalogue(Checks):
+class Catalogue(Dict[str, Check]):
     """Checks by their codes; a code stands for one check only."""
 
     def __init__(self, *checks: Check) -> None:
@@ -219,7 +223,7 @@ class RolloutError(Exception):
     def __init__(self, findings: Finding | Iterable[Finding], summary: str = "") -> None:
         listed = [findings] if isinstance(findings, Finding) else findings
         self.findings = ordered(listed)
-        super().__init__(summary or "; ".join(one.message for one in self.findings))
+        super().__init__(summary or "; ".join(one.sentence for one in self.findings))
 
     @property
     def finding(self) -> Finding:
@@ -415,7 +419,7 @@ def render_text(findings: Iterable[Finding], everywhere: str = "") -> Iterator[s
 def _wrapped(begin: str, text: str) -> list[str]:
     # A cure is to be copied: no word of it is broken.
     return textwrap.wrap(
-        " ".join(text.split()),
+        re.sub(r"\s*\n\s*", " ", text.strip()),
         WIDTH,
         initial_indent=begin,
         subsequent_indent=" " * len(begin),

@@ -129,7 +129,7 @@ findings:
       type: list
       elements: str
   sample:
-    - code: weights_shard_missing
+    - code: weights-shard-missing
       severity: error
       path: /weights/model.safetensors.index.json
       message: "/weights/model.safetensors.index.json: 1 of 163 shards missing ..."
@@ -192,22 +192,9 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._files import safe_paths
+from ..module_utils._findings import counted, text_of
 from ..module_utils._transfer import weights_process
 from ..module_utils._weights import model_directory
-
-
-def readable(path: str, findings: list[model_directory.Finding]) -> str:
-    """All findings as one text for the screen."""
-    count = len(findings)
-    lines = [f"The weights at {path} cannot be served: {count} finding{'s' if count > 1 else ''}."]
-    for finding in findings:
-        lines += [
-            f"- {finding.code}: {finding.path}",
-            f"    seen:     {finding.seen}",
-            f"    expected: {finding.expected}",
-            f"    cure:     {finding.cure}",
-        ]
-    return "\n".join(lines)
 
 
 def config_diff(path: Path, patch: model_directory.ConfigPatch) -> dict[str, str]:
@@ -263,7 +250,7 @@ def main() -> None:
         if result["changed"]:
             report.dtype = params["dtype"]
     result.update(
-        findings=[finding.as_dict() for finding in report.findings],
+        findings=[finding.to_dict() for finding in report.findings],
         indexes=report.indexes,
         shards=report.shards,
         bytes=report.size,
@@ -275,12 +262,13 @@ def main() -> None:
     )
     for finding in report.findings:
         if finding.severity == "warning":
-            module.warn(f"{finding.code}: {finding.message}; {finding.cure}")
+            module.warn(finding.sentence)
     if report.errors and params["fail_on_findings"]:
         # The screen shows all of a failure; hundreds of file names would hide the rest.
         for finding in result["findings"]:
             del finding["files"]
-        module.fail_json(msg=readable(report.path, report.errors), **result)
+        head = f"The weights at {report.path} cannot be served: {counted(report.errors)}."
+        module.fail_json(msg=text_of(report.errors, head), **result)
     module.exit_json(**result)
 
 

@@ -58,18 +58,17 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._files import private_folder
+from ..module_utils._files.catalogue import FOLDER_CHECKS
+from ..module_utils._findings import text_of
 
 
 def clear(folder: Path, mark: str) -> bool:
     """Remove what an earlier run has left; whether there was something."""
     entries = list(folder.iterdir())
     if entries and not (folder / mark).is_file():
+        seen = f"a folder with other content, such as {entries[0].name}, without {mark}"
         raise private_folder.UnsafeFolder(
-            "folder_not_empty",
-            str(folder),
-            f"a folder with other content, such as {entries[0].name}, without {mark}",
-            "an empty folder, or one that an earlier run has left",
-            "choose a folder that is used for nothing else",
+            FOLDER_CHECKS.finding("folder-not-empty", path=str(folder), seen=seen)
         )
     # The mark goes last: what is cut in between is gone on with by the next run.
     for entry in sorted(entries, key=lambda one: one.name == mark):
@@ -95,7 +94,7 @@ def main() -> None:
             folder = private_folder.ensure(path)
             changed = bool(mark and clear(folder, mark)) or changed
     except private_folder.UnsafeFolder as error:
-        module.fail_json(msg=str(error), finding=error.finding)
+        module.fail_json(msg=text_of(error.findings), finding=error.finding.to_dict())
     except OSError as error:
         module.fail_json(msg=f"{error.filename or path}: {error.strerror}")
     module.exit_json(changed=changed)

@@ -12,12 +12,12 @@ testinfra_hosts = ["weights1"]
 CONVERGE = "molecule/model_weights/converge.yml"
 MODEL = "/root/.cache/DeepSeek-V3.1_w8a8mix_mtp"
 FAULTS = {
-    "weights_absent": "weights_path_missing",
-    "weights_absent_index": "weights_index_missing",
-    "weights_missing_shard": "weights_shard_missing",
-    "weights_truncated_shard": "weights_shard_truncated",
-    "weights_unreadable": "weights_shard_unreadable",
-    "weights_broken_config": "weights_config_invalid",
+    "weights_absent": "weights-path-missing",
+    "weights_absent_index": "weights-index-missing",
+    "weights_missing_shard": "weights-shard-missing",
+    "weights_truncated_shard": "weights-shard-truncated",
+    "weights_unreadable": "weights-shard-unreadable",
+    "weights_broken_config": "weights-config-invalid",
 }
 
 
@@ -33,7 +33,7 @@ def run(play):
 
 
 def findings(output: str) -> list[str]:
-    return re.findall(r"^[ -]*code: (\w+)$", output, re.MULTILINE)
+    return re.findall(r"^[ -]*code: ([\w-]+)$", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("fault", "code"), FAULTS.items(), ids=FAULTS.keys())
@@ -58,7 +58,7 @@ def test_several_faults_are_found_at_once(host, run, sim):
         host.check_output(f"rm {MODEL}/model.safetensors.lock")
         sim("heal", "weights1")
     assert not good
-    assert findings(output) == ["weights_download_lock", "weights_shard_missing", "weights_shard_truncated"]
+    assert findings(output) == ["weights-download-lock", "weights-shard-missing", "weights-shard-truncated"]
     assert "1 of 163 shards missing: quant_model_weight_w8a8_dynamic-00007-of-00163" in output
 
 
@@ -90,5 +90,5 @@ def test_another_dtype_is_no_matter_of_patching(host, run, sim):
     finally:
         sim("heal", "weights1")
     assert not good
-    assert findings(output) == ["weights_dtype_unexpected"], output
+    assert findings(output) == ["weights-dtype-unexpected"], output
     assert after == before

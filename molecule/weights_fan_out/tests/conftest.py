@@ -31,7 +31,7 @@ class Outcome:
     @property
     def codes(self) -> list[str]:
         """The codes of all findings, host after host."""
-        return re.findall(r"^[ -]*code: (\w+)$", self.output, re.MULTILINE)
+        return re.findall(r"^[ -]*code: ([\w-]+)$", self.output, re.MULTILINE)
 
 
 Run = Callable[..., Outcome]

@@ -24,7 +24,7 @@ def test_a_transfer_cut_at_60_percent_is_gone_on_with(server, servers, lacking, 
     finally:
         second.check_output(f"iptables -D {cut}")
     assert not outcome.good
-    assert outcome.codes == ["weights_source_lost"], outcome.output
+    assert outcome.codes == ["weights-source-lost"], outcome.output
     assert "run again: it goes on where it was" in outcome.output
     rates = [float(rate) for rate in re.findall(r"([\d.]+) MB/s", outcome.output)]
     assert rates, outcome.output
@@ -47,7 +47,7 @@ def test_when_a_source_dies_the_next_takes_from_the_one_before(server, lacking, 
     )
     outcome = during(third, 5, lambda: second.check_output(kill))
     assert not outcome.good
-    assert "the weights on fan2 has ended without a word" in outcome.output
+    assert "weights-transfer-gone" in outcome.codes
     assert third.file(SHARD).exists, outcome.output
     assert not second.file(MODEL).exists
     assert second.run("pgrep -x rsync").stdout == ""
@@ -63,11 +63,11 @@ def test_a_disk_that_fills_up_loses_nothing(server, lacking, during, run):
     try:
         outcome = during(third, 10, lambda: third.run("dd if=/dev/zero of=/srv/models/other bs=1M"))
         assert not outcome.good
-        assert outcome.codes == ["weights_disk_full"], outcome.output
+        assert outcome.codes == ["weights-disk-full"], outcome.output
         assert re.search(r"seen: .*GB free", outcome.output)
         assert int(third.check_output(f"du -sb {STAGING} | cut -f1")) > 8e6
         # Looked at before anything is copied, too.
-        assert run().codes == ["weights_disk_full"]
+        assert run().codes == ["weights-disk-full"]
         third.check_output("rm /srv/models/other")
         again = run()
         assert again.good, again.output
@@ -81,7 +81,7 @@ def test_weights_that_change_under_way_get_no_name(server, lacking, during, run)
     first = server("fan1")
     outcome = during(server("fan3"), 4, lambda: first.check_output(f"touch {SHARD}"))
     assert not outcome.good
-    assert outcome.codes == ["weights_changed"] * 2, outcome.output
+    assert outcome.codes == ["weights-changed"] * 2, outcome.output
     for name in ("fan2", "fan3"):
         assert not server(name).file(MODEL).exists
     again = run()
@@ -97,7 +97,7 @@ def test_a_source_that_cannot_be_read_is_a_finding(server, lacking, run):
     finally:
         first.check_output(f"mv {SHARD}.away {SHARD}")
     assert not outcome.good
-    assert outcome.codes[:2] == ["weights_shard_unreadable", "weights_no_source"], outcome.output
+    assert outcome.codes[:2] == ["weights-shard-unreadable", "weights-no-source"], outcome.output
     assert not server("fan2").file(STAGING).exists
     assert run().good
 
@@ -128,4 +128,4 @@ def test_two_different_models_are_a_finding(server, run):
     finally:
         second.check_output(f"mv /tmp/kept {other}")
     assert not outcome.good
-    assert outcome.codes == ["weights_differ"], outcome.output
+    assert outcome.codes == ["weights-differ"], outcome.output

@@ -76,7 +76,7 @@ def test_a_download_is_made_once_gone_on_with_and_verified(server, lacking, run,
     hub.set("cut", str(int(0.6 * SHARDS * SHARD_BYTES)))
     outcome = run(**hub.source(kind))
     assert not outcome.good
-    assert outcome.codes == ["weights_download_failed"], outcome.output
+    assert outcome.codes == ["weights-download-failed"], outcome.output
     assert "run again: it goes on where it was" in outcome.output
     assert not any(server(name).file(MODEL).exists for name in SERVERS)
     assert first.run("docker ps --all --quiet").stdout == ""
@@ -93,7 +93,7 @@ def test_a_download_is_made_once_gone_on_with_and_verified(server, lacking, run,
     outcome = run(**hub.source(kind))
     assert not outcome.good
     # One client compares the hashes itself, for the other the role does.
-    expected = {"modelscope": "weights_download_failed", "huggingface": "weights_hash_mismatch"}
+    expected = {"modelscope": "weights-download-failed", "huggingface": "weights-hash-mismatch"}
     assert outcome.codes == [expected[kind]], outcome.output
     assert not any(server(name).file(MODEL).exists for name in SERVERS)
 
@@ -133,7 +133,7 @@ def test_weights_of_the_controller_are_compared_with_their_hashes(server, lackin
     )
     outcome = run(**source)
     assert not outcome.good
-    assert outcome.codes == ["weights_hash_mismatch"], outcome.output
+    assert outcome.codes == ["weights-hash-mismatch"], outcome.output
     assert not server("fan1").file(MODEL).exists
 
     manifest.write_text("".join(f"{value}  {name}\n" for name, value in sums.items()))

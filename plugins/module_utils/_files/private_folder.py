@@ -23,6 +23,9 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from .._findings import RolloutError
+from .catalogue import FOLDER_CHECKS
+
 # Links that are followed before they count as a circle, as the kernel has it.
 MAX_LINKS = 40
 # Kinds of signs that end a line, or steer a terminal.
@@ -32,20 +35,8 @@ ACL = "system.posix_acl_access"
 ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER = 1, 2, 4, 8, 16, 32
 
 
-class UnsafeFolder(Exception):
-    """A finding: why a folder cannot be used."""
-
-    def __init__(self, code: str, path: str, seen: str, expected: str, cure: str) -> None:
-        self.finding = {
-            "code": code,
-            "severity": "error",
-            "path": path,
-            "message": f"{path}: {seen} (expected: {expected})",
-            "seen": seen,
-            "expected": expected,
-            "cure": cure,
-        }
-        super().__init__(f"{code}: {self.finding['message']}. {cure[:1].upper()}{cure[1:]}.")
+class UnsafeFolder(RolloutError):
+    """Why a folder cannot be used."""
 
 
 def check_name(path: str) -> None:
@@ -61,13 +52,7 @@ def check_name(path: str) -> None:
         seen = "a path with a line break or another control character"
     else:
         return
-    raise UnsafeFolder(
-        "folder_path_invalid",
-        repr(path),
-        seen,
-        "an absolute path below /, such as /data/folder",
-        "correct it",
-    )
+    raise UnsafeFolder(FOLDER_CHECKS.finding("folder-path-invalid", path=repr(path), seen=seen))
 
 
 def trusted() -> set[int]:
@@ -160,11 +145,7 @@ def _make(path: str, last: bool) -> None:
         return
     except OSError as error:
         raise UnsafeFolder(
-            "folder_unwritable",
-            path,
-            error.strerror or str(error),
-            "a folder that can be made",
-            "choose a folder on a disk to which root on this server can write",
+            FOLDER_CHECKS.finding("folder-unwritable", path=path, seen=error.strerror or str(error))
         ) from error
 
 
@@ -172,22 +153,18 @@ def _check_one(path: str, found: os.stat_result, users: set[int], last: bool) ->
     """Raise UnsafeFolder for one folder of the way."""
     if not stat.S_ISDIR(found.st_mode):
         raise UnsafeFolder(
-            "folder_is_none",
-            path,
-            "something that is no folder",
-            "a folder, or nothing",
-            "remove it, or choose another folder",
+            FOLDER_CHECKS.finding("folder-is-none", path=path, seen="something that is no folder")
         )
     _owned(path, found, users, "a folder", last)
     writers = "all users" if found.st_mode & stat.S_IWOTH else writing_group(path, found)
     own = "its " if writers.startswith("group ") else ""
     if writers and (last or not found.st_mode & stat.S_ISVTX):
         raise UnsafeFolder(
-            "folder_writable_by_others",
-            path,
-            f"mode {stat.S_IMODE(found.st_mode):04o}, in which {own}{writers} can write",
-            "a folder, and folders above it, in which only its owner can write",
-            f"choose another folder, or look what is in it and run: chmod go-w {path}",
+            FOLDER_CHECKS.finding(
+                "folder-writable-by-others",
+                path=path,
+                seen=f"mode {stat.S_IMODE(found.st_mode):04o}, in which {own}{writers} can write",
+            )
         )
 
 
@@ -196,11 +173,12 @@ def _owned(path: str, found: os.stat_result, users: set[int], what: str, last: b
         # What somebody else has put into the last one stays theirs, and may be open.
         cure = f"look what is in it, and remove it (rm -r {path})" if last else f"run: chown root {path}"
         raise UnsafeFolder(
-            "folder_of_another_user",
-            path,
-            f"{what} of {_user(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):04o}",
-            "root as owner, of it and of the folders above it",
-            f"choose a folder below one that is root's, or {cure}",
+            FOLDER_CHECKS.finding(
+                "folder-of-another-user",
+                path=path,
+                seen=f"{what} of {_user(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):04o}",
+                cure=f"choose a folder below one that is root's, or {cure}",
+            )
         )
 
 
@@ -284,9 +262,5 @@ def _group(number: int) -> str:
 
 def _unreadable(path: str, error: OSError) -> UnsafeFolder:
     return UnsafeFolder(
-        "folder_unreadable",
-        path,
-        error.strerror or str(error),
-        "a folder that root can open",
-        "repair the mount or the link, or choose another folder",
+        FOLDER_CHECKS.finding("folder-unreadable", path=path, seen=error.strerror or str(error))
     )

@@ -299,16 +299,19 @@ def parse_ping(text: str) -> Ping | None:
 def parse_spod(text: str) -> SuperPod | None:
     """`SDID : 16777216`, `Super Pod Size : 384`, `Super Pod ID : 0`, `Server Index : 4`."""
     number = r"(0x[0-9a-fA-F]+|\d+)"
-
-    def labelled(label: str) -> int | None:
-        value = _labelled(text, label, number)
-        return None if value is None else int(value, 0)
-
-    sdid, pod = labelled(r"SDID"), labelled(r"Super[ _]?Pod[ _]ID")
-    if sdid is None or pod is None:
+    values = {
+        name: _labelled(text, label, number)
+        for name, label in (
+            ("sdid", r"SDID"),
+            ("pod", r"Super[ _]?Pod[ _]ID"),
+            ("size", r"Super[ _]?Pod[ _]Size"),
+            ("server_index", r"Server[ _]Index"),
+        )
+    }
+    if values["sdid"] is None or values["pod"] is None:
         return None
-    size, server_index = labelled(r"Super[ _]?Pod[ _]Size"), labelled(r"Server[ _]Index")
-    return SuperPod(sdid=sdid, pod=pod, size=size, server_index=server_index)
+    numbers = {name: None if value is None else int(value, 0) for name, value in values.items()}
+    return SuperPod(**numbers)
 
 
 def _cells(line: str) -> list[str]:
@@ -422,7 +425,7 @@ def version_key(version: str) -> tuple[Any, ...]:
     return tuple(
         (-1, int(re.sub(r"\D", "", part) or 0))
         if part.lower().startswith("rc")
-        else (int("".join(re.findall(r"^\d+", part)) or 0), 0)
+        else (int(re.match(r"\d*", part)[0] or 0), 0)
         for part in version.split(".")
     )
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from .._files import contents
 from .._files.contents import READERS, files_below
+from .._weights.catalogue import WEIGHTS_CHECKS
+from .catalogue import TransferError
 from .weights_copy import verify
-from .weights_files import TransferError
 
 # What the clients keep beside the files; of no use once these are complete.
 OWN = (".cache", "._____temp", ".msc", ".mdl", ".mv")
@@ -27,7 +28,7 @@ NOTES = Path(".cache") / "huggingface" / "download"
 SUFFIX = ".metadata"
 SHA256, GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 # What an interrupted download of another revision may have left; it goes with the rest of the notes.
-LEFTOVERS = frozenset({"weights_incomplete_download", "weights_download_lock"})
+LEFTOVERS = frozenset({"weights-incomplete-download", "weights-download-lock"})
 # Programs end their output with the reason; before it stand bars of progress, redrawn in place.
 BAR = re.compile(r"\d+%\||\d[kMGT]?B/s\]|\?B/s\]")
 REASON = re.compile(r"^[\w.]*(Error|Exception|NotExist|Timeout)\w*\b")
@@ -69,11 +70,13 @@ def accept(directory: Path, hashes: dict[str, str]) -> None:
         for name in wrong:
             (directory / name).unlink()
         raise TransferError(
-            "weights_hash_mismatch",
-            str(directory),
-            f"{len(wrong)} file(s) are not what the hub says they are, e.g. {wrong[0]}",
-            "the hashes that the hub gives",
-            "run again: these files are fetched anew; if it stays, a mirror or a proxy between changes them",
+            WEIGHTS_CHECKS.finding(
+                "weights-hash-mismatch",
+                path=str(directory),
+                seen=f"{len(wrong)} file(s) are not what the hub says they are, e.g. {wrong[0]}",
+                expected="the hashes that the hub gives",
+                cure="run again, these files are fetched anew; if it stays, a mirror or a proxy changes them",
+            )
         )
     verify(directory, hashes, LEFTOVERS)
     clean(directory)

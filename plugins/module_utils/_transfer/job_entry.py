@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from .._files.private_folder import UnsafeFolder
+from .._findings import text_of
 from . import image_job
 from .image_folder import DIRECTORY, Folder, JobError
 from .registry import Place, reference
@@ -55,8 +56,8 @@ def job(options: dict[str, Any]) -> dict[str, Any]:
         status = folder.end_job() if folder.is_ours() else {}
         return {"changed": False, "status": status, "removed": folder.clear(options["keep_part"])}
     except UnsafeFolder as error:
-        why = f"docker_image_directory: {error}"
-        return {"failed": True, "changed": False, "msg": why, "finding": error.finding}
+        why = text_of(error.findings, "docker_image_directory cannot be used.")
+        return {"failed": True, "changed": False, "msg": why, "finding": error.finding.to_dict()}
     except (JobError, OSError) as error:
         return {"failed": True, "changed": False, "msg": f"{options['directory']}: {error}"}
 

@@ -18,15 +18,17 @@ import subprocess
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .._files.contents import read_json, write_json
+from .._findings import Finding
 from .._weights import model_directory
+from .._weights.catalogue import WEIGHTS_CHECKS
+from .catalogue import TRANSFER_CHECKS, TransferError
 from .weights_files import (
     PARTIAL,
-    TransferError,
     arrived,
     bytes_below,
     files_below,
@@ -194,11 +196,11 @@ class Copy:
             log = self.folder / "rsyncd.log"
             last = log.read_text().splitlines()[-1:] if log.exists() else []
             raise TransferError(
-                "weights_serving_failed",
-                self.job.path,
-                f"rsync's daemon on {self.job.address} port {self.job.port} has ended: {' '.join(last)}",
-                "a free port on the service address",
-                "choose another port with model_weights_port, or end what listens there (ss -ltnp)",
+                TRANSFER_CHECKS.finding(
+                    "weights-serving-failed",
+                    path=self.job.path,
+                    seen=f"rsync's daemon on {self.job.address}:{self.job.port} has ended: {' '.join(last)}",
+                )
             )
 
     # --- taking
@@ -286,11 +288,11 @@ class Copy:
         unreadable = READ_FAILED.findall(done.stdout)
         if done.returncode == PARTIAL_TRANSFER and unreadable:
             raise TransferError(
-                "weights_source_unreadable",
-                self.job.path,
-                f"{len(unreadable)} file(s) of {self.status['source']} cannot be read: {unreadable[0]}",
-                "files that root can read on the server they are taken from",
-                "repair permissions or the disk there (dmesg shows read errors), then run again",
+                TRANSFER_CHECKS.finding(
+                    "weights-source-unreadable",
+                    path=self.job.path,
+                    seen=f"{len(unreadable)} file(s) of {self.status['source']}: {unreadable[0]}",
+                )
             )
         raise SourceLost(last_line(done.stdout) or f"rsync ended with {done.returncode}")
 
@@ -298,11 +300,12 @@ class Copy:
         free = free_bytes(self.staging)
         total = self.status["total"] or 0
         return TransferError(
-            "weights_disk_full",
-            str(self.staging),
-            f"{free / 1e9:.2f} GB free",
-            f"{max(0, total - arrived(self.staging)) / 1e9:.2f} GB for what has not come yet",
-            "free space on this disk, or mount a larger one there, and run again: it goes on where it was",
+            TRANSFER_CHECKS.finding(
+                "weights-disk-full",
+                path=str(self.staging),
+                seen=f"{free / 1e9:.2f} GB free",
+                expected=f"{max(0, total - arrived(self.staging)) / 1e9:.2f} GB for what has not come yet",
+            )
         )
 
     def space(self) -> None:
@@ -326,13 +329,13 @@ class Copy:
                 print(time.strftime("%H:%M:%S"), reasons[-1], flush=True)
         done, total = arrived(self.staging), self.status["total"]
         raise TransferError(
-            "weights_source_lost",
-            str(self.staging),
-            f"after {done / 1e6:.1f} MB"
-            + (f" of {total / 1e6:.1f} MB" if total else "")
-            + f" no source goes on: {'; '.join(reasons)}",
-            "a server with the weights that answers until all is copied",
-            "look at that server and the network between; then run again: it goes on where it was",
+            TRANSFER_CHECKS.finding(
+                "weights-source-lost",
+                path=str(self.staging),
+                seen=f"after {done / 1e6:.1f} MB"
+                + (f" of {total / 1e6:.1f} MB" if total else "")
+                + f" no source goes on: {'; '.join(reasons)}",
+            )
         )
 
     def take_from(self, address: str) -> None:
@@ -364,10 +367,10 @@ class Copy:
 
     def follow_failure(self, state: dict[str, Any]) -> None:
         """A source that cannot go on; if the weights changed there, they are of no use to anyone."""
-        finding = state["finding"]
-        if finding["code"] == "weights_changed":
-            raise TransferError(*(finding[key] for key in ("code", "path", "seen", "expected", "cure")))
-        raise SourceLost(finding["message"], final=True)
+        finding = Finding.from_dict(state["finding"])
+        if finding.code == "weights-changed":
+            raise TransferError(finding)
+        raise SourceLost(f"{finding.message}: {finding.seen}", final=True)
 
     def verify(self) -> None:
         """Nothing gets its final name that is not what the source has, and what its own headers say."""
@@ -380,11 +383,11 @@ class Copy:
         ]
         if wrong:
             raise TransferError(
-                "weights_changed",
-                str(self.staging),
-                f"{len(wrong)} file(s) are not as the source had them at the beginning, e.g. {wrong[0]}",
-                "weights that nobody changes while they are copied",
-                "wait until they are complete at the source, and run again",
+                TRANSFER_CHECKS.finding(
+                    "weights-changed",
+                    path=str(self.staging),
+                    seen=f"{len(wrong)} file(s) are not as they were at the beginning, e.g. {wrong[0]}",
+                )
             )
         verify(self.staging, self.job.hashes)
 
@@ -427,16 +430,14 @@ class Copy:
             total = sum(entry["size"] for entry in self.manifest.values())
             self.tell(state="complete", done=total, total=total)
         except TransferError as error:
-            self.tell(state="failed", finding=error.finding)
+            self.tell(state="failed", finding=error.finding.to_dict())
         except OSError as error:
-            finding = TransferError(
-                "weights_unwritable",
-                error.filename or str(self.staging),
-                error.strerror or str(error),
-                "a directory in which root on this server can write",
-                "repair the mount or its permissions, then run again",
-            ).finding
-            self.tell(state="failed", finding=finding)
+            finding = TRANSFER_CHECKS.finding(
+                "weights-unwritable",
+                path=error.filename or str(self.staging),
+                seen=error.strerror or str(error),
+            )
+            self.tell(state="failed", finding=finding.to_dict())
 
     def watch(self) -> None:
         """The one that had the weights first looks whether they stay as they are."""
@@ -451,23 +452,21 @@ class Copy:
             )
             if changed:
                 raise TransferError(
-                    "weights_changed",
-                    self.job.path,
-                    f"{len(changed)} file(s) changed on {self.job.name} under way, e.g. {changed[0]}",
-                    "weights that nobody changes while they are copied",
-                    "wait until they are complete there, and run again",
+                    TRANSFER_CHECKS.finding(
+                        "weights-changed",
+                        path=self.job.path,
+                        seen=f"{len(changed)} file(s) on {self.job.name}, e.g. {changed[0]}",
+                    )
                 )
         except TransferError as error:
-            self.tell(state="failed", finding=error.finding)
+            self.tell(state="failed", finding=error.finding.to_dict())
         except OSError as error:
-            finding = TransferError(
-                "weights_source_unreadable",
-                error.filename or self.job.path,
-                error.strerror or str(error),
-                "weights that stay where they are while they are copied",
-                "repair the mount or its permissions, then run again",
-            ).finding
-            self.tell(state="failed", finding=finding)
+            finding = TRANSFER_CHECKS.finding(
+                "weights-source-unreadable",
+                path=error.filename or self.job.path,
+                seen=error.strerror or str(error),
+            )
+            self.tell(state="failed", finding=finding.to_dict())
 
     def serving(self) -> bool:
         """Whether a server takes something in this moment; its log tells of a large file only at the end."""
@@ -504,11 +503,13 @@ def verify(directory: Path, hashes: dict[str, str], but: frozenset[str] = frozen
     if wrong:
         set_aside(directory, wrong)
         raise TransferError(
-            "weights_hash_mismatch",
-            str(directory),
-            f"{len(wrong)} of {len(hashes)} files differ from the manifest, e.g. {wrong[0]}",
-            "the SHA-256 that the manifest gives",
-            "run again: these files are fetched anew; if it stays, the source is damaged",
+            WEIGHTS_CHECKS.finding(
+                "weights-hash-mismatch",
+                path=str(directory),
+                seen=f"{len(wrong)} of {len(hashes)} files differ from the manifest, e.g. {wrong[0]}",
+                expected="the SHA-256 that the manifest gives",
+                cure="run again: these files are fetched anew; if it stays, the source is damaged",
+            )
         )
     errors = [
         error for error in model_directory.inspect(str(directory), dtype=None).errors if error.code not in but
@@ -516,11 +517,7 @@ def verify(directory: Path, hashes: dict[str, str], but: frozenset[str] = frozen
     if errors:
         first, more = errors[0], len(errors) - 1
         raise TransferError(
-            first.code,
-            first.path,
-            first.seen + (f"; and {more} more finding(s)" if more else ""),
-            first.expected,
-            first.cure,
+            replace(first, seen=f"{first.seen}; and {more} more finding(s)") if more else first
         )
 
 
@@ -536,11 +533,11 @@ def put_in_place(source: Path, path: Path) -> None:
         path.rmdir()
     elif path.exists() or path.is_symlink():
         raise TransferError(
-            "weights_path_taken",
-            str(path),
-            "something came to this path while the weights were copied",
-            "nothing, until they are whole",
-            f"look what it is; then remove it, or {source}, and run again",
+            TRANSFER_CHECKS.finding(
+                "weights-path-taken",
+                path=str(path),
+                seen="something came to this path while the weights were copied",
+            )
         )
     source.rename(path)
     descriptor = os.open(path.parent, os.O_RDONLY)
@@ -559,21 +556,23 @@ def adopt(path: Path, damaged: list[str]) -> None:
     if target.is_symlink():
         # Nothing of ours makes one. Where others may write beside the weights, theirs leads root elsewhere.
         raise TransferError(
-            "weights_path_taken",
-            str(target),
-            f"a link to {os.readlink(target)}, where the weights would grow",
-            "a directory, or nothing",
-            f"look who has made it; then remove it (rm {target}), and run again",
+            TRANSFER_CHECKS.finding(
+                "weights-path-taken",
+                path=str(target),
+                seen=f"a link to {os.readlink(target)}, where the weights would grow",
+            )
         )
     if path.is_dir():
         set_aside(path, damaged)
     if path.is_symlink() and not path.exists():
         raise TransferError(
-            "weights_path_missing",
-            str(path),
-            f"a link to {os.readlink(path)}, which is not there",
-            "a directory, or nothing",
-            "mount what the link points to, or remove the link",
+            WEIGHTS_CHECKS.finding(
+                "weights-path-missing",
+                path=str(path),
+                seen=f"a link to {os.readlink(path)}, which is not there",
+                expected="a directory, or nothing",
+                cure="mount what the link points to, or remove the link",
+            )
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -583,11 +582,11 @@ def adopt(path: Path, damaged: list[str]) -> None:
         target.mkdir(exist_ok=True)
     elif path.is_mount() or path.is_symlink():
         raise TransferError(
-            "weights_path_is_mount",
-            str(path),
-            "a mount point or a link, which cannot be replaced in one step",
-            "a directory below the mount point",
-            "set pd_model_path to a directory below it",
+            TRANSFER_CHECKS.finding(
+                "weights-path-is-mount",
+                path=str(path),
+                seen="a mount point or a link, which cannot be replaced in one step",
+            )
         )
     elif target.exists():
         # Both hold a part; the one that was interrupted last is gone on with, of the other what it lacks.

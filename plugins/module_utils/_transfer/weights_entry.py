@@ -17,9 +17,11 @@ from typing import Any
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
 from .._files.contents import read_json
-from .._files.private_folder import UnsafeFolder, check_name
+from .._files.private_folder import check_name
+from .._findings import RolloutError, text_of
 from . import hub, weights_copy, weights_process
-from .weights_files import TransferError, bytes_below, staging
+from .catalogue import TRANSFER_CHECKS, TransferError
+from .weights_files import bytes_below, staging
 
 PATH = {"type": "path", "required": True}
 PROBE_ARGUMENTS = {
@@ -105,11 +107,7 @@ def start(params: dict[str, Any]) -> None:
     """Write what the process needs, and let it go on alone."""
     if shutil.which("rsync") is None:
         raise TransferError(
-            "weights_rsync_missing",
-            params["name"],
-            "no program rsync",
-            "rsync 3.1 or later on every server",
-            "install the operating system's package rsync",
+            TRANSFER_CHECKS.finding("weights-rsync-missing", host=params["name"], seen="no program rsync")
         )
     folder = weights_process.folder_of(params["path"])
     weights_process.stop(folder)
@@ -165,16 +163,11 @@ def download_status(params: dict[str, Any], before: list[Any]) -> dict[str, Any]
 def download_finding(path: str, code: int, text: str) -> dict[str, Any]:
     """Why a download ended, by what its client printed."""
     full, reason = "No space left" in text, hub.last_words(text)[0]
-    return TransferError(
-        "weights_disk_full" if full else "weights_download_failed",
-        path,
-        f"the download ended with exit code {code}: {reason or 'its log is empty'}",
-        "a download that ends by itself with everything",
-        "free space on the disk, and run again: it goes on where it was"
-        if full
-        else "look at the log lines; check the model's id, the token and the way to the hub (a proxy "
-        "goes into model_weights_environment), then run again: it goes on where it was",
-    ).finding
+    return TRANSFER_CHECKS.finding(
+        "weights-disk-full" if full else "weights-download-failed",
+        path=path,
+        seen=f"the download ended with exit code {code}: {reason or 'its log is empty'}",
+    ).to_dict()
 
 
 def poll(params: dict[str, Any]) -> dict[str, Any]:
@@ -200,10 +193,8 @@ def with_findings(
             safe_paths.own_path(params["path"], "model_weights_path (pd_model_path)")
             check_name(params["path"])
             return work(params)
-        except TransferError as error:
-            return {**failed, "msg": f"{error}; {error.finding['cure']}", "finding": error.finding}
-        except UnsafeFolder as error:
-            return {**failed, "msg": str(error), "finding": error.finding}
+        except RolloutError as error:
+            return {**failed, "msg": text_of(error.findings), "finding": error.finding.to_dict()}
         except (safe_paths.Refused, DockerError) as error:
             return {**failed, "msg": str(error)}
         except OSError as error:

@@ -25,22 +25,6 @@ GROWING = re.compile(r"^\.(?P<name>.+)\.[A-Za-z0-9]{6}$")
 ORIGINAL = re.compile(r"^config\.json\.orig(\.\d+)?$")
 
 
-class TransferError(Exception):
-    """A finding that ends the transfer on this server; what has come stays for the next run."""
-
-    def __init__(self, code: str, path: str, seen: str, expected: str, cure: str) -> None:
-        super().__init__(f"{code}: {path}: {seen} (expected: {expected})")
-        self.finding = {
-            "code": code,
-            "severity": "error",
-            "path": path,
-            "message": f"{path}: {seen} (expected: {expected})",
-            "seen": seen,
-            "expected": expected,
-            "cure": cure,
-        }
-
-
 @dataclass(frozen=True)
 class FileState:
     """A file as the source has it: bytes, and the time of its last change in nanoseconds."""

@@ -20,14 +20,15 @@ import socket
 import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from json.decoder import scanstring
 from pathlib import Path
 from typing import Any
 
 from .._files.contents import files_below
+from .._findings import Finding, errors_of
 from . import hashes as model_hashes
-from .catalogue import GUIDE, QUANTIZATION, SAFETENSORS
+from .catalogue import WEIGHTS_CHECKS
 
 INDEX_SUFFIX = ".safetensors.index.json"
 SHARD_SUFFIX = ".safetensors"
@@ -53,27 +54,6 @@ DOWNLOAD_DIRECTORIES = ("._____temp",)
 # Headers are read by several threads: on network storage each is a round trip.
 READERS = 16
 SHOWN_FILES = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with the weights, with its cure."""
-
-    code: str
-    path: str
-    seen: str
-    expected: str
-    cure: str
-    severity: str = "error"
-    source: str = GUIDE
-    files: tuple[str, ...] = ()
-
-    @property
-    def message(self) -> str:
-        return f"{self.path}: {self.seen} (expected: {self.expected})"
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "files": list(self.files), "message": self.message}
 
 
 @dataclass(frozen=True)
@@ -121,7 +101,7 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.severity == "error"]
+        return errors_of(self.findings)
 
 
 class JsonError(ValueError):
@@ -214,23 +194,23 @@ def read_shard(directory: Path, name: str) -> Shard | ShardError:
         with (directory / name).open("rb") as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
-                return ShardError(name, "weights_shard_unreadable", "not a file", "a safetensors file")
+                return ShardError(name, "weights-shard-unreadable", "not a file", "a safetensors file")
             size = status.st_size
             start = stream.read(8)
             length = int.from_bytes(start, "little")
             if len(start) < 8:
-                return ShardError(name, "weights_shard_truncated", f"{size} bytes", "more than 8 bytes")
+                return ShardError(name, "weights-shard-truncated", f"{size} bytes", "more than 8 bytes")
             if start == LFS_MAGIC[:8]:
                 return ShardError(
                     name,
-                    "weights_shard_lfs_pointer",
+                    "weights-shard-lfs-pointer",
                     "a Git LFS pointer of a few bytes",
                     "the weights themselves",
                 )
             if not 2 <= length <= MAX_HEADER_BYTES:
                 return ShardError(
                     name,
-                    "weights_shard_corrupt",
+                    "weights-shard-corrupt",
                     f"a header of {length} bytes",
                     f"2 to {MAX_HEADER_BYTES} bytes",
                 )
@@ -239,10 +219,10 @@ def read_shard(directory: Path, name: str) -> Shard | ShardError:
         seen = f"cannot be read: {error.strerror}"
         if isinstance(error, FileNotFoundError) and (directory / name).is_symlink():
             seen = f"a link to {os.readlink(directory / name)}, which is not there"
-        return ShardError(name, "weights_shard_unreadable", seen, "a readable file")
+        return ShardError(name, "weights-shard-unreadable", seen, "a readable file")
     if len(header) < length:
         return ShardError(
-            name, "weights_shard_truncated", f"{size} bytes", f"more than the header's {8 + length} bytes"
+            name, "weights-shard-truncated", f"{size} bytes", f"more than the header's {8 + length} bytes"
         )
     try:
         entries = json.loads(header)
@@ -252,14 +232,14 @@ def read_shard(directory: Path, name: str) -> Shard | ShardError:
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         return ShardError(
             name,
-            "weights_shard_corrupt",
+            "weights-shard-corrupt",
             "an unreadable header",
             "a JSON object of tensors with data_offsets",
         )
     if size < expected:
-        return ShardError(name, "weights_shard_truncated", f"{size} bytes", f"{expected} bytes")
+        return ShardError(name, "weights-shard-truncated", f"{size} bytes", f"{expected} bytes")
     if size > expected:
-        return ShardError(name, "weights_shard_oversized", f"{size} bytes", f"{expected} bytes")
+        return ShardError(name, "weights-shard-oversized", f"{size} bytes", f"{expected} bytes")
     return Shard(name, size, expected, tensors, hashlib.sha256(header).hexdigest())
 
 
@@ -269,31 +249,19 @@ def _names(files: list[str] | tuple[str, ...]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-_COPY_AGAIN = (
-    "copy or download these files again, resuming the interrupted transfer (for example "
-    "`modelscope download --model <id> --local_dir <path>` in the image), then compare sizes with the source"
-)
-
-# What is said of shards that cannot be whole: one finding a kind, however many files.
+# What is said of shards that cannot be complete: one finding a kind, however many files.
 _SHARD_KINDS = {
-    "weights_shard_truncated": ("too short", "files as long as their headers say", _COPY_AGAIN),
-    "weights_shard_oversized": (
-        "longer than their headers say",
-        "files as long as their headers say",
-        _COPY_AGAIN,
-    ),
-    "weights_shard_corrupt": ("without a readable safetensors header", "safetensors files", _COPY_AGAIN),
-    "weights_shard_unreadable": (
-        "not readable",
-        "files that root on this server can read",
-        "mount what links point to; repair permissions (root squashing on NFS hides files from root)",
-    ),
-    "weights_shard_lfs_pointer": (
-        "Git LFS pointers",
-        "the weights themselves",
-        "run `git lfs pull` in the model's clone, or download with the hub's own tool",
-    ),
+    "weights-shard-truncated": "too short",
+    "weights-shard-oversized": "longer than their headers say",
+    "weights-shard-corrupt": "without a readable safetensors header",
+    "weights-shard-unreadable": "not readable",
+    "weights-shard-lfs-pointer": "Git LFS pointers",
 }
+
+
+def finding(code: str, directory: Path, path: Path | str, seen: str, **more: Any) -> Finding:
+    """What is wrong with a file of a model, or with the directory itself; `more` as Check.at takes it."""
+    return WEIGHTS_CHECKS.finding(code, path=str(path), seen=seen, directory=directory, **more)
 
 
 class Inspector:
@@ -325,8 +293,8 @@ class Inspector:
         self._fingerprint()
         return self.report
 
-    def _add(self, code: str, path: Path | str, seen: str, expected: str, cure: str, **more) -> None:
-        self.report.findings.append(Finding(code, str(path), seen, expected, cure, **more))
+    def _add(self, code: str, path: Path | str, seen: str, **more: Any) -> None:
+        self.report.findings.append(finding(code, self.directory, path, seen, **more))
 
     def _list_files(self) -> bool:
         try:
@@ -334,30 +302,14 @@ class Inspector:
                 inner = os.path.relpath(folder, self.directory)
                 self.files += [name if inner == "." else f"{inner}/{name}" for name in names]
         except NotADirectoryError:
-            self._add(
-                "weights_path_missing",
-                self.directory,
-                "a file",
-                "the directory of the model",
-                "set pd_model_path to the directory that holds config.json",
-            )
+            self._add("weights-path-missing", self.directory, "a file")
             return False
         except FileNotFoundError:
-            self._add(
-                "weights_path_missing",
-                self.directory,
-                "no such directory",
-                "the model's directory on every server that runs an engine",
-                "mount the shared directory, copy the weights to this path, or correct pd_model_path",
-            )
+            self._add("weights-path-missing", self.directory, "no such directory")
             return False
         except OSError as error:
             self._add(
-                "weights_unreadable",
-                error.filename or self.directory,
-                f"cannot be listed: {error.strerror}",
-                "a directory that root on this server can read",
-                "repair its permissions, or the mount (root squashing on NFS hides it from root)",
+                "weights-unreadable", error.filename or self.directory, f"cannot be listed: {error.strerror}"
             )
             return False
         self.files.sort()
@@ -374,20 +326,16 @@ class Inspector:
                 locks.append(name)
         if unfinished:
             self._add(
-                "weights_incomplete_download",
+                "weights-incomplete-download",
                 self.directory,
                 f"{len(unfinished)} unfinished: {_names(unfinished)}",
-                "no unfinished downloads",
-                "let the download finish or start it again; if it did finish, remove these files",
                 files=tuple(unfinished),
             )
         if locks:
             self._add(
-                "weights_download_lock",
+                "weights-download-lock",
                 self.directory,
                 f"{len(locks)} lock file(s): {_names(locks)}",
-                "no lock of a running download",
-                "wait for the download that holds the lock; if none runs on any server, remove the files",
                 files=tuple(locks),
             )
 
@@ -407,13 +355,7 @@ class Inspector:
                 if strange:
                     raise JsonError(f"a weight_map that names {strange[0]!r}")
             except JsonError as error:
-                self._add(
-                    "weights_index_invalid",
-                    path,
-                    str(error),
-                    "a JSON object whose weight_map names a shard for each tensor",
-                    "copy or download this index again",
-                )
+                self._add("weights-index-invalid", path, str(error))
                 continue
             self.report.indexes.append(name)
             shards = sorted(set(weight_map.values()))
@@ -423,11 +365,10 @@ class Inspector:
             if missing:
                 self.missing.update(missing)
                 self._add(
-                    "weights_shard_missing",
+                    "weights-shard-missing",
                     path,
                     f"{len(missing)} of {len(shards)} shards missing: {_names(missing)}",
-                    f"all {len(shards)} shards that the index names",
-                    _COPY_AGAIN,
+                    expected=f"all {len(shards)} shards that the index names",
                     files=tuple(missing),
                 )
         return listed
@@ -435,13 +376,7 @@ class Inspector:
     def _shards(self, listed: dict[str, set[str]]) -> None:
         present = self._top(SHARD_SUFFIX)
         if not present and not listed:
-            self._add(
-                "weights_absent",
-                self.directory,
-                "no *.safetensors file and no index",
-                "the model's weights in safetensors format",
-                "copy or download the weights to this path, or correct pd_model_path",
-            )
+            self._add("weights-absent", self.directory, "no *.safetensors file and no index")
             return
         names = sorted({*present, *listed}.difference(self.missing))
         with ThreadPoolExecutor(max_workers=READERS) as readers:
@@ -453,16 +388,12 @@ class Inspector:
             else:
                 self.shards[outcome.name] = outcome
         for code, errors in sorted(broken.items()):
-            what, expected, cure = _SHARD_KINDS[code]
             details = [f"{error.name} ({error.seen}, not {error.expected})" for error in errors]
             self._add(
                 code,
                 self.directory,
-                f"{len(errors)} of {len(names)} shards {what}: {_names(details)}",
-                expected,
-                cure,
-                source=SAFETENSORS,
-                files=tuple(error.name for error in errors),
+                f"{len(errors)} of {len(names)} shards {_SHARD_KINDS[code]}: {_names(details)}",
+                files=[error.name for error in errors],
             )
         self.report.shards = len(names)
         self.report.size = sum(shard.size for shard in self.shards.values())
@@ -472,15 +403,14 @@ class Inspector:
     def _numbered(self, present: list[str], listed: dict[str, set[str]]) -> None:
         """Shards that are numbered but stand in no index: the index itself is what is missing."""
         orphans = [name for name in present if name not in listed and NUMBERED_SHARD.match(name)]
-        broken_index = any(finding.code == "weights_index_invalid" for finding in self.report.findings)
+        broken_index = any(finding.code == "weights-index-invalid" for finding in self.report.findings)
         if orphans and not broken_index:
             stems = sorted({NUMBERED_SHARD.match(name)["stem"] for name in orphans})
             self._add(
-                "weights_index_missing",
+                "weights-index-missing",
                 self.directory,
                 f"{len(orphans)} numbered shards that no index names: {_names(orphans)}",
-                ", ".join(f"{stem}{INDEX_SUFFIX}" for stem in stems) + " beside its shards",
-                "copy or download the index file; if the shards belong to another model, remove them",
+                expected=", ".join(f"{stem}{INDEX_SUFFIX}" for stem in stems) + " beside its shards",
                 files=tuple(orphans),
             )
 
@@ -494,11 +424,9 @@ class Inspector:
         if wrong:
             example = min(listed[wrong[0]] - self.shards[wrong[0]].tensors)
             self._add(
-                "weights_index_mismatch",
+                "weights-index-mismatch",
                 self.directory,
                 f"{len(wrong)} shards lack tensors that the index promises, e.g. {example} in {wrong[0]}",
-                "index and shards of one and the same model",
-                "copy or download index and shards from one source again",
                 files=tuple(wrong),
             )
 
@@ -508,11 +436,7 @@ class Inspector:
             self.config, data = load_object(path)
         except JsonError as error:
             self._add(
-                "weights_config_invalid" if path.exists() else "weights_config_missing",
-                path,
-                str(error),
-                "the model's configuration as a JSON object",
-                "copy or download config.json again",
+                "weights-config-invalid" if path.exists() else "weights-config-missing", path, str(error)
             )
             return
         text = data.decode("utf-8")
@@ -523,11 +447,11 @@ class Inspector:
             return
         if not values:
             self._add(
-                "weights_dtype_absent",
+                "weights-dtype-absent",
                 path,
                 "neither torch_dtype nor dtype",
-                f'"torch_dtype": "{self.dtype}"',
-                f'add the line "torch_dtype": "{self.dtype}", or give the engines --dtype {self.dtype}',
+                expected=f'"torch_dtype": "{self.dtype}"',
+                cure=f'grep dtype {path}  # add "torch_dtype": "{self.dtype}", or give the engines --dtype',
             )
             return
         others = {
@@ -538,12 +462,11 @@ class Inspector:
         if others:
             seen = ", ".join(f"{key} = {json.dumps(value)}" for key, value in others.items())
             self._add(
-                "weights_dtype_unexpected",
+                "weights-dtype-unexpected",
                 path,
                 seen,
-                f'"{self.dtype}"',
-                f"check that these are the weights meant; then set the value to {self.dtype} by hand, or say "
-                "which dtype is wanted with model_weights_dtype",
+                expected=f'"{self.dtype}"',
+                cure="grep dtype {path}  # the weights meant? then set model_weights_dtype, or the value",
             )
             return
         after = with_dtype(text, self.dtype, self.replaceable).encode("utf-8")
@@ -554,35 +477,21 @@ class Inspector:
         names = set(self._top(""))
         if not any(names.issuperset(files) for files in TOKENIZER_SETS) and not self._top(".tiktoken"):
             self._add(
-                "weights_tokenizer_missing",
+                "weights-tokenizer-missing",
                 self.directory,
                 "no vocabulary",
-                "one of " + ", ".join(" + ".join(files) for files in TOKENIZER_SETS),
-                "copy or download the tokenizer files of the model",
+                expected="one of " + ", ".join(" + ".join(files) for files in TOKENIZER_SETS),
             )
         for name in ("tokenizer_config.json", "tokenizer.json"):
             path = self.directory / name
             if name not in names:
                 if name == "tokenizer_config.json":
-                    self._add(
-                        "weights_tokenizer_missing",
-                        path,
-                        "no such file",
-                        "the tokenizer's configuration (it holds the chat template)",
-                        "copy or download tokenizer_config.json",
-                        severity="warning",
-                    )
+                    self._add("weights-tokenizer-missing", path, "no such file", severity="warning")
                 continue
             try:
                 load_object(path)
             except JsonError as error:
-                self._add(
-                    "weights_tokenizer_invalid",
-                    path,
-                    str(error),
-                    "a JSON object",
-                    f"copy or download {name} again",
-                )
+                self._add("weights-tokenizer-invalid", path, str(error))
 
     def _quantization(self) -> None:
         described = self._top(QUANT_DESCRIPTION_NAME)
@@ -593,28 +502,21 @@ class Inspector:
         # vLLM looks no further if config.json says it (weight_utils.py, get_quant_config).
         if not described and "quantization_config" in self.config:
             return
-        expected = "what is quantized how, by tensor: --quantization ascend reads this file"
         if not described:
             path = self.directory / QUANT_DESCRIPTION_NAME
             others = [name for name in self._top(".json") if name.startswith("quant_model_description")]
             self._add(
-                "weights_quant_description_missing",
+                "weights-quant-description-missing",
                 path,
                 f"no such file, but {_names(others)}" if others else "no such file",
-                expected,
-                f"cp {self.directory / others[0]} {path}"
-                if others
-                else f"copy or download {path.name} again",
-                source=QUANTIZATION,
+                cure=f"cp {self.directory / others[0]} {path}" if others else None,
             )
         elif len(described) > 1:
             self._add(
-                "weights_quant_description_invalid",
+                "weights-quant-description-invalid",
                 self.directory,
                 f"{len(described)} files: {_names(described)}",
-                f"one file whose name ends in {QUANT_DESCRIPTION_NAME}: vLLM refuses to choose",
-                "remove those of another model",
-                source=QUANTIZATION,
+                expected=f"one file whose name ends in {QUANT_DESCRIPTION_NAME}: vLLM refuses to choose",
                 files=tuple(described),
             )
         else:
@@ -623,14 +525,7 @@ class Inspector:
                 if not load_object(path)[0]:
                     raise JsonError("an empty object")
             except JsonError as error:
-                self._add(
-                    "weights_quant_description_invalid",
-                    path,
-                    str(error),
-                    expected,
-                    f"copy or download {path.name} again",
-                    source=QUANTIZATION,
-                )
+                self._add("weights-quant-description-invalid", path, str(error))
 
     def _fingerprint(self) -> None:
         """Names, sizes, shard headers and small files: the same on all servers with the same model."""
@@ -768,17 +663,8 @@ def with_hashes(report: Report) -> Report:
         hashes[CONFIG_NAME] = hashlib.sha256(report.patch.after).hexdigest()
     findings = list(report.findings)
     if wrong:
-        findings.append(
-            Finding(
-                "weights_hash_mismatch",
-                report.path,
-                f"{len(wrong)} of {len(promised)} files have another content: {_names(wrong)}",
-                "the SHA-256 that the list beside the weights names",
-                _COPY_AGAIN,
-                source="sha256sum: the publisher's list",
-                files=tuple(wrong),
-            )
-        )
+        seen = f"{len(wrong)} of {len(promised)} files have another content: {_names(wrong)}"
+        findings.append(finding("weights-hash-mismatch", directory, directory, seen, files=wrong))
     return replace(report, findings=findings, hashes=hashes, fingerprint=model_hashes.combined(hashes))
 
 
@@ -786,23 +672,25 @@ def without_patch(report: Report, wanted: str) -> Report:
     """The same report where the dtype may not be patched: a finding instead of a patch."""
     if report.patch is None:
         return report
-    finding = Finding(
-        "weights_dtype_unexpected",
-        str(Path(report.path) / CONFIG_NAME),
+    directory = Path(report.path)
+    unexpected = finding(
+        "weights-dtype-unexpected",
+        directory,
+        directory / CONFIG_NAME,
         f'dtype = "{report.dtype}"',
-        f'"{wanted}"',
-        "run the role model_weights (deploy.yml, tag weights): it sets this value and keeps the original",
+        expected=f'"{wanted}"',
+        cure="ansible-playbook playbooks/deploy.yml --tags plan,weights  # sets it and keeps the original",
     )
-    return replace(report, findings=[*report.findings, finding], patch=None)
+    return replace(report, findings=[*report.findings, unexpected], patch=None)
 
 
 def not_patched(report: Report, wanted: str, error: Exception) -> Finding:
     """The finding for a config.json that should have been patched and could not be."""
-    return Finding(
-        "weights_dtype_not_patched",
-        str(Path(report.path) / CONFIG_NAME),
+    directory = Path(report.path)
+    return finding(
+        "weights-dtype-not-patched",
+        directory,
+        directory / CONFIG_NAME,
         f'dtype = "{report.dtype}", and the file cannot be replaced: {error}',
-        f'"{wanted}"',
-        "make the directory writable for root on this server, or run the role on the server that owns the "
-        "share; a conflict with another change solves itself in the next run",
+        expected=f'"{wanted}"',
     )

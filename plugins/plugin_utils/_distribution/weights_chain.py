@@ -9,29 +9,31 @@ their number, and since files go on as they come, the last server is only a few 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+
+from ...module_utils._findings import Finding, errors_of
+from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
 
 # What another copy of the weights cures. Anything else is the matter of whoever owns the server.
 CURED_BY_COPY = frozenset(
     {
-        "weights_path_missing",
-        "weights_absent",
-        "weights_incomplete_download",
-        "weights_index_missing",
-        "weights_index_invalid",
-        "weights_index_mismatch",
-        "weights_shard_missing",
-        "weights_shard_truncated",
-        "weights_shard_oversized",
-        "weights_shard_corrupt",
-        "weights_shard_lfs_pointer",
-        "weights_config_missing",
-        "weights_config_invalid",
-        "weights_tokenizer_missing",
-        "weights_tokenizer_invalid",
-        "weights_quant_description_missing",
-        "weights_hash_mismatch",
+        "weights-path-missing",
+        "weights-absent",
+        "weights-incomplete-download",
+        "weights-index-missing",
+        "weights-index-invalid",
+        "weights-index-mismatch",
+        "weights-shard-missing",
+        "weights-shard-truncated",
+        "weights-shard-oversized",
+        "weights-shard-corrupt",
+        "weights-shard-lfs-pointer",
+        "weights-config-missing",
+        "weights-config-invalid",
+        "weights-tokenizer-missing",
+        "weights-tokenizer-invalid",
+        "weights-quant-description-missing",
+        "weights-hash-mismatch",
     }
 )
 # Sources outside of the servers, and what each needs to be named.
@@ -50,11 +52,11 @@ class Server:
 
     name: str
     fingerprint: str
-    findings: tuple[Mapping[str, Any], ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
-    def errors(self) -> list[Mapping[str, Any]]:
-        return [finding for finding in self.findings if finding["severity"] == "error"]
+    def errors(self) -> list[Finding]:
+        return [replace(one, host=self.name) for one in errors_of(self.findings)]
 
     @property
     def whole(self) -> bool:
@@ -62,7 +64,7 @@ class Server:
 
     @property
     def curable(self) -> bool:
-        return all(finding["code"] in CURED_BY_COPY for finding in self.errors)
+        return all(finding.code in CURED_BY_COPY for finding in self.errors)
 
     @property
     def damaged(self) -> list[str]:
@@ -71,8 +73,8 @@ class Server:
             {
                 name
                 for finding in self.errors
-                if finding["code"] not in ("weights_shard_missing", "weights_index_missing")
-                for name in finding.get("files", ())
+                if finding.code not in ("weights-shard-missing", "weights-index-missing")
+                for name in finding.files
             }
         )
 
@@ -85,7 +87,7 @@ class Need:
     seed: str = ""
     # Whether the seed has to be given them first, from outside.
     outside: bool = False
-    findings: tuple[dict[str, Any], ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,6 @@ class Chain:
         return [other for other, sources in self.sources.items() if name in sources]
 
 
-def finding(code: str, place: str, seen: str, expected: str, cure: str) -> dict[str, Any]:
-    return {
-        "code": code,
-        "severity": "error",
-        "path": place,
-        "message": f"{place}: {seen} (expected: {expected})",
-        "seen": seen,
-        "expected": expected,
-        "cure": cure,
-    }
-
-
 def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed: str = "") -> Need:
     """Decide from the look at all servers; every reason against it at once.
 
@@ -124,55 +114,32 @@ def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed:
     wanted = tuple(server.name for server in servers if not server.whole)
     if not wanted:
         return Need(findings=tuple(_different(servers)))
-    findings = [
-        {**one, "path": f"{server.name}: {one['path']}", "message": f"{server.name}: {one['message']}"}
-        for server in servers
-        if not server.curable
-        for one in server.errors
-    ]
+    findings = [one for server in servers if not server.curable for one in server.errors]
     findings += _different(servers)
     whole = [server.name for server in servers if server.whole]
     names = [server.name for server in servers]
     if seed and seed not in names:
         findings.append(
-            finding(
-                "weights_seed_unknown",
-                "model_weights_seed",
-                f'"{seed}", which this play does not reach',
-                f"one of {', '.join(names)}",
-                "name a server with an engine, and do not exclude it by --limit",
+            TRANSFER_CHECKS.finding(
+                "weights-seed-unknown",
+                variable="model_weights_seed",
+                seen=f'"{seed}", which this play does not reach',
+                expected=f"one of {', '.join(names)}",
             )
         )
     if not whole and source in OUTSIDE and not named.get(OUTSIDE[source]):
         findings.append(
-            finding(
-                "weights_source_unnamed",
-                OUTSIDE[source],
-                f"nothing, and pd_weights_source is {source}",
-                "what to bring",
-                f"set {OUTSIDE[source]}",
+            TRANSFER_CHECKS.finding(
+                "weights-source-unnamed",
+                variable=OUTSIDE[source],
+                seen=f"nothing, and pd_weights_source is {source}",
+                cure=f"set {OUTSIDE[source]}",
             )
         )
     if not whole and source not in OUTSIDE:
-        findings += [
-            finding(
-                "weights_no_source",
-                "pd_weights_source",
-                f"{source}, and the weights are whole on none of {', '.join(names)}",
-                "one server that has them, or a source outside",
-                "set pd_weights_source to modelscope, huggingface or controller, or copy them to one",
-            ),
-            *(
-                {
-                    **one,
-                    "path": f"{server.name}: {one['path']}",
-                    "message": f"{server.name}: {one['message']}",
-                }
-                for server in servers
-                if server.curable
-                for one in server.errors
-            ),
-        ]
+        seen = f"{source}, and the weights are complete on none of {', '.join(names)}"
+        findings.append(TRANSFER_CHECKS.finding("weights-no-source", variable="pd_weights_source", seen=seen))
+        findings += [one for server in servers if server.curable for one in server.errors]
     if findings:
         return Need(wanted=wanted, findings=tuple(findings))
     if whole:
@@ -180,7 +147,7 @@ def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed:
     return Need(wanted=wanted, seed=seed or wanted[0], outside=True)
 
 
-def _different(servers: Sequence[Server]) -> list[dict[str, Any]]:
+def _different(servers: Sequence[Server]) -> list[Finding]:
     """Servers whose weights are whole, and not the same."""
     by_print: dict[str, list[str]] = {}
     for server in servers:
@@ -190,12 +157,10 @@ def _different(servers: Sequence[Server]) -> list[dict[str, Any]]:
         return []
     groups = sorted(by_print.values(), key=len, reverse=True)
     return [
-        finding(
-            "weights_differ",
-            ", ".join(group),
-            f"whole weights that are not those of {', '.join(groups[0])}",
-            "the same weights on all servers",
-            "remove or rename those that are not wanted, and run again",
+        TRANSFER_CHECKS.finding(
+            "weights-differ",
+            host=", ".join(group),
+            seen=f"complete weights that are not those of {', '.join(groups[0])}",
         )
         for group in groups[1:]
     ]

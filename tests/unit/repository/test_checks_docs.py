@@ -9,9 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import HCCN_CHECKS
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue import HOST_CHECKS
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.catalogue import CHECKS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,26 +20,23 @@ def test_docs_are_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_check_is_used() -> None:
-    sources = [
-        ROOT / "plugins/module_utils/_hccn/evaluate.py",
-        ROOT / "plugins/plugin_utils/_checks/hccn_cluster.py",
-    ]
-    used = set(re.findall(r'"((?:hccn|npu)-[a-z-]+)"', "".join(path.read_text() for path in sources)))
-    assert used - {"npu-smi"} == set(HCCN_CHECKS)
+CODE = re.compile(r'"((?:check|docker|engine|folder|hccn|host|image|lock|npu|weights)-[a-z-]+)"')
+# Words of this form that are no codes: names of programs and of options.
+OTHERS = {"npu-smi"}
 
 
-def test_every_host_check_is_used() -> None:
-    sources = [
-        ROOT / "plugins/module_utils/_host/evaluate.py",
-        ROOT / "plugins/plugin_utils/_checks/host_cluster.py",
-        ROOT / "plugins/plugin_utils/_checks/report.py",
-    ]
-    used = set(re.findall(r'"((?:host|check)-[a-z-]+)"', "".join(path.read_text() for path in sources)))
-    assert used == set(HOST_CHECKS)
+def used() -> set[str]:
+    """What looks like a code outside of the catalogues."""
+    sources = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "catalogue.py"]
+    return set(CODE.findall("".join(path.read_text(encoding="utf-8") for path in sources))) - OTHERS
 
 
-def test_every_check_of_weights_is_used() -> None:
-    text = (ROOT / "plugins/module_utils/_weights/model_directory.py").read_text()
-    used = set(re.findall(r'"(weights_[a-z_]+)"', text))
-    assert used == set(WEIGHTS_CHECKS)
+def test_every_check_is_used_and_every_code_is_a_check() -> None:
+    assert used() <= set(CHECKS)
+
+
+def test_the_catalogue_is_sound() -> None:
+    for code, check in CHECKS.items():
+        assert code == check.code
+        assert re.fullmatch(r"[a-z]+(-[a-z0-9]+)+", code)
+        assert all((check.title, check.why, check.expected, check.cure, check.source)), code

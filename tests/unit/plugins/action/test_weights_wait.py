@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,27 +16,20 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import
     weights_entry,
     weights_process,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.weights_files import TransferError
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
 
 
 def test_a_finding_is_shown_with_its_cure():
-    found = TransferError("weights_changed", "/w", "one file changed", "none", "run again").finding
-    assert failure(
-        "decode1", {"state": "failed", "finding": found, "log": ["12:00:00 last line"]}
-    ).splitlines() == [
-        "The weights did not come to decode1; what has come stays, and the next run goes on with it.",
-        "- weights_changed: /w",
-        "    seen:     one file changed",
-        "    expected: none",
-        "    cure:     run again",
-        "    log: 12:00:00 last line",
-    ]
+    found = TRANSFER_CHECKS.finding("weights-changed", path="/w", seen="one file changed")
+    shown = failure("decode1", {"state": "failed", "finding": found.to_dict()})
+    assert shown == replace(found, host="decode1")
+    assert shown.cure
 
 
 def test_a_process_that_is_gone_is_no_silent_success():
-    text = failure("decode1", {"state": "absent", "finding": None})
-    assert "decode1 has ended without a word" in text
-    assert "cure:" in text
+    found = failure("decode1", {"state": "absent", "finding": None})
+    assert (found.code, found.host, found.severity) == ("weights-transfer-gone", "decode1", "error")
+    assert found.cure
 
 
 @pytest.mark.parametrize(
@@ -43,18 +37,18 @@ def test_a_process_that_is_gone_is_no_silent_success():
     [
         (
             "Fetching 4 files\nOSError: No space left on device\n",
-            "weights_disk_full",
+            "weights-disk-full",
             "OSError: No space left",
         ),
-        ("RepositoryNotFoundError: 404\n", "weights_download_failed", "RepositoryNotFoundError: 404"),
+        ("RepositoryNotFoundError: 404\n", "weights-download-failed", "RepositoryNotFoundError: 404"),
         (
             "Traceback\n  File x\nurllib3.exceptions.MaxRetryError: too many 503\n"
             "Downloading [a.json]:   0%|          | 0.00/33.0 [00:30<?, ?B/s]\r"
             "Downloading [a]: 6.00MB [00:30, 207kB/s]\n",
-            "weights_download_failed",
+            "weights-download-failed",
             "urllib3.exceptions.MaxRetryError: too many 503",
         ),
-        ("", "weights_download_failed", "its log is empty"),
+        ("", "weights-download-failed", "its log is empty"),
     ],
     ids=["full", "refused", "behind bars of progress", "silent"],
 )
@@ -62,7 +56,7 @@ def test_how_a_download_ended(text, code, seen):
     found = weights_entry.download_finding("/w", 1, text)
     assert found["code"] == code
     assert f"exit code 1: {seen}" in found["seen"]
-    assert "run again: it goes on where it was" in found["cure"]
+    assert "run again: the " in found["cure"]
 
 
 def test_servers_see_the_signs_of_those_that_share_their_file_system(tmp_path):

@@ -95,7 +95,9 @@ def test_an_error_carries_all_of_them() -> None:
     error = RolloutError([link, file])
     assert error.findings == [file, link]
     assert error.finding == file
-    assert str(error) == "A file is missing; The link of a chip is down"
+    assert str(RolloutError(CHECKS.finding("x-file-missing", path="/w", seen="none"))) == (
+        "x-file-missing: A file is missing: /w (none); ls -l /w"
+    )
     assert str(RolloutError(file, "no file")) == "no file"
 
 

@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import private_folder, safe_paths
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.private_folder import UnsafeFolder
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import Finding
 from ansible_collections.ascend.pd_rollout.plugins.modules import private_folder as module
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -26,12 +27,12 @@ def root(monkeypatch):
     monkeypatch.delenv("SUDO_GID", raising=False)
 
 
-def refused(path) -> dict:
+def refused(path) -> Finding:
     with pytest.raises(UnsafeFolder) as told:
         private_folder.ensure(str(path))
     assert not private_folder.is_ours(str(path))
     finding = told.value.finding
-    assert all(finding[key] for key in ("code", "path", "seen", "expected", "cure")), finding
+    assert all(getattr(finding, key) for key in ("code", "path", "seen", "expected", "cure")), finding
     return finding
 
 
@@ -63,7 +64,7 @@ def test_below_a_folder_for_all_with_sticky_bit_what_root_has_made_is_fine(tmp_p
     shared.chmod(0o1777)
     private_folder.ensure(str(shared / "image"))
     # In itself everybody can put files.
-    assert refused(shared)["code"] == "folder_writable_by_others"
+    assert refused(shared).code == "folder-writable-by-others"
 
 
 def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path):
@@ -74,8 +75,8 @@ def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path):
     planted.mkdir(mode=0o700)
     os.chown(planted, NOBODY, -1)
     finding = refused(planted)
-    assert (finding["code"], finding["path"]) == ("folder_of_another_user", str(planted))
-    assert "nobody, mode 0700" in finding["seen"]
+    assert (finding.code, finding.path) == ("folder-of-another-user", str(planted))
+    assert "nobody, mode 0700" in finding.seen
 
 
 @pytest.mark.parametrize(
@@ -89,15 +90,15 @@ def test_a_folder_or_one_above_that_others_can_write_to_is_refused(tmp_path, mod
     disk.chmod(mode)
     for path in (disk, disk / "image"):
         finding = refused(path)
-        assert (finding["code"], finding["path"]) == ("folder_writable_by_others", str(disk))
-        assert seen in finding["seen"]
+        assert (finding.code, finding.path) == ("folder-writable-by-others", str(disk))
+        assert seen in finding.seen
 
 
 def test_a_home_is_fine_for_who_becomes_root_and_for_nobody_else(tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
     os.chown(home, NOBODY, -1)
-    assert refused(home / "image")["path"] == str(home)
+    assert refused(home / "image").path == str(home)
     monkeypatch.setenv("SUDO_UID", str(NOBODY))
     private_folder.ensure(str(home / "image"))
     monkeypatch.setenv("SUDO_UID", str(NOBODY - 1))
@@ -123,13 +124,13 @@ def test_the_group_of_who_becomes_root_is_fine_if_nobody_else_is_in_it(
     os.chown(disk, NOBODY, NOBODY)
     disk.chmod(0o775)
     monkeypatch.setenv("SUDO_UID", str(NOBODY))
-    assert refused(disk / "image")["code"] == "folder_writable_by_others"
+    assert refused(disk / "image").code == "folder-writable-by-others"
     monkeypatch.setenv("SUDO_GID", str(NOBODY))
     monkeypatch.setattr(grp, "getgrgid", lambda number: SimpleNamespace(gr_name=name, gr_mem=members))
     if fine:
         private_folder.ensure(str(disk / "image"))
     else:
-        assert f"its group {name} can write" in refused(disk / "image")["seen"]
+        assert f"its group {name} can write" in refused(disk / "image").seen
     assert (safe_paths.problem(str(disk / "pd")) is None) == fine
 
 
@@ -144,7 +145,7 @@ def test_links_of_root_are_followed_and_those_of_others_are_not(tmp_path):
     (shared / "image").symlink_to("../disk/image")
     private_folder.ensure(str(shared / "image"))
     os.chown(shared / "image", NOBODY, -1, follow_symlinks=False)
-    assert refused(shared / "image")["seen"].startswith("a link of user nobody")
+    assert refused(shared / "image").seen.startswith("a link of user nobody")
 
 
 def test_what_a_link_leads_to_is_looked_at_as_well(tmp_path):
@@ -152,14 +153,14 @@ def test_what_a_link_leads_to_is_looked_at_as_well(tmp_path):
     theirs.mkdir()
     os.chown(theirs, NOBODY, -1)
     (tmp_path / "data").symlink_to(theirs)
-    assert refused(tmp_path / "data" / "image")["path"] == str(theirs)
+    assert refused(tmp_path / "data" / "image").path == str(theirs)
     (tmp_path / "round").symlink_to("round")
-    assert refused(tmp_path / "round")["code"] == "folder_unreadable"
+    assert refused(tmp_path / "round").code == "folder-unreadable"
 
 
 def test_a_file_in_the_way_is_said(tmp_path):
     (tmp_path / "x").write_text("")
-    assert refused(tmp_path / "x" / "image")["code"] == "folder_is_none"
+    assert refused(tmp_path / "x" / "image").code == "folder-is-none"
 
 
 OWNER, GROUP, MASK, REST = (1, 7, -1), (4, 7, -1), (16, 7, -1), (32, 5, -1)
@@ -196,7 +197,7 @@ def test_of_a_folder_with_a_list_of_rights_counts_who_may_write_by_it(tmp_path, 
         private_folder.ensure(str(disk))
         assert told == ""
     else:
-        assert "getfacl" in refused(disk)["seen"]
+        assert "getfacl" in refused(disk).seen
         assert told.endswith("can be written by users of its list of rights (getfacl)")
 
 
@@ -206,7 +207,7 @@ def test_a_group_that_may_not_write_by_the_list_is_no_matter(tmp_path, monkeypat
     disk.mkdir()
     os.chown(disk, 0, NOBODY)
     disk.chmod(0o775)
-    assert "its group" in refused(disk)["seen"]
+    assert "its group" in refused(disk).seen
     rights = [OWNER, (4, 5, -1), (8, 7, 0), MASK, REST]
     entries = b"".join(struct.pack("<HHI", tag, bits, number % 2**32) for tag, bits, number in rights)
     monkeypatch.setattr(os, "getxattr", lambda *_: struct.pack("<I", 2) + entries)
@@ -219,7 +220,7 @@ def test_a_group_that_may_not_write_by_the_list_is_no_matter(tmp_path, monkeypat
 def test_a_path_that_leads_elsewhere_is_refused(path):
     with pytest.raises(UnsafeFolder) as told:
         private_folder.check_name(path)
-    assert told.value.finding["code"] == "folder_path_invalid"
+    assert told.value.finding.code == "folder-path-invalid"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_the_module_says_what_is_wrong(tmp_path, capsys):
     tmp_path.chmod(0o777)
     told = call(capsys, path=str(tmp_path / "x"))
     assert told["failed"]
-    assert told["finding"]["code"] == "folder_writable_by_others"
+    assert told["finding"]["code"] == "folder-writable-by-others"
     assert f"chmod go-w {tmp_path}" in told["msg"]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import hub
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TransferError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.weights_files import (
-    TransferError,
     files_below,
 )
 
@@ -56,14 +56,14 @@ def test_what_the_hub_did_not_say_is_fetched_anew_and_nothing_else(download, nam
     (download / name).write_bytes(content[:-1] + b" ")
     with pytest.raises(TransferError) as caught:
         hub.accept(download, {})
-    assert caught.value.finding["code"] == "weights_hash_mismatch"
-    assert name in caught.value.finding["seen"]
+    assert caught.value.finding.code == "weights-hash-mismatch"
+    assert name in caught.value.finding.seen
     assert not (download / name).exists()
     assert (download / ".msc").exists()
 
 
 def test_a_manifest_that_disagrees_costs_one_file_only(download):
-    with pytest.raises(TransferError, match="weights_hash_mismatch"):
+    with pytest.raises(TransferError, match="weights-hash-mismatch"):
         hub.accept(download, {"model.safetensors": "0" * 64})
     assert (download / ".msc").exists()
     assert (download / "config.json").exists()
@@ -79,7 +79,7 @@ def test_what_another_revision_left_unfinished_goes_with_the_notes(download):
 def test_a_model_without_a_shard_keeps_its_notes(download):
     index = {"weight_map": {"t": "model.safetensors", "u": "model-2.safetensors"}}
     (download / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(TransferError, match="weights_shard_missing"):
+    with pytest.raises(TransferError, match="weights-shard-missing"):
         hub.accept(download, {})
     assert (download / ".msc").exists()
 

@@ -42,7 +42,7 @@ def test_a_full_disk_is_told_although_rsync_reads_on(copying):
     """It reads for nothing what the source still sends: hours, of a large file over a slow link."""
     with pytest.raises(copy.TransferError) as told:
         copying(f"echo '{NO_SPACE}'", 60).one_pass("127.0.0.1")
-    assert told.value.finding["code"] == "weights_disk_full"
+    assert told.value.finding.code == "weights-disk-full"
 
 
 def test_an_rsync_that_is_silent_has_lost_its_source(copying):

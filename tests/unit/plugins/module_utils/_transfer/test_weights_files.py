@@ -14,6 +14,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import
     weights_process,
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_files as files
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TransferError
 
 DIGEST = hashlib.sha256(b"shard").hexdigest()
 
@@ -86,9 +87,9 @@ def test_manifests(text):
 
 def test_weights_with_a_wrong_hash_are_fetched_anew(tmp_path):
     write(tmp_path, a=b"damaged")
-    with pytest.raises(files.TransferError) as caught:
+    with pytest.raises(TransferError) as caught:
         weights_copy.verify(tmp_path, {"a": DIGEST})
-    assert caught.value.finding["code"] == "weights_hash_mismatch"
+    assert caught.value.finding.code == "weights-hash-mismatch"
     assert files.files_below(tmp_path) == [".rsync-partial/a"]
 
 
@@ -117,14 +118,14 @@ def test_what_came_in_between_is_not_replaced(tmp_path):
     model = tmp_path / "model"
     write(model, a=b"theirs")
     write(files.staging(model), a=b"ours")
-    with pytest.raises(files.TransferError, match="weights_path_taken"):
+    with pytest.raises(TransferError, match="weights-path-taken"):
         weights_copy.put_in_place(files.staging(model), model)
     assert (model / "a").read_bytes() == b"theirs"
 
 
 def test_a_link_to_nowhere_is_a_finding(tmp_path):
     (tmp_path / "model").symlink_to(tmp_path / "not-mounted")
-    with pytest.raises(files.TransferError, match="weights_path_missing"):
+    with pytest.raises(TransferError, match="weights-path-missing"):
         weights_copy.adopt(tmp_path / "model", [])
 
 
@@ -134,7 +135,7 @@ def test_weights_grow_where_no_link_leads(tmp_path):
     elsewhere.mkdir()
     files.staging(tmp_path / "model").symlink_to(elsewhere)
     write(tmp_path / "model", a=b"half")
-    with pytest.raises(files.TransferError, match=r"weights_path_taken: .*incoming: a link to .*elsewhere"):
+    with pytest.raises(TransferError, match=r"weights-path-taken: .*incoming \(a link to .*elsewhere"):
         weights_copy.adopt(tmp_path / "model", ["a"])
     assert files.files_below(tmp_path / "model") == ["a"]
     assert files.files_below(elsewhere) == []

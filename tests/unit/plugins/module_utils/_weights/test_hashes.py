@@ -65,7 +65,7 @@ def test_a_list_beside_the_weights_is_compared(model: Path, name: str) -> None:
     assert look(model).findings == []
     (model / NAME).write_bytes(SHARD + b"\1")
     (found,) = look(model).findings
-    assert found.code == "weights_hash_mismatch"
+    assert found.code == "weights-hash-mismatch"
     assert found.severity == "error"
     assert found.files == (NAME,)
 

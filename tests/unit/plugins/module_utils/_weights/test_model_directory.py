@@ -100,99 +100,99 @@ def rewrite(path: Path, change: Callable[[dict], object]) -> None:
 SHARD = "model-00002-of-00004.safetensors"
 INDEX = "model.safetensors.index.json"
 BREAKAGES = {
-    "shard missing": (lambda m: (m / SHARD).unlink(), "weights_shard_missing"),
+    "shard missing": (lambda m: (m / SHARD).unlink(), "weights-shard-missing"),
     "shard of the quantized index missing": (
         lambda m: (m / "quant_model_weight_w8a8_dynamic-00001-of-00004.safetensors").unlink(),
-        "weights_shard_missing",
+        "weights-shard-missing",
     ),
     "shard a broken link": (
         lambda m: ((m / SHARD).unlink(), (m / SHARD).symlink_to("nowhere")),
-        "weights_shard_unreadable",
+        "weights-shard-unreadable",
     ),
-    "shard a byte short": (lambda m: truncate(m / SHARD), "weights_shard_truncated"),
-    "shard empty": (lambda m: (m / SHARD).write_bytes(b""), "weights_shard_truncated"),
-    "shard ends in its header": (lambda m: os.truncate(m / SHARD, 20), "weights_shard_truncated"),
+    "shard a byte short": (lambda m: truncate(m / SHARD), "weights-shard-truncated"),
+    "shard empty": (lambda m: (m / SHARD).write_bytes(b""), "weights-shard-truncated"),
+    "shard ends in its header": (lambda m: os.truncate(m / SHARD, 20), "weights-shard-truncated"),
     "shard a byte too long": (
         lambda m: (m / SHARD).write_bytes((m / SHARD).read_bytes() + b"\0"),
-        "weights_shard_oversized",
+        "weights-shard-oversized",
     ),
     "shard of zeros": (
         lambda m: (m / SHARD).write_bytes(bytes((m / SHARD).stat().st_size)),
-        "weights_shard_corrupt",
+        "weights-shard-corrupt",
     ),
     "shard with a header that is no JSON": (
         lambda m: (m / SHARD).write_bytes((4).to_bytes(8, "little") + b"}{}{"),
-        "weights_shard_corrupt",
+        "weights-shard-corrupt",
     ),
     "shard a header without offsets": (
         lambda m: (m / SHARD).write_bytes((9).to_bytes(8, "little") + b'{"a": {}}'),
-        "weights_shard_corrupt",
+        "weights-shard-corrupt",
     ),
     "shard an LFS pointer": (
         lambda m: (m / SHARD).write_text(
             "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
         ),
-        "weights_shard_lfs_pointer",
+        "weights-shard-lfs-pointer",
     ),
     "shard of another model": (
         lambda m: (m / SHARD).write_bytes(safetensors({"other": 8})),
-        "weights_index_mismatch",
+        "weights-index-mismatch",
     ),
-    "index missing": (lambda m: (m / INDEX).unlink(), "weights_index_missing"),
-    "index cut off": (lambda m: truncate(m / INDEX), "weights_index_invalid"),
-    "index without a map": (lambda m: rewrite(m / INDEX, dict.clear), "weights_index_invalid"),
+    "index missing": (lambda m: (m / INDEX).unlink(), "weights-index-missing"),
+    "index cut off": (lambda m: truncate(m / INDEX), "weights-index-invalid"),
+    "index without a map": (lambda m: rewrite(m / INDEX, dict.clear), "weights-index-invalid"),
     "index that leaves the directory": (
         lambda m: rewrite(m / INDEX, lambda index: index["weight_map"].update(x="../../etc/passwd")),
-        "weights_index_invalid",
+        "weights-index-invalid",
     ),
-    "unfinished download": (lambda m: (m / "x.incomplete").touch(), "weights_incomplete_download"),
+    "unfinished download": (lambda m: (m / "x.incomplete").touch(), "weights-incomplete-download"),
     "unfinished download in the hub's cache": (
         lambda m: ((m / ".cache/download").mkdir(parents=True), (m / ".cache/download/a.incomplete").touch()),
-        "weights_incomplete_download",
+        "weights-incomplete-download",
     ),
     "unfinished ModelScope download": (
         lambda m: ((m / "._____temp").mkdir(), (m / "._____temp" / SHARD).touch()),
-        "weights_incomplete_download",
+        "weights-incomplete-download",
     ),
-    "lock": (lambda m: (m / f"{SHARD}.lock").touch(), "weights_download_lock"),
-    "config missing": (lambda m: (m / "config.json").unlink(), "weights_config_missing"),
-    "config empty": (lambda m: (m / "config.json").write_text(" \n"), "weights_config_invalid"),
-    "config cut off": (lambda m: truncate(m / "config.json"), "weights_config_invalid"),
-    "config a list": (lambda m: (m / "config.json").write_text("[]"), "weights_config_invalid"),
+    "lock": (lambda m: (m / f"{SHARD}.lock").touch(), "weights-download-lock"),
+    "config missing": (lambda m: (m / "config.json").unlink(), "weights-config-missing"),
+    "config empty": (lambda m: (m / "config.json").write_text(" \n"), "weights-config-invalid"),
+    "config cut off": (lambda m: truncate(m / "config.json"), "weights-config-invalid"),
+    "config a list": (lambda m: (m / "config.json").write_text("[]"), "weights-config-invalid"),
     "config not UTF-8": (
         lambda m: (m / "config.json").write_bytes(b'{"a": "\xff"}'),
-        "weights_config_invalid",
+        "weights-config-invalid",
     ),
-    "config without a dtype": (lambda m: (m / "config.json").write_text("{}"), "weights_dtype_absent"),
+    "config without a dtype": (lambda m: (m / "config.json").write_text("{}"), "weights-dtype-absent"),
     "another dtype": (
         lambda m: (m / "config.json").write_text('{"torch_dtype": "float32"}'),
-        "weights_dtype_unexpected",
+        "weights-dtype-unexpected",
     ),
     "no dtype at all": (
         lambda m: (m / "config.json").write_text('{"dtype": null}'),
-        "weights_dtype_unexpected",
+        "weights-dtype-unexpected",
     ),
-    "tokenizer missing": (lambda m: (m / "tokenizer.json").unlink(), "weights_tokenizer_missing"),
+    "tokenizer missing": (lambda m: (m / "tokenizer.json").unlink(), "weights-tokenizer-missing"),
     "tokenizer configuration missing": (
         lambda m: (m / "tokenizer_config.json").unlink(),
-        "weights_tokenizer_missing",
+        "weights-tokenizer-missing",
     ),
-    "tokenizer cut off": (lambda m: truncate(m / "tokenizer.json"), "weights_tokenizer_invalid"),
+    "tokenizer cut off": (lambda m: truncate(m / "tokenizer.json"), "weights-tokenizer-invalid"),
     "description missing": (
         lambda m: (m / "quant_model_description.json").unlink(),
-        "weights_quant_description_missing",
+        "weights-quant-description-missing",
     ),
     "description under another name": (
         lambda m: (m / "quant_model_description.json").rename(m / "quant_model_description_w8a8.json"),
-        "weights_quant_description_missing",
+        "weights-quant-description-missing",
     ),
     "two descriptions": (
         lambda m: (m / "old_quant_model_description.json").write_text('{"a": "W8A8"}'),
-        "weights_quant_description_invalid",
+        "weights-quant-description-invalid",
     ),
     "description empty": (
         lambda m: (m / "quant_model_description.json").write_text("{}"),
-        "weights_quant_description_invalid",
+        "weights-quant-description-invalid",
     ),
 }
 
@@ -212,10 +212,10 @@ def test_everything_is_found_at_once(model: Path) -> None:
     (model / "config.json").unlink()
     (model / "x.lock").touch()
     assert codes(look(model)) == [
-        "weights_download_lock",
-        "weights_shard_missing",
-        "weights_shard_truncated",
-        "weights_config_missing",
+        "weights-download-lock",
+        "weights-shard-missing",
+        "weights-shard-truncated",
+        "weights-config-missing",
     ]
 
 
@@ -224,7 +224,7 @@ def test_many_missing_shards_are_one_finding(tmp_path: Path) -> None:
     for path in sorted(tmp_path.glob("*.safetensors"))[10:]:
         path.unlink()
     finding = look(tmp_path).findings[0]
-    assert finding.code == "weights_shard_missing"
+    assert finding.code == "weights-shard-missing"
     assert finding.seen.startswith("153 of 163 shards missing: model-00011-of-00163.safetensors, ")
     assert finding.seen.endswith(" and 150 more")
     assert len(finding.files) == 153
@@ -238,7 +238,7 @@ def test_no_weights_at_the_path(tmp_path: Path, kind: str) -> None:
     elif kind == "empty":
         path.mkdir()
     found = codes(look(path))
-    assert found[0] == ("weights_absent" if kind == "empty" else "weights_path_missing")
+    assert found[0] == ("weights-absent" if kind == "empty" else "weights-path-missing")
     assert kind == "empty" or len(found) == 1
 
 
@@ -252,7 +252,7 @@ def test_the_hubs_own_locks_are_no_finding(model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("quantization", "expected"),
-    [("auto", []), ("none", []), ("ascend", ["weights_quant_description_missing"])],
+    [("auto", []), ("none", []), ("ascend", ["weights-quant-description-missing"])],
 )
 def test_a_description_is_only_asked_of_quantized_models(
     tmp_path: Path, quantization: str, expected: list[str]
@@ -330,7 +330,7 @@ def test_dtype_may_be_left_alone(model: Path) -> None:
 
 def test_a_forbidden_patch_is_a_finding(model: Path) -> None:
     report = model_directory.without_patch(look(model), "bfloat16")
-    assert codes(report) == ["weights_dtype_unexpected"]
+    assert codes(report) == ["weights-dtype-unexpected"]
     assert report.patch is None
 
 

@@ -214,9 +214,9 @@ def test_weights() -> None:
     (one,) = b.weights({"p1": good, "p2": good, "d1": {"findings": [], "fingerprint": "b" * 64}}, "/w")
     assert (one.code, one.host) == ("host-weights-differ", "d1")
     shard = dict.fromkeys(("message", "seen", "expected", "cure", "source"), "x")
-    bad = {"findings": [{**shard, "code": "weights_shard_missing", "severity": "error"}], "fingerprint": "b"}
+    bad = {"findings": [{**shard, "code": "weights-shard-missing", "severity": "error"}], "fingerprint": "b"}
     (one,) = b.weights({"p1": good, "d1": bad}, "/w")
-    assert (one.code, one.host, one.chips) == ("weights_shard_missing", "d1", ())
+    assert (one.code, one.host, one.chips) == ("weights-shard-missing", "d1", ())
 
 
 GOOD_WEIGHTS = {"findings": [], "fingerprint": "a" * 64}
@@ -230,18 +230,18 @@ def bad_weights(*codes: str) -> dict:
 @pytest.mark.parametrize(
     ("source", "results", "severities"),
     [
-        pytest.param("present", {"d1": bad_weights("weights_path_missing")}, ["error"], id="must be there"),
-        pytest.param("modelscope", {"d1": bad_weights("weights_path_missing")}, ["warning"], id="downloaded"),
+        pytest.param("present", {"d1": bad_weights("weights-path-missing")}, ["error"], id="must be there"),
+        pytest.param("modelscope", {"d1": bad_weights("weights-path-missing")}, ["warning"], id="downloaded"),
         pytest.param(
             "server",
-            {"p1": GOOD_WEIGHTS, "d1": bad_weights("weights_shard_missing")},
+            {"p1": GOOD_WEIGHTS, "d1": bad_weights("weights-shard-missing")},
             ["warning"],
             id="another server has them",
         ),
-        pytest.param("server", {"d1": bad_weights("weights_absent")}, ["error"], id="no server has them"),
+        pytest.param("server", {"d1": bad_weights("weights-absent")}, ["error"], id="no server has them"),
         pytest.param(
             "controller",
-            {"d1": bad_weights("weights_shard_missing", "weights_shard_unreadable")},
+            {"d1": bad_weights("weights-shard-missing", "weights-shard-unreadable")},
             ["error", "error"],
             id="a copy would not cure it",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution import weights_chain as chain
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.weights_progress import (
     clock,
@@ -11,13 +12,11 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.we
 
 
 def server(name: str, *codes: str, fingerprint: str = "one", files: tuple[str, ...] = ()) -> chain.Server:
-    findings = [
-        {**chain.finding(code, f"/w/{name}", "seen", "wanted", "cure"), "files": files} for code in codes
-    ]
+    findings = [WEIGHTS_CHECKS.finding(code, path=f"/w/{name}", seen="seen", files=files) for code in codes]
     return chain.Server(name, fingerprint, tuple(findings))
 
 
-A, B, C = server("a"), server("b", "weights_path_missing"), server("c", "weights_shard_missing")
+A, B, C = server("a"), server("b", "weights-path-missing"), server("c", "weights-shard-missing")
 
 
 @pytest.mark.parametrize(
@@ -49,32 +48,32 @@ def test_who_gets_them(servers, source, named, seed, expected):
 @pytest.mark.parametrize(
     ("servers", "source", "seed", "codes"),
     [
-        ([B, C], "server", "", ["weights_no_source", "weights_path_missing", "weights_shard_missing"]),
-        ([B], "huggingface", "", ["weights_source_unnamed"]),
-        ([B], "controller", "", ["weights_source_unnamed"]),
-        ([A, B], "server", "z", ["weights_seed_unknown"]),
-        ([A, server("d", fingerprint="two")], "server", "", ["weights_differ"]),
+        ([B, C], "server", "", ["weights-no-source", "weights-path-missing", "weights-shard-missing"]),
+        ([B], "huggingface", "", ["weights-source-unnamed"]),
+        ([B], "controller", "", ["weights-source-unnamed"]),
+        ([A, B], "server", "z", ["weights-seed-unknown"]),
+        ([A, server("d", fingerprint="two")], "server", "", ["weights-differ"]),
         (
-            [A, server("d", fingerprint="two"), server("e", "weights_unreadable", "weights_download_lock")],
+            [A, server("d", fingerprint="two"), server("e", "weights-unreadable", "weights-download-lock")],
             "server",
             "",
-            ["weights_unreadable", "weights_download_lock", "weights_differ"],
+            ["weights-unreadable", "weights-download-lock", "weights-differ"],
         ),
     ],
     ids=["no source", "no id", "no directory", "unknown seed", "two models", "all at once"],
 )
 def test_what_stands_against_it(servers, source, seed, codes):
-    assert [one["code"] for one in chain.need(servers, source, {}, seed).findings] == codes
+    assert [one.code for one in chain.need(servers, source, {}, seed).findings] == codes
 
 
 def test_warnings_are_no_reason_to_copy():
-    warned = {**chain.finding("weights_tokenizer_missing", "/w", "", "", ""), "severity": "warning"}
+    warned = WEIGHTS_CHECKS.finding("weights-tokenizer-missing", path="/w", severity="warning")
     assert chain.Server("a", "one", (warned,)).whole
 
 
 def test_damaged_are_files_that_are_there():
-    one = server("a", "weights_shard_missing", files=("gone",))
-    two = server("a", "weights_shard_truncated", files=("short", "shorter"))
+    one = server("a", "weights-shard-missing", files=("gone",))
+    two = server("a", "weights-shard-truncated", files=("short", "shorter"))
     assert chain.Server("a", "", one.findings + two.findings).damaged == ["short", "shorter"]
 
 

@@ -1,0 +1,68 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Why a folder on a server cannot be used. docs/failures.md is made from it."""
+
+from __future__ import annotations
+
+from .._findings import ERROR, Catalogue, Check
+
+SOURCE = "this collection, plugins/module_utils/_files"
+# Whoever may write to a folder decides what root reads or runs from it.
+EXCHANGED = "What root reads or runs from it could be exchanged by somebody else."
+
+
+def _folder(code: str, title: str, why: str, expected: str, cure: str) -> Check:
+    return Check(code, title, why, ERROR, expected, cure, SOURCE)
+
+
+FOLDER_CHECKS = Catalogue(
+    _folder(
+        "folder-path-invalid",
+        "The path of a folder is not valid",
+        "Root makes and removes what is at that path.",
+        "an absolute path below /, such as /data/folder",
+        "correct the path",
+    ),
+    _folder(
+        "folder-unwritable",
+        "A folder cannot be made",
+        "The file system is read-only, full, or refuses root.",
+        "a folder that can be made",
+        "findmnt -T {path}  # choose a folder on a disk to which root on this server can write",
+    ),
+    _folder(
+        "folder-unreadable",
+        "A folder cannot be opened",
+        "Whose it is cannot be seen.",
+        "a folder that root can open",
+        "findmnt -T {path}  # repair the mount or the link, or choose another folder",
+    ),
+    _folder(
+        "folder-is-none",
+        "Something that is no folder has its path",
+        "It is not replaced: somebody may need it.",
+        "a folder, or nothing",
+        "ls -ld {path}  # remove it, or choose another folder",
+    ),
+    _folder(
+        "folder-writable-by-others",
+        "Others can write to a folder",
+        EXCHANGED,
+        "a folder, and folders above it, in which only its owner can write",
+        "chmod go-w {path}  # after a look at what is in it; or choose another folder",
+    ),
+    _folder(
+        "folder-of-another-user",
+        "A folder belongs to another user",
+        EXCHANGED,
+        "root as owner, of it and of the folders above it",
+        "ls -ld {path}  # choose a folder below one that is root's",
+    ),
+    _folder(
+        "folder-not-empty",
+        "A folder is in use for something else",
+        "What this collection keeps there is removed again, with all that is in the folder.",
+        "an empty folder, or one that an earlier run has left",
+        "choose a folder that is used for nothing else",
+    ),
+)
