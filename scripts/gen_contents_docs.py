@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from doc_generator import ROOT, main
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 BEGIN = (
     "<!-- Written by scripts/gen_contents_docs.py from roles and plugins: change these, not the lists. -->"
@@ -93,8 +93,9 @@ def written() -> str:
     return before + "\n".join(contents()) + after
 
 
+def documents() -> dict[str, str]:
+    return {"README.md": written()}
+
+
 if __name__ == "__main__":
-    current = written()
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(0 if README.read_text(encoding="utf-8") == current else "README.md is not current")
-    README.write_text(current, encoding="utf-8")
+    sys.exit(main(documents))
