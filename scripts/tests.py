@@ -220,7 +220,10 @@ def unit() -> bool:
     )
     return run(
         "unit",
-        *(BIN / "pytest", "--quiet", *workers, *(f"tests/{folder}" for folder in folders)),
+        BIN / "pytest",
+        "--quiet",
+        *workers,
+        *(f"tests/{folder}" for folder in folders),
         # What is installed for a test is not worth compiling as a whole.
         environment={"PIP_COMPILE": "0"},
     )
