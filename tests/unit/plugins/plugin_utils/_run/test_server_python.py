@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +114,18 @@ SyntaxError: invalid syntax
 
 
 @pytest.mark.parametrize(
+    ("theirs", "needed"),
+    [(True, (3, 7)), ((3, 7), (3, 7)), ((3, 8), (3, 8)), ((3, 9), (3, 9))],
+    ids=["2.16", "2.17", "2.19", "2.21"],
+)
+def test_the_floor_is_the_higher_one_of_both(
+    theirs: Any, needed: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_python.basic, "_PY_MIN", theirs)
+    assert server_python._needed() == needed
+
+
+@pytest.mark.parametrize(
     ("said", "version"),
     [
         ({"module_stderr": TRACE, "msg": "Module result deserialization failed"}, ""),
@@ -122,6 +133,10 @@ SyntaxError: invalid syntax
         (
             {"msg": "ansible-core requires a minimum of Python version 3.8. Current version: 3.7.16 (x)"},
             " 3.7.16",
+        ),
+        (
+            {"msg": "Ansible requires Python 3.9 or newer on the target. Current version: 3.8.10 (x)"},
+            " 3.8.10",
         ),
     ],
 )
@@ -166,6 +181,8 @@ def test_it_hides_what_follows_from_it() -> None:
 
 
 def test_the_documents_say_the_same() -> None:
-    root = PLUGINS.parent
-    for name in ("README.md", "docs/airgap.md"):
-        assert re.search(r"Python 3\.8", (root / name).read_text(encoding="utf-8")), name
+    text = (PLUGINS.parent / "docs" / "versions.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    release = ".".join(server_python.__version__.split(".")[:2])
+    floors = [row[3] for row in rows if len(row) == 4 and release in row[0].split(", ")]
+    assert floors == [f"{server_python.needed()} or later"]
