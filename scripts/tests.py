@@ -30,8 +30,8 @@ from pdsim.ui import colour, say  # noqa: E402
 BIN = ROOT / ".venv" / "bin"
 SIM = ROOT / "simulator" / "sim"
 RESULTS = ROOT / "build" / "test-results"
-# Scenarios at a time.
-AT_ONCE = 2
+# Scenarios at a time: each of them waits for a part of its time, and a server of theirs takes some 150 MB.
+AT_ONCE = 3
 # Tests that are named at the end.
 LONGEST = 15
 # Molecule says when it begins a step of a scenario, in colours.
@@ -245,7 +245,7 @@ def size(folder: Path) -> int:
 
 
 def molecule(names: Sequence[str] = (), *, quick: bool = False) -> bool:
-    """Two scenarios at a time, as each of them waits for half of its time; one alone shows what it does.
+    """Several scenarios at a time, as each of them waits for a part of its time; one alone is shown.
 
     :param names: the scenarios; none: all
     :param quick: of the numbered files of tests only the first
