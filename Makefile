@@ -48,12 +48,7 @@ bundle: venv ## all that a site without a network needs: make bundle IMAGE=vllm-
 	@.venv/bin/python scripts/bundle.py $(addprefix --image=,$(IMAGE)) $(addprefix --weights=,$(WEIGHTS)) $(addprefix --aisbench=,$(AISBENCH)) $(addprefix --python=,$(PYTHON))
 
 docs: venv ## what is generated in docs/ and README.md: rules, variables, releases, checks, faults, lists, the diagram
-	@.venv/bin/python scripts/gen_rules_docs.py
-	@.venv/bin/python scripts/gen_releases_docs.py
-	@.venv/bin/python scripts/gen_checks_docs.py
-	@.venv/bin/python scripts/gen_topologies_docs.py
-	@.venv/bin/python scripts/gen_faults_docs.py
-	@.venv/bin/python scripts/gen_contents_docs.py
+	@scripts/docs
 	@.venv/bin/ansible-playbook -i inventory/atlas_a3_1p1d playbooks/plan.yml -e pd_plan_dir=build/docs -e pd_image_registry=registry.example
 	@cp build/docs/topology.svg docs/topology.svg
 

@@ -59,7 +59,8 @@ SDIST_SHA256 = {
     "0.18.0": "9a1bee091db8dbb4664a2a09cd9c61912e9912a44af1ce12b8593a231d05971c",
     "0.23.0": "760269db3d9611e12e524681df1bca0977d5d2f5fcb4481cc34d33efc4ae7ff5",
 }
-"""vLLM version -> its source distribution. The release of vllm-ascend has the same number (FACTS §1)."""
+"""vLLM version -> its source distribution. The release of vllm-ascend has the same number
+(docs/upstream-facts.md, "Releases")."""
 ASCEND_SDIST = {
     "0.13.0": ("0.13.0", "ab0e9bc12b9a4042c261901ccad96f4faab6e6d04cf5131f7cc2358aafda3a36"),
     "0.18.0": ("0.18.0", "8df042cfaae06fab993bff5f38bb45097634c3f398b2cf74e068347abdddb344"),

@@ -27,9 +27,9 @@ anything is launched:
 
     ansible-playbook -i inventory/… playbooks/check.yml
 
-Each finding comes with its code, the servers and chips concerned, what was seen, what was expected, the cure
-as a command, and the source. Chips and servers that show the same are one finding. An error stops a rollout;
-warnings and hints do not. `check_waivers` takes single findings out, with a reason and until a date
+Each finding has a code, the servers and chips concerned, what was seen, what was expected, the cure as a
+command, and the source. The same finding on several chips and servers is one finding. An error stops a
+rollout; warnings and hints do not. `check_waivers` waives single findings, with a reason and until a date
 ([check_report](../roles/check_report/README.md)).
 """
 
@@ -37,10 +37,10 @@ FABRIC = """
 **Which network decides.** Between the servers of one super pod (Atlas A3) HCCL and the KV transfer go over
 HCCS. There the vNIC, the place in the super pod, TLS and `-hccs_ping` decide, while the RoCE port may be
 unused: in some pods it shows link `DOWN` and net health `Init` although everything works. So the severity
-depends on the fabric, which `hccn_check_fabric` declares (`auto`, `hccs` or `roce`). `auto` takes what the
-plan decides: RoCE for `pd_server: atlas-a2`, HCCS for Atlas A3 unless its environment moves traffic to RoCE
+depends on the fabric, which `hccn_check_fabric` declares (`auto`, `hccs` or `roce`). `auto` follows the
+plan: RoCE for `pd_server: atlas-a2`, HCCS for Atlas A3 unless its environment moves traffic to RoCE
 (`HCCL_INTER_HCCS_DISABLE=TRUE` all of it, `HCCL_INTRA_ROCE_ENABLE=1` the KV transfer: then the worse of both
-columns counts) or every chip says that its server stands in no super pod.
+columns counts) or every chip reports that its server is in no super pod.
 
 **One cause, one finding.** A link that is down also spoils the net health, and an unset detection address
 leaves it at `Init`; only the cause is reported. A chip whose vNIC is down is left out of the ping mesh, and
@@ -48,14 +48,14 @@ so are servers of another super pod.
 """
 
 SERVERS = """
-**What is ours is not foreign.** Ports and NPUs that containers of the same deployment hold are left alone, so
-the checks are clean while it runs.
+**A running deployment is no finding.** Ports and NPUs that containers of the same deployment hold are not
+reported, so the checks are clean while it runs.
 
-**How ports are tried.** A temporary listener stands on every free port of the plan, for ranges that libraries
-take ports from on the first and the last one. It ends when all who were to try have tried; if the run is
-killed, by itself after two minutes. It answers only those who know a secret of the run, which servers get
-over ssh; to strangers it says nothing, and they cannot end it. Only servers that will use a port try it: the
-proxy the APIs, nodes of an instance their head, decoders the prefillers' handshake ports.
+**How ports are tested.** A temporary listener is started on every free port of the plan, for port ranges on
+the first and the last. It ends when all servers that were to connect have done so; if the run is killed, by
+itself after two minutes. It answers only peers that know a secret of the run, which the servers get over
+ssh; strangers get no answer and cannot end it. Only servers that will use a port connect to it: the proxy to
+the APIs, the nodes of an instance to their head, decoders to the prefillers' handshake ports.
 """
 
 WEIGHTS = """

@@ -1,10 +1,6 @@
-#!/usr/bin/env python3
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write the lists of roles, modules and filters in README.md.
-
-With --check: only say whether they are current.
-"""
+"""Write the lists of roles, modules and filters in README.md, from their own descriptions."""
 
 from __future__ import annotations
 
@@ -16,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from doc_generator import ROOT, main
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 BEGIN = (
     "<!-- Written by scripts/gen_contents_docs.py from roles and plugins: change these, not the lists. -->"
@@ -94,7 +90,4 @@ def written() -> str:
 
 
 if __name__ == "__main__":
-    current = written()
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(0 if README.read_text(encoding="utf-8") == current else "README.md is not current")
-    README.write_text(current, encoding="utf-8")
+    sys.exit(main(lambda: {"README.md": written()}))

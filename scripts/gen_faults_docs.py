@@ -38,19 +38,19 @@ HEAD = """\
 
 Made by `scripts/gen_faults_docs.py` from `molecule/faults/faults.yml`; change it there.
 
-What goes wrong with servers like these, what the engines show of it and when, and what `playbooks/check.yml`
-shows. {rows} faults; each is injected into simulated servers by the scenario `faults`, which sees exactly the
-findings of this table at their places and no others, and none after the cure.
+What goes wrong with servers like these, how and when the engines show it, and what `playbooks/check.yml`
+reports. The scenario `faults` injects each of these {rows} faults into simulated servers and verifies that
+exactly the findings of this table are reported, at their places, and none after the cure.
 
 **When we show it:** always in the check, seconds after its start and before anything on a server is changed;
-`deploy.yml` begins with it. All faults of all servers are shown in one run.
+`deploy.yml` begins with it. One run reports all faults of all servers.
 
-**What the engines show** is said for a launch by hand, as the guide has it. Times are those of a model of 671
+**What the engines show** applies to a launch by hand, as in the guide. Times are those of a model of 671
 billion parameters: loading takes 5–9 minutes, and a group that does not form gives up after
 `HCCL_CONNECT_TIMEOUT`, 2 minutes.
 
-To see one, make servers with `simulator/sim up --inventory inventory/simulated_1p1d`, inject it and run the
-check. Codes lead to the cure ([checks](checks.md)). The severity is that in a super pod.
+To reproduce one, make servers with `simulator/sim up --inventory inventory/simulated_1p1d`, inject it and
+run the check. The codes link to the cures ([checks](checks.md)). The severity is the one in a super pod.
 """
 
 

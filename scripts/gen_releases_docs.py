@@ -22,37 +22,29 @@ HEAD = """\
 
 <!-- Written by scripts/gen_releases_docs.py from plugins/plugin_utils/rollout/data: not by hand. -->
 
-`pd_release` decides the image, the flags, the environment, the ports, the proxy and the rules. What a
-release knows stands in data files: `releases/` (facts and limits), `vllm/` (every long option of its
-`vllm serve`, from its own parser), `environment/` (every variable and key of `--additional-config` that
-its code reads), `connectors/` and `profiles/` (with what each later release changes). A new release is a
-new file in the first three, and entries in the last two where it differs.
+`pd_release` decides the image, the flags, the environment, the ports, the proxy and the rules. A release
+is described by data files: `releases/` (facts and limits), `vllm/` (every long option of its `vllm
+serve`, from its own parser), `environment/` (every variable and key of `--additional-config` that its
+code reads), `connectors/` and `profiles/` (with what each later release changes).
+[CONTRIBUTING](../CONTRIBUTING.md#add-a-release) says how to add one.
 
 ## To move an inventory
 
-Set `pd_release`, and `pd_image` where it names a tag; then run `playbooks/plan.yml`. It plans, or says all
-that must change, at once: an option that the release does not know is an error that tells since when it is
-gone, what takes its place, with which release it comes, or which name was meant (PD401), and a slip in a
-variable's name is one too (PD420); a variable or key that no code reads does nothing, and is a warning that
-says the same (PD421, PD422, PD437). Errors, too, are sizes that the release refuses (PD220, PD511, PD522),
-settings of the other role (PD423, PD424) and an image of another release (PD608). Profiles follow by
-themselves. Values of `pd_engine_args` replace those of the profile whole, also `additional-config`: look
-into the table of the profile below for what to keep.
+Set `pd_release`, and `pd_image` if it names a tag; then run `playbooks/plan.yml`. It plans, or reports
+everything that must change at once:
 
-To see it run first: `make simulate INVENTORY=…` makes servers with the simulated engine of that release,
-which accepts what its `vllm serve` accepts and brings its proxy; then deploy there (`simulator/README.md`).
+- An option that the release does not know is an error; the message says since when it is gone, what
+  replaces it, which release brings it, or which name was probably meant (PD401). So is a typing error in
+  the name of a variable (PD420).
+- A variable or key that no code reads has no effect and is a warning (PD421, PD422, PD437).
+- Sizes that the release refuses (PD220, PD511, PD522), settings of the other role (PD423, PD424) and an
+  image of another release (PD608) are errors.
 
-## To add a release
+Profiles adapt to the release. A value in `pd_engine_args` replaces the profile's value as a whole, also
+`additional-config`: see the table of the profile below for what to keep.
 
-1. `scripts/gen_vllm_args.py`: a line in `RELEASES`, then `--source` (the unpacked sources of that vLLM)
-   with `--output` for the simulated engine and `--planner` for `data/vllm/<vLLM's version>.yml`.
-2. `scripts/gen_environment.py`: the two source distributions with their hashes in `SOURCES`, then run it
-   with the release's name.
-3. `data/releases/<release>.yml`: a copy of the one before, with what differs and where that is known from.
-4. An entry in a connector's or a profile's file only where the release changes it.
-5. For the simulated servers: the source distribution that holds its proxy in `PROXIES` of
-   `simulator/pdsim/images.py`, and what it does otherwise than the one before in `release.py` of the engine.
-6. `make docs`, and the tests of `tests/unit/planner`: they move every shipped inventory to it.
+To try it first, `make simulate INVENTORY=…` makes servers with the simulated engine of that release, which
+accepts what its `vllm serve` accepts and brings its proxy; then deploy there (`simulator/README.md`).
 """
 
 # Sentences for a limit, by what its value is: for the table of differences.

@@ -8,7 +8,7 @@ from typing import Any
 
 from .conftest import ENGINE, ROOT, VERSION, source
 
-# Long options of `vllm serve` (FACTS §1).
+# Long options of `vllm serve` (docs/upstream-facts.md, "Releases").
 COUNTS = {"0.13.0": 246, "0.18.0": 289, "0.23.0": 331}
 PLANNER = ROOT / "plugins" / "plugin_utils" / "rollout" / "data" / "vllm" / f"{VERSION}.yml"
 

@@ -14,8 +14,7 @@ from typing import Any
 from .. import _process
 from .._docker.client import DockerApi
 from .._findings import errors_of, ordered
-from .._serving import health
-from . import evaluate, query
+from . import evaluate, health, query
 from . import listener as host_listener
 
 CHECK_ARGUMENTS = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,6 +63,22 @@ def test_imports_go_down_only() -> None:
 def test_imports_within_the_collection_are_relative() -> None:
     start = COLLECTION.replace(".", "/")
     assert not [name(file) for file in FILES if any(below(path, start) for _, path in imported(file))]
+
+
+def room(path: str) -> str:
+    """The first two parts of a path: a domain, or a file beside them."""
+    return "/".join(path.split("/")[:2]).removesuffix(".py")
+
+
+def test_no_circle_of_domains() -> None:
+    """Of module_utils and plugin_utils: each can be understood, and moved, with what is below it."""
+    uses: dict[str, set[str]] = {}
+    for file in FILES:
+        own = str(file.relative_to(PLUGINS))
+        if own.startswith(("module_utils/", "plugin_utils/")):
+            below_it = {room(path) for level, path in imported(file) if level}
+            uses.setdefault(room(own), set()).update(below_it - {room(own)})
+    assert list(TopologicalSorter(uses).static_order())
 
 
 def test_the_simulator_and_the_collection_know_nothing_of_each_other() -> None:

@@ -138,7 +138,7 @@ def test_chips_of_all_servers_are_told_apart() -> None:
 
 
 def test_the_super_pod_device_id_is_put_together_as_by_the_driver() -> None:
-    # FACTS §6: server index 4 shows SDID 16777216 for its first chip.
+    # docs/upstream-facts.md, "HCCN and NPU tools": server index 4 shows SDID 16777216 for its first chip.
     assert module("server").sdid(a_server(index=4), 0) == 16777216
 
 

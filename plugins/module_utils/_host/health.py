@@ -14,10 +14,10 @@ from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._findings import Finding
-from .._host.catalogue import HOST_CHECKS
-from . import nodes
-from .engine_log import READY, progress, reason, split_lines
-from .probe import probe
+from .._serving import nodes
+from .._serving.engine_log import READY, progress, reason, split_lines
+from .._serving.probe import probe
+from .catalogue import HOST_CHECKS
 
 DEPLOYMENT = "pd_rollout.deployment"
 # Lines of a log that are read, for each server in the container.

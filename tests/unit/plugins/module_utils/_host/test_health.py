@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import health
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import health
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import nodes as deployment_nodes
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import report
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.host_cluster import _serving
