@@ -6,48 +6,43 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from ..plugin_utils._benchmark import accuracy
+from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Reads, judges, prints, writes."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "cluster": {"type": "str", "required": True},
+        "datasets": {"type": "list", "elements": "dict", "required": True},
+        "directory": {"type": "path", "required": True},
+        "outcome": {"type": "dict", "default": {"ok": True}},
+        "tolerance": {"type": "float", "default": 3.4},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars or {})
-        _, args = self.validate_argument_spec(
-            {
-                "cluster": {"type": "str", "required": True},
-                "datasets": {"type": "list", "elements": "dict", "required": True},
-                "directory": {"type": "path", "required": True},
-                "outcome": {"type": "dict", "default": {"ok": True}},
-                "tolerance": {"type": "float", "default": 3.4},
-            }
-        )
-        result.update(changed=False)
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "nothing is evaluated in check mode"}
-        folder = Path(args["directory"]).expanduser().absolute()
-        problems = [] if args["outcome"].get("ok") else [str(args["outcome"].get("msg", "it did not run"))]
+        folder = Path(options["directory"]).expanduser().absolute()
+        problems = (
+            [] if options["outcome"].get("ok") else [str(options["outcome"].get("msg", "it did not run"))]
+        )
         verdicts: list[accuracy.Verdict] = []
         run = accuracy.newest_run(folder)
         if run is None:
             problems.append(f"there is no {accuracy.SUMMARY} below {folder}")
         else:
             try:
-                verdicts = self._judge(run, args)
+                verdicts = self._judge(run, options)
             except (OSError, ValueError, accuracy.BadSummary) as error:
                 problems.append(f"the summary of {run} cannot be used: {error}")
         if verdicts:
-            self._publish(folder, args, verdicts)
+            self._publish(folder, options, verdicts)
         problems += [verdict.problem for verdict in verdicts if verdict.problem]
         result["verdicts"] = [verdict.to_dict() for verdict in verdicts]
         if problems:

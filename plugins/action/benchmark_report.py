@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ..plugin_utils._benchmark import plot, report, results, runs
+from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
 
 display = Display()
@@ -36,46 +36,40 @@ def read_results(folder: Path, files: list[str]) -> tuple[dict[str, dict[str, An
     return found, problems
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Reads, judges, prints, writes."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "plan": {"type": "dict", "required": True},
+        "runs": {"type": "list", "elements": "dict", "required": True},
+        "case": {"type": "dict", "required": True},
+        "directory": {"type": "path", "required": True},
+        "outcome": {"type": "dict", "required": True},
+        "reference": {"type": "dict", "default": {}},
+        "max_failed": {"type": "int", "default": 0},
+        "max_ttft": {"type": "float"},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars or {})
-        _, args = self.validate_argument_spec(
-            {
-                "plan": {"type": "dict", "required": True},
-                "runs": {"type": "list", "elements": "dict", "required": True},
-                "case": {"type": "dict", "required": True},
-                "directory": {"type": "path", "required": True},
-                "outcome": {"type": "dict", "required": True},
-                "reference": {"type": "dict", "default": {}},
-                "max_failed": {"type": "int", "default": 0},
-                "max_ttft": {"type": "float"},
-            }
-        )
-        result.update(changed=False)
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "nothing is measured in check mode"}
-        folder = Path(args["directory"]).expanduser().absolute()
-        found, problems = read_results(folder, [run["file"] for run in args["runs"]])
-        if not args["outcome"].get("ok"):
-            problems.insert(0, str(args["outcome"].get("msg", "the benchmark did not run")))
+        folder = Path(options["directory"]).expanduser().absolute()
+        found, problems = read_results(folder, [run["file"] for run in options["runs"]])
+        if not options["outcome"].get("ok"):
+            problems.insert(0, str(options["outcome"].get("msg", "the benchmark did not run")))
         try:
-            points = results.collect(args["runs"], found, int(args["case"]["output_len"]))
+            points = results.collect(options["runs"], found, int(options["case"]["output_len"]))
         except results.BadResult as error:
             problems.append(str(error))
             points = []
         if not points:
             text = "".join(f"\n- {problem}" for problem in problems or ["no result was fetched"])
             return {**result, "failed": True, "msg": f"The benchmark has no result:{text}"}
-        summary = self._summary(args, folder, points)
-        files = self._publish(args, folder, summary)
+        summary = self._summary(options, folder, points)
+        files = self._publish(options, folder, summary)
         failed = sum(point["failed"] for point in summary["points"])
-        problems += self._limits(args, summary, failed)
+        problems += self._limits(options, summary, failed)
         result.update(summary=summary, failed_requests=failed, files=files)
         if problems:
             text = "".join(f"\n- {problem}" for problem in problems)

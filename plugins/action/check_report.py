@@ -9,47 +9,41 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
 from ..module_utils._findings import Finding, few
 from ..plugin_utils._checks import host_cluster as between
 from ..plugin_utils._checks import report as reports
 from ..plugin_utils._checks.results import own_findings, registered
+from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import COLOURS, show
 from ..plugin_utils.rollout.render import make_folder, private
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Puts together what all checks found, prints and writes it, and fails on errors."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "plan": {"type": "dict", "required": True},
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "verdict": {"type": "dict"},
+        "result": {"type": "str", "required": True},
+        "reached": {"type": "str"},
+        "weights": {"type": "str"},
+        "image_source": {"type": "str", "default": "registry"},
+        "image_archive": {"type": "str", "default": ""},
+        "weights_source": {"type": "str", "default": "present"},
+        "clock_seconds": {"type": "float", "default": 2.0},
+        "repairs": {"type": "bool", "default": False},
+        "waivers": {"type": "list", "elements": "raw", "default": []},
+        "dest": {"type": "path"},
+        "fail": {"type": "bool", "default": True},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
-            {
-                "plan": {"type": "dict", "required": True},
-                "servers": {"type": "list", "elements": "str", "required": True},
-                "verdict": {"type": "dict"},
-                "result": {"type": "str", "default": "__host_check_result"},
-                "reached": {"type": "str", "default": "__host_check_reached"},
-                "weights": {"type": "str", "default": "__host_check_weights"},
-                "image_source": {"type": "str", "default": "registry"},
-                "image_archive": {"type": "str", "default": ""},
-                "weights_source": {"type": "str", "default": "present"},
-                "clock_seconds": {"type": "float", "default": 2.0},
-                "repairs": {"type": "bool", "default": False},
-                "waivers": {"type": "list", "elements": "raw", "default": []},
-                "dest": {"type": "path"},
-                "fail": {"type": "bool", "default": True},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         plan, verdict = options["plan"], options["verdict"] or {}
         findings = [Finding.from_dict(one) for one in verdict.get("findings") or ()]
         results, missing = self._results(task_vars, options)
@@ -114,7 +108,7 @@ class ActionModule(ActionBase):
         return {
             name: found
             for name in options["servers"]
-            if (found := registered(task_vars, name, options[option])) is not None and key in found
+            if (found := registered(task_vars, name, options[option] or "")) is not None and key in found
         }
 
     def _host_findings(

@@ -4,31 +4,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from ..plugin_utils._checks.results import registered
+from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
 from ..plugin_utils._serving.groups import decide
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Decides for all hosts at once, on the controller, what is to be stopped."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "result": {"type": "str", "required": True},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
-            {
-                "servers": {"type": "list", "elements": "str", "required": True},
-                "result": {"type": "str", "default": "__container_deployed"},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         looks = {
             name: found
             for name in options["servers"]
@@ -36,7 +28,7 @@ class ActionModule(ActionBase):
         }
         decision = decide(looks, options["servers"])
         if decision.refusal:
-            return {**result, "failed": True, "changed": False, "msg": decision.refusal}
+            return {"failed": True, "changed": False, "msg": decision.refusal}
         for line in decision.reasons:
             show(line)
-        return {**result, "changed": False, "stop": decision.stop, "reasons": decision.reasons}
+        return {"changed": False, "stop": decision.stop, "reasons": decision.reasons}

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
+from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._serving import deployed_hosts
 from .plan import plan_folder
 
@@ -28,27 +28,19 @@ def folders(hostvars: Any, servers: Sequence[str], deployment: str) -> list[Path
     return list(found)
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Notes on the controller which servers a deployment is launched on."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "plan": {"type": "dict"},
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "deployment": {"type": "str", "default": "pd"},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
-            {
-                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-                "plan": {"type": "dict"},
-                "servers": {"type": "list", "elements": "str", "required": True},
-                "deployment": {"type": "str", "default": "pd"},
-            }
-        )
-        result["changed"] = False
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         if self._task.check_mode:
-            return result
+            return {}
         plan, servers = options["plan"], options["servers"]
         try:
             if options["state"] == "present":
@@ -66,6 +58,6 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(f"cannot note where it is deployed: {error}") from error
             # The plan's folder may be somebody else's, who has deployed; what was stopped is stopped.
             why = f"{error.filename}: {error.strerror}. The servers stay in it, and may be reported later."
-            return {**result, "noted": False, "warnings": [why]}
+            return {"noted": False, "warnings": [why]}
         # What counts as changed is what changes on a server.
-        return {**result, "noted": any(noted)}
+        return {"noted": any(noted)}

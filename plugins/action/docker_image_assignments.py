@@ -4,38 +4,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from ..plugin_utils._distribution.image_assignments import Wish, decide
+from ..plugin_utils._run.action import ControllerAction
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Reads what M(ascend.pd_rollout.docker_image_info) found on the hosts of this play."""
 
-    _requires_connection = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "states": {"type": "str", "required": True},
+        "source": {
+            "type": "str",
+            "choices": ["registry", "pull", "archive", "none"],
+            "required": True,
+        },
+        "digest": {"type": "str", "default": ""},
+        "archive": {"type": "str", "default": ""},
+        "archive_on_server": {"type": "bool", "default": True},
+        "spread": {"type": "bool", "default": True},
+        "mirrors": {"type": "list", "elements": "str", "default": []},
+        "allow_unqualified": {"type": "bool", "default": False},
+    }
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        _, options = self.validate_argument_spec(
-            {
-                "states": {"type": "str", "required": True},
-                "source": {
-                    "type": "str",
-                    "choices": ["registry", "pull", "archive", "none"],
-                    "required": True,
-                },
-                "digest": {"type": "str", "default": ""},
-                "archive": {"type": "str", "default": ""},
-                "archive_on_server": {"type": "bool", "default": True},
-                "spread": {"type": "bool", "default": True},
-                "mirrors": {"type": "list", "elements": "str", "default": []},
-                "allow_unqualified": {"type": "bool", "default": False},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         name = options.pop("states")
         wish = Wish(**{**options, "mirrors": tuple(options["mirrors"])})
         hostvars = task_vars["hostvars"]

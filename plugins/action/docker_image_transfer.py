@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible import constants as C
 from ansible.errors import AnsibleError
@@ -28,44 +28,42 @@ SHOW_EVERY = 5.0
 AT_ONCE = 16
 QUICK, SLOW = 1.5, 6.0
 
-OPTIONS = {
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "wait": {"type": "bool", "default": False},
-    "assignments": {"type": "dict", "required": True},
-    "image": {"type": "str", "required": True},
-    "address": {"type": "str", "default": "127.0.0.1"},
-    "archive": {"type": "str", "default": ""},
-    "digest": {"type": "str", "default": ""},
-    "mirrors": {"type": "list", "elements": "str", "default": []},
-    "login": {"type": "dict", "default": {}, "no_log": True},
-    "ca": {"type": "str", "default": ""},
-    "insecure": {"type": "list", "elements": "str", "default": []},
-    "directory": {"type": "str", "default": "/var/lib/pd_rollout/image"},
-    "idle": {"type": "int", "default": 300},
-    "patience": {"type": "int", "default": 60},
-    "load_timeout": {"type": "int", "default": 1800},
-}
-
 
 class ActionModule(Polling):
     """Drives M(ascend.pd_rollout.docker_image_job) on the host."""
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        self._vars = task_vars or {}
-        _, self._options = self.validate_argument_spec(OPTIONS)
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "wait": {"type": "bool", "default": False},
+        "assignments": {"type": "dict", "required": True},
+        "image": {"type": "str", "required": True},
+        "address": {"type": "str", "default": "127.0.0.1"},
+        "archive": {"type": "str", "default": ""},
+        "digest": {"type": "str", "default": ""},
+        "mirrors": {"type": "list", "elements": "str", "default": []},
+        "login": {"type": "dict", "default": {}, "no_log": True},
+        "ca": {"type": "str", "default": ""},
+        "insecure": {"type": "list", "elements": "str", "default": []},
+        "directory": {"type": "str", "default": "/var/lib/pd_rollout/image"},
+        "idle": {"type": "int", "default": 300},
+        "patience": {"type": "int", "default": 60},
+        "load_timeout": {"type": "int", "default": 1800},
+    }
+
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        self._vars, self._options = task_vars, options
         self._host = str(self._vars["inventory_hostname"])
         self._part = self._options["assignments"].get(self._host)
         if not self._part:
-            return {**result, "changed": False, "skipped": True, "msg": "nothing is assigned to this host"}
+            return {"changed": False, "skipped": True, "msg": "nothing is assigned to this host"}
         if self._task.check_mode:
-            return {**result, "skipped": True, "msg": "nothing is got in check mode"}
+            return {"skipped": True, "msg": "nothing is got in check mode"}
         self._state = image_state.ImageState(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_image")
         if self._options["state"] == "absent":
             done = self._end()
         else:
             done = self._wait() if self._options["wait"] else self._start()
-        return {**result, "changed": False, **done}
+        return {"changed": False, **done}
 
     def _start(self) -> dict[str, Any]:
         options = self._options

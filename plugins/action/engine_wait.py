@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible import constants as C
 from ansible import context
@@ -177,22 +177,20 @@ def with_log(text: str, report: dict[str, Any]) -> str:
 class ActionModule(Polling):
     """Loops over M(ascend.pd_rollout.engine_info) until everything is ready or something has failed."""
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        _, args = self.validate_argument_spec(
-            {
-                "engines": {"type": "list", "elements": "dict", "default": []},
-                "proxy": {"type": "dict"},
-                "started": {"type": "list", "elements": "str", "default": []},
-                "timeout": {"type": "int", "default": 3600},
-            }
-        )
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "engines": {"type": "list", "elements": "dict", "default": []},
+        "proxy": {"type": "dict"},
+        "started": {"type": "list", "elements": "str", "default": []},
+        "timeout": {"type": "int", "default": 3600},
+    }
+
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         self._vars = task_vars
         self._host = task_vars["inventory_hostname"]
-        targets = [engine_target(engine, args["started"]) for engine in args["engines"]]
-        if args["proxy"]:
-            targets.append(proxy_target(args["proxy"], self._host, args["started"]))
+        targets = [engine_target(engine, options["started"]) for engine in options["engines"]]
+        if options["proxy"]:
+            targets.append(proxy_target(options["proxy"], self._host, options["started"]))
         result.update(changed=False, seconds={})
         if not targets:
             return result
@@ -202,7 +200,7 @@ class ActionModule(Polling):
         self._state = StartState(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_wait" / self._task._uuid)
         begun = self._state.begun()
         try:
-            failure = self._wait(targets, begun, args["timeout"])
+            failure = self._wait(targets, begun, options["timeout"])
         except Exception as error:
             self._state.abort(f"{self._host}: {error}")
             raise

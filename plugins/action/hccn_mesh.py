@@ -4,30 +4,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from ..plugin_utils._checks import hccn_cluster as between
 from ..plugin_utils._checks.results import servers_of
+from ..plugin_utils._run.action import ControllerAction
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Makes the targets of every server in one go, on the controller."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "mesh": {"type": "str", "choices": list(between.MESHES), "default": "ring"},
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "result": {"type": "str", "required": True},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
-            {
-                "mesh": {"type": "str", "choices": list(between.MESHES), "default": "ring"},
-                "servers": {"type": "list", "elements": "str", "required": True},
-                "result": {"type": "str", "default": "__hccn_check_result"},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         servers, _missing = servers_of(task_vars, options["servers"], options["result"])
         targets: dict[str, dict[str, list[str]]] = {}
         for name, pings in between.mesh(servers, options["mesh"]).items():

@@ -5,37 +5,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from ..module_utils._findings import Finding, counted, errors_of, few, grouped, ordered, render_text
 from ..module_utils._hccn.evaluate import FABRICS
 from ..plugin_utils._checks import hccn_cluster as between
 from ..plugin_utils._checks.results import own_findings, registered, servers_of
+from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import COLOURS, show
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Collects what every server registered, compares, prints one report, and fails on errors."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "result": {"type": "str", "required": True},
+        "mesh": {"type": "str", "choices": list(between.MESHES), "default": "none"},
+        "pings": {"type": "str"},
+        "plan": {"type": "dict"},
+        "show": {"type": "bool", "default": True},
+        "fail": {"type": "bool", "default": True},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
-            {
-                "servers": {"type": "list", "elements": "str", "required": True},
-                "result": {"type": "str", "default": "__hccn_check_result"},
-                "mesh": {"type": "str", "choices": list(between.MESHES), "default": "none"},
-                "pings": {"type": "str", "default": "__hccn_check_pings"},
-                "plan": {"type": "dict"},
-                "show": {"type": "bool", "default": True},
-                "fail": {"type": "bool", "default": True},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         servers, missing = servers_of(task_vars, options["servers"], options["result"])
         found = {
             server.name: registered(task_vars, server.name, options["result"]) or {} for server in servers
@@ -48,7 +42,7 @@ class ActionModule(ActionBase):
             results = {
                 server.name: answer
                 for server in servers
-                if (answer := registered(task_vars, server.name, options["pings"])) is not None
+                if (answer := registered(task_vars, server.name, options["pings"] or "")) is not None
             }
             pings = sum(int(answer.get("count", 0)) for answer in results.values())
             findings += between.judge_mesh(

@@ -4,31 +4,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from ..plugin_utils._checks import host_cluster as between
 from ..plugin_utils._checks.results import registered
+from ..plugin_utils._run.action import ControllerAction
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Chooses who tries which ports of whom, in one go, on the controller."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "plan": {"type": "dict", "required": True},
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "result": {"type": "str", "required": True},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
-            {
-                "plan": {"type": "dict", "required": True},
-                "servers": {"type": "list", "elements": "str", "required": True},
-                "result": {"type": "str", "default": "__host_check_result"},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         results = {
             name: found
             for name in options["servers"]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from ..plugin_utils._run.polling import Polling, ProgressLine
 
@@ -34,23 +34,19 @@ def too_long(title: str, timeout: int, progress: str, log: list[str]) -> str:
 class ActionModule(Polling):
     """Asks M(ascend.pd_rollout.measurement_info) until the end."""
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        _, args = self.validate_argument_spec(
-            {
-                "title": {"type": "str", "default": "measurement"},
-                "directory": {"type": "path", "required": True},
-                "container": {"type": "str", "required": True},
-                "timeout": {"type": "int", "default": 14400},
-            }
-        )
-        result.update(changed=False)
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "title": {"type": "str", "default": "measurement"},
+        "directory": {"type": "path", "required": True},
+        "container": {"type": "str", "required": True},
+        "timeout": {"type": "int", "default": 14400},
+    }
+
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         if self._task.check_mode:
-            return {**result, "skipped": True, "msg": "nothing is awaited in check mode"}
-        title, begun, known = args["title"], time.monotonic(), ""
+            return {"skipped": True, "msg": "nothing is awaited in check mode"}
+        title, begun, known = options["title"], time.monotonic(), ""
         line = ProgressLine(f"{task_vars.get('inventory_hostname', '')} {title}", SHOW_EVERY)
-        asked = {"directory": args["directory"], "container": args["container"]}
+        asked = {"directory": options["directory"], "container": options["container"]}
         while True:
             seen = self._poll(
                 "measurement_info",
@@ -65,8 +61,8 @@ class ActionModule(Polling):
                 ok = seen["exit_code"] == 0
                 message = verdict(title, seen["exit_code"], seconds, seen["log"])
                 break
-            if seconds > args["timeout"]:
-                ok, message = False, too_long(title, args["timeout"], known, seen["log"])
+            if seconds > options["timeout"]:
+                ok, message = False, too_long(title, options["timeout"], known, seen["log"])
                 break
         exit_code = seen["exit_code"]
-        return {**result, "ok": ok, "msg": message, "exit_code": exit_code, "seconds": round(seconds, 1)}
+        return {"ok": ok, "msg": message, "exit_code": exit_code, "seconds": round(seconds, 1)}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail
@@ -42,22 +42,21 @@ _KEEPS_UNDEFINED = tuple(int(part) for part in ansible_version.split(".")[:2]) <
 class ActionModule(ActionBase):
     """Plans the whole inventory once, on the controller, and touches no host."""
 
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "write": {"type": "bool", "default": False},
+        "topology": {"type": "str"},
+        "dest": {"type": "path"},
+        "fact": {"type": "bool", "default": True},
+        "every_deployment": {"type": "bool", "default": False},
+        "made": {"type": "dict"},
+    }
     TRANSFERS_FILES = False
     _requires_connection = False
     _supports_check_mode = True
     _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        _, options = self.validate_argument_spec(
-            {
-                "write": {"type": "bool", "default": False},
-                "topology": {"type": "str"},
-                "dest": {"type": "path"},
-                "fact": {"type": "bool", "default": True},
-                "every_deployment": {"type": "bool", "default": False},
-                "made": {"type": "dict"},
-            }
-        )
+        _, options = self.validate_argument_spec(self.ARGUMENTS)
         result: dict[str, Any] = super().run(tmp, task_vars)
         # With -v the whole plan would be printed; plan.json has it.
         result["_ansible_verbose_override"] = True

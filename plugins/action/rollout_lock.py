@@ -11,36 +11,23 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils._lock import held_beside
+from ..module_utils._lock import ARGUMENTS, held_beside
 from ..plugin_utils._run import lock_guard, lock_owner
-from ..plugin_utils._run.deadlines import SOON, Answering
+from ..plugin_utils._run.action import ServerAction
+from ..plugin_utils._run.deadlines import SOON
 from ..plugin_utils._run.screen import show
 
 display = Display()
 
 
-class ActionModule(Answering, ActionBase):
+class ActionModule(ServerAction):
     """Asks M(ascend.pd_rollout.rollout_lock), and again if the holder turns out to be gone."""
 
-    _requires_connection = True
-    _supports_check_mode = True
+    ARGUMENTS = ARGUMENTS
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        _, options = self.validate_argument_spec(
-            {
-                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-                "deployment": {"type": "str", "default": "pd"},
-                "path": {"type": "path", "default": "/run/pd_rollout.lock"},
-                "max_age": {"type": "int", "default": 21600},
-                "max_silence": {"type": "int", "default": 300},
-                "force": {"type": "bool", "default": False},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         # Tasks run in workers; the run itself is their parent and lives until the last of them.
         owner = lock_owner.describe(os.getppid(), options["deployment"])
         arguments = {"state": options["state"], "path": options["path"], "owner": owner}
@@ -53,16 +40,15 @@ class ActionModule(Answering, ActionBase):
         answer = self._ask(arguments, task_vars)
         holder = answer.get("holder")
         if answer.get("failed") or answer.get("unreachable"):
-            return {**result, **answer}
+            return answer
         if not holder:
             self._keep(mark, owner, options)
-            return {**result, **answer}
+            return answer
         why = lock_owner.left_behind(holder, options["max_age"], options["max_silence"])
         if why is None and options["force"]:
             why = "deploy_lock_force is set"
         if why is None:
             return {
-                **result,
                 **answer,
                 "failed": True,
                 "msg": lock_owner.refusal(holder, host, options["path"], options["max_silence"]),
@@ -76,7 +62,7 @@ class ActionModule(Answering, ActionBase):
             answer.update(failed=True, msg=message)
         elif not answer.get("failed"):
             self._keep(mark, owner, options)
-        return {**result, "taken_over": taken, **answer}
+        return {"taken_over": taken, **answer}
 
     def _keep(self, mark: Path, owner: dict[str, Any], options: dict[str, Any]) -> None:
         """Have somebody who gives the lock back when this run cannot."""

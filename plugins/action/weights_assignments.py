@@ -8,14 +8,14 @@ import json
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 
 from ..module_utils._findings import Finding, counted, text_of
 from ..module_utils._weights import model_directory
 from ..plugin_utils._distribution import weights_chain
+from ..plugin_utils._run.action import ControllerAction
 
 
 def hashes_of(text: str) -> dict[str, str]:
@@ -31,30 +31,25 @@ def hashes_of(text: str) -> dict[str, str]:
     return hashes
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Decides for all servers in one go, on the controller."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "source": {"type": "str", "required": True},
+        "id": {"type": "str", "default": ""},
+        "directory": {"type": "str", "default": ""},
+        "seed": {"type": "str", "default": ""},
+        "manifest": {"type": "str", "default": ""},
+        "result": {"type": "str", "required": True},
+        "probes": {"type": "str"},
+        "listed": {"type": "str"},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
-            {
-                "servers": {"type": "list", "elements": "str", "required": True},
-                "source": {"type": "str", "required": True},
-                "id": {"type": "str", "default": ""},
-                "directory": {"type": "str", "default": ""},
-                "seed": {"type": "str", "default": ""},
-                "manifest": {"type": "str", "default": ""},
-                "look": {"type": "str", "default": "model_weights_result"},
-                "probes": {"type": "str"},
-                "listed": {"type": "str"},
-            }
-        )
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         hostvars = task_vars["hostvars"]
-        looks = {name: hostvars[name].get(options["look"]) for name in options["servers"]}
+        looks = {name: hostvars[name].get(options["result"]) for name in options["servers"]}
         servers = [
             weights_chain.Server(
                 name, look.get("fingerprint", ""), tuple(map(Finding.from_dict, look.get("findings", ())))

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
-
-from ansible.plugins.action import ActionBase
+from typing import Any, ClassVar
 
 from ..module_utils._transfer.weights_files import manifest_of
 from ..plugin_utils._distribution.weights_progress import progress
-from ..plugin_utils._run.deadlines import LONGEST, Answering
+from ..plugin_utils._run.action import ServerAction
+from ..plugin_utils._run.deadlines import LONGEST
 from ..plugin_utils._run.parent import ParentRun
 from ..plugin_utils._run.screen import show
 
@@ -22,23 +21,18 @@ SHOW_EVERY = 5.0
 SLOWEST = 1e5
 
 
-class ActionModule(Answering, ActionBase):
+class ActionModule(ServerAction):
     """Copies one by one with M(ansible.builtin.copy): each is compared by hash and comes in one step."""
 
-    _requires_connection = True
-    _supports_check_mode = True
     TRANSFERS_FILES = True
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        _, args = self.validate_argument_spec(
-            {
-                "source": {"type": "str", "required": True},
-                "destination": {"type": "str", "required": True},
-            }
-        )
-        source = Path(args["source"]).expanduser()
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "source": {"type": "str", "required": True},
+        "destination": {"type": "str", "required": True},
+    }
+
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        source = Path(options["source"]).expanduser()
         files = manifest_of(source)
         host = task_vars["inventory_hostname"]
         total, done, sent = sum(state.size for state in files.values()), 0, 0
@@ -47,11 +41,10 @@ class ActionModule(Answering, ActionBase):
         for name, state in files.items():
             run.check(f"the weights of {host}")
             with self._within(LONGEST + state.size / SLOWEST, f"{name} was copied there"):
-                answer = self._copy(source / name, f"{args['destination']}/{name}", task_vars)
+                answer = self._copy(source / name, f"{options['destination']}/{name}", task_vars)
             if answer.get("failed"):
-                place = f"{host}: {args['destination']}/{name}"
+                place = f"{host}: {options['destination']}/{name}"
                 return {
-                    **result,
                     "failed": True,
                     "msg": f"{place} could not be written after {done / 1e6:.1f} of {total / 1e6:.1f} MB: "
                     f"{answer.get('msg')}. Files that have come stay; run again when the cause is gone.",
@@ -70,7 +63,7 @@ class ActionModule(Answering, ActionBase):
                 }
                 show(f"{host} weights: {progress(status)}")
                 shown = now
-        return {**result, "changed": sent > 0, "bytes": total, "sent": sent}
+        return {"changed": sent > 0, "bytes": total, "sent": sent}
 
     def _copy(self, source: Path, destination: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         folder = destination.rpartition("/")[0]

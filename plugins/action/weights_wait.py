@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from ..module_utils._findings import Finding, text_of
 from ..module_utils._transfer.catalogue import TRANSFER_CHECKS
@@ -30,12 +30,13 @@ def failure(host: str, status: dict[str, Any]) -> Finding:
 class ActionModule(Polling):
     """Polls M(ascend.pd_rollout.weights_transfer_info) until the server's transfer has ended."""
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        _, args = self.validate_argument_spec(
-            {"path": {"type": "str", "required": True}, "container": {"type": "str"}}
-        )
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "path": {"type": "str", "required": True},
+        "container": {"type": "str"},
+    }
+
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         if self._task.check_mode:
             return {**result, "changed": False, "skipped": True, "msg": "nothing is awaited in check mode"}
         host = task_vars["inventory_hostname"]
@@ -45,7 +46,7 @@ class ActionModule(Polling):
         while status["state"] not in ENDED:
             status = self._poll(
                 "weights_transfer_info",
-                {**args, "hold": hold},
+                {**options, "hold": hold},
                 about=about,
                 answers="status",
                 task_vars=task_vars,

@@ -22,6 +22,18 @@ from typing import Any
 
 from ._files import private_folder
 
+# Of the module rollout_lock and its action.
+ARGUMENTS = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "deployment": {"type": "str", "default": "pd"},
+    "path": {"type": "path", "default": "/run/pd_rollout.lock"},
+    "max_age": {"type": "int", "default": 21600},
+    "max_silence": {"type": "int", "default": 300},
+    "force": {"type": "bool", "default": False},
+    "owner": {"type": "dict"},
+    "replace": {"type": "str"},
+}
+
 
 class LockError(Exception):
     """The lock cannot be read or written."""

@@ -36,17 +36,15 @@ options:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_check) is
       registered.
     type: str
-    default: __host_check_result
+    required: true
   reached:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_reach) is
-      registered.
+      registered, if it ran.
     type: str
-    default: __host_check_reached
   weights:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.model_weights) is
       registered, if it was looked at.
     type: str
-    default: __host_check_weights
   image_source:
     description:
       - C(pd_image_source), where deployment takes the image from. A server that lacks the image is an
@@ -92,6 +90,7 @@ EXAMPLES = r"""
   ascend.pd_rollout.check_report:
     plan: "{{ pd_plan }}"
     servers: "{{ ansible_play_hosts_all }}"
+    result: result
     dest: plans/mine
     waivers:
       - code: host-driver-older

@@ -26,7 +26,7 @@ options:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_info)
       is registered.
     type: str
-    default: __container_deployed
+    required: true
 """
 
 EXAMPLES = r"""

@@ -36,13 +36,14 @@ options:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
       registered.
     type: str
-    default: __hccn_check_result
+    required: true
 """
 
 EXAMPLES = r"""
 - name: Say who pings whom
   ascend.pd_rollout.hccn_mesh:
     servers: "{{ ansible_play_hosts }}"
+    result: result
     mesh: ring
   run_once: true
   register: mesh

@@ -28,7 +28,7 @@ options:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
       registered.
     type: str
-    default: __hccn_check_result
+    required: true
   mesh:
     description: The mesh that was pinged, as given to M(ascend.pd_rollout.hccn_mesh).
     type: str
@@ -36,9 +36,8 @@ options:
     default: none
   pings:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_ping) is
-      registered.
+      registered. Needed unless O(mesh=none).
     type: str
-    default: __hccn_check_pings
   plan:
     description:
       - The plan of M(ascend.pd_rollout.plan). With it, only failed pings between servers that must talk to

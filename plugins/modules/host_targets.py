@@ -29,7 +29,7 @@ options:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_check) is
       registered.
     type: str
-    default: __host_check_result
+    required: true
 """
 
 EXAMPLES = r"""

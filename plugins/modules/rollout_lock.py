@@ -94,21 +94,12 @@ released:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._lock import LockError, RolloutLock
+from ..module_utils._lock import ARGUMENTS, LockError, RolloutLock
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "deployment": {"type": "str", "default": "pd"},
-            "path": {"type": "path", "default": "/run/pd_rollout.lock"},
-            "max_age": {"type": "int", "default": 21600},
-            "max_silence": {"type": "int", "default": 300},
-            "force": {"type": "bool", "default": False},
-            "owner": {"type": "dict"},
-            "replace": {"type": "str"},
-        },
+        argument_spec=ARGUMENTS,
         supports_check_mode=True,
     )
     owner = module.params["owner"]

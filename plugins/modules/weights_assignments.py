@@ -48,16 +48,19 @@ options:
     description: A file on the controller with SHA-256 sums, made by C(make bundle) or by C(sha256sum).
     type: str
     default: ""
-  look:
+  result:
     description: Name of the variable with each server's result of M(ascend.pd_rollout.model_weights).
     type: str
-    default: model_weights_result
+    required: true
   probes:
     description:
-      - Name of the variable with each server's result of M(ascend.pd_rollout.weights_transfer) for V(probed).
+      - Name of the variable with each server's result of M(ascend.pd_rollout.weights_probe), of which the
+        address is read.
     type: str
   listed:
-    description: The same for V(listed). With it, the result says who takes from whom.
+    description:
+      - Name of the variable with each server's result of M(ascend.pd_rollout.weights_probe), called again
+        after it had run on all servers. With it, the result says who takes from whom.
     type: str
 """
 
@@ -65,6 +68,7 @@ EXAMPLES = r"""
 - name: Decide who gets the weights
   ascend.pd_rollout.weights_assignments:
     servers: "{{ ansible_play_hosts }}"
+    result: model_weights_result
     source: modelscope
     id: Eco-Tech/DeepSeek-V3.1-w8a8
   run_once: true

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 
-from .deadlines import SOON, Answering
+from .action import ServerAction
+from .deadlines import SOON
 from .parent import ParentRun
 from .screen import show
 
@@ -19,11 +19,8 @@ from .screen import show
 HOLD = 2.0
 
 
-class Polling(Answering, ActionBase):
+class Polling(ServerAction):
     """Base of action plugins that poll a module until what they wait for has ended."""
-
-    _requires_connection = True
-    _supports_check_mode = True
 
     def _poll(
         self,

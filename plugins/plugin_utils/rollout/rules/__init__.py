@@ -17,18 +17,22 @@ from ..ports import PortUse
 from . import (
     advice,
     agreement,
+    batches,
     config,
     connector,
-    engine,
+    features,
+    flags,
     inventory,
     network,
     pipeline,
     ports,
     release,
     release_sizes,
+    secrets,
     shell,
     sizes,
     transfer,
+    transfer_sizes,
 )
 from .base import Check, Context, all_rules
 
@@ -36,19 +40,23 @@ __all__ = [
     "advice",
     "agreement",
     "all_rules",
+    "batches",
     "check",
     "config",
     "connector",
-    "engine",
+    "features",
+    "flags",
     "inventory",
     "network",
     "pipeline",
     "ports",
     "release",
     "release_sizes",
+    "secrets",
     "shell",
     "sizes",
     "transfer",
+    "transfer_sizes",
 ]
 
 

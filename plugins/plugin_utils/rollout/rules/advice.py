@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..findings import HINT, WARNING, Finding, Rule
-from .base import Context, flag_number, number, rule
+from .base import Context, at_node, flag_number, number, rule
 
 # Seconds that HCCL waits for its peers unless told otherwise, and what a slow load needs.
 HCCL_DEFAULT_TIMEOUT = 120
@@ -73,8 +73,7 @@ def hccl_timeout(r: Rule, c: Context) -> Iterator[Finding]:
                 f"a node that loads its weights {HCCL_DEFAULT_TIMEOUT if seconds is None else seconds} s "
                 "longer than the "
                 "others ends the start with EI0006 Getting socket times out",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"HCCL_CONNECT_TIMEOUT={'(not set: 120)' if value is None else value}",
                 expected=f"at least {HCCL_SAFE_TIMEOUT} seconds",

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
-from .base import Context, additional_config, is_on, rule
+from .base import Context, additional_config, at_node, is_on, rule
 from .transfer import nested, transferring
 
 # Two names of one type (V@0.13.0:vllm/config/model.py, _STR_DTYPE_TO_TORCH_DTYPE; vllm/utils/torch_utils.py).
@@ -318,8 +318,7 @@ def one_hash_seed(r: Rule, c: Context) -> Iterator[Finding]:
             yield r.at(
                 "Python salts its hashes anew in each process, and no engine finds what another has put into "
                 "the pool",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"PYTHONHASHSEED={'(not set)' if seed is None else seed}",
                 expected=other if other not in (None, "", "random") else "0",

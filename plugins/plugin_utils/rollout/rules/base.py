@@ -7,11 +7,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from ..findings import Finding, Rule, Severity, declare
 from ..model import Cluster, Instance, Node, Role
 from ..ports import PortUse
+from ..topology import given_flags
 
 # Block size where none is given, and the one forced with prefix caching or chunked prefill
 # (A@v0.13.0:vllm_ascend/utils.py:1078, refresh_block_size).
@@ -37,6 +38,18 @@ class Context:
             for node in instance.nodes:
                 if not node.settings.unread.intersection(variables):
                     yield instance, node
+
+
+class Place(TypedDict):
+    """Where a finding about one node of an instance is."""
+
+    host: str
+    instance: str
+
+
+def at_node(instance: Instance, node: Node) -> Place:
+    """The place of a finding about one node, for Rule.at."""
+    return {"host": node.host, "instance": instance.name}
 
 
 Check = Callable[[Rule, Context], Iterator[Finding]]
@@ -183,3 +196,9 @@ def is_on(value: Any) -> bool:
 def switched_on(node: Node, name: str) -> bool:
     """Whether an environment variable is on as upstream reads it."""
     return is_on(node.env.get(name))
+
+
+def given(c: Context, node: Node) -> Iterator[tuple[str, str, object]]:
+    """The flags of pd_engine_args: as spelt, the option without the part after a dot, value."""
+    for flag in given_flags(c.cluster.release, node.settings.engine_args):
+        yield flag.spelt, flag.name, flag.value

@@ -12,7 +12,7 @@ from ..findings import ERROR, WARNING, Finding, Rule, declare, shown
 from ..model import Instance, Node
 from ..names import HOST_EXPECTED, host_allowed
 from ..topology import connector_of, joined, listens
-from .base import Context, finds, number, rule
+from .base import Context, at_node, finds, number, rule
 
 
 @rule(
@@ -113,8 +113,7 @@ def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
                 "the connector advertises vLLM's get_ip(): without VLLM_HOST_IP the address of the default "
                 "route, "
                 "which on a server with several NICs may be another than HCCL_IF_IP",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen="VLLM_HOST_IP is not set",
                 expected=f"VLLM_HOST_IP={node.address or '$local_ip'}",
@@ -147,8 +146,7 @@ def reachable(r: Rule, c: Context) -> Iterator[Finding]:
         if node.api_ports and node.flag("uds") is not None:
             yield r.at(
                 "with uds the API listens at a file only, and nobody else reaches it",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_args",
                 seen=f"uds: {shown(node.flag('uds'), 60)}",
                 expected="no uds",
@@ -158,8 +156,7 @@ def reachable(r: Rule, c: Context) -> Iterator[Finding]:
         if node.api_ports and tls:
             yield r.at(
                 "the API would speak TLS only, and the proxy and those who wait for it ask in plain HTTP",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_args",
                 seen=" and ".join(tls),
                 expected="neither ssl-certfile nor ssl-keyfile",
@@ -175,8 +172,7 @@ def _listens_elsewhere(r: Rule, c: Context, kinds: Mapping[str, str]) -> Iterato
         if kind is not None and kind in kinds:
             yield r.at(
                 f"the API would listen on an address {kinds[kind]}, and is asked at the service address",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_args",
                 seen=f"host: {shown(host, 60)}",
                 expected=f"host: 0.0.0.0, or {node.address or 'the service address'}",
@@ -215,8 +211,7 @@ def ranks_of_the_environment(r: Rule, c: Context) -> Iterator[Finding]:
             yield r.at(
                 f"vLLM takes {name} where it has one data-parallel rank, and waits for ranks that nobody "
                 "starts",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"{name}={shown(value, 60)}",
                 expected=f"{name}=1, or not set",
@@ -247,8 +242,7 @@ def straight_to_the_proxy(r: Rule, c: Context) -> Iterator[Finding]:
         if name is not None and far and "*" not in near and "$" not in passed:
             yield r.at(
                 f"decoders post to the proxy, and would ask {name} to pass it on",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"{name} without {far[0]} in no_proxy",
                 expected=f"no_proxy with {far[0]}",
@@ -278,8 +272,7 @@ def _found(r: Rule, instance: Instance, node: Node, wrong: Iterable[_Wrong]) -> 
     for one in wrong:
         yield r.at(
             one.message,
-            host=node.host,
-            instance=instance.name,
+            **at_node(instance, node),
             variable="pd_engine_env",
             seen=f"{one.name}={shown(node.env[one.name], 60)}",
             expected=f"{one.name}={one.expected}",

@@ -24,7 +24,7 @@ from ..ports import (
     span,
 )
 from ..topology import joined
-from .base import Context, rule
+from .base import Context, at_node, rule
 
 
 def _whose(use: PortUse) -> str:
@@ -183,8 +183,7 @@ def ports_exist(r: Rule, c: Context) -> Iterator[Finding]:
         ):
             yield r.at(
                 message,
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"{name}={shown(node.env.get(name, '(not set)'), 60)}",
                 expected=expected,
@@ -279,8 +278,7 @@ def ports_do_something(r: Rule, c: Context) -> Iterator[Finding]:
         for name, message, expected in (*_ignored_ports(c, node), *_vllm_starts(c, node)):
             yield r.at(
                 message,
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"{name}={shown(node.env[name], 60)}",
                 expected=expected,

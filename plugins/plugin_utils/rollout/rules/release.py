@@ -13,7 +13,7 @@ from ..releases import Release, load_release, release_names, standing
 from ..slips import close_to, slip_of
 from ..topology import joined
 from ..values import SAME, did_you_mean
-from .base import Context, additional_config, flag_number, flashcomm, number, rule
+from .base import Context, additional_config, at_node, flag_number, flashcomm, number, rule
 from .transfer import whole_number
 
 # vLLM's own and vllm-ascend's variables begin with it.
@@ -189,8 +189,7 @@ def whole_numbers(r: Rule, c: Context) -> Iterator[Finding]:
             if value is not None and not whole_number(value):
                 yield r.at(
                     f"invalid literal for int() with base 10: {shown(value, 40)!r}",
-                    host=node.host,
-                    instance=instance.name,
+                    **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name}={shown(value, 40)}",
                     expected=f"{name} with a whole number",
@@ -401,8 +400,7 @@ def abort_timeout(r: Rule, c: Context) -> Iterator[Finding]:
         for name in sorted(names & node.env.keys() & release.environment):
             yield r.at(
                 f"the connector of {release.name} reads {release.abort_timeout_variable}, not {name}",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=name,
                 expected=release.abort_timeout_variable,

@@ -12,7 +12,7 @@ from .. import expansion
 from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..model import Instance, Node
 from ..values import did_you_mean
-from .base import Context, rule
+from .base import Context, at_node, rule
 
 _DOCS = "docs/variables.md"
 
@@ -71,8 +71,7 @@ def expandable(r: Rule, c: Context) -> Iterator[Finding]:
             except expansion.NotExpandable as error:
                 yield r.at(
                     f"{name} holds {error.what}: the launch script expands variables and nothing else",
-                    host=node.host,
-                    instance=instance.name,
+                    **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name} with {error.seen}",
                     expected="text, $NAME, ${NAME} or ${NAME:-text}",
@@ -81,8 +80,7 @@ def expandable(r: Rule, c: Context) -> Iterator[Finding]:
         if circle:
             yield r.at(
                 f"the values of {' and '.join(sorted(set(circle)))} refer to each other",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=" → ".join(circle),
                 expected="one of them without the other",
@@ -112,8 +110,7 @@ def references_set(r: Rule, c: Context) -> Iterator[Finding]:
                 yield r.at(
                     f"{name} refers to {reference.name}, which nothing in the plan sets: unless the image "
                     f"sets it, nothing stands in its place{near}",
-                    host=node.host,
-                    instance=instance.name,
+                    **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name} with ${reference.name}",
                     expected=f"{reference.name} in pd_engine_env, or one of "
@@ -141,8 +138,7 @@ def own_names(r: Rule, c: Context) -> Iterator[Finding]:
                 continue
             yield r.at(
                 message,
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=name if name in _READ_ONLY else f"{name}={shown(node.env[name], 60)}",
                 expected=expected or "not set",
@@ -162,8 +158,7 @@ def search_paths(r: Rule, c: Context) -> Iterator[Finding]:
             if name in _SEARCH_PATHS and not re.search(rf"\$\{{?{name}\b", value):
                 yield r.at(
                     f"{name} takes the place of the image's, by which CANN, the driver and vLLM are found",
-                    host=node.host,
-                    instance=instance.name,
+                    **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name}={shown(value, 80)}",
                     expected=f"…:${name}",
@@ -184,8 +179,7 @@ def home_directory(r: Rule, c: Context) -> Iterator[Finding]:
             if re.search(r"(^|:)~/", value):
                 yield r.at(
                     f"the ~ in {name} stays as it is, and few programs take it for a directory",
-                    host=node.host,
-                    instance=instance.name,
+                    **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name} with ~/",
                     expected="$HOME/",
@@ -240,8 +234,7 @@ def not_expanded_here(r: Rule, c: Context) -> Iterator[Finding]:
                 if name in expansion.SCRIPT_NAMES:
                     yield r.at(
                         f"{variable} is taken as it stands, and ${name} in it stays these letters",
-                        host=node.host,
-                        instance=instance.name,
+                        **at_node(instance, node),
                         variable=variable,
                         seen=f"{where}${name}",
                         expected="the value",
@@ -277,8 +270,7 @@ def looks_like_shell(r: Rule, c: Context) -> Iterator[Finding]:
             if match:
                 yield r.at(
                     f"{variable} is taken as it stands, and {match[0]} in it stays these letters",
-                    host=node.host,
-                    instance=instance.name,
+                    **at_node(instance, node),
                     variable=variable,
                     seen=f"{where}{match[0]}",
                     expected="the value",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ..findings import ERROR, HINT, Finding, Rule, shown
 from ..model import Node
 from ..topology import given_flags, joined
-from .base import Context, rule
+from .base import Context, at_node, rule
 
 
 def _chips(chips: tuple[int, ...]) -> str:
@@ -74,8 +74,7 @@ def enough_chips(r: Rule, c: Context) -> Iterator[Finding]:
             yield r.at(
                 f"local_world_size ({need}) must be less than or equal to the number of visible devices "
                 f"({len(node.chips)}).",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_parallel",
                 seen=f"{need} ranks and {len(node.chips)} chips",
                 expected=f"at most {len(node.chips)} ranks on this host",
@@ -95,8 +94,7 @@ def idle_chips(r: Rule, c: Context) -> Iterator[Finding]:
         if need < len(node.chips):
             yield r.at(
                 f"the instance has {len(node.chips)} chips here and uses {need}",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_chips",
                 seen=f"{len(node.chips)} chips",
                 expected=f"{need} chips",
@@ -142,8 +140,7 @@ def chips_exist(r: Rule, c: Context) -> Iterator[Finding]:
         if beyond:
             yield r.at(
                 f"the server has no chips {_chips(beyond)}",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_chips",
                 seen=_chips(node.chips),
                 expected=f"numbers from 0 to {last}",
@@ -363,8 +360,7 @@ def nodes_agree(r: Rule, c: Context) -> Iterator[Finding]:
                 if value is not first and value != first:
                     yield r.at(
                         f"{variable} has another value than on {readable[0].host}, and both are one engine",
-                        host=node.host,
-                        instance=instance.name,
+                        **at_node(instance, node),
                         variable=variable,
                         seen=shown(value),
                         expected=shown(first),
@@ -395,8 +391,7 @@ def chips_by_name(r: Rule, c: Context) -> Iterator[Finding]:
         if value is not None and value.replace(" ", "") != own:
             yield r.at(
                 "ASCEND_RT_VISIBLE_DEVICES is set by hand",
-                host=node.host,
-                instance=instance.name,
+                **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"ASCEND_RT_VISIBLE_DEVICES={value}",
                 expected=f"pd_chips: {value}",

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.action import rollout_lock as action
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._lock import LockError, RolloutLock
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import lock_owner
@@ -216,7 +217,7 @@ def run(monkeypatch, tmp_path):
     shown, guarded = [], []
     path = tmp_path / "lock"
     monkeypatch.setattr(action, "show", shown.append)
-    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(ActionBase, "run", lambda *_: {})
     monkeypatch.setattr(action.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
     monkeypatch.setattr(
         action.lock_guard, "start", lambda run, _began, mark, **_: guarded.append((run, mark.name))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.action import deployment_hosts as action
 from ansible_collections.ascend.pd_rollout.plugins.action.deployment_hosts import folders
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.host_cluster import outside
@@ -130,7 +131,7 @@ def test_the_folder_of_somebody_else(tmp_path, monkeypatch, state):
 
     monkeypatch.setattr(deployed_hosts, "forget", refused)
     monkeypatch.setattr(deployed_hosts, "note", refused)
-    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(ActionBase, "run", lambda *_: {})
     monkeypatch.setattr(action, "plan_folder", lambda *_: tmp_path)
     plugin = action.ActionModule.__new__(action.ActionModule)
     plugin._task = SimpleNamespace(check_mode=False)

@@ -23,7 +23,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventor
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.model import Cluster
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules import sizes as size_rules
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules import (
-    transfer as transfer_rules,
+    transfer_sizes as transfer_rules,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.base import Context, number
 from planner_inventories import codes, findings, many, small

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import yaml
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import catalogue
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch import COMPUTED_FLAGS
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.arguments import COMPUTED_FLAGS
 from planner_inventories import ROOT
 
 # What the engine checks, where, and the codes that say it from the inventory.

@@ -1,0 +1,42 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the action plugins of this collection have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ansible.plugins.action import ActionBase
+
+from .deadlines import Answering
+
+
+class ControllerAction(ActionBase):
+    """An action that does its work on the controller."""
+
+    #: The specification of the task's options; the module of the same name documents them.
+    ARGUMENTS: ClassVar[Mapping[str, Any]]
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(self.ARGUMENTS)
+        return {**result, "changed": False, **self.work(options, task_vars)}
+
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The task's result, with `failed` and `msg` where it fails, `changed` where it changed something.
+
+        `options` are validated; `task_vars` are the variables of the host that the task runs for.
+        """
+        raise NotImplementedError
+
+
+class ServerAction(Answering, ControllerAction):
+    """An action that calls modules on the server, and does not wait for ever for their answer."""
+
+    _requires_connection = True
