@@ -65,6 +65,7 @@ def main() -> None:
         found = images.inspect(wanted)
         if found is None:
             module.fail_json(msg=f"{wanted} is not on this server: nothing is removed before it is.")
+            return
         old = old_names(images.listed(), images.in_use(), wanted, found["Id"], keep)
         for name in [] if module.check_mode else old:
             images.untag(name)

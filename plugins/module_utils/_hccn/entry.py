@@ -50,7 +50,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     if any(chip < 0 for chip in chips):
         return _refused(f"chips must be physical ids from 0 on, not {chips[0]}")
     if not chips:
-        nothing = {"driver": None, "chips": [], "findings": [], "queries": 0, "seconds": 0.0}
+        nothing: dict[str, Any] = {"driver": None, "chips": [], "findings": [], "queries": 0, "seconds": 0.0}
         return {
             "changed": False,
             "ok": True,
@@ -112,7 +112,7 @@ def ping(options: Mapping[str, Any]) -> dict[str, Any]:
     begin = time.monotonic()
     tools = query.Tools(hccn_tool=_path(options, "hccn_tool"), timeout=options["timeout"])
     answers = query.ping_chips(targets, options["kind"], tools)
-    tried = [
+    tried: list[dict[str, Any]] = [
         {"chip": chip, "address": address, "seen": evaluate.ping_failure(answer, options["timeout"])}
         for chip, asked in answers.items()
         for address, answer in asked.items()

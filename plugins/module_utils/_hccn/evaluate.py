@@ -82,7 +82,8 @@ class Reading:
     `unsupported`: the failure says that there is no such command, and nothing of the chip.
     """
 
-    value: object = None
+    # What the query's parser makes of it, each its own type.
+    value: Any = None
     problem: str | None = None
     seen: str = ""
     unsupported: bool = False
@@ -230,7 +231,7 @@ def _pod(found: dict[str, Reading]) -> parsers.SuperPod | None:
 
 def _switch(reading: Reading) -> int:
     """The TLS switch: without a certificate it is off."""
-    return reading.value.switch if reading.value else 0
+    return int(reading.value.switch) if reading.value else 0
 
 
 def _absent(readings: Iterable[int], info: Reading) -> set[int]:
@@ -244,9 +245,9 @@ def _no_super_pod(reading: Reading) -> bool:
     return reading.problem == "failed" and "support" in reading.seen.lower()
 
 
-def _grouped(pairs: Iterable[tuple[object, int]]) -> list[tuple[object, list[int]]]:
+def _grouped(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, list[int]]]:
     """Chips by what was seen: sixteen chips that say the same are one finding."""
-    groups: dict[object, list[int]] = defaultdict(list)
+    groups: dict[Any, list[int]] = defaultdict(list)
     for seen, chip in pairs:
         groups[seen].append(chip)
     return list(groups.items())
@@ -276,10 +277,11 @@ def _tool_findings(
     for reading, tool, query, chip in problems:
         # Messages that differ only in numbers (the chip's, a pid) are one message.
         same = "" if reading.problem in ("missing", "timeout") else re.sub(r"\d+", "#", reading.seen)
-        groups[(reading.problem, tool, same)].append((query, chip))
-        shown.setdefault((reading.problem, tool, same), reading.seen)
+        key = (reading.problem or "", tool, same)
+        groups[key].append((query, chip))
+        shown.setdefault(key, reading.seen)
         if reading.unsupported:
-            unsupported.add((reading.problem, tool, same))
+            unsupported.add(key)
     for (problem, tool, same), where in groups.items():
         seen = shown[(problem, tool, same)]
         chips = sorted({chip for _query, chip in where if chip >= 0})
@@ -371,7 +373,7 @@ def _npu_findings(
 def _port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iterable[Finding]:
     """The RoCE port. A cause hides its consequences: link DOWN and no target explain a bad net_health."""
 
-    def known(query: str) -> list[tuple[int, object]]:
+    def known(query: str) -> list[tuple[int, Any]]:
         return [(chip, found[query].value) for chip, found in readings.items() if not found[query].problem]
 
     down = [(value, chip) for chip, value in known("link") if value != "UP"]
@@ -485,11 +487,11 @@ def _hccs_findings(
                 chips=chips,
                 seen=str(sdid),
             )
-    for code, name, of in (
-        ("hccn-super-pod-mixed", "Super Pod ID", lambda pod: pod.pod),
-        ("hccn-server-index-mixed", "Server Index", lambda pod: pod.server_index),
+    for code, name, numbers_of in (
+        ("hccn-super-pod-mixed", "Super Pod ID", {chip: pod.pod for chip, pod in pods.items()}),
+        ("hccn-server-index-mixed", "Server Index", {chip: pod.server_index for chip, pod in pods.items()}),
     ):
-        yield from _mixed(code, fabric, name, ((of(pod), chip) for chip, pod in pods.items()))
+        yield from _mixed(code, fabric, name, ((number, chip) for chip, number in numbers_of.items()))
     if expect.super_pod is not None:
         wrong = ((pod.pod, chip) for chip, pod in pods.items() if pod.pod != expect.super_pod)
         for value, chips in _grouped(wrong):
@@ -625,12 +627,13 @@ def _conf_findings(
             chips=lacking,
             seen=f"addresses of {len(chips) - len(lacking)} of {len(chips)} chips",
         )
-    for key, query, of in (
+    shown: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
         ("address", "ip", lambda value: value.address),
         ("netmask", "ip", lambda value: value.netmask),
         ("gateway", "gateway", lambda value: value.address),
         ("netdetect", "netdetect", lambda value: value),
-    ):
+    )
+    for key, query, of in shown:
         different = [
             (chip, conf[chip][key], of(found[query].value))
             for chip, found in readings.items()

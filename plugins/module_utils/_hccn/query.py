@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,11 @@ def query_server(
     """Ask everything about these chips, all chips at once."""
     begin = time.monotonic()
     # npu-smi's table comes first: it is there when the first chip needs it.
-    chains: dict[str, Any] = {"info": once(tools.smi("info")), **{chip: _chip(chip, tools) for chip in chips}}
-    found = run_chains(chains)
+    chains: dict[Hashable, Chain] = {
+        "info": once(tools.smi("info")),
+        **{chip: _chip(chip, tools) for chip in chips},
+    }
+    found: dict[Any, Any] = run_chains(chains)
     seconds = time.monotonic() - begin
     info = found.pop("info")
     return ServerAnswers(found, info, read_file(version_info), read_file(hccn_conf), seconds)
@@ -159,7 +162,7 @@ def _ping(command: Command) -> Chain:
     return answer
 
 
-def ping_chips(targets: dict[int, Sequence[str]], kind: str, tools: Tools) -> dict[int, dict[str, Answer]]:
+def ping_chips(targets: Mapping[int, Sequence[str]], kind: str, tools: Tools) -> dict[int, dict[str, Answer]]:
     """Ping from every chip its addresses, one after the other. A chip serves one ping at a time.
 
     All targets are tried, hanging ones too: that one pair is dead says nothing about the next.
