@@ -9,7 +9,7 @@ module: check_report
 short_description: Report what all checks found, and fail on errors
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - An action that runs on the controller. One task with C(run_once) serves all servers. It puts together the
     findings of M(ascend.pd_rollout.hccn_report), M(ascend.pd_rollout.host_check) and

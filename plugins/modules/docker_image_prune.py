@@ -9,7 +9,7 @@ module: docker_image_prune
 short_description: Remove old images of a repository
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Removes images of the same repository as O(image), the oldest first, that no container uses, running or
     not. The registry in front of the name does not matter. Other images are not touched.

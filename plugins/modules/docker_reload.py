@@ -9,7 +9,7 @@ module: docker_reload
 short_description: Have the Docker Engine read its configuration again, and see that it did
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Sends SIGHUP to C(dockerd), which is all that C(systemctl reload docker) does, so it works with any
     service manager. No container is touched.

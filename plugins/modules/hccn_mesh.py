@@ -9,7 +9,7 @@ module: hccn_mesh
 short_description: Say which chips shall ping which
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(hccn_check).
   - An action that runs on the controller. One task with C(run_once) serves all servers. From the results of

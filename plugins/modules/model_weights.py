@@ -9,7 +9,7 @@ module: model_weights
 short_description: Verify the weights of a model and set the dtype in its C(config.json)
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Looks at a model directory in safetensors format on the server and reports everything that would stop an
     engine minutes after its start, all at once.
