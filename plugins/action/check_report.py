@@ -69,7 +69,7 @@ class ActionModule(ControllerAction):
         if directory is not None and written:
             self._write(directory, plan, report, results)
         for text, severity in reports.screen(report, str(directory) if written else None):
-            show(text, color=COLOURS.get(severity))
+            show(text, color=COLOURS.get(severity or ""))
         errors = report.errors
         named = "; ".join(f"{one.code} at {few(one.hosts) or 'all'}" for one in errors[:3])
         more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
