@@ -52,6 +52,8 @@ class ActionModule(Polling):
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         self._vars, self._options = task_vars, options
+        # Chunks of an archive that go to the server in one file; see _bring.
+        self._at_once = 2
         self._host = str(self._vars["inventory_hostname"])
         self._part = self._options["assignments"].get(self._host)
         if not self._part:
@@ -140,7 +142,7 @@ class ActionModule(Polling):
         begun, line = time.monotonic(), ProgressLine(f"{self._host} image", SHOW_EVERY)
         gives, run = self._part["kind"] == "engine", ParentRun()
         piece: dict[str, Any] = {}
-        brought, self._at_once = -1, 2
+        brought = -1
         silence = Silence(f"the image on {self._host}")
         while True:
             run.check(f"the image on {self._host}")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from ansible.errors import AnsibleError
 
 from ..module_utils._findings import Finding, counted, text_of
-from ..module_utils._weights import model_directory
+from ..module_utils._weights import inspection
 from ..plugin_utils._distribution import weights_chain
 from ..plugin_utils._run.action import ControllerAction
 
@@ -126,5 +126,5 @@ class ActionModule(ControllerAction):
 
     @staticmethod
     def _look_at(directory: str) -> list[Finding]:
-        report = model_directory.inspect(str(Path(directory).expanduser()), dtype=None)
+        report = inspection.inspect(str(Path(directory).expanduser()), dtype=None)
         return [replace(error, host="controller") for error in report.errors]

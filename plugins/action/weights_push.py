@@ -70,7 +70,7 @@ class ActionModule(ServerAction):
         task = self._task.copy()
         task.args = {"src": str(source), "dest": destination, "mode": "preserve"}
         if "/" in destination[len(self._task.args["destination"]) + 1 :]:
-            made = self._execute_module(
+            made: dict[str, Any] = self._execute_module(
                 module_name="ansible.builtin.file",
                 module_args={"path": folder, "state": "directory", "mode": "0755"},
                 task_vars=task_vars,

@@ -55,8 +55,7 @@ attributes:
     details:
       - An action of the same name sends the work as a plain script to the server's Python, because that
         starts in a tenth of the time of a module. The result is the same.
-      - Set the variable C(pd_fast_path) to V(false), or C(ASCEND_PD_FAST_PATH=0) in the controller's
-        environment, to run the module instead.
+      - Set C(ASCEND_PD_FAST_PATH=0) in the controller's environment to run the module instead.
 """
 
     SERVER = r"""

@@ -9,7 +9,7 @@ name: accuracy_datasets
 short_description: What is known of data sets for AISBench
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Turns names into AISBench's configuration, the folder of the data, and the reference. C(aime2024),
     C(aime2025), C(gsm8k), C(gpqa) and C(math500) are known. A mapping gives others, or replaces what

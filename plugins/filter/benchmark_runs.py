@@ -9,7 +9,7 @@ name: benchmark_runs
 short_description: The commands that measure a deployment
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Makes C(vllm bench serve) commands against the proxy, one for each number of requests at a time and each
     repeat.

@@ -9,7 +9,7 @@ name: engine_ids
 short_description: Engine ids of a cluster's instances
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Gives every node an engine id of its own, its index among all nodes.
   - The plan does the same for hosts without C(pd_engine_id).

@@ -9,7 +9,7 @@ name: handshake_ports
 short_description: Handshake ports of one node of an instance
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Lists the ports that a producer opens on one of its nodes, one for each chip.
   - Only the producer opens them with C(MooncakeConnectorV1).

@@ -9,7 +9,7 @@ name: host_requirements
 short_description: What the plan wants of a server, for its check
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Takes from the plan what M(ascend.pd_rollout.host_check) looks for on one server. That is its address and
     NIC, devices, paths, ports, peers, the image, and the driver and firmware that the release recommends.

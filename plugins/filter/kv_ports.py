@@ -9,7 +9,7 @@ name: kv_ports
 short_description: KV ports of a cluster's instances
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Gives every instance its C(kv_port), a base and 100 for every node before it.
   - The base lies above the range that AscendDirectTransport takes ports from at random, which depends on the

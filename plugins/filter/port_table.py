@@ -9,7 +9,7 @@ name: port_table
 short_description: The plan's ports as a table
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Lists every port that somebody listens on, as aligned text.
 positional: host

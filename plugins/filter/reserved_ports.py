@@ -9,7 +9,7 @@ name: reserved_ports
 short_description: Ports to reserve on a server
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Joins the fixed ports of a host, and HCCL's, as C(net.ipv4.ip_local_reserved_ports) takes them.
   - Linux hands out ports from 32768 on to outgoing connections, which can then hold one that an engine wants.

@@ -9,7 +9,7 @@ module: accuracy_report
 short_description: Judge what AISBench has found
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - An action that runs on the controller. It reads the newest run below a folder, C(summary/summary_*.csv)
     with C(predictions) beside it, prints one table, writes C(report.md) and C(accuracy.json), and fails when

@@ -9,7 +9,7 @@ module: benchmark_report
 short_description: Report what a benchmark has measured, beside the reference and the last result
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - An action that runs on the controller. It reads the result files of C(vllm bench serve), judges every
     request, puts the repeats together, prints one table, and writes C(report.md), C(summary.json),

@@ -9,7 +9,7 @@ module: check_report
 short_description: Report what all checks found, and fail on errors
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - An action that runs on the controller. One task with C(run_once) serves all servers. It puts together the
     findings of M(ascend.pd_rollout.hccn_report), M(ascend.pd_rollout.host_check) and
@@ -29,9 +29,17 @@ attributes:
   diff_mode:
     support: none
 options:
-  verdict:
-    description: What M(ascend.pd_rollout.hccn_report) returned, if it ran.
-    type: dict
+  chips:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
+      registered, if the chips were asked.
+    type: str
+  pings:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_ping) is
+      registered.
+    type: str
+  mesh:
+    description: Name of the variable in which the result of M(ascend.pd_rollout.hccn_mesh) is registered.
+    type: str
   result:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_check) is
       registered.

@@ -9,7 +9,7 @@ module: deployment_directory
 short_description: Make or remove the directory of a deployment
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Does so only where it can reach nothing else. The path must be absolute and without C(..), its last part
     a name as deployments have, and its parent not a directory of the operating system. On the server the way

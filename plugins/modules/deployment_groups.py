@@ -9,7 +9,7 @@ module: deployment_groups
 short_description: Decide which containers of a deployment are stopped before it is started
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(container).
   - An action that runs on the controller. One task with C(run_once) serves all servers. It reads what

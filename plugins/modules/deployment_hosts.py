@@ -9,7 +9,7 @@ module: deployment_hosts
 short_description: Note which servers a deployment is launched on
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the playbooks.
   - An action that runs on the controller. It keeps the file C(deployed.json) beside the plan's files.

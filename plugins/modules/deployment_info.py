@@ -9,7 +9,7 @@ module: deployment_info
 short_description: Compare a deployment on a server with the plan
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Lists the containers on this server that carry the deployment's label, by the Docker Engine's word, and
     says which of them the plan does not know and which planned instances are not running as planned.
@@ -119,6 +119,10 @@ nodes:
     noted:
       description: Whether its last start by a rollout is noted, as M(ascend.pd_rollout.deployment_record)
         does it.
+      type: bool
+      returned: always
+    pending:
+      description: Whether it has to be created, started, or given another restart policy.
       type: bool
       returned: always
     generation:

@@ -9,7 +9,7 @@ module: deployment_record
 short_description: Note which containers a rollout has started
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(container).
   - Of each container whose instance has several nodes, notes its start beside its launch script, with an

@@ -9,7 +9,7 @@ module: docker_daemon_config
 short_description: Merge options into Docker's daemon.json
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Lays O(config) over what is in C(daemon.json). Options that the file has and O(config) does not name stay.
   - A file that is no JSON object is a failure, and stays as it is; so is an option that C(dockerd) has on its

@@ -8,7 +8,7 @@ module: docker_image_assignments
 short_description: Decide which server gets an image from where
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(docker).
   - Reads what M(ascend.pd_rollout.docker_image_info) found on the hosts of the play. If one of them has the

@@ -9,7 +9,7 @@ module: docker_image_info
 short_description: Tell whether an image is on a server, and what the server has to get it
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Looks for an image by name and, if given, digest; for the archive from which it could be loaded; and for
     what an interrupted transfer has left.

@@ -9,7 +9,7 @@ module: docker_image_job
 short_description: Run one server's part of bringing an image to many servers
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(docker). Starts or ends the background process that fetches an image's archive,
     serves it to other servers while it still comes in, and loads it. The action

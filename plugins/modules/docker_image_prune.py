@@ -9,7 +9,7 @@ module: docker_image_prune
 short_description: Remove old images of a repository
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Removes images of the same repository as O(image), the oldest first, that no container uses, running or
     not. The registry in front of the name does not matter. Other images are not touched.
@@ -65,6 +65,7 @@ def main() -> None:
         found = images.inspect(wanted)
         if found is None:
             module.fail_json(msg=f"{wanted} is not on this server: nothing is removed before it is.")
+            return
         old = old_names(images.listed(), images.in_use(), wanted, found["Id"], keep)
         for name in [] if module.check_mode else old:
             images.untag(name)

@@ -8,7 +8,7 @@ module: docker_image_transfer
 short_description: Bring an image to many servers, over the uplink once
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(docker).
   - Each server gets the image's archive as M(ascend.pd_rollout.docker_image_assignments) decided, one from a

@@ -9,7 +9,7 @@ module: docker_info
 short_description: Tell whether a Docker Engine is installed and answers
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Looks at the Docker Engine of the server, needing nothing but Python there. So it tells on a fresh server
     what is missing, where the modules of C(community.docker) could only fail.

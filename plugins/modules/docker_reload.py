@@ -9,7 +9,7 @@ module: docker_reload
 short_description: Have the Docker Engine read its configuration again, and see that it did
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Sends SIGHUP to C(dockerd), which is all that C(systemctl reload docker) does, so it works with any
     service manager. No container is touched.
@@ -70,7 +70,7 @@ def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict[str,
     while time.monotonic() < deadline:
         events = engine.reload_events(since, time.time(), socket_path)
         if events:
-            return events[0].get("Actor", {}).get("Attributes", {})
+            return dict(events[0].get("Actor", {}).get("Attributes", {}))
         time.sleep(engine.POLL_SECONDS)
     raise DockerError(f"no reload within {timeout} s")
 
@@ -91,6 +91,7 @@ def main() -> None:
             msg=f"{params['pid_file']} names no running dockerd, so it cannot be told to reload. "
             "If the engine runs under another supervisor, restart it there."
         )
+        return
     if module.check_mode:
         module.exit_json(changed=True, pid=pid)
     since = time.time()

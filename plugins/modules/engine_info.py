@@ -9,7 +9,7 @@ module: engine_info
 short_description: Look at engines while they start, and report when something changes
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Reports for each container whether it runs, how often the Docker Engine has restarted it, how it ended,
     how far the

@@ -10,7 +10,7 @@ module: engine_wait
 short_description: Wait until the engines of a host are ready, with progress on the screen
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Watches the containers of this host's slice of the plan until each of them is ready. A line on the
     screen tells

@@ -9,7 +9,7 @@ module: hccn_check
 short_description: Check the NPUs of one server and their network
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Asks C(hccn_tool) and C(npu-smi) everything about the given chips in one call, the chips in parallel and
     one query at a time per chip, each with a time-out. A tool that hangs is killed and never hangs the run.

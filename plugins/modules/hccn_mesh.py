@@ -9,7 +9,7 @@ module: hccn_mesh
 short_description: Say which chips shall ping which
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(hccn_check).
   - An action that runs on the controller. One task with C(run_once) serves all servers. From the results of
@@ -57,6 +57,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+mesh:
+  description: Who pings whom, as it was asked for.
+  type: str
+  returned: always
+  sample: ring
 kind:
   description: What the fabric needs, C(hccs_ping) or C(ping).
   type: str

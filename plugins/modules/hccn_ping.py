@@ -9,7 +9,7 @@ module: hccn_ping
 short_description: Ping chips of other servers from the chips of this one
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Runs all pings of one server in one call, the chips in parallel and one ping at a time per chip, which
     is all that a chip can serve. Each has a time-out; one that hangs is killed and counts as failed.

@@ -9,7 +9,7 @@ module: hccn_report
 short_description: Judge the NPU network of all servers together
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - An action that runs on the controller. One task with C(run_once) serves all servers. It takes the
     results of M(ascend.pd_rollout.hccn_check) and, where given, of M(ascend.pd_rollout.hccn_ping), compares

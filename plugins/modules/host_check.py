@@ -9,7 +9,7 @@ module: host_check
 short_description: Check one server against the plan
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Looks, in one call, whether the server has what the plan wants of it. That is the devices, free NPUs and
     ports, the NIC with its address and routes, the Docker Engine, space, memory, the right architecture and

@@ -9,7 +9,7 @@ module: host_reach
 short_description: Try ports of other servers, or end this server's temporary listener
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(host_check).
   - Connects to the listeners that M(ascend.pd_rollout.host_check) has left on the other servers, many at a

@@ -9,7 +9,7 @@ module: host_reserved_ports
 short_description: Keep ports from outgoing connections
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Adds ports to C(net.ipv4.ip_local_reserved_ports), at once and for the next boot. What is reserved already
     stays reserved.

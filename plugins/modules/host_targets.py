@@ -9,7 +9,7 @@ module: host_targets
 short_description: Choose who tries which ports of whom
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(host_check).
   - An action that runs on the controller. One task with C(run_once) serves all servers. From the plan and the

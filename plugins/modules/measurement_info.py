@@ -9,7 +9,7 @@ module: measurement_info
 short_description: Look at a measurement that runs in a container, and let it go on
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(measurement).
   - Reports how far the commands of role C(measurement) are, and how they ended.

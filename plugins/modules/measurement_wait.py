@@ -9,7 +9,7 @@ module: measurement_wait
 short_description: Wait for a measurement, and show how far it is
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(measurement).
   - An action that asks the server again and again by M(ascend.pd_rollout.measurement_info), and prints a

@@ -9,7 +9,7 @@ module: model_weights
 short_description: Verify the weights of a model and set the dtype in its C(config.json)
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Looks at a model directory in safetensors format on the server and reports everything that would stop an
     engine minutes after its start, all at once.
@@ -188,21 +188,23 @@ original:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._files import safe_paths
 from ..module_utils._findings import counted, text_of
 from ..module_utils._transfer import weights_process
-from ..module_utils._weights import model_directory
+from ..module_utils._weights import inspection, patch
+from ..module_utils._weights.config_json import CONFIG_NAME
 
 
-def config_diff(path: Path, patch: model_directory.ConfigPatch) -> dict[str, str]:
+def config_diff(path: Path, change: patch.ConfigPatch) -> dict[str, str]:
     return {
         "before_header": str(path),
         "after_header": str(path),
-        "before": patch.before.decode("utf-8"),
-        "after": patch.after.decode("utf-8"),
+        "before": change.before.decode("utf-8"),
+        "after": change.after.decode("utf-8"),
     }
 
 
@@ -226,27 +228,27 @@ def main() -> None:
     except safe_paths.Refused as error:
         module.fail_json(msg=str(error), leftover=False)
     directory = Path(params["path"])
-    report = model_directory.inspect(
+    report = inspection.inspect(
         params["path"],
         dtype=params["dtype"] or None,
         replaceable=tuple(params["replaceable"]),
         quantization=params["quantization"],
     )
     if not params["patch"]:
-        report = model_directory.without_patch(report, params["dtype"])
+        report = inspection.without_patch(report, params["dtype"])
     if params["hashes"] == "full" and report.fingerprint:
-        report = model_directory.with_hashes(report)
+        report = inspection.with_hashes(report)
     left_files = [name for name in params["leftovers"] if Path(name).exists()]
-    result = {"changed": False}
+    result: dict[str, Any] = {"changed": False}
     if report.patch and not report.errors:
         result["changed"] = True
-        result["diff"] = config_diff(directory / model_directory.CONFIG_NAME, report.patch)
+        result["diff"] = config_diff(directory / CONFIG_NAME, report.patch)
         if not module.check_mode:
             try:
-                result["original"] = str(model_directory.apply_patch(directory, report.patch))
-            except (OSError, model_directory.ConfigChanged) as error:
+                result["original"] = str(patch.apply_patch(directory, report.patch))
+            except (OSError, patch.ConfigChanged) as error:
                 result = {"changed": False}
-                report.findings.append(model_directory.not_patched(report, params["dtype"], error))
+                report.findings.append(inspection.not_patched(report, params["dtype"], error))
         if result["changed"]:
             report.dtype = params["dtype"]
     result.update(

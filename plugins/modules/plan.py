@@ -9,7 +9,7 @@ module: plan
 short_description: Plan a prefill/decode rollout from the inventory
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Reads the groups C(prefiller), C(decoder) and C(proxy) and the C(pd_) variables of their
     hosts, and computes everything that will run, that is instances, node ranks, engine ids,

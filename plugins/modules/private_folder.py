@@ -9,7 +9,7 @@ module: private_folder
 short_description: Have a folder in which nobody else can exchange anything
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the roles C(measurement) and C(model_weights).
   - Makes a folder with mode 0700 where there is none. It and all folders above it must belong to root, to the

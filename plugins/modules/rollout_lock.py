@@ -9,7 +9,7 @@ module: rollout_lock
 short_description: Keep two rollouts from working on one server at once
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Takes or gives back the server's lock. The lock says who holds it and since when, so does the message of
     the second rollout.

@@ -9,7 +9,7 @@ module: smoke_test
 short_description: Ask a prefill/decode deployment two questions and judge the answers
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Sends a completion and a streamed chat completion through the proxy and looks at their text, not at the
     status code.

@@ -9,7 +9,7 @@ module: weights_assignments
 short_description: Decide which servers get a model's weights, and from where
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights).
   - An action that runs on the controller. One task with C(run_once) decides for all servers, from what

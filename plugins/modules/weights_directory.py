@@ -9,7 +9,7 @@ module: weights_directory
 short_description: Prepare the directory that a model's weights are brought into, or complete it
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights). Weights grow in a hidden directory beside O(path),
     C(.NAME.incoming), and get their name in one step when they are complete. An interrupted run leaves them

@@ -9,7 +9,7 @@ module: weights_probe
 short_description: Find the servers that share the file system of a model's weights
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights). Leaves a small hidden file of this server beside O(path), and
     lists those of all servers that it sees there.

@@ -9,7 +9,7 @@ module: weights_push
 short_description: Bring a model's weights from the controller to one server
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights).
   - Copies every file that is not hidden with M(ansible.builtin.copy), one after the other. Each is compared

@@ -9,7 +9,7 @@ module: weights_transfer
 short_description: Run one server's part of copying a model's weights from server to server
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights). Starts or ends the background process that copies weights to this
     server and serves them to others. M(ascend.pd_rollout.weights_transfer_info) reports its progress.

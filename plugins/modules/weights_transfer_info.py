@@ -9,7 +9,7 @@ module: weights_transfer_info
 short_description: Report the progress of a transfer of weights
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights). Reports how far the process of
     M(ascend.pd_rollout.weights_transfer) is, or a download in a container. The action

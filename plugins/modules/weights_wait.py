@@ -9,7 +9,7 @@ module: weights_wait
 short_description: Wait until a model's weights have come to a server, with progress on the screen
 version_added: 0.1.0
 author:
-  - The ascend.pd_rollout authors (@ascend-pd-rollout)
+  - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights).
   - Asks M(ascend.pd_rollout.weights_transfer_info) again and again, and shows a line every few seconds with

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-from . import query
+from . import evaluate, query
+from .readings import Expectations
 
 ARGUMENTS = {
     "chips": {"type": "list", "elements": "int", "default": list(range(16))},
@@ -50,7 +49,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     if any(chip < 0 for chip in chips):
         return _refused(f"chips must be physical ids from 0 on, not {chips[0]}")
     if not chips:
-        nothing = {"driver": None, "chips": [], "findings": [], "queries": 0, "seconds": 0.0}
+        nothing: dict[str, Any] = {"driver": None, "chips": [], "findings": [], "queries": 0, "seconds": 0.0}
         return {
             "changed": False,
             "ok": True,
@@ -58,25 +57,11 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
             **nothing,
             "msg": "no chips to check",
         }
-    answers: list[query.ServerAnswers] = []
-
-    def ask() -> None:
-        tools = query.Tools(_path(options, "hccn_tool"), _path(options, "npu_smi"), options["timeout"])
-        answers.append(
-            query.query_server(chips, tools, _path(options, "version_info"), _path(options, "hccn_conf"))
-        )
-
-    asking = Thread(target=ask)
-    asking.start()
-    # Compiled on the server at every call: better while the tools answer than before they are asked. The one
-    # who asks does not have to wait long for it (seconds).
-    sys.setswitchinterval(0.0005)
-    from . import evaluate
-
-    asking.join()
+    tools = query.Tools(_path(options, "hccn_tool"), _path(options, "npu_smi"), options["timeout"])
+    answers = query.query_server(chips, tools, _path(options, "version_info"), _path(options, "hccn_conf"))
     state = evaluate.judge(
-        answers[0],
-        evaluate.Expectations(
+        answers,
+        Expectations(
             options["fabric"],
             options["planned_fabric"],
             options["tls"],
@@ -100,8 +85,6 @@ def _refused(why: str) -> dict[str, Any]:
 
 def ping(options: Mapping[str, Any]) -> dict[str, Any]:
     """Ping from the chips; the result of hccn_ping."""
-    from . import evaluate
-
     try:
         targets = {
             int(chip): [str(ipaddress.IPv4Address(address)) for address in addresses]
@@ -112,7 +95,7 @@ def ping(options: Mapping[str, Any]) -> dict[str, Any]:
     begin = time.monotonic()
     tools = query.Tools(hccn_tool=_path(options, "hccn_tool"), timeout=options["timeout"])
     answers = query.ping_chips(targets, options["kind"], tools)
-    tried = [
+    tried: list[dict[str, Any]] = [
         {"chip": chip, "address": address, "seen": evaluate.ping_failure(answer, options["timeout"])}
         for chip, asked in answers.items()
         for address, answer in asked.items()

@@ -299,19 +299,16 @@ def parse_ping(text: str) -> Ping | None:
 def parse_spod(text: str) -> SuperPod | None:
     """`SDID : 16777216`, `Super Pod Size : 384`, `Super Pod ID : 0`, `Server Index : 4`."""
     number = r"(0x[0-9a-fA-F]+|\d+)"
-    values = {
-        name: _labelled(text, label, number)
-        for name, label in (
-            ("sdid", r"SDID"),
-            ("pod", r"Super[ _]?Pod[ _]ID"),
-            ("size", r"Super[ _]?Pod[ _]Size"),
-            ("server_index", r"Server[ _]Index"),
-        )
-    }
-    if values["sdid"] is None or values["pod"] is None:
+
+    def labelled(label: str) -> int | None:
+        value = _labelled(text, label, number)
+        return None if value is None else int(value, 0)
+
+    sdid, pod = labelled(r"SDID"), labelled(r"Super[ _]?Pod[ _]ID")
+    if sdid is None or pod is None:
         return None
-    numbers = {name: None if value is None else int(value, 0) for name, value in values.items()}
-    return SuperPod(**numbers)
+    size, server_index = labelled(r"Super[ _]?Pod[ _]Size"), labelled(r"Server[ _]Index")
+    return SuperPod(sdid=sdid, pod=pod, size=size, server_index=server_index)
 
 
 def _cells(line: str) -> list[str]:
@@ -425,7 +422,7 @@ def version_key(version: str) -> tuple[Any, ...]:
     return tuple(
         (-1, int(re.sub(r"\D", "", part) or 0))
         if part.lower().startswith("rc")
-        else (int(re.match(r"\d*", part)[0] or 0), 0)
+        else (int("".join(re.findall(r"^\d+", part)) or 0), 0)
         for part in version.split(".")
     )
 

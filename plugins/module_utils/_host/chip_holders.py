@@ -70,9 +70,8 @@ def holder_of(details: Mapping[str, Any]) -> ChipHolder | None:
     """What `docker inspect` shows of a container, if it has chips."""
     host, config = details.get("HostConfig") or {}, details.get("Config") or {}
     name = str(details.get("Name") or details.get("Id", "")[:12]).lstrip("/")
-    devices = {
-        parsers.chip_of_device(str(device.get("PathOnHost", ""))) for device in host.get("Devices") or ()
-    } - {None}
+    given = (parsers.chip_of_device(str(one.get("PathOnHost", ""))) for one in host.get("Devices") or ())
+    devices = {chip for chip in given if chip is not None}
     visible = parsers.parse_visible_devices(config.get("Env") or ())
     # Only that runtime reads the variable.
     mounts = "ascend" in str(host.get("Runtime") or "").lower()

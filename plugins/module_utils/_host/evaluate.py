@@ -185,7 +185,7 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> Finding:
     is named (npucli/npu_chip_set.c: reset_server_handle_amp): so nobody may use any of them.
     """
     numbers_of = [chip.phy_id for chip in full]
-    worst = max(full, key=lambda chip: chip.hbm_used / chip.hbm_total)
+    worst = max(full, key=lambda chip: (chip.hbm_used or 0) / (chip.hbm_total or 1))
     seen = f"{worst.hbm_used} of {worst.hbm_total} MB on chip {worst.phy_id}"
     pids = sorted({pid for chip in numbers_of for pid in state.openers.get(chip, ())})
     what, cure = "and no process shows", None
@@ -194,7 +194,7 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> Finding:
         more = f" and {len(pids) - 4} more" if len(pids) > 4 else ""
         what = f"the device is open in {who}{more}"
         cure = f"ps -fp {','.join(map(str, pids))}"
-    elif not state.npu.processes_known or not state.root:
+    elif state.npu is None or not state.npu.processes_known or not state.root:
         what = "by whom could not be read"
         cure = "npu-smi info; fuser -v /dev/davinci*; docker ps  # as root: find out whose service it is"
     elif _elsewhere(state):
@@ -213,7 +213,7 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> Finding:
 
 def _elsewhere(state: HostState) -> str:
     """Who uses chips of the server, by npu-smi, open devices and containers."""
-    pids = {one.pid for one in state.npu.processes}.union(*state.openers.values())
+    pids = {one.pid for one in (state.npu.processes if state.npu else ())}.union(*state.openers.values())
     names = [one.name for one in state.chip_holders]
     told = [f"pid {pid}" for pid in sorted(pids)] + [f"container {name}" for name in names]
     return ", ".join(told[:4]) + (f" and {len(told) - 4} more" if len(told) > 4 else "")
@@ -358,17 +358,17 @@ def _network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
             )
     # A NIC that the main table does not name is one of policy routing: nothing is known of it.
     astray = {
-        name: (source, nic)
-        for name, (source, nic) in state.ways.items()
-        if carrier.up and (source != address or nic not in (None, carrier.name))
+        name: (source, over)
+        for name, (source, over) in state.ways.items()
+        if carrier.up and (source != address or over not in (None, carrier.name))
     }
     if astray:
-        name, (source, nic) = next(iter(astray.items()))
+        name, (source, over) = next(iter(astray.items()))
         yield HOST_CHECKS.finding(
             "host-route-elsewhere",
             f"packets to {', '.join(astray)} do not leave from {address} over {carrier.name}",
             seen=f"to {name}: from {source or 'nowhere, there is no route'}"
-            + (f" over {nic}" if nic else ""),
+            + (f" over {over}" if over else ""),
             expected=f"from {address} over {carrier.name}",
             peer=wants["peers"][name],
         )

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .. import _process
 
@@ -178,14 +178,15 @@ def serve(
         left = lifetime
         while left > 0:
             for key, _events in waiting.select(left):
+                ready = cast("socket.socket", key.fileobj)
                 if key.data is None:
                     with suppress(OSError):
-                        sock, _address = key.fileobj.accept()
+                        sock, _address = ready.accept()
                         sock.setblocking(False)
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                         guests[sock.fileno()] = _Guest(sock)
                         waiting.register(sock, selectors.EVENT_READ, guests[sock.fileno()])
-                elif key.fileobj.fileno() >= 0:
+                elif ready.fileno() >= 0:
                     stays = False
                     with suppress(OSError):
                         stays = doorkeeper.stays(key.data)

@@ -189,7 +189,7 @@ def _rules() -> Chain:
 
 
 def look_at_files(
-    wants: Mapping[str, Any], options: Mapping[str, Any], asked: Future, tools: Tools
+    wants: Mapping[str, Any], options: Mapping[str, Any], asked: Future[ToolAnswers], tools: Tools
 ) -> HostState:
     """What is read, not asked for; at the end with what the tools told meanwhile."""
     docker, containers = look_at_docker(wants.get("image") or "", options["docker_socket"])
@@ -208,9 +208,10 @@ def look_at_files(
     others = holders_of_chips(chips, containers, own, docker, options["docker_socket"]) if chips else ()
     told = asked.result()
     pids = {one.pid for one in told.npu.processes} if told.npu else set()
-    full = {chip.phy_id for chip in full_chips(told.npu.chips, chips)} if told.npu and not own else set()
+    every = told.npu.chips if told.npu else ()
+    full = {chip.phy_id for chip in full_chips(every, chips)} if not own else set()
     # Of all chips: a reset of one is a reset of all.
-    opened = chip_holders.openers(_pids(), {chip.phy_id for chip in told.npu.chips}) if full else {}
+    opened = chip_holders.openers(_pids(), {chip.phy_id for chip in every}) if full else {}
     pids = pids.union(*opened.values())
     return HostState(
         devices_missing=tuple(path for path in wants["devices"] if not is_device(path)),
@@ -279,7 +280,7 @@ def holders_of_chips(
 
 def container_name(listed: Mapping[str, Any]) -> str:
     """The name of a container as the engine lists it."""
-    return (listed.get("Names") or ["?"])[0].lstrip("/")
+    return str((listed.get("Names") or ["?"])[0]).lstrip("/")
 
 
 def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]) -> frozenset[int]:
@@ -477,7 +478,7 @@ def source_address(address: str) -> str | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         try:
             one.connect((address, 9))
-            return one.getsockname()[0]
+            return str(one.getsockname()[0])
         except OSError:
             return None
 

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any, Tuple
 
 from .._docker.client import DockerApi, DockerError
 from .engine_log import (
@@ -56,11 +58,20 @@ POLL_SECONDS = 0.5
 START_LAG_SECONDS = 5
 
 
-def observe_ranks(ranks, text, probe_health):
+# Asks a health URL for what its answer must hold: whether it is ready, and what was seen.
+Probe = Callable[[str, Mapping[str, Any]], Tuple[bool, str]]
+
+
+def observe_ranks(ranks: Sequence[Mapping[str, Any]], text: str, probe_health: Probe) -> dict[str, Any]:
     """What is to be added to a report of a container with a server for each rank."""
     answers = {one["rank"]: probe_health(one["health_url"], {}) for one in ranks}
     late = [rank for rank, (ready, _seen) in answers.items() if not ready]
-    found = {"ready": not late, "ready_ranks": len(ranks) - len(late), "phase": READY, "health": "ok"}
+    found: dict[str, Any] = {
+        "ready": not late,
+        "ready_ranks": len(ranks) - len(late),
+        "phase": READY,
+        "health": "ok",
+    }
     if late:
         logs = by_rank(text, late)
         rank, least = slowest([(rank, progress(logs[rank]) or Progress(STARTING)) for rank in late])
@@ -70,9 +81,11 @@ def observe_ranks(ranks, text, probe_health):
     return found
 
 
-def observe(docker, target, log_lines, probe_health=probe):
+def observe(
+    docker: DockerApi, target: Mapping[str, Any], log_lines: int, probe_health: Probe = probe
+) -> dict[str, Any]:
     """One report of one container."""
-    report = {
+    report: dict[str, Any] = {
         "name": target["name"],
         "status": "missing",
         "stopped": False,
@@ -111,7 +124,7 @@ def observe(docker, target, log_lines, probe_health=probe):
     )
     # When it runs again it is the attempt before that tells why.
     again = restarted and state["Status"] == "running"
-    window = {"until" if again else "since": report["started_at"]}
+    window: dict[str, Any] = {"until" if again else "since": report["started_at"]}
     if report["failed"] and not again:
         window["early"] = START_LAG_SECONDS
     ranks = target.get("ranks") or []
@@ -140,7 +153,9 @@ def observe(docker, target, log_lines, probe_health=probe):
     return report
 
 
-def stop_failed(docker, targets, reports):
+def stop_failed(
+    docker: DockerApi, targets: Sequence[Mapping[str, Any]], reports: Sequence[dict[str, Any]]
+) -> None:
     """Stop what has failed and would be started again, where the caller wants that."""
     for target, report in zip(targets, reports):
         if target.get("stop") and report["failed"] and report["status"] in ("running", "restarting"):
@@ -150,8 +165,15 @@ def stop_failed(docker, targets, reports):
 
 
 def watch(
-    docker, targets, hold, settle, log_lines, probe_health=probe, clock=time.monotonic, sleep=time.sleep
-):
+    docker: DockerApi,
+    targets: Sequence[Mapping[str, Any]],
+    hold: float,
+    settle: float,
+    log_lines: int,
+    probe_health: Probe = probe,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[dict[str, Any]]:
     """Reports as soon as one is worth it: see DOCUMENTATION."""
     begin = clock()
     known = {target["name"]: target.get("known", "") for target in targets}
@@ -167,7 +189,7 @@ def watch(
         sleep(min(POLL_SECONDS, max(hold - elapsed, 0.01)))
 
 
-def info(options):
+def info(options: Mapping[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails."""
     docker = DockerApi(options["docker_socket"])
     try:

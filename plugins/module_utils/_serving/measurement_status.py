@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .measurement_log import last_lines, progress, tail_of
@@ -21,7 +23,7 @@ ARGUMENTS = {
 POLL_SECONDS = 0.5
 
 
-def exit_code_of(folder):
+def exit_code_of(folder: Path) -> int | None:
     """How the commands ended, or None."""
     try:
         return int((folder / "exit_code").read_text(encoding="utf-8"))
@@ -29,7 +31,7 @@ def exit_code_of(folder):
         return None
 
 
-def look(folder, container, api):
+def look(folder: Path, container: str, api: DockerApi) -> tuple[bool, int | None]:
     """(running, exit code) at this moment."""
     found = api.inspect(container)
     # With its word written it ends in a moment; who removes it must not meet it half way.
@@ -39,7 +41,7 @@ def look(folder, container, api):
     return False, exit_code_of(folder)
 
 
-def info(options):
+def info(options: Mapping[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails."""
     folder, api = Path(options["directory"]), DockerApi()
     end = time.monotonic() + options["hold"]

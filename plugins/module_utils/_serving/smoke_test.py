@@ -10,7 +10,9 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from .completions import (
     BadAnswerError,
@@ -63,20 +65,20 @@ WRONG_ENGINE = (
 class Http:
     """Requests to engines and proxy, never through a proxy of the environment."""
 
-    def __init__(self, timeout, key=None):
+    def __init__(self, timeout: float, key: str | None = None) -> None:
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
         self._timeout = timeout
         self._key = key
 
-    def get(self, url):
+    def get(self, url: str) -> str:
         return self._send(urllib.request.Request(url))[0]
 
-    def post(self, url, body):
+    def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
         """(text, seconds until the first byte, seconds in all)."""
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         return self._send(request)
 
-    def _send(self, request):
+    def _send(self, request: urllib.request.Request) -> tuple[str, float, float]:
         if self._key:
             request.add_header("Authorization", f"Bearer {self._key}")
         begin = time.monotonic()
@@ -90,7 +92,7 @@ class Http:
 class SmokeTest:
     """The requests and what is judged of their answers. `http` sends, `p` are the module's options."""
 
-    def __init__(self, http, p, sleep=time.sleep):
+    def __init__(self, http: Http, p: Mapping[str, Any], sleep: Callable[[float], None] = time.sleep) -> None:
         self.http, self.p, self.sleep = http, p, sleep
         self.urls = {
             side: [f"http://{backend['host']}:{backend['port']}" for backend in p[side + "s"]]
@@ -98,11 +100,13 @@ class SmokeTest:
         }
         self.alone = not self.urls["prefiller"]
         self.text_cure = WRONG_ENGINE if self.alone else WRONG_KV
-        self.problems, self.result, self.seconds = [], {}, {}
+        self.problems: list[str] = []
+        self.result: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
         # (what is wrong, path, body) of requests through the proxy that have no answer.
-        self.unanswered = []
+        self.unanswered: list[tuple[str, str, dict[str, Any]]] = []
 
-    def run(self):
+    def run(self) -> bool:
         before = self._counters()
         completion = self._ask("completion", self.p["proxy_url"])
         chat = self._chat()
@@ -114,32 +118,34 @@ class SmokeTest:
         self._explain()
         return not self.problems
 
-    def _explain(self):
+    def _explain(self) -> None:
         """Why requests have no answer: the engines are asked themselves, as the proxy's status is not the
         cause."""
         for what, path, body in self.unanswered:
             answers = ask_engines(self.http, self.urls, path, body)
             self._wrong(f"{what}. {report(answers)}", cure(answers, self.p["model"]))
 
-    def _wrong(self, what, cure):
+    def _wrong(self, what: str, cure: str) -> None:
         self.problems.append(f"{what}. {cure}")
 
-    def _counters(self):
+    def _counters(self) -> dict[tuple[str, str], float | str]:
         return {
             (side, url): self._counter(url, metric)
             for side, metric in (("prefiller", PREFILLER_METRIC), ("decoder", DECODER_METRIC))
             for url in self.urls[side]
         }
 
-    def _counter(self, url, metric):
+    def _counter(self, url: str, metric: str) -> float | str:
+        """Its value, or why there is none."""
         try:
             return metric_sum(self.http.get(url + "/metrics"), metric) or 0.0
         except (OSError, http.client.HTTPException) as error:
             return error_text(error)
 
-    def _served(self, before):
+    def _served(self, before: Mapping[tuple[str, str], float | str]) -> None:
         """Of each side at least one engine's counter has moved."""
         still = {side for side, urls in self.urls.items() if urls}
+        after: dict[tuple[str, str], float | str] = {}
         for _attempt in range(int(METRICS_SETTLE_SECONDS / 0.25)):
             after = self._counters()
             for (side, url), value in after.items():
@@ -162,10 +168,10 @@ class SmokeTest:
                 " worked on says nothing about the transfer of the KV cache.",
             )
 
-    def _body(self, **more):
+    def _body(self, **more: Any) -> dict[str, Any]:
         return {"model": self.p["model"], "max_tokens": self.p["max_tokens"], "temperature": 0, **more}
 
-    def _post(self, name, url, path, body):
+    def _post(self, name: str, url: str, path: str, body: dict[str, Any]) -> str | None:
         """The answer's body, or None after noting why there is none."""
         try:
             text, first, seconds = self.http.post(url + path, body)
@@ -178,18 +184,20 @@ class SmokeTest:
             self.seconds[name + "_first_byte"] = round(first, 3)
         return text
 
-    def _ask(self, name, url):
+    def _ask(self, name: str, url: str) -> str | None:
         path, body = "/v1/completions", self._body(prompt=self.p["prompt"], stream=False)
         return self._text(name, path, body, self._post(name, url, path, body), completion_text)
 
-    def _chat(self):
+    def _chat(self) -> str | None:
         path, messages = "/v1/chat/completions", [{"role": "user", "content": self.p["chat_prompt"]}]
         body = self._body(messages=messages, stream=True)
         return self._text(
             "chat", path, body, self._post("chat", self.p["proxy_url"], path, body), chat_stream_text
         )
 
-    def _text(self, name, path, body, answer, read):
+    def _text(
+        self, name: str, path: str, body: dict[str, Any], answer: str | None, read: Callable[[str], str]
+    ) -> str | None:
         """The text of an answer, judged; or None when there is none."""
         if answer is None:
             return None
@@ -204,7 +212,7 @@ class SmokeTest:
             self._wrong(f"The text of the {name} is no answer: {fault}: {text[:200]!r}", self.text_cure)
         return text
 
-    def _compare(self, completion):
+    def _compare(self, completion: str) -> None:
         expect = self.p.get("expect")
         if expect and not re.search(expect, completion):
             self._wrong(
@@ -222,7 +230,7 @@ class SmokeTest:
             )
 
 
-def result(options):
+def result(options: Mapping[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails."""
     if options["_check_mode"]:
         return {"changed": False, "skipped": True, "msg": "no requests are sent in check mode"}

@@ -74,7 +74,7 @@ class Folder:
 
     def read(self) -> dict[str, Any]:
         """The status that the job told last; empty when there is none."""
-        return read_json(self._status, {})
+        return dict(read_json(self._status, {}))
 
     def write(self, status: dict[str, Any]) -> None:
         """Tell the status."""

@@ -94,11 +94,11 @@ class Job:
         self._lock = threading.Lock()
         self._speed: list[tuple[float, int]] = []
         self._server: PeerServer | None = None
-        self._store: Store | None = None
+        self._opened: Store | None = None
         self._roomy = False
         # Nothing is told any longer: the folder is being cleared.
         self._over = False
-        self._status = {
+        self._status: dict[str, Any] = {
             "phase": "starting",
             "done": 0,
             "total": None,
@@ -108,10 +108,16 @@ class Job:
             "fetched": 0,
         }
 
+    @property
+    def _store(self) -> Store:
+        """What has come so far, once run() has opened it."""
+        assert self._opened is not None
+        return self._opened
+
     def run(self) -> None:
         """All of it; ends the process's work when nobody needs it any longer."""
         try:
-            self._store = self._open()
+            self._opened = self._open()
             self._server = PeerServer(self._order.address, self._store, self._order.token)
             threading.Thread(target=self._server.serve_forever, daemon=True).start()
             self._tell(port=self._server.server_address[1])
@@ -132,7 +138,8 @@ class Job:
         self._folder.clear(keep_part=self._status["phase"] not in ("ready",))
 
     def _forgotten(self) -> bool:
-        quiet = time.monotonic() - self._server.asked_at
+        asked_at = self._server.asked_at if self._server else 0.0
+        quiet = time.monotonic() - asked_at
         return self._folder.unwatched() > self._order.idle and quiet > self._order.idle
 
     def _open(self) -> Store:
@@ -143,7 +150,7 @@ class Job:
         handle = open_part(self._folder.part)
         return Store(handle, [digest for digest, length in chunk_hashes(handle) if length == CHUNK])
 
-    def _tell(self, **what) -> None:
+    def _tell(self, **what: Any) -> None:
         with self._lock:
             self._status.update(what)
             if self._server:
@@ -158,7 +165,7 @@ class Job:
             if not self._over:
                 self._folder.write(self._status)
 
-    def _progress(self, **what) -> None:
+    def _progress(self, **what: Any) -> None:
         """In memory only; the main thread writes it down at its next tick."""
         with self._lock:
             self._status.update(what)
@@ -197,6 +204,8 @@ class Job:
             self._took("")
         elif self._order.kind == "engine":
             found = self._images.inspect(self._order.image)
+            if found is None:
+                raise JobError(f"the Docker Engine has {self._order.image} no longer")
             size = found["Size"]
             check_room(self._order.folder, size, 0)
             # What a registry calls it goes on with it: the others could not find that out.
@@ -219,18 +228,18 @@ class Job:
         self._progress(done=self._store.size, total=self._store.total, kept=self._store.adopted)
         if name and name != self._status["from"]:
             self._progress(**{"from": name})
-        if not self._roomy and self._store.total:
+        total = self._store.total
+        if not self._roomy and total:
             self._roomy = True
-            missing = self._store.total - self._store.whole()
-            check_room(self._order.folder, missing, self._store.total + self._store.unpacked)
+            check_room(self._order.folder, total - self._store.whole(), total + self._store.unpacked)
 
     def _hash_archive(self) -> None:
         store, path = self._store, self._order.archive
-        store.total = store.whole()
+        total = store.total = store.whole()
         packed = store.read_back(0, 4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
-        store.unpacked = unpacked(store.total, packed)
-        self._progress(total=store.total, **{"from": path})
-        check_room(self._order.folder, 0, store.total + store.unpacked)
+        store.unpacked = unpacked(total, packed)
+        self._progress(total=total, **{"from": path})
+        check_room(self._order.folder, 0, total + store.unpacked)
         for digest, length in chunk_hashes(store.handle):
             store.note(digest, length)
             self._progress(done=store.size)
@@ -310,8 +319,11 @@ class Job:
         raise JobError("; ".join(refused), kind)
 
     def _fetch_from(self, place: Place) -> None:
-        registry = Registry(place, self._order.reference.repository)
-        archive = registry.archive(self._order.reference, self._order.image)
+        reference = self._order.reference
+        # Of kind registry alone, which has one.
+        assert reference is not None
+        registry = Registry(place, reference.repository)
+        archive = registry.archive(reference, self._order.image)
         if self._order.digest and archive.digest != self._order.digest:
             raise RegistryError(
                 "digest",

@@ -10,6 +10,7 @@ itself never travels: nobody else can read, and nothing can be slipped in.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import http.client
@@ -19,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from .store import Store
@@ -63,7 +65,8 @@ class PeerServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """As HTTPServer does, but ask no name server for a name that nobody needs: it may be far, or dead."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
 
     def count(self, size: int) -> None:
         """Note bytes that went out, and that somebody needs this server."""
@@ -71,11 +74,12 @@ class PeerServer(ThreadingHTTPServer):
             self.served += size
             self.asked_at = time.monotonic()
 
-    def handle_error(self, request, client_address) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A peer that went away is its own affair."""
 
 
 class PeerHandler(BaseHTTPRequestHandler):
+    server: PeerServer
     protocol_version = "HTTP/1.1"
     timeout = SILENT
 
@@ -114,7 +118,7 @@ class PeerHandler(BaseHTTPRequestHandler):
         if status == 200:
             self.server.count(len(body))
 
-    def log_message(self, format, *args) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Nobody reads it."""
 
 
@@ -176,7 +180,7 @@ def take(
                 peer = peers.setdefault((address, port), Peer(address, port, token))
                 before = len(store.hashes)
                 try:
-                    _take_news(store, peer, lambda name=name: note(name))
+                    _take_news(store, peer, functools.partial(note, name))
                 except (OSError, http.client.HTTPException, Untrusted, ValueError, KeyError) as error:
                     reasons[name] = str(error) or type(error).__name__
                     rest[name] = time.monotonic() + REST

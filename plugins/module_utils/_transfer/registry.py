@@ -96,7 +96,9 @@ class Archive:
 class _NoLogin(urllib.request.HTTPRedirectHandler):
     """A login is for the registry, not for the store to which it points."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         if new is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
             new.remove_header("Authorization")
@@ -209,13 +211,15 @@ class Registry:
         if self._authorization:
             request.add_unredirected_header("Authorization", self._authorization)
         try:
-            return self._opener.open(request, timeout=SILENT)
+            answer: http.client.HTTPResponse = self._opener.open(request, timeout=SILENT)
+            return answer
         except urllib.error.HTTPError as error:
             if error.code == 401 and not self._authorization:
                 self._authorization = self._authorize(error.headers.get("WWW-Authenticate", ""))
                 return None
             if error.code in (401, 403):
-                return self._refused()
+                self._refused()
+                return None
             if error.code == 404:
                 raise RegistryError(
                     "missing", f"{self._place.name} has no {url.partition('/v2/')[2]}"

@@ -22,16 +22,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .._files.contents import read_json, write_json
+from .._files.contents import files_below, read_json, write_json
 from .._findings import Finding
-from .._weights import model_directory
+from .._weights import inspection
 from .._weights.catalogue import WEIGHTS_CHECKS
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .weights_files import (
     PARTIAL,
     arrived,
     bytes_below,
-    files_below,
     keep_beginnings,
     manifest_of,
     set_aside,
@@ -157,7 +156,7 @@ class Copy:
 
     # --- what others see
 
-    def tell(self, **changes) -> None:
+    def tell(self, **changes: Any) -> None:
         """Write the state for the controller and for the next server."""
         if changes.get("state", self.status["state"]) != self.status["state"] or changes.get("finding"):
             print(time.strftime("%H:%M:%S"), changes, flush=True)
@@ -205,7 +204,7 @@ class Copy:
 
     # --- taking
 
-    def rsync(self, module: str, target: Path, address: str) -> subprocess.CompletedProcess:
+    def rsync(self, module: str, target: Path, address: str) -> subprocess.CompletedProcess[str]:
         """Take what a module of a source's daemon holds; only files that are complete there."""
         command = ["rsync", "--recursive", "--copy-links", "--times", "--perms", "--no-motd", "--stats"]
         command += [
@@ -264,7 +263,7 @@ class Copy:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(mode=0o700)
         done = self.rsync("control", target, address)
-        state = read_json(target / "status.json")
+        state: dict[str, Any] | None = read_json(target / "status.json")
         if done.returncode or state is None:
             raise SourceLost(last_line(done.stdout) or "no answer")
         self.manifest = read_json(target / "manifest.json") or {}
@@ -512,7 +511,7 @@ def verify(directory: Path, hashes: dict[str, str], but: frozenset[str] = frozen
             )
         )
     errors = [
-        error for error in model_directory.inspect(str(directory), dtype=None).errors if error.code not in but
+        error for error in inspection.inspect(str(directory), dtype=None).errors if error.code not in but
     ]
     if errors:
         first, more = errors[0], len(errors) - 1

@@ -172,7 +172,8 @@ def download_finding(path: str, code: int, text: str) -> dict[str, Any]:
 
 def poll(params: dict[str, Any]) -> dict[str, Any]:
     """Hold the answer back until something has ended, or the time is over."""
-    end, before = time.monotonic() + params["hold"], []
+    end = time.monotonic() + params["hold"]
+    before: list[tuple[float, int]] = []
     while True:
         status = download_status(params, before) if params["container"] else status_of(params)
         if status["state"] in ENDED or time.monotonic() >= end:

@@ -5,19 +5,25 @@
 A module of Ansible needs some 0.3 seconds of CPU on the server until its first own line, to unpack and to
 compile Ansible's part of it. Where the whole task takes half a second that counts. The script carries only
 what is ours, needs the standard library alone, and gives the same result. Where it cannot run, the module
-does: without pipelining, before Ansible knows the server's interpreter, and with `async` or `environment`.
+does: without pipelining, before Ansible knows the server's interpreter, and with `async` or `environment`,
+or where the controller's environment has ASCEND_PD_FAST_PATH=0.
+
+Each such module has a small action of its name, rather than one action that plugin_routing in
+meta/runtime.yml redirects to: ansible-test (action-plugin-docs) wants a module of the same name for each.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ...module_utils import _findings
@@ -29,6 +35,8 @@ PACKAGE = "pd_rollout_piped"
 MARK = "ascend.pd_rollout result "
 # No directory, variable or user of the server decides what is imported.
 FLAGS = "-I"
+# Of the controller's environment: 0, no or false has the modules themselves run.
+SWITCH = "ASCEND_PD_FAST_PATH"
 
 # Its first lines are for every Python 3: one that is too old says so, and that is the result.
 _SCRIPT = """\
@@ -172,6 +180,8 @@ class PipedModule(Answering, ActionBase):
         """The script's result; None where the module has to do the work, or to say why it cannot be done."""
         python = self._python(task_vars)
         if python is None or self._task.async_val or any(self._task.environment or ()):
+            return None
+        if not boolean(os.environ.get(SWITCH) or True, strict=False):
             return None
         if not self._is_pipelining_enabled("new"):
             return None

@@ -102,7 +102,7 @@ def test_a_directory_that_cannot_be_written(
     def refuse(*_arguments, **_options) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(model_weights.model_directory.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(model_weights.patch.tempfile, "mkstemp", refuse)
     result = call(capsys, model)
     assert result["failed"]
     assert not result["changed"]

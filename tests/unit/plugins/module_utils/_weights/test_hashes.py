@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import contents
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import hashes, model_directory
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import hashes, inspection, patch
 
 HEADER = b'{"w":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}'
 SHARD = len(HEADER).to_bytes(8, "little") + HEADER
@@ -26,8 +26,8 @@ def model(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def look(model: Path) -> model_directory.Report:
-    return model_directory.with_hashes(model_directory.inspect(str(model), "bfloat16"))
+def look(model: Path) -> inspection.Report:
+    return inspection.with_hashes(inspection.inspect(str(model), "bfloat16"))
 
 
 def digest(data: bytes) -> str:
@@ -35,10 +35,10 @@ def digest(data: bytes) -> str:
 
 
 def test_a_flipped_bit_shows_in_the_hashes_alone(model: Path) -> None:
-    before, cheap = look(model), model_directory.inspect(str(model), "bfloat16")
+    before, cheap = look(model), inspection.inspect(str(model), "bfloat16")
     (model / NAME).write_bytes(SHARD + b"\1")
     after = look(model)
-    assert model_directory.inspect(str(model), "bfloat16").fingerprint == cheap.fingerprint
+    assert inspection.inspect(str(model), "bfloat16").fingerprint == cheap.fingerprint
     assert after.fingerprint != before.fingerprint
     assert [name for name in after.hashes if after.hashes[name] != before.hashes[name]] == [NAME]
     assert after.findings == []
@@ -46,7 +46,7 @@ def test_a_flipped_bit_shows_in_the_hashes_alone(model: Path) -> None:
 
 def test_config_counts_as_it_will_be(model: Path) -> None:
     before = look(model)
-    model_directory.apply_patch(model, before.patch)
+    patch.apply_patch(model, before.patch)
     after = look(model)
     assert after.patch is None
     assert after.hashes == before.hashes
@@ -61,7 +61,7 @@ def test_a_list_beside_the_weights_is_compared(model: Path, name: str) -> None:
     report = look(model)
     assert report.findings == []
     # Patched by us, it is still what the list means.
-    model_directory.apply_patch(model, report.patch)
+    patch.apply_patch(model, report.patch)
     assert look(model).findings == []
     (model / NAME).write_bytes(SHARD + b"\1")
     (found,) = look(model).findings

@@ -164,6 +164,12 @@ def test_without_pipelining_the_module_runs() -> None:
     assert server.commands == []
 
 
+@pytest.mark.parametrize(("value", "piped"), [("0", False), ("false", False), ("1", True), ("", True)])
+def test_one_switch_turns_it_off(value: str, piped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(p.SWITCH, value)
+    assert (Server()._piped(NAMED) == {"ok": True}) is piped
+
+
 @pytest.mark.parametrize(
     "answer",
     [{"rc": 127, "stdout": ""}, {"rc": 0, "stdout": "no result\n"}],

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import model_directory
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import inspection, patch
 
 CONFIG = b"""{
   "architectures": ["DeepseekV3ForCausalLM"],
@@ -58,11 +58,11 @@ def model(tmp_path: Path) -> Path:
     return directory
 
 
-def look(model: Path, **options) -> model_directory.Report:
-    return model_directory.inspect(str(model), **{"dtype": "bfloat16", **options})
+def look(model: Path, **options) -> inspection.Report:
+    return inspection.inspect(str(model), **{"dtype": "bfloat16", **options})
 
 
-def codes(report: model_directory.Report) -> list[str]:
+def codes(report: inspection.Report) -> list[str]:
     return [finding.code for finding in report.findings]
 
 
@@ -284,7 +284,7 @@ def test_the_patch_changes_one_value_and_nothing_else(model: Path) -> None:
     path = model / "config.json"
     path.chmod(0o640)
     report = look(model)
-    kept = model_directory.apply_patch(model, report.patch)
+    kept = patch.apply_patch(model, report.patch)
     changed = path.read_bytes()
     assert changed == CONFIG.replace(b'"torch_dtype" : "float16"', b'"torch_dtype" : "bfloat16"')
     assert b'{"torch_dtype": "float16", "type": "yarn"}' in changed
@@ -315,10 +315,10 @@ def test_the_patch_changes_one_value_and_nothing_else(model: Path) -> None:
 )
 def test_where_the_dtype_stands(tmp_path: Path, before: str, after: str | None) -> None:
     (tmp_path / "config.json").write_text(before, newline="")
-    patch = look(tmp_path).patch
+    change = look(tmp_path).patch
     if after is None and json.loads(before).get("dtype") == "float16":
         after = before.replace('"float16"', '"bfloat16"')
-    assert (patch.after.decode() if patch else None) == after
+    assert (change.after.decode() if change else None) == after
 
 
 def test_dtype_may_be_left_alone(model: Path) -> None:
@@ -329,14 +329,14 @@ def test_dtype_may_be_left_alone(model: Path) -> None:
 
 
 def test_a_forbidden_patch_is_a_finding(model: Path) -> None:
-    report = model_directory.without_patch(look(model), "bfloat16")
+    report = inspection.without_patch(look(model), "bfloat16")
     assert codes(report) == ["weights-dtype-unexpected"]
     assert report.patch is None
 
 
 def test_an_older_original_is_never_overwritten(model: Path) -> None:
     (model / "config.json.orig").write_text("older")
-    kept = model_directory.apply_patch(model, look(model).patch)
+    kept = patch.apply_patch(model, look(model).patch)
     assert kept.name == "config.json.orig.1"
     assert kept.read_bytes() == CONFIG
     assert (model / "config.json.orig").read_text() == "older"
@@ -347,17 +347,17 @@ def test_without_hard_links_the_original_is_kept_too(model: Path, monkeypatch: p
         raise PermissionError("no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    kept = model_directory.apply_patch(model, look(model).patch)
+    kept = patch.apply_patch(model, look(model).patch)
     assert kept.read_bytes() == CONFIG
     assert look(model).dtype == "bfloat16"
     assert list(model.glob(".*")) == []
 
 
 def test_a_change_by_someone_else_is_not_overwritten(model: Path) -> None:
-    patch = look(model).patch
+    change = look(model).patch
     (model / "config.json").write_text('{"torch_dtype": "float32"}')
-    with pytest.raises(model_directory.ConfigChanged):
-        model_directory.apply_patch(model, patch)
+    with pytest.raises(patch.ConfigChanged):
+        patch.apply_patch(model, change)
     assert (model / "config.json").read_text() == '{"torch_dtype": "float32"}'
 
 
@@ -365,9 +365,9 @@ def test_servers_that_share_the_directory_may_patch_at_once(model: Path) -> None
     reports = [look(model) for _ in range(8)]
     gate = threading.Barrier(len(reports))
 
-    def server(report: model_directory.Report) -> None:
+    def server(report: inspection.Report) -> None:
         gate.wait()
-        model_directory.apply_patch(model, report.patch)
+        patch.apply_patch(model, report.patch)
 
     threads = [threading.Thread(target=server, args=(report,)) for report in reports]
     for thread in threads:
@@ -386,7 +386,7 @@ def test_servers_that_share_the_directory_may_patch_at_once(model: Path) -> None
 
 def test_the_fingerprint_is_equal_for_equal_models_only(model: Path) -> None:
     before = look(model).fingerprint
-    model_directory.apply_patch(model, look(model).patch)
+    patch.apply_patch(model, look(model).patch)
     assert look(model).fingerprint == before, "a patched and a yet unpatched copy are the same model"
     (model / "notes.md").touch()
     (model / ".msc").touch()

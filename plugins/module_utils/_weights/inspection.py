@@ -1,6 +1,5 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-
 """What can be known about a model directory without reading its tensors.
 
 A safetensors file begins with eight bytes (little endian: the length of its header) and the header, a
@@ -11,17 +10,11 @@ imports Ansible.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import re
-import socket
-import stat
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from json.decoder import scanstring
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +22,15 @@ from .._files.contents import files_below
 from .._findings import Finding, errors_of
 from . import hashes as model_hashes
 from .catalogue import WEIGHTS_CHECKS
+from .config_json import CONFIG_NAME, JsonError, dtype_spans, load_object, with_dtype
+from .patch import ConfigPatch
+from .safetensors import NUMBERED_SHARD, SHARD_SUFFIX, Shard, ShardError, read_shard
 
 INDEX_SUFFIX = ".safetensors.index.json"
-SHARD_SUFFIX = ".safetensors"
-CONFIG_NAME = "config.json"
+
 # How the name must end for the quantization of vLLM-Ascend to read the file.
 QUANT_DESCRIPTION_NAME = "quant_model_description.json"
-# The dtype's key up to transformers 4.55, and from 4.56.
-DTYPE_KEYS = ("torch_dtype", "dtype")
+
 # Any one of these sets is a vocabulary that vLLM can load.
 TOKENIZER_SETS = (
     ("tokenizer.json",),
@@ -45,44 +39,14 @@ TOKENIZER_SETS = (
     ("tekken.json",),
     ("tiktoken.model",),
 )
-# The limit of the safetensors format for its header, in bytes.
-MAX_HEADER_BYTES = 100_000_000
-LFS_MAGIC = b"version https://git-lfs"
-NUMBERED_SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")
+
 # Directories in which downloaders keep what is not finished yet.
 DOWNLOAD_DIRECTORIES = ("._____temp",)
+
 # Headers are read by several threads: on network storage each is a round trip.
 READERS = 16
+
 SHOWN_FILES = 3
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What the header of one safetensors file says."""
-
-    name: str
-    size: int
-    expected_size: int
-    tensors: frozenset[str]
-    header_digest: str
-
-
-@dataclass(frozen=True)
-class ShardError:
-    """Why one safetensors file cannot be whole."""
-
-    name: str
-    code: str
-    seen: str
-    expected: str
-
-
-@dataclass(frozen=True)
-class ConfigPatch:
-    """The text of config.json before and after the dtype is set."""
-
-    before: bytes
-    after: bytes
 
 
 @dataclass
@@ -102,145 +66,6 @@ class Report:
     @property
     def errors(self) -> list[Finding]:
         return errors_of(self.findings)
-
-
-class JsonError(ValueError):
-    """A JSON file that cannot be used; the text says what was seen."""
-
-
-class ConfigChanged(Exception):
-    """config.json is no longer what was read."""
-
-
-# --- JSON text
-
-_WHITESPACE = re.compile(r"[ \t\r\n]*")
-
-
-def value_spans(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
-    """The place (first, past the last character) of each value of the JSON object at ``start``."""
-    decoder = json.JSONDecoder()
-    spans: dict[str, tuple[int, int]] = {}
-    position = _WHITESPACE.match(text, start).end()
-    if text[position : position + 1] != "{":
-        raise JsonError("not a JSON object")
-    position = _WHITESPACE.match(text, position + 1).end()
-    while text[position : position + 1] == '"':
-        key, position = scanstring(text, position + 1, True)
-        position = _WHITESPACE.match(text, position).end() + 1  # the colon
-        position = _WHITESPACE.match(text, position).end()
-        _value, end = decoder.raw_decode(text, position)
-        spans[key] = (position, end)
-        position = _WHITESPACE.match(text, end).end()
-        if text[position : position + 1] == ",":
-            position = _WHITESPACE.match(text, position + 1).end()
-    return spans
-
-
-def load_object(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The JSON object in a file and the file's bytes."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise JsonError(f"cannot be read: {error.strerror}") from error
-    if data.startswith(LFS_MAGIC):
-        raise JsonError("a Git LFS pointer, not the file itself")
-    if not data.strip():
-        raise JsonError("an empty file")
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise JsonError(f"not UTF-8 at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise JsonError(
-            f"not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
-    except RecursionError as error:
-        raise JsonError("JSON nested too deep") from error
-    if not isinstance(value, dict):
-        raise JsonError(f"a JSON {type(value).__name__}, not an object")
-    return value, data
-
-
-def dtype_spans(text: str) -> dict[str, tuple[int, int]]:
-    """Where the model's dtype stands in the text of config.json, by key.
-
-    It is a key of the object itself; multi-modal models have it in ``text_config``, which vLLM asks next.
-    """
-    spans = value_spans(text)
-    found = {key: spans[key] for key in DTYPE_KEYS if key in spans}
-    if not found and "text_config" in spans:
-        start, _end = spans["text_config"]
-        if text[start] == "{":
-            inner = value_spans(text, start)
-            found = {f"text_config.{key}": inner[key] for key in DTYPE_KEYS if key in inner}
-    return found
-
-
-def with_dtype(text: str, wanted: str, replaceable: tuple[str, ...]) -> str:
-    """The text of config.json with the dtype's value replaced, every other character as it was."""
-    for start, end in sorted(dtype_spans(text).values(), reverse=True):
-        if json.loads(text[start:end]) in replaceable:
-            text = text[:start] + json.dumps(wanted) + text[end:]
-    return text
-
-
-# --- Shards
-
-
-def read_shard(directory: Path, name: str) -> Shard | ShardError:
-    """Read the header of one safetensors file and compare the file's size with it."""
-    try:
-        with (directory / name).open("rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return ShardError(name, "weights-shard-unreadable", "not a file", "a safetensors file")
-            size = status.st_size
-            start = stream.read(8)
-            length = int.from_bytes(start, "little")
-            if len(start) < 8:
-                return ShardError(name, "weights-shard-truncated", f"{size} bytes", "more than 8 bytes")
-            if start == LFS_MAGIC[:8]:
-                return ShardError(
-                    name,
-                    "weights-shard-lfs-pointer",
-                    "a Git LFS pointer of a few bytes",
-                    "the weights themselves",
-                )
-            if not 2 <= length <= MAX_HEADER_BYTES:
-                return ShardError(
-                    name,
-                    "weights-shard-corrupt",
-                    f"a header of {length} bytes",
-                    f"2 to {MAX_HEADER_BYTES} bytes",
-                )
-            header = stream.read(length)
-    except OSError as error:
-        seen = f"cannot be read: {error.strerror}"
-        if isinstance(error, FileNotFoundError) and (directory / name).is_symlink():
-            seen = f"a link to {os.readlink(directory / name)}, which is not there"
-        return ShardError(name, "weights-shard-unreadable", seen, "a readable file")
-    if len(header) < length:
-        return ShardError(
-            name, "weights-shard-truncated", f"{size} bytes", f"more than the header's {8 + length} bytes"
-        )
-    try:
-        entries = json.loads(header)
-        tensors = frozenset(key for key in entries if key != "__metadata__")
-        end = max((entries[key]["data_offsets"][1] for key in tensors), default=0)
-        expected = 8 + length + int(end)
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-        return ShardError(
-            name,
-            "weights-shard-corrupt",
-            "an unreadable header",
-            "a JSON object of tensors with data_offsets",
-        )
-    if size < expected:
-        return ShardError(name, "weights-shard-truncated", f"{size} bytes", f"{expected} bytes")
-    if size > expected:
-        return ShardError(name, "weights-shard-oversized", f"{size} bytes", f"{expected} bytes")
-    return Shard(name, size, expected, tensors, hashlib.sha256(header).hexdigest())
 
 
 def _names(files: list[str] | tuple[str, ...]) -> str:
@@ -405,7 +230,7 @@ class Inspector:
         orphans = [name for name in present if name not in listed and NUMBERED_SHARD.match(name)]
         broken_index = any(finding.code == "weights-index-invalid" for finding in self.report.findings)
         if orphans and not broken_index:
-            stems = sorted({NUMBERED_SHARD.match(name)["stem"] for name in orphans})
+            stems = sorted({match["stem"] for match in map(NUMBERED_SHARD.match, orphans) if match})
             self._add(
                 "weights-index-missing",
                 self.directory,
@@ -567,79 +392,6 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-# --- Patching
-
-
-def _write_beside(target: Path, data: bytes) -> Path:
-    """A temporary file in the target's directory with the target's mode and owner, safely on the disk."""
-    status = target.stat()
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.{socket.gethostname()}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fchmod(stream.fileno(), stat.S_IMODE(status.st_mode))
-            # A share may refuse the owner (root squashing); the mode above keeps the file readable.
-            with contextlib.suppress(OSError):
-                os.fchown(stream.fileno(), status.st_uid, status.st_gid)
-            os.fsync(stream.fileno())
-    except BaseException:
-        Path(name).unlink()
-        raise
-    return Path(name)
-
-
-def _keep_original(target: Path, data: bytes) -> Path:
-    """Keep what is replaced as config.json.orig; an older original is never overwritten."""
-    temporary = _write_beside(target, data)
-    try:
-        number = 0
-        while True:
-            kept = target.with_name(f"{target.name}.orig" + (f".{number}" if number else ""))
-            try:
-                os.link(temporary, kept)
-                return kept
-            except FileExistsError:
-                if kept.read_bytes() == data:
-                    return kept
-            except OSError:
-                # A file system without hard links: a rename is atomic as well.
-                if not kept.exists():
-                    temporary.replace(kept)
-                    return kept
-                if kept.read_bytes() == data:
-                    return kept
-            number += 1
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def apply_patch(directory: Path, patch: ConfigPatch) -> Path:
-    """Replace config.json by its patched text; returns where the original is kept.
-
-    Servers that share the directory may do this at the same time without a lock: each writes a file of
-    its own name and renames it over config.json, and all of them computed the same text. Raises OSError
-    where the directory cannot be written, and :class:`ConfigChanged` if someone else changed the file in
-    between. A symbolic link (as in the hub's cache) is replaced by a file; what it points to stays as it
-    is.
-    """
-    target = directory / CONFIG_NAME
-    kept = _keep_original(target, patch.before)
-    temporary = _write_beside(target, patch.after)
-    try:
-        if target.read_bytes() not in (patch.before, patch.after):
-            raise ConfigChanged(f"{target} was changed by someone else during this run; run again")
-        temporary.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-    return kept
-
-
-# --- What the module calls
-
-
 def inspect(
     path: str, dtype: str | None, replaceable: tuple[str, ...] = ("float16",), quantization: str = "auto"
 ) -> Report:
@@ -663,8 +415,8 @@ def with_hashes(report: Report) -> Report:
         hashes[CONFIG_NAME] = hashlib.sha256(report.patch.after).hexdigest()
     findings = list(report.findings)
     if wrong:
-        seen = f"{len(wrong)} of {len(promised)} files have another content: {_names(wrong)}"
-        findings.append(finding("weights-hash-mismatch", directory, directory, seen, files=wrong))
+        what = f"{len(wrong)} of {len(promised)} files have another content: {_names(wrong)}"
+        findings.append(finding("weights-hash-mismatch", directory, directory, what, files=wrong))
     return replace(report, findings=findings, hashes=hashes, fingerprint=model_hashes.combined(hashes))
 
 
