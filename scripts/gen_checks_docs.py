@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 from doc_generator import main
 
+from plugins.module_utils._docker.catalogue import DOCKER_CHECKS
 from plugins.module_utils._files.catalogue import FOLDER_CHECKS
 from plugins.module_utils._findings import Catalogue
 from plugins.module_utils._hccn.catalogue import HCCN_CHECKS
 from plugins.module_utils._host.catalogue import HOST_CHECKS
+from plugins.module_utils._lock import LOCK_CHECKS
+from plugins.module_utils._serving.catalogue import ENGINE_CHECKS
 from plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
 from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 
@@ -78,6 +81,9 @@ the cure and the source. All are errors.
 
 FAILURE_SECTIONS = {
     "Weights and image": TRANSFER_CHECKS,
+    "Engines and proxy": ENGINE_CHECKS,
+    "The Docker Engine": DOCKER_CHECKS,
+    "The lock of a rollout": LOCK_CHECKS,
     "Folders on servers": FOLDER_CHECKS,
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ..module_utils._findings import text_of
 from ..plugin_utils._distribution.image_assignments import Wish, decide
 from ..plugin_utils._run.action import ControllerAction
 
@@ -42,5 +43,9 @@ class ActionModule(ControllerAction):
         decision = decide(states, wish)
         result.update(changed=False, assignments=decision.assignments)
         if decision.errors:
-            result.update(failed=True, msg="\n".join(decision.errors))
+            result.update(
+                failed=True,
+                findings=[one.to_dict() for one in decision.errors],
+                msg=text_of(decision.errors, "The image cannot be provided."),
+            )
         return result

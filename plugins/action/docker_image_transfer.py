@@ -13,6 +13,8 @@ from ansible import constants as C
 from ansible.errors import AnsibleError
 
 from ..module_utils._docker.images import ZSTD_MAGIC
+from ..module_utils._findings import Finding, text_of
+from ..module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ..module_utils._transfer.image_job import GZIP_MAGIC
 from ..module_utils._transfer.store import CHUNK, chunk_hashes
 from ..plugin_utils._distribution import image_assignments, image_state
@@ -86,13 +88,15 @@ class ActionModule(Polling):
             try:
                 order.update(self._archive())
             except (OSError, AnsibleError) as error:
-                why = (
-                    f"{options['archive']} cannot be read on the controller: {error} Correct"
-                    " pd_image_archive, or say that the file is on the servers"
-                    " (pd_image_archive_remote_src: true)."
+                return self._failed(
+                    TRANSFER_CHECKS.finding(
+                        "image-archive-unreadable",
+                        host=self._host,
+                        seen=f"on the controller: {error}",
+                        archive=options["archive"],
+                    ),
+                    {},
                 )
-                self._tell(failed=why)
-                return {"failed": True, "msg": why}
         if self._part["kind"] == "registry":
             order["places"] = image_assignments.places(
                 options["image"], options["mirrors"], options["login"], options["ca"], options["insecure"]
@@ -100,9 +104,12 @@ class ActionModule(Polling):
         answer = self._job(**order)
         status = answer.get("status") or {}
         if answer.get("failed") or not status.get("port"):
-            why = answer.get("msg") or status.get("error") or "it gives no reason"
-            self._tell(failed=why)
-            return {"failed": True, "msg": f"the transfer cannot start on {self._host}: {why}"}
+            if not (status.get("finding") or answer.get("finding")):
+                seen = f"it cannot start: {answer.get('msg') or 'no reason'}"
+                answer["finding"] = TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen).to_dict()
+            return self._failed(
+                image_state.failure(self._host, {"phase": "failed", **answer, **status}), status
+            )
         self._tell(address=options["address"], port=status["port"])
         return {"port": status["port"]}
 
@@ -164,30 +171,33 @@ class ActionModule(Polling):
                 self._show(f"there after {time.monotonic() - begun:.0f} s{self._came(status)}")
                 return {"changed": True, "status": status, "loaded": status.get("names", [])}
             if status["phase"] in ("failed", "gone"):
-                message = image_state.failure(self._options["image"], self._host, status)
-                self._tell(failed=message)
-                return {"failed": True, "msg": message, "status": status}
+                return {**self._failed(image_state.failure(self._host, status), status), "status": status}
             silence.hear({name: status.get(name) for name in ("phase", "from", "done", "wanted")})
-            if why := self._hopeless(told, status):
-                return {"failed": True, "msg": why, "status": status}
+            if (found := self._hopeless(told, status)) is not None:
+                return {**self._failed(found, status), "status": status}
             if status["done"]:
                 line.update(image_state.progress(status), status["phase"])
             if status["phase"] == "getting" and status.get("wanted", -1) > brought:
                 brought = status["wanted"]
                 piece = {"incoming": self._bring(brought)}
 
-    def _hopeless(self, told: dict[str, dict[str, Any]], status: dict[str, Any]) -> str:
+    def _failed(self, finding: Finding, status: dict[str, Any]) -> dict[str, Any]:
+        """The result of a transfer that has failed, which the other workers learn of."""
+        self._tell(failed=finding.sentence)
+        head = image_state.summary(self._options["image"], self._host, status)
+        return {"failed": True, "findings": [finding.to_dict()], "msg": text_of([finding], head)}
+
+    def _hopeless(self, told: dict[str, dict[str, Any]], status: dict[str, Any]) -> Finding | None:
         """Why nothing can come any more: whoever gets it from outside has failed, and nobody has all."""
         if self._part["kind"] != "take" or status["phase"] != "getting":
-            return ""
+            return None
         outside = [one for one in told.values() if one["kind"] != "take"]
         if not outside or not all(one["failed"] for one in outside):
-            return ""
+            return None
         if any(one["complete"] for one in told.values()):
-            return ""
-        reasons = " ".join(one["failed"] for one in outside)
-        kept = f" {status['done'] / 1e6:.0f} MB of it are kept." if status["done"] else ""
-        return f"{self._options['image']} does not come to {self._host} either: {reasons}{kept}"
+            return None
+        seen = "; ".join(f"{one['host']}: {one['failed']}" for one in outside)
+        return TRANSFER_CHECKS.finding("image-source-failed", host=self._host, seen=seen)
 
     @staticmethod
     def _came(status: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from ansible import constants as C
 from ansible import context
 from ansible.utils.display import Display
 
+from ..module_utils._findings import Finding, text_of
+from ..module_utils._serving.catalogue import ENGINE_CHECKS
 from ..module_utils._serving.engine_log import PHASES, READY, STARTING, WAITING, Progress
 from ..plugin_utils._run.deadlines import SOON
 from ..plugin_utils._run.polling import Polling
@@ -27,7 +29,6 @@ HOLD = 4.0
 HEAD_PATIENCE = 2.0
 # Seconds between two lines of mere progress of one engine.
 PROGRESS_EVERY = 5.0
-LOG_INDENT = "\n    "
 
 
 @dataclass
@@ -168,10 +169,8 @@ def how_it_ended(report: dict[str, Any]) -> str:
     return f"{words}, and is stopped now" if report.get("stopped") else words
 
 
-def with_log(text: str, report: dict[str, Any]) -> str:
-    """A message with the last log lines below it."""
-    lines = report.get("log") or []
-    return text + (LOG_INDENT.join(["\n  last log lines:", *lines]) if lines else "\n  its log is empty")
+# A finding about a container, and the last lines of its log.
+Failure = tuple[Finding, list[str]]
 
 
 class ActionModule(Polling):
@@ -200,12 +199,14 @@ class ActionModule(Polling):
         self._state = StartState(Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_wait" / self._task._uuid)
         begun = self._state.begun()
         try:
-            failure = self._wait(targets, begun, options["timeout"])
+            failures = self._wait(targets, begun, options["timeout"])
         except Exception as error:
             self._state.abort(f"{self._host}: {error}")
             raise
-        if failure:
-            return {**result, "failed": True, "msg": failure}
+        if failures:
+            found = [finding.to_dict() for finding, _log in failures]
+            msg = "\n".join(text_of([finding], log=log) for finding, log in failures)
+            return {**result, "failed": True, "findings": found, "msg": msg}
         result["seconds"] = {target.title: round(time.time() - begun, 1) for target in targets}
         return result
 
@@ -218,25 +219,26 @@ class ActionModule(Polling):
                 " in batches, and one that fails in a later batch is seen late. Set forks in ansible.cfg."
             )
 
-    def _wait(self, targets: list[Target], begun: float, timeout: int) -> str | None:
-        """None when all targets are ready, else why not."""
+    def _wait(self, targets: list[Target], begun: float, timeout: int) -> list[Failure]:
+        """Nothing when all targets are ready, else why not."""
         hold = 0.0
         while True:
             self._ask([target for target in targets if not target.ready], hold)
             hold = HOLD
             for target in targets:
                 if target.report["failed"]:
-                    return self._failed(target)
+                    return self._published([self._failed(target)])
                 self._settle(target)
             if all(target.ready for target in targets):
-                return None
+                return []
             why = self._state.aborted()
             late = [target for target in targets if not target.ready]
             if why is not None:
                 names = ", ".join(target.title for target in late)
-                return f"No longer waiting for {names} on {self._host}, because of another failure. {why}"
+                message = f"no longer waiting for {names} on {self._host}, because of another failure"
+                return [(ENGINE_CHECKS.finding("engine-not-awaited", message, host=self._host, seen=why), [])]
             if time.time() - begun > timeout:
-                return self._too_late(late, timeout)
+                return self._published([self._too_late(target, timeout) for target in late])
 
     def _ask(self, targets: list[Target], hold: float) -> None:
         asked = [
@@ -326,22 +328,34 @@ class ActionModule(Polling):
         target.shown, target.shown_at = text, now
         show(f"{self._host} {target.title}: {text}")
 
-    def _failed(self, target: Target) -> str:
-        report = target.report
-        told = self._state.nodes(target.instance)
-        reason = f": {report['reason']}" if report.get("reason") else ""
-        head = f"{target.title} on {self._host} failed: {how_it_ended(report)}{reason}"
-        group = group_sentence(target, told)
-        self._state.abort(head if not group else f"{head}. {group}")
-        return with_log(head + (f"\n  {group}" if group else ""), report)
+    def _failed(self, target: Target) -> Failure:
+        group = group_sentence(target, self._state.nodes(target.instance))
+        head = f"{target.title} on {self._host} failed: {how_it_ended(target.report)}"
+        return self._failure("engine-ended", target, head, [str(target.report.get("reason") or ""), group])
 
-    def _too_late(self, late: list[Target], timeout: int) -> str:
-        words = []
-        for target in late:
-            group = group_sentence(target, self._state.nodes(target.instance))
-            state = f"{target.title} on {self._host} is not ready after {timeout} s: {target.text}"
-            if target.report.get("health") and not group:
-                state += f", {target.health_url} {target.report['health']}"
-            words.append((state + (f"\n  {group}" if group else ""), target.report))
-        self._state.abort(words[0][0])
-        return "\n".join(with_log(text, report) for text, report in words)
+    def _published(self, failures: list[Failure]) -> list[Failure]:
+        """The same, of which the other workers learn: they stop waiting."""
+        first = failures[0][0]
+        self._state.abort(f"{first.message}. {first.seen or ''}".rstrip())
+        return failures
+
+    def _too_late(self, target: Target, timeout: int) -> Failure:
+        group = group_sentence(target, self._state.nodes(target.instance))
+        head = f"{target.title} on {self._host} is not ready after {timeout} s: {target.text}"
+        health = target.report.get("health") if not group else ""
+        return self._failure(
+            "engine-late", target, head, [f"{target.health_url} {health}" if health else "", group]
+        )
+
+    def _failure(self, code: str, target: Target, message: str, seen: list[str]) -> Failure:
+        """What is wrong with a container, with the last lines of its log."""
+        words = "; ".join(part for part in seen if part)
+        finding = ENGINE_CHECKS.finding(
+            code,
+            message,
+            host=self._host,
+            instance=target.instance,
+            seen=words or None,
+            container=target.container,
+        )
+        return finding, target.report.get("log") or ["its log is empty"]

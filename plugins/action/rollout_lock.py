@@ -13,6 +13,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
+from ..module_utils._findings import text_of
 from ..module_utils._lock import ARGUMENTS, held_beside
 from ..plugin_utils._run import lock_guard, lock_owner
 from ..plugin_utils._run.action import ServerAction
@@ -48,18 +49,13 @@ class ActionModule(ServerAction):
         if why is None and options["force"]:
             why = "deploy_lock_force is set"
         if why is None:
-            return {
-                **answer,
-                "failed": True,
-                "msg": lock_owner.refusal(holder, host, options["path"], options["max_silence"]),
-            }
+            return {**answer, **_refused(holder, host, options)}
         taken = f"{host}: the lock of {lock_owner.who(holder)} is taken over: {why}."
         show(taken)
         answer = self._ask({**arguments, "replace": holder.get("run", "")}, task_vars)
         if answer.get("holder"):
             # Another run was quicker.
-            message = lock_owner.refusal(answer["holder"], host, options["path"], options["max_silence"])
-            answer.update(failed=True, msg=message)
+            answer.update(_refused(answer["holder"], host, options))
         elif not answer.get("failed"):
             self._keep(mark, owner, options)
         return {"taken_over": taken, **answer}
@@ -98,3 +94,9 @@ class ActionModule(ServerAction):
                 module_name="ascend.pd_rollout.rollout_lock", module_args=arguments, task_vars=task_vars
             )
         return answer
+
+
+def _refused(holder: dict[str, Any], host: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The result of a task whose lock another run holds."""
+    finding = lock_owner.refusal(holder, host, options["path"], options["max_silence"])
+    return {"failed": True, "findings": [finding.to_dict()], "msg": text_of([finding])}

@@ -16,9 +16,9 @@ Errors that carry findings:
       TransferError      weights or an image did not come to a server
         RegistryError    a registry does not give the image
       DockerError        the Docker Engine does not answer, or refuses
-        EngineError      it could not be reloaded, or does not run
-        ImageError       it could not save, load or name an image
-      LockError          the lock of a server is held, or cannot be used
+        ImageError       it has no use for an archive, or does not give one
+      UnsafeFolder       others could exchange what root keeps in a folder
+      LockError          the lock of a server cannot be used
 """
 
 from __future__ import annotations

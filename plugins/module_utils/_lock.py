@@ -21,6 +21,29 @@ from pathlib import Path
 from typing import Any
 
 from ._files import private_folder
+from ._findings import ERROR, Catalogue, Check, RolloutError
+
+LOCK_CHECKS = Catalogue(
+    Check(
+        "lock-held",
+        "Another rollout is at work on a server",
+        "Two rollouts at once would undo each other. A run that ends releases its lock, and one that gives "
+        "no sign of life loses it after a while.",
+        ERROR,
+        "one rollout at a time",
+        "wait until it has ended; if you know that it has, -e deploy_lock_force=true  # or rm {path} there",
+        "this collection, docs/architecture.md",
+    ),
+    Check(
+        "lock-unusable",
+        "The lock of a server cannot be used",
+        "It is a file in a folder in which only root can write.",
+        ERROR,
+        "a lock that root can read and write, in a folder that exists",
+        "ls -l {path}  # the lock needs root (become: true)",
+        "this collection, docs/architecture.md",
+    ),
+)
 
 # Of the module rollout_lock and its action.
 ARGUMENTS = {
@@ -35,8 +58,11 @@ ARGUMENTS = {
 }
 
 
-class LockError(Exception):
-    """The lock cannot be read or written."""
+class LockError(RolloutError):
+    """The lock at a path cannot be read or written."""
+
+    def __init__(self, path: str, seen: str) -> None:
+        super().__init__(LOCK_CHECKS.finding("lock-unusable", path=path, seen=seen), f"{path}: {seen}")
 
 
 def held_beside(path: str) -> str:
@@ -50,15 +76,14 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         private_folder.check(str(path.parent), sticky=True)
     except private_folder.UnsafeFolder as error:
-        raise LockError(str(error).rstrip(".")) from error
+        raise LockError(str(path), error.finding.sentence) from error
     held = held_beside(str(path))
     handle = os.open(held, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         owner = os.fstat(handle).st_uid
         if owner not in private_folder.trusted():
-            raise LockError(
-                f"{held} is of user {owner}, who could hold it for ever: look whose it is, remove it"
-            )
+            seen = f"of user {owner}, who could hold it for ever: look whose it is, remove it"
+            raise LockError(held, seen)
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -84,7 +109,7 @@ class RolloutLock:
         except ValueError:
             content, touched = None, self._path.stat().st_mtime
         except OSError as error:
-            raise LockError(f"{self._path} cannot be read: {error.strerror}") from error
+            raise LockError(str(self._path), f"cannot be read: {error.strerror}") from error
         now = time.time()
         if isinstance(content, dict) and isinstance(content.get("since"), (int, float)):
             silent = max(0.0, now - touched) if touched else None
@@ -104,7 +129,7 @@ class RolloutLock:
                 if not dry_run and not (other and other.get("run") == owner["run"]):
                     self._write({**owner, "since": time.time()})
         except OSError as error:
-            raise LockError(f"{self._path} cannot be written: {error.strerror}") from error
+            raise LockError(str(self._path), f"cannot be written: {error.strerror}") from error
         return None
 
     def release(self, run: str, dry_run: bool = False) -> bool:
@@ -117,7 +142,7 @@ class RolloutLock:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise LockError(f"{self._path} cannot be removed: {error.strerror}") from error
+            raise LockError(str(self._path), f"cannot be removed: {error.strerror}") from error
         return mine
 
     def _write(self, content: dict[str, Any]) -> None:

@@ -94,6 +94,7 @@ released:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._findings import text_of
 from ..module_utils._lock import ARGUMENTS, LockError, RolloutLock
 
 
@@ -111,7 +112,7 @@ def main() -> None:
             module.exit_json(changed=False, released=lock.release(owner["run"], module.check_mode))
         holder = lock.acquire(owner, module.params["replace"], module.check_mode)
     except LockError as error:
-        module.fail_json(msg=f"{error}. The lock needs root (become: true) and a folder that exists.")
+        module.fail_json(msg=text_of(error.findings), finding=error.finding.to_dict())
     module.exit_json(changed=False, holder=holder)
 
 

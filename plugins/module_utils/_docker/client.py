@@ -20,6 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from .._findings import RolloutError
+from .catalogue import DOCKER_CHECKS
+
 DEFAULT_SOCKET = "/var/run/docker.sock"
 # Seconds without an answer, as long as C(community.docker)'s: an engine that starts containers on a busy
 # server answers late.
@@ -28,14 +31,15 @@ TIMEOUT = 60.0
 NO_TIME = "0001-01-01T00:00:00Z"
 
 
-class DockerError(Exception):
+class DockerError(RolloutError):
     """The Docker Engine does not answer, or answers with an error.
 
     `status`: of the answer; 0 where none came.
     """
 
-    def __init__(self, text: str, status: int = 0) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, status: int = 0, code: str = "") -> None:
+        found = DOCKER_CHECKS.finding(code or ("docker-refused" if status else "docker-silent"), seen=text)
+        super().__init__(found, text)
         self.status = status
 
 

@@ -27,6 +27,9 @@ RECORD = "/var/lib/pd_rollout/images.json"
 class ImageError(DockerError):
     """The Docker Engine has no use for an archive, or does not give one."""
 
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text, status, "docker-image-refused")
+
 
 class Images:
     """The engine's images. `timeout`: seconds without an answer; `record`: where digests are noted."""

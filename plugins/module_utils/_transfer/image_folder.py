@@ -13,6 +13,7 @@ from typing import Any
 from .. import _process
 from .._files import private_folder
 from .._files.contents import read_json, write_json
+from .catalogue import TRANSFER_CHECKS, TransferError
 
 # Where it is unless somebody chooses another disk: below folders that are root's alone.
 DIRECTORY = "/var/lib/pd_rollout/image"
@@ -22,14 +23,6 @@ MARGIN = 512 * 1024 * 1024
 PATIENCE = 2.0
 # An engine image in a registry has some 40 % of the bytes that its layers have on a disk.
 UNPACKED_RATIO = 2.5
-
-
-class JobError(Exception):
-    """What ends a transfer. `kind` as of a RegistryError, or disk."""
-
-    def __init__(self, text: str, kind: str = "") -> None:
-        super().__init__(text)
-        self.kind = kind
 
 
 class Folder:
@@ -131,7 +124,7 @@ def unpacked(size: int, packed: bool) -> int:
 
 
 def check_room(folder: str, archive: int, engine: int, root: str = "/var/lib/docker") -> None:
-    """Raise JobError unless `archive` bytes fit into the folder, and `engine` bytes where the engine is.
+    """Raise TransferError unless `archive` bytes fit into the folder, and `engine` bytes where the engine is.
 
     The engine needs room for the layers, and before that for the archive in a folder of its own.
     """
@@ -143,9 +136,7 @@ def check_room(folder: str, archive: int, engine: int, root: str = "/var/lib/doc
     for path, need in needs.values():
         free = shutil.disk_usage(path).free
         if free < need + MARGIN:
-            raise JobError(
-                f"the disk of {path} has {megabytes(free)} MB free, the image needs"
-                f" {megabytes(need + MARGIN)} MB there"
-                " (its archive until it is loaded, what the engine unpacks, and some to spare)",
-                "disk",
-            )
+            need += MARGIN
+            has, needs_there = megabytes(free), megabytes(need)
+            seen = f"the disk of {path} has {has} MB free, the image needs {needs_there} MB there"
+            raise TransferError(TRANSFER_CHECKS.finding("image-disk-full", path=path, seen=seen))

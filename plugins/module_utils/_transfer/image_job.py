@@ -23,7 +23,9 @@ from typing import Any
 from .. import _process
 from .._docker.client import DockerError
 from .._docker.images import ZSTD_MAGIC, Images, counted
-from .image_folder import Folder, JobError, check_room, megabytes, unpacked
+from .._findings import RolloutError
+from .catalogue import TRANSFER_CHECKS, TransferError
+from .image_folder import Folder, check_room, megabytes, unpacked
 from .peers import NoSource, PeerServer, take
 from .registry import Place, Reference, Registry, RegistryError
 from .store import CHUNK, DiskFull, Store, chunk_hashes, open_nameless, open_part
@@ -35,9 +37,10 @@ LOOK = 0.05
 WINDOW = 5.0
 AGAIN = 5.0
 TRIES = 4
-# Kinds of a registry's errors that another try, or another place, may not have.
-PASSING = ("down", "tls")
+# Codes of a registry's errors that another try, or another place, may not have.
+PASSING = ("image-registry-down", "image-registry-tls")
 GZIP_MAGIC = b"\x1f\x8b"
+ABANDONED = "nobody has asked for its state for longer than docker_image_idle"
 
 
 @dataclass
@@ -80,7 +83,9 @@ def start(order: Order) -> dict[str, Any]:
         if status.get("port") or status.get("phase") == "failed":
             return status
         if not lives:
-            raise JobError("the transfer's process has ended without a word")
+            raise TransferError(
+                TRANSFER_CHECKS.finding("image-transfer-gone", path=order.folder, seen="no status")
+            )
         time.sleep(0.02)
 
 
@@ -124,10 +129,8 @@ class Job:
             threading.Thread(target=self._work, daemon=True).start()
         except OSError as error:
             text = error.strerror or str(error)
-            self._tell(
-                phase="failed",
-                error=f"cannot serve on {self._order.address} or write to {self._folder.path}: {text}",
-            )
+            where = f"{self._order.address}, {self._folder.path}"
+            self._fail("image-transfer-failed", f"cannot serve or write there ({where}): {text}")
             return
         while not self._forgotten():
             time.sleep(TICK)
@@ -179,23 +182,25 @@ class Job:
             if self._order.kind != "engine":
                 self._load()
             self._tell(phase="ready")
-        except (JobError, RegistryError, DockerError) as error:
-            self._tell(phase="failed", error=str(error), kind=getattr(error, "kind", ""))
+        except RolloutError as error:
+            self._tell(phase="failed", finding=error.finding.to_dict())
         except NoSource as error:
-            self._tell(phase="failed", kind="source", error=str(error))
+            self._fail("image-source-lost", str(error))
         except DiskFull:
             free = shutil.disk_usage(self._folder.path).free
-            self._tell(
-                phase="failed",
-                kind="disk",
-                error=f"the disk of {self._folder.path} is full, with {megabytes(self._store.size)} of "
+            self._fail(
+                "image-disk-full",
+                f"the disk of {self._folder.path} is full, with {megabytes(self._store.size)} of "
                 f"{megabytes(self._store.total or 0)} MB there; {megabytes(free)} MB are free again",
             )
         except OSError as error:
-            self._tell(phase="failed", kind="io", error=error.strerror or str(error))
+            self._fail("image-transfer-failed", error.strerror or str(error))
         except Exception as error:
             # Whatever it is, the controller must hear of it: this process has no other voice.
-            self._tell(phase="failed", kind="internal", error=f"{type(error).__name__}: {error}")
+            self._fail("image-transfer-failed", f"{type(error).__name__}: {error}")
+
+    def _fail(self, code: str, seen: str) -> None:
+        self._tell(phase="failed", finding=TRANSFER_CHECKS.finding(code, seen=seen).to_dict())
 
     def _get(self) -> None:
         self._progress(phase="getting")
@@ -205,7 +210,8 @@ class Job:
         elif self._order.kind == "engine":
             found = self._images.inspect(self._order.image)
             if found is None:
-                raise JobError(f"the Docker Engine has {self._order.image} no longer")
+                seen = f"the Docker Engine no longer has {self._order.image}"
+                raise TransferError(TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen))
             size = found["Size"]
             check_room(self._order.folder, size, 0)
             # What a registry calls it goes on with it: the others could not find that out.
@@ -224,7 +230,7 @@ class Job:
 
     def _took(self, name: str) -> None:
         if self._folder.unwatched() > self._order.idle:
-            raise JobError("the rollout that started this transfer is gone")
+            raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
         self._progress(done=self._store.size, total=self._store.total, kept=self._store.adopted)
         if name and name != self._status["from"]:
             self._progress(**{"from": name})
@@ -260,7 +266,7 @@ class Job:
             piece = self._folder.incoming(number)
             while not piece.exists():
                 if self._folder.unwatched() > order.idle:
-                    raise JobError("the rollout that started this transfer is gone")
+                    raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
                 time.sleep(LOOK)
             self._take_in(piece)
             piece.unlink()
@@ -271,9 +277,8 @@ class Job:
         with piece.open("rb") as stream:
             for data in iter(lambda: stream.read(CHUNK), b""):
                 if hashlib.sha256(data).hexdigest() != self._order.hashes[len(store.hashes)]:
-                    raise JobError(
-                        f"chunk {len(store.hashes)} is not what the archive held before", "changed"
-                    )
+                    seen = f"chunk {len(store.hashes)} is not what the archive held before"
+                    raise TransferError(TRANSFER_CHECKS.finding("image-archive-changed", seen=seen))
                 store.append(data)
                 self._progress(done=store.size, fetched=self._status["fetched"] + len(data))
 
@@ -294,7 +299,7 @@ class Job:
     def _fetch(self) -> None:
         """From the first place that gives it; one that breaks off is tried again."""
         refused: list[str] = []
-        kind = ""
+        code = ""
         for place in self._order.places:
             for _attempt in range(TRIES):
                 before, kept = self._store.size, self._status["kept"]
@@ -302,21 +307,21 @@ class Job:
                     self._fetch_from(place)
                     return
                 except RegistryError as error:
-                    kind = error.kind
+                    code = error.finding.code
                     if str(error) not in refused:
                         refused.append(str(error))
                     came = self._store.size > max(before, self._status["kept"])
-                if kind == "digest" and self._store.size:
+                if code == "image-registry-digest" and self._store.size:
                     # The bad bytes may be those that lay here: once more, all of them.
                     self._store.begin_anew(self._store.epoch + 1, trust=False)
                     if self._status["kept"] and not kept:
                         continue
                     break
                 # A place that gives nothing is not waited for.
-                if kind not in PASSING or not came:
+                if code not in PASSING or not came:
                     break
                 time.sleep(AGAIN)
-        raise JobError("; ".join(refused), kind)
+        raise RegistryError(code or "image-registry-down", "; ".join(refused) or "no registry is named")
 
     def _fetch_from(self, place: Place) -> None:
         reference = self._order.reference
@@ -326,7 +331,7 @@ class Job:
         archive = registry.archive(reference, self._order.image)
         if self._order.digest and archive.digest != self._order.digest:
             raise RegistryError(
-                "digest",
+                "image-registry-digest",
                 f"{place.name} has {archive.digest} as {self._order.image}, not {self._order.digest}",
             )
         store = self._store
@@ -348,11 +353,11 @@ class Job:
             names = self._images.load(content, self._order.load_timeout)
         except DockerError as error:
             if "no space left" in str(error):
-                raise JobError(f"the Docker Engine has no room for the image: {error}", "disk") from error
+                raise TransferError(TRANSFER_CHECKS.finding("image-disk-full", seen=str(error))) from error
             # What cannot be loaded shall not be taken for a good part next time.
             with contextlib.suppress(OSError):
                 self._folder.part.unlink()
-            raise
+            raise TransferError(TRANSFER_CHECKS.finding("image-load-failed", seen=str(error))) from error
         found = self._images.inspect(self._order.image)
         image_id = (found or {}).get("Id", "")
         self._progress(names=names, loaded_id=image_id)

@@ -10,7 +10,8 @@ from typing import Any
 from .._files.private_folder import UnsafeFolder
 from .._findings import text_of
 from . import image_job
-from .image_folder import DIRECTORY, Folder, JobError
+from .catalogue import TransferError
+from .image_folder import DIRECTORY, Folder
 from .registry import Place, reference
 
 KINDS = ["registry", "archive", "controller", "engine", "take"]
@@ -58,7 +59,14 @@ def job(options: dict[str, Any]) -> dict[str, Any]:
     except UnsafeFolder as error:
         why = text_of(error.findings, "docker_image_directory cannot be used.")
         return {"failed": True, "changed": False, "msg": why, "finding": error.finding.to_dict()}
-    except (JobError, OSError) as error:
+    except TransferError as error:
+        return {
+            "failed": True,
+            "changed": False,
+            "msg": text_of(error.findings),
+            "finding": error.finding.to_dict(),
+        }
+    except OSError as error:
         return {"failed": True, "changed": False, "msg": f"{options['directory']}: {error}"}
 
 

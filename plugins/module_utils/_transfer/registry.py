@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from .catalogue import TRANSFER_CHECKS, TransferError
+
 MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -41,12 +43,11 @@ BLOCK = 512
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
-class RegistryError(Exception):
-    """`kind`: down, login, missing, digest, tls or answer. What to do about it is the caller's sentence."""
+class RegistryError(TransferError):
+    """A registry does not give an image. `code`: that of a check that begins with image-registry-."""
 
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
+    def __init__(self, code: str, seen: str) -> None:
+        super().__init__(TRANSFER_CHECKS.finding(code, seen=seen), seen)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class Registry:
         try:
             context = ssl.create_default_context(cadata=place.ca or None)
         except ssl.SSLError as error:
-            raise RegistryError("tls", f"the CA given for {place.name} is no certificate: {error}") from error
+            raise RegistryError(
+                "image-registry-tls", f"the CA given for {place.name} is no certificate: {error}"
+            ) from error
         if place.ca:
             context.load_default_certs()
         self._opener = urllib.request.build_opener(_NoLogin(), urllib.request.HTTPSHandler(context=context))
@@ -134,7 +137,9 @@ class Registry:
             config, layers = manifest["config"], manifest["layers"]
             return Archive(digest, config["digest"], tuple(_archive_parts(config, layers, tag)))
         except (KeyError, TypeError) as error:
-            raise RegistryError("answer", f"{self._place.name} gives no manifest of an image") from error
+            raise RegistryError(
+                "image-registry-answer", f"{self._place.name} gives no manifest of an image"
+            ) from error
 
     def _for_this_machine(self, index: dict[str, Any]) -> str:
         wanted = ARCHITECTURES.get(platform.machine(), platform.machine())
@@ -144,14 +149,18 @@ class Registry:
             offered.append(f"{told.get('os')}/{told.get('architecture')}")
             if told.get("os") == "linux" and told.get("architecture") == wanted:
                 return str(entry["digest"])
-        raise RegistryError("missing", f"it is not built for linux/{wanted}, but for {', '.join(offered)}")
+        raise RegistryError(
+            "image-registry-missing", f"it is not built for linux/{wanted}, but for {', '.join(offered)}"
+        )
 
     def _manifest(self, tag: str) -> tuple[bytes, str]:
         with self._open(f"manifests/{tag}", {"Accept": ", ".join(MANIFESTS + INDEXES)}) as answer:
             body = answer.read()
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if tag.startswith("sha256:") and tag != digest:
-            raise RegistryError("digest", f"{self._place.name} answers with {digest} for {tag}")
+            raise RegistryError(
+                "image-registry-digest", f"{self._place.name} answers with {digest} for {tag}"
+            )
         return body, digest
 
     def stream(self, archive: Archive, start: int, read_back: Callable[[int, int], bytes]) -> Iterator[bytes]:
@@ -188,7 +197,7 @@ class Registry:
                 yield piece
         if f"sha256:{digest.hexdigest()}" != part.digest:
             raise RegistryError(
-                "digest",
+                "image-registry-digest",
                 f"{self._place.name} gives other bytes (sha256:{digest.hexdigest()}) for {part.digest}",
             )
 
@@ -203,7 +212,7 @@ class Registry:
 
     def _no_entry(self) -> RegistryError:
         who = f"as {self._place.username}" if self._place.username else "without a login"
-        return RegistryError("login", f"{self._place.name} refuses {self._repository} {who}")
+        return RegistryError("image-registry-login", f"{self._place.name} refuses {self._repository} {who}")
 
     def _try(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
         """The answer; None if another authorization is to be tried, which is set then."""
@@ -222,9 +231,11 @@ class Registry:
                 return None
             if error.code == 404:
                 raise RegistryError(
-                    "missing", f"{self._place.name} has no {url.partition('/v2/')[2]}"
+                    "image-registry-missing", f"{self._place.name} has no {url.partition('/v2/')[2]}"
                 ) from error
-            raise RegistryError("down", f"{self._place.name} answers {error.code} {error.reason}") from error
+            raise RegistryError(
+                "image-registry-down", f"{self._place.name} answers {error.code} {error.reason}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(self._place.name, error) from error
 
@@ -253,7 +264,8 @@ class Registry:
                 token = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             raise RegistryError(
-                "login", f"{self._place.name} gives {self._place.username or 'nobody'} no token: {error.code}"
+                "image-registry-login",
+                f"{self._place.name} gives {self._place.username or 'nobody'} no token: {error.code}",
             ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _unreachable(f"the token service of {self._place.name}", error) from error
@@ -264,8 +276,12 @@ def _unreachable(name: str, error: Exception) -> RegistryError:
     reason = getattr(error, "reason", error)
     # A connection that just ends is the network's affair, not the certificate's.
     ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-    kind = "tls" if isinstance(reason, ssl.SSLError) and not isinstance(reason, ended) else "down"
-    return RegistryError(kind, f"{name} cannot be reached: {reason or type(error).__name__}")
+    code = (
+        "image-registry-tls"
+        if isinstance(reason, ssl.SSLError) and not isinstance(reason, ended)
+        else "image-registry-down"
+    )
+    return RegistryError(code, f"{name} cannot be reached: {reason or type(error).__name__}")
 
 
 def _read(answer: http.client.HTTPResponse, size: int, name: str) -> bytes:
@@ -274,7 +290,7 @@ def _read(answer: http.client.HTTPResponse, size: int, name: str) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(name, error) from error
     if not piece:
-        raise RegistryError("down", f"{name} ended the transfer")
+        raise RegistryError("image-registry-down", f"{name} ended the transfer")
     return piece
 
 
@@ -320,7 +336,7 @@ def _archive_parts(config: dict[str, Any], layers: list[dict[str, Any]], tag: st
 
 def _hex(digest: str) -> str:
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", str(digest)):
-        raise RegistryError("answer", f"{digest!r} is no digest that is known here")
+        raise RegistryError("image-registry-answer", f"{digest!r} is no digest that is known here")
     return digest.partition(":")[2]
 
 

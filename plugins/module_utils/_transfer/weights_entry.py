@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .._docker.client import DockerApi, DockerError
+from .._docker.client import DockerApi
 from .._files import safe_paths
 from .._files.contents import read_json
 from .._files.private_folder import check_name
@@ -196,7 +196,7 @@ def with_findings(
             return work(params)
         except RolloutError as error:
             return {**failed, "msg": text_of(error.findings), "finding": error.finding.to_dict()}
-        except (safe_paths.Refused, DockerError) as error:
+        except safe_paths.Refused as error:
             return {**failed, "msg": str(error)}
         except OSError as error:
             return {**failed, "msg": f"{error.filename}: {error.strerror}", "path": params["path"]}

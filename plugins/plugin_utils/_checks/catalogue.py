@@ -4,12 +4,18 @@
 
 from __future__ import annotations
 
+from ...module_utils._docker.catalogue import DOCKER_CHECKS
 from ...module_utils._files.catalogue import FOLDER_CHECKS
 from ...module_utils._findings import Catalogue
 from ...module_utils._hccn.catalogue import HCCN_CHECKS
 from ...module_utils._host.catalogue import HOST_CHECKS
+from ...module_utils._lock import LOCK_CHECKS
+from ...module_utils._serving.catalogue import ENGINE_CHECKS
 from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ...module_utils._weights.catalogue import WEIGHTS_CHECKS
 
-CATALOGUES = (HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS, TRANSFER_CHECKS, FOLDER_CHECKS)
+CATALOGUES = (
+    *(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS),
+    *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, LOCK_CHECKS),
+)
 CHECKS = Catalogue(*(check for one in CATALOGUES for check in one.values()))

@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...module_utils._findings import Finding
+from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
+
+DIGEST, ARCHIVE = "docker_image_digest", "pd_image_archive"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # What a registry's name has and a user's has not: a dot, a port, or it is this host.
 QUALIFIED = re.compile(r"([^/]*[.:][^/]*|localhost)/")
@@ -33,23 +37,18 @@ class Decision:
     """`assignments`: what each host does, by name: its kind, and from whom it takes, best first."""
 
     assignments: dict[str, dict[str, Any]] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
+    errors: list[Finding] = field(default_factory=list)
 
 
-def problems(wish: Wish, image: str) -> list[str]:
+def problems(wish: Wish, image: str) -> list[Finding]:
     """What is wrong with a wish, all of it."""
     found = []
     if wish.digest and not _DIGEST.fullmatch(wish.digest):
-        found.append(
-            f"docker_image_digest is {wish.digest!r}: give sha256: and 64 hexadecimal digits, or nothing."
-        )
+        found.append(TRANSFER_CHECKS.finding("image-digest-invalid", seen=wish.digest, variable=DIGEST))
     if wish.source == "archive" and not wish.archive:
-        found.append("pd_image_source: archive needs pd_image_archive, a file made by docker save.")
+        found.append(TRANSFER_CHECKS.finding("image-archive-unnamed", seen="nothing", variable=ARCHIVE))
     if wish.source in ("archive", "registry") and "@" in image:
-        found.append(
-            f"{image} is named by digest, which an archive does not keep. Name it by tag, and give the digest"
-            " as docker_image_digest; pd_image may have both."
-        )
+        found.append(TRANSFER_CHECKS.finding("image-named-by-digest", seen=image, variable="pd_image"))
     return found
 
 
@@ -81,22 +80,12 @@ def _fetch(
     wish: Wish,
 ) -> None:
     if wish.source == "none":
-        for host in wanting:
-            seen = ", ".join(group[host]["digests"])
-            decision.errors.append(
-                f"{image} on {host} is not the image expected. Seen: {seen}; expected: {wish.digest}."
-                if group[host]["id"]
-                else f"{image} is not on {host}. Bring it there, or let the role do it: pd_image_source:"
-                " registry or archive."
-            )
+        decision.errors += [_unlike(image, host, group[host], wish.digest) for host in wanting]
         return
     if wish.source == "registry":
         if not (wish.mirrors or wish.allow_unqualified or QUALIFIED.match(image)):
             decision.errors.append(
-                f"{image} names no registry, so the public one would be asked. Put yours in front"
-                f" (pd_image_registry: registry.example:5000, docker_image: registry.example:5000/{image}),"
-                " name a mirror (docker_registry_mirrors), load an archive (pd_image_source: archive), or"
-                " allow it (pd_image_source: pull, docker_image_allow_unqualified: true)."
+                TRANSFER_CHECKS.finding("image-registry-unnamed", seen=image, variable="pd_image")
             )
             return
         origins = wanting[:1] if wish.spread else wanting
@@ -109,14 +98,22 @@ def _fetch(
         origins = (own or there[:1]) if wish.spread else there
         missing = [host for host in wanting if host not in there]
         if not origins or (missing and not wish.spread):
+            place = {"host": ", ".join(missing), "path": wish.archive}
+            words = {"archive": wish.archive, "image": image}
             decision.errors.append(
-                f"{wish.archive} is no file on {', '.join(missing)}. Copy the archive there (docker save -o"
-                f" {wish.archive.rpartition('/')[2]} {image}), correct pd_image_archive, or have it"
-                " copied from the controller (pd_image_archive_remote_src: false)."
+                TRANSFER_CHECKS.finding("image-archive-missing", seen="no such file", **place, **words)
             )
             return
     kind = "registry" if wish.source == "registry" else "archive" if wish.archive_on_server else "controller"
     _spread(decision, dict.fromkeys(origins, kind), [host for host in wanting if host not in origins])
+
+
+def _unlike(image: str, host: str, state: Mapping[str, Any], digest: str) -> Finding:
+    """Why a server does not have the image that nothing brings: it has another one, or none."""
+    if not state["id"]:
+        return TRANSFER_CHECKS.finding("image-absent", host=host, seen=f"no image {image}")
+    seen = f"{image} is {', '.join(state['digests'])}"
+    return TRANSFER_CHECKS.finding("image-unexpected", host=host, seen=seen, expected=digest, image=image)
 
 
 def _spread(decision: Decision, origins: Mapping[str, str], takers: Sequence[str]) -> None:

@@ -6,24 +6,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...module_utils._findings import Finding
+from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
 from .._run.shared_state import SharedState
-
-# What to do, by the kind of a failure.
-CURES = {
-    "down": "Look whether the registry runs and can be reached from this server, or name another"
-    " (docker_registry_mirrors).",
-    "login": "Give username and password by the registry's name in docker_registry_login, from a vault.",
-    "tls": "Give its CA in docker_registry_ca; if it has no TLS, its name in docker_registry_insecure.",
-    "missing": "Look for the image in the registry; correct pd_image, pd_release or docker_image_digest.",
-    "digest": "The registry is damaged, or the tag has moved: compare its digest with docker_image_digest.",
-    "changed": "Leave the archive on the controller as it is while it is copied.",
-    "disk": "Make room, or take another disk (docker_image_directory).",
-    "source": "Look whether the servers reach each other at their service addresses.",
-    "gone": "The process that got it has ended: the server may have booted, or somebody ended it.",
-}
 
 
 class ImageState:
@@ -62,13 +51,15 @@ def progress(status: Mapping[str, Any]) -> str:
     return str(phase)
 
 
-def failure(image: str, host: str, status: Mapping[str, Any]) -> str:
-    """Why an image did not come, and what to do."""
-    kind = "gone" if status["phase"] == "gone" else status.get("kind", "")
+def failure(host: str, status: Mapping[str, Any]) -> Finding:
+    """Why a server did not get the image; a process that left no result is gone."""
+    if status["phase"] == "gone" or not status.get("finding"):
+        return TRANSFER_CHECKS.finding("image-transfer-gone", host=host, seen="no process, and no result")
+    return replace(Finding.from_dict(status["finding"]), host=host)
+
+
+def summary(image: str, host: str, status: Mapping[str, Any]) -> str:
+    """What has become of it, in one line above the finding."""
     kept = status.get("done", 0) if status.get("phase") != "loading" else 0
-    text = f"{image} did not come to {host}: {status.get('error') or 'no word of why'}."
-    cure = f" {CURES[kind]}" if kind in CURES else ""
-    again = (
-        f" {kept / 1e6:.0f} MB are kept; run again, it goes on from there." if kept else " Then run again."
-    )
-    return text + cure + again
+    again = f"{kept / 1e6:.0f} MB are kept, from which the next run resumes." if kept else ""
+    return f"{host} did not get {image}. {again}".rstrip()

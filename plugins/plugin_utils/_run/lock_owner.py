@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...module_utils._findings import Finding
+from ...module_utils._lock import LOCK_CHECKS
+
 
 def process_start(pid: int) -> str | None:
     """When a process began, in the system's own words; None when there is no such process."""
@@ -129,20 +132,24 @@ def who(holder: Mapping[str, Any]) -> str:
     return f"{holder['user']} on {holder.get('controller')} (process {holder.get('pid')})"
 
 
-def refusal(holder: Mapping[str, Any], host: str, path: str, max_silence: float) -> str:
-    """What the second rollout is told."""
+def refusal(holder: Mapping[str, Any], host: str, path: str, max_silence: float) -> Finding:
+    """Why a second rollout does not begin.
+
+    holder: who has the lock, as its module returns it; host, path: where that is.
+    max_silence: seconds without a sign of life after which the lock may be taken.
+    """
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder["since"])))
-    text = (
-        f"{who(holder)} has been rolling out {holder.get('deployment') or 'something'} on {host}"
-        f" since {since}, for {span(holder['age'])}. Two rollouts at once would undo each other: wait until"
-        " that one has ended."
-    )
+    what = holder.get("deployment") or "something"
+    seen = None
     if holder.get("silent") is not None:
-        text += (
-            f" Its last sign of life was {span(holder['silent'])} ago; it gives the lock back when it ends,"
-            f" and after {span(max_silence)} of silence the lock is free to be taken."
+        seen = (
+            f"its last sign of life was {span(holder['silent'])} ago; after {span(max_silence)} of silence "
+            "the lock is free to be taken"
         )
-    return (
-        f"{text} If you know that it has ended, run again with -e deploy_lock_force=true, or remove {path} on"
-        f" {host}."
+    return LOCK_CHECKS.finding(
+        "lock-held",
+        f"{who(holder)} has been rolling out {what} on {host} since {since}, for {span(holder['age'])}",
+        host=host,
+        path=path,
+        seen=seen,
     )

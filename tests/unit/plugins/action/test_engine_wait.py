@@ -31,6 +31,11 @@ HEADLESS = engine("prefiller", 1, ["prefill1", "prefill2"])
 DECODER = engine("decode1", 0, ["decode1"], "10.0.0.3")
 
 
+def flat(text):
+    """A text of several lines as one."""
+    return " ".join(text.split())
+
+
 def report(name="pd-prefiller", status="running", phase=None, done=None, total=None, ready=False, **more):
     restarts = more.pop("restart_count", 0)
     return {
@@ -170,7 +175,7 @@ def test_an_engine_with_ranks_counts_them_on_the_screen(run):
 def test_the_node_that_is_missing_is_named_where_there_are_ranks(run):
     waiting = report("pd-decoder", phase="waiting for peers", rank=16, ready_ranks=0)
     result = run.wait("decode2", [[waiting]] * 9, engines=[with_ranks(1, [16])], timeout=20)
-    assert "missing node 0 on decode1" in result["msg"]
+    assert "missing node 0 on decode1" in flat(result["msg"])
 
 
 def test_what_is_known_goes_back_to_the_watch(run):
@@ -201,10 +206,12 @@ def test_a_dead_engine_fails_with_name_code_reason_and_log(run):
     )
     result = run.wait("decode1", [[report("pd-decode1")], [dead]], engines=[DECODER])
     assert result["failed"]
-    assert result["msg"] == (
-        "decode1 on decode1 failed: its container is exited, exit code 1: ValueError: no such device\n"
-        "  last log lines:\n    one\n    ValueError: no such device"
-    )
+    (found,) = result["findings"]
+    assert (found["code"], found["host"], found["instance"]) == ("engine-ended", "decode1", "decode1")
+    assert found["message"] == "decode1 on decode1 failed: its container is exited, exit code 1"
+    assert found["seen"] == "ValueError: no such device"
+    assert "docker logs pd-decode1" in found["cure"]
+    assert result["msg"].endswith("\n  log       one\n            ValueError: no such device")
     assert run.board.aborted().startswith("decode1 on decode1 failed")
 
 
@@ -223,15 +230,15 @@ def test_a_dead_engine_fails_with_name_code_reason_and_log(run):
 )
 def test_how_an_engine_ended(run, more, words):
     result = run.wait("decode1", [[report("pd-decode1", **more)]], engines=[DECODER])
-    assert words in result["msg"]
-    assert "its log is empty" in result["msg"]
+    assert words in flat(result["msg"])
+    assert "its log is empty" in flat(result["msg"])
 
 
 def test_a_failure_elsewhere_ends_the_wait_at_the_next_poll(run):
     run.board.abort("prefiller rank 1 on prefill2 failed: its container is exited")
     result = run.wait("decode1", [[report("pd-decode1")]], engines=[DECODER])
     assert result["failed"]
-    assert "because of another failure. prefiller rank 1 on prefill2 failed" in result["msg"]
+    assert "because of another failure seen prefiller rank 1 on prefill2 failed" in flat(result["msg"])
     assert len(run.calls) == 1
 
 
@@ -278,10 +285,10 @@ def test_the_rank_that_is_missing_is_named(run):
     run.board.post("prefiller", 1, status="running", phase="starting", ready=False, health_url=None)
     waiting = report(phase="waiting for peers", log=["waiting"])
     result = run.wait("prefill1", [[waiting]] * 10, engines=[HEAD], timeout=9)
-    assert "prefiller rank 0 on prefill1 is not ready after 9 s: waiting for peers" in result["msg"]
+    assert "prefiller rank 0 on prefill1 is not ready after 9 s: waiting for peers" in flat(result["msg"])
     assert (
         "The group of prefiller has not formed: missing rank 1 on prefill2 (container running, starting)."
-        in result["msg"]
+        in flat(result["msg"])
     )
     assert (
         run.screen[0]
@@ -292,22 +299,23 @@ def test_the_rank_that_is_missing_is_named(run):
 def test_the_rank_that_is_missing_is_named_when_the_head_dies_of_it(run):
     dead = report(status="exited", exit_code=1, phase="waiting for peers", reason="DistStoreError: timed out")
     result = run.wait("prefill1", [[dead]], engines=[HEAD])
-    assert "missing rank 1 on prefill2 (not seen by this run)" in result["msg"]
+    assert "missing rank 1 on prefill2 (not seen by this run)" in flat(result["msg"])
 
 
 def test_a_group_whose_nodes_all_wait_is_told_where_to_look(run):
     run.board.post("prefiller", 1, status="running", phase="waiting for peers", ready=False, health_url=None)
     waiting = report(phase="waiting for peers", joined=[1, 2])
     result = run.wait("prefill1", [[waiting]] * 10, engines=[HEAD], timeout=9)
-    assert "although all its nodes wait" in result["msg"]
-    assert "1 of 2 nodes have come to 10.0.0.1:7001" in result["msg"]
+    assert "although all its nodes wait" in flat(result["msg"])
+    assert "1 of 2 nodes have come to 10.0.0.1:7001" in flat(result["msg"])
 
 
 def test_a_deadline_of_a_formed_group_tells_the_phase_and_the_probe(run):
     loading = report(phase="loading shards", done=3, total=163)
     result = run.wait("prefill1", [[loading]] * 10, engines=[HEAD], timeout=9)
-    assert "loading shards 3 of 163, http://10.0.0.1:8004/health Connection refused" in result["msg"]
-    assert "group" not in result["msg"]
+    said = flat(result["msg"])
+    assert "loading shards 3 of 163 seen http://10.0.0.1:8004/health Connection refused" in said
+    assert "group" not in flat(result["msg"])
 
 
 def test_one_deadline_holds_for_all_hosts(run):

@@ -23,6 +23,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import
     job_entry,
     store,
 )
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TransferError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_folder import Folder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_job import Job, Order
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.registry import (
@@ -74,18 +75,18 @@ class FakeRegistry:
 
     def archive(self, reference, tag):
         if self.fails and self.place.base.endswith(self.fails):
-            raise RegistryError("down", f"{self.place.name} cannot be reached")
+            raise RegistryError("image-registry-down", f"{self.place.name} cannot be reached")
         return Archive(DIGEST, "sha256:1", (Part(len(CONTENT), digest=DIGEST),))
 
     def stream(self, archive, start, read_back):
         FakeRegistry.asked.append(start)
         checked = FakeRegistry.bad is not None and start <= FakeRegistry.bad
         if checked and read_back(0, start) != CONTENT[:start]:
-            raise RegistryError("digest", "the registry gives other bytes")
+            raise RegistryError("image-registry-digest", "the registry gives other bytes")
         for at in range(start, len(CONTENT), 300):
             if FakeRegistry.cut is not None and at >= FakeRegistry.cut:
                 FakeRegistry.cut = None
-                raise RegistryError("down", "the registry ended the transfer")
+                raise RegistryError("image-registry-down", "the registry ended the transfer")
             yield CONTENT[at : at + 300]
 
 
@@ -188,8 +189,8 @@ def test_what_has_come_stays_when_nobody_looks_on(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeRegistry, "cut", 6000)
     status, life, folder = run(tmp_path / "f")
     assert status["phase"] == "failed"
-    assert status["kind"] == "down"
-    assert "ended the transfer" in status["error"]
+    assert status["finding"]["code"] == "image-registry-down"
+    assert "ended the transfer" in status["finding"]["seen"]
     life.join(60)
     assert [entry.name for entry in folder.path.iterdir()] == ["archive.part"]
     assert folder.part.read_bytes() == CONTENT[:6000]
@@ -203,14 +204,14 @@ def test_the_next_place_is_asked_and_all_reasons_are_told(tmp_path, monkeypatch)
     assert status["from"] == "registry.example"
     life.join(60)
     status, life, _folder = run(tmp_path / "g", places=places[:1])
-    assert status["error"] == "mirror.example cannot be reached"
+    assert status["finding"]["seen"] == "mirror.example cannot be reached"
     life.join(60)
 
 
 def test_without_room_no_byte_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(image_folder, "MARGIN", 10**18)
     status, life, _folder = run(tmp_path / "f")
-    assert status["kind"] == "disk"
+    assert status["finding"]["code"] == "image-disk-full"
     assert FakeRegistry.asked == []
     life.join(60)
 
@@ -246,7 +247,7 @@ def _having() -> Engine:
 
 def test_a_process_that_dies_at_once_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(Job, "run", lambda _self: os._exit(1))
-    with pytest.raises(image_folder.JobError, match="ended without a word"):
+    with pytest.raises(TransferError, match="image-transfer-gone"):
         image_job.start(order(tmp_path / "f"))
 
 
@@ -274,8 +275,8 @@ def test_an_archive_is_read_where_it_lies(tmp_path):
 
 def test_without_any_source_it_says_so(tmp_path):
     status, life, _folder = run(tmp_path / "f", kind="take", patience=0.5, sources=[["a", "127.0.0.1", 1]])
-    assert status["kind"] == "source"
-    assert "a: " in status["error"]
+    assert status["finding"]["code"] == "image-source-lost"
+    assert "a: " in status["finding"]["seen"]
     life.join(60)
 
 
@@ -334,8 +335,8 @@ def test_an_archive_that_changes_meanwhile_is_not_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(Folder, "write", lambda _self, status: told.append(dict(status)))
     monkeypatch.setattr(Folder, "read", lambda _self: told[-1] if told else {})
     folder, engine, _sent = brought(tmp_path / "f", claimed=claimed)
-    assert told[-1]["kind"] == "changed"
-    assert "chunk 4 is not what the archive held before" in told[-1]["error"]
+    assert told[-1]["finding"]["code"] == "image-archive-changed"
+    assert "chunk 4 is not what the archive held before" in told[-1]["finding"]["seen"]
     assert engine.loaded == b""
     assert folder.part.stat().st_size == 4 * CHUNK
 

@@ -147,7 +147,7 @@ def test_bad_bytes_that_lay_here_are_found(web):
     bad[archive.size - 3000] ^= 1
     with pytest.raises(RegistryError, match="gives other bytes") as raised:
         read(web, archive.size - 2000, bytes(bad))
-    assert raised.value.kind == "digest"
+    assert raised.value.finding.code == "image-registry-digest"
 
 
 def test_bad_bytes_of_the_registry_are_found(web):
@@ -161,7 +161,7 @@ def test_another_manifest_than_the_digest_says(web):
     web.manifests[wanted] = MANIFEST
     with pytest.raises(RegistryError) as raised:
         read(web, tag=wanted)
-    assert raised.value.kind == "digest"
+    assert raised.value.finding.code == "image-registry-digest"
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
@@ -178,7 +178,7 @@ def test_a_login_that_is_refused(web, auth, login):
     web.auth = auth
     with pytest.raises(RegistryError) as raised:
         read(web, **login)
-    assert raised.value.kind == "login"
+    assert raised.value.finding.code == "image-registry-login"
     assert "wrong" not in str(raised.value)
 
 
@@ -211,10 +211,10 @@ def test_of_many_builds_this_machines_is_taken(web, monkeypatch):
 def test_what_is_not_there_and_who_does_not_answer(web):
     with pytest.raises(RegistryError) as raised:
         read(web, tag="v9")
-    assert raised.value.kind == "missing"
+    assert raised.value.finding.code == "image-registry-missing"
     with pytest.raises(RegistryError) as raised:
         Registry(Place("http://127.0.0.1:1"), "ascend/tiny").archive(Reference("ascend/tiny", "v1"), "x")
-    assert raised.value.kind == "down"
+    assert raised.value.finding.code == "image-registry-down"
 
 
 def test_a_ca_that_is_no_certificate():

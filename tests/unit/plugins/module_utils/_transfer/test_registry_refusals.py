@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import text_of
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.registry import (
     Place,
     Reference,
@@ -84,32 +85,32 @@ def signed(tmp_path: Path) -> Iterator[tuple[str, str]]:
 
 
 def told(place: Place, tag: Reference = TAG) -> tuple[str, str]:
-    """The kind of the refusal, and what the screen shows of it."""
+    """The code of the refusal, and what the screen shows of it."""
     with pytest.raises(RegistryError) as raised:
         Registry(place, "ascend/tiny").archive(tag, "ascend/tiny:v1")
-    status = {"phase": "failed", "kind": raised.value.kind, "error": str(raised.value), "done": 0}
-    return raised.value.kind, failure("ascend/tiny:v1", "a", status)
+    finding = failure("a", {"phase": "failed", "finding": raised.value.finding.to_dict(), "done": 0})
+    return finding.code, " ".join(text_of([finding]).split())
 
 
 def test_a_registry_that_nobody_vouches_for(signed: tuple[str, str]) -> None:
     address, _ = signed
-    kind, text = told(Place(address))
-    assert kind == "tls"
+    code, text = told(Place(address))
+    assert code == "image-registry-tls"
     assert "certificate" in text
-    assert "Give its CA in docker_registry_ca" in text
+    assert "docker_registry_ca" in text
 
 
 def test_with_its_ca_it_is_asked_and_what_it_lacks_is_named(signed: tuple[str, str]) -> None:
     address, ca = signed
     digest = f"sha256:{hashlib.sha256(b'nothing').hexdigest()}"
-    kind, text = told(Place(address, ca=ca), Reference("ascend/tiny", digest))
-    assert kind == "missing"
+    code, text = told(Place(address, ca=ca), Reference("ascend/tiny", digest))
+    assert code == "image-registry-missing"
     assert f"has no ascend/tiny/manifests/{digest}" in text
     assert "docker_image_digest" in text
 
 
 def test_a_registry_that_is_down() -> None:
-    kind, text = told(Place("http://127.0.0.1:1"))
-    assert kind == "down"
+    code, text = told(Place("http://127.0.0.1:1"))
+    assert code == "image-registry-down"
     assert "127.0.0.1:1 cannot be reached" in text
     assert "docker_registry_mirrors" in text

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import images
@@ -17,9 +18,12 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.images i
     repository,
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import contents
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import (
+    TRANSFER_CHECKS,
+    TransferError,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_folder import (
     Folder,
-    JobError,
     check_room,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_assignments import (
@@ -31,6 +35,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.im
     ImageState,
     failure,
     progress,
+    summary,
 )
 
 IMAGE = "registry.example:5000/ascend/vllm-ascend:v1"
@@ -114,24 +119,24 @@ def test_an_archive_of_the_controller_goes_to_one():
 
 
 @pytest.mark.parametrize(
-    ("states", "wish", "text"),
+    ("states", "wish", "code"),
     [
-        (three(), Wish("none"), f"{IMAGE} is not on a."),
+        (three(), Wish("none"), "image-absent"),
         (
             three(image_id="sha256:1"),
             Wish("none", digest=f"sha256:{'1' * 64}"),
-            "on a is not the image expected",
+            "image-unexpected",
         ),
-        ({"a": state(archive=MISSING)}, Wish("archive", archive="/x.tar"), "/x.tar is no file on a"),
-        ({"a": state()}, Wish("archive"), "needs pd_image_archive"),
-        ({"a": state()}, Wish("registry", digest="sha256:12"), "64 hexadecimal digits"),
-        ({"a": state(image="ascend/x:1")}, Wish("registry"), "names no registry"),
-        ({"a": state(image="r.example/x@sha256:12")}, Wish("registry"), "pd_image may have both"),
+        ({"a": state(archive=MISSING)}, Wish("archive", archive="/x.tar"), "image-archive-missing"),
+        ({"a": state()}, Wish("archive"), "image-archive-unnamed"),
+        ({"a": state()}, Wish("registry", digest="sha256:12"), "image-digest-invalid"),
+        ({"a": state(image="ascend/x:1")}, Wish("registry"), "image-registry-unnamed"),
+        ({"a": state(image="r.example/x@sha256:12")}, Wish("registry"), "image-named-by-digest"),
     ],
     ids=["nobody has it", "another", "no archive", "no path", "digest", "no registry", "by digest"],
 )
-def test_what_is_wrong_is_told(states, wish, text):
-    assert any(text in error for error in decide(states, wish).errors)
+def test_what_is_wrong_is_told(states, wish, code):
+    assert next(error.code for error in decide(states, wish).errors) == code
 
 
 def test_all_that_is_wrong_is_told_at_once():
@@ -170,10 +175,15 @@ def test_progress():
 
 
 def test_failure_says_what_to_do_and_what_is_kept():
-    text = failure("x:1", "a", {**STATUS, "phase": "failed", "kind": "login", "error": "r refuses x"})
-    assert text.startswith("x:1 did not come to a: r refuses x. Give username and password")
-    assert text.endswith("9216 MB are kept; run again, it goes on from there.")
-    assert "may have booted" in failure("x:1", "a", {"phase": "gone", "done": 0})
+    found = TRANSFER_CHECKS.finding("image-registry-login", seen="r refuses x")
+    status = {**STATUS, "phase": "failed", "finding": found.to_dict()}
+    assert failure("a", status) == replace(found, host="a")
+    assert summary("x:1", "a", status) == (
+        "a did not get x:1. 9216 MB are kept, from which the next run resumes."
+    )
+    gone = failure("a", {"phase": "gone", "done": 0})
+    assert (gone.code, gone.host) == ("image-transfer-gone", "a")
+    assert summary("x:1", "a", {"phase": "gone", "done": 0}) == "a did not get x:1."
 
 
 def test_the_board_has_one_token_for_all_and_for_nobody_else(tmp_path):
@@ -243,9 +253,9 @@ def test_a_packed_archive_goes_through_the_program():
 
 def test_room_is_looked_for_before(tmp_path):
     check_room(str(tmp_path), 1, 1)
-    with pytest.raises(JobError, match="MB free, the image needs") as raised:
+    with pytest.raises(TransferError, match="MB free, the image needs") as raised:
         check_room(str(tmp_path), 10**18, 1)
-    assert raised.value.kind == "disk"
+    assert raised.value.finding.code == "image-disk-full"
 
 
 def test_of_an_ended_transfer_only_the_part_stays(tmp_path):
