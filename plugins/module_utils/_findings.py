@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Dict
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # novm
     from typing import Literal
 
     Severity = Literal["error", "warning", "hint"]

@@ -14,7 +14,7 @@ import json
 import urllib.error
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 # Requests at a time: an instance of external data parallel has an API for each of its ranks.
 AT_ONCE = 16
@@ -26,15 +26,12 @@ ANSWERS = "an answer"
 UNREACHABLE = "unreachable"
 
 
-if TYPE_CHECKING:
-    # Python 3.7 has no Protocol.
-    from typing import Protocol
+class Client:
+    """What sends the requests: an interface."""
 
-    class Client(Protocol):
-        """What sends the requests."""
-
-        def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
-            """The text of an answer, seconds until its first byte, and seconds in all."""
+    def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
+        """The text of an answer, seconds until its first byte, and seconds in all."""
+        raise NotImplementedError
 
 
 class Answer(NamedTuple):

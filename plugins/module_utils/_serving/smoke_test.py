@@ -22,7 +22,7 @@ from .completions import (
     metric_sum,
     same_beginning,
 )
-from .engine_answers import ask_engines, cure, error_text, report
+from .engine_answers import Client, ask_engines, cure, error_text, report
 
 # Counters of vLLM (V@0.13.0:vllm/v1/metrics/loggers.py): the prefiller computes the prompt, the decoder
 # generates.
@@ -62,7 +62,7 @@ WRONG_ENGINE = (
 )
 
 
-class Http:
+class Http(Client):
     """Requests to engines and proxy, never through a proxy of the environment."""
 
     def __init__(self, timeout: float, key: str | None = None) -> None:

@@ -20,7 +20,7 @@ from .._files import contents
 from .._files.contents import READERS, files_below
 from .._weights.catalogue import WEIGHTS_CHECKS
 from .catalogue import TransferError
-from .weights_copy import verify
+from .weights_install import verify
 
 # What the clients keep beside the files; of no use once these are complete.
 OWN = (".cache", "._____temp", ".msc", ".mdl", ".mv")

@@ -18,14 +18,11 @@ import subprocess
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .._files.contents import files_below, read_json, write_json
+from .._files.contents import read_json, write_json
 from .._findings import Finding
-from .._weights import inspection
-from .._weights.catalogue import WEIGHTS_CHECKS
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .weights_files import (
     PARTIAL,
@@ -33,28 +30,34 @@ from .weights_files import (
     bytes_below,
     keep_beginnings,
     manifest_of,
-    set_aside,
     staging,
-    wrong_hashes,
 )
+from .weights_install import put_in_place, verify
 from .weights_process import GRACE, die_with_parent, has_children
+from .weights_rsync import (
+    NO_SPACE,
+    PARTIAL_TRANSFER,
+    READ_FAILED,
+    RECEIVED,
+    REFUSED,
+    TRANSFERRED,
+    USER,
+    VANISHED,
+    Job,
+    bracketed,
+    daemon_config,
+    last_line,
+)
 
-USER = "pd_rollout"
 # Seconds: between two looks at what has come; that a rate is averaged over; between two looks at a source.
 SAMPLE = 1.0
+
 WINDOW = 10.0
+
 PAUSE = 0.3
+
 # Seconds that a source may always take for an answer.
 SHORT = 5.0
-# rsync's exit codes: some files could not be read or written; some were gone when their turn came.
-PARTIAL_TRANSFER, VANISHED = 23, 24
-NO_SPACE = "No space left on device"
-REFUSED = "Connection refused"
-READ_FAILED = re.compile(
-    r"(?:send_files failed to open|read errors mapping|opendir|link_stat|readlink_stat).*", re.IGNORECASE
-)
-RECEIVED = re.compile(r"^Total bytes received: ([\d,.]+)", re.MULTILINE)
-TRANSFERRED = re.compile(r"^Number of regular files transferred: ([\d,.]+)", re.MULTILINE)
 
 
 class SourceLost(Exception):
@@ -67,68 +70,6 @@ class SourceLost(Exception):
 
 class Stopped(BaseException):
     """The controller wants this to end."""
-
-
-@dataclass
-class Job:
-    """What one server has to do."""
-
-    name: str
-    path: str
-    address: str
-    port: int
-    secret: str
-    # Servers to take from, the nearest first: [{"name": …, "address": …}]; empty on the one that has them.
-    sources: list[Any] = field(default_factory=list)
-    # Addresses that may take from here.
-    clients: list[Any] = field(default_factory=list)
-    # MB/s (10⁶ bytes), 0: as fast as it goes.
-    bandwidth: float = 0.0
-    # Seconds without an answer after which the next source is asked.
-    patience: float = 60.0
-    # Seconds after which the process ends by itself when nobody asks, takes or gives.
-    idle: float = 120.0
-    # Relative name → SHA-256, of those files for which it is known.
-    hashes: dict[str, Any] = field(default_factory=dict)
-
-
-def bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
-
-
-def daemon_config(job: Job, folder: Path, weights: Path) -> str:
-    """The configuration of rsync's daemon; it is read anew for each connection."""
-    return "\n".join(
-        [
-            f"pid file = {folder}/rsyncd.pid",
-            f"log file = {folder}/rsyncd.log",
-            f"address = {job.address}",
-            f"port = {job.port}",
-            "uid = root",
-            "gid = root",
-            # Links of a hub's cache lead out of the directory.
-            "use chroot = no",
-            "read only = yes",
-            "list = no",
-            # Names of clients are of no use, and a name server may be far.
-            "reverse lookup = no",
-            f"auth users = {USER}",
-            f"secrets file = {folder}/secrets",
-            f"hosts allow = {' '.join(job.clients) or '127.0.0.1'}",
-            "hosts deny = *",
-            "transfer logging = yes",
-            "timeout = 300",
-            "",
-            "[control]",
-            f"path = {folder}/public",
-            "",
-            "[weights]",
-            f"path = {weights}",
-            # What is hidden is not complete, or of no use elsewhere.
-            "exclude = .*",
-            "",
-        ]
-    )
 
 
 class Copy:
@@ -496,115 +437,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def verify(directory: Path, hashes: dict[str, str], but: frozenset[str] = frozenset()) -> None:
-    """Raise what is wrong with weights that shall get their final name, C(but) findings of these codes."""
-    wrong = wrong_hashes(directory, hashes)
-    if wrong:
-        set_aside(directory, wrong)
-        raise TransferError(
-            WEIGHTS_CHECKS.finding(
-                "weights-hash-mismatch",
-                path=str(directory),
-                seen=f"{len(wrong)} of {len(hashes)} files differ from the manifest, e.g. {wrong[0]}",
-                expected="the SHA-256 that the manifest gives",
-                cure="run again: these files are fetched anew; if it stays, the source is damaged",
-            )
-        )
-    errors = [
-        error for error in inspection.inspect(str(directory), dtype=None).errors if error.code not in but
-    ]
-    if errors:
-        first, more = errors[0], len(errors) - 1
-        raise TransferError(
-            replace(first, seen=f"{first.seen}; and {more} more finding(s)") if more else first
-        )
-
-
-def put_in_place(source: Path, path: Path) -> None:
-    """Give weights that are whole their final name; what the transfer needed goes."""
-    for name in files_below(source):
-        if PARTIAL in name.split("/"):
-            (source / name).unlink()
-    for folder, _folders, _names in os.walk(source, topdown=False):
-        if Path(folder).name == PARTIAL:
-            Path(folder).rmdir()
-    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-        path.rmdir()
-    elif path.exists() or path.is_symlink():
-        raise TransferError(
-            TRANSFER_CHECKS.finding(
-                "weights-path-taken",
-                path=str(path),
-                seen="something came to this path while the weights were copied",
-            )
-        )
-    source.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def adopt(path: Path, damaged: list[str]) -> None:
-    """Weights that are not whole lose their name, and are where the next transfer goes on.
-
-    Files that are known to be ``damaged`` lose theirs, too; what is right in them need not come again.
-    """
-    target = staging(path)
-    if target.is_symlink():
-        # Nothing of ours makes one. Where others may write beside the weights, theirs leads root elsewhere.
-        raise TransferError(
-            TRANSFER_CHECKS.finding(
-                "weights-path-taken",
-                path=str(target),
-                seen=f"a link to {os.readlink(target)}, where the weights would grow",
-            )
-        )
-    if path.is_dir():
-        set_aside(path, damaged)
-    if path.is_symlink() and not path.exists():
-        raise TransferError(
-            WEIGHTS_CHECKS.finding(
-                "weights-path-missing",
-                path=str(path),
-                seen=f"a link to {os.readlink(path)}, which is not there",
-                expected="a directory, or nothing",
-                cure="mount what the link points to, or remove the link",
-            )
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        target.mkdir(exist_ok=True)
-    elif not any(path.iterdir()) and not path.is_mount():
-        path.rmdir()
-        target.mkdir(exist_ok=True)
-    elif path.is_mount() or path.is_symlink():
-        raise TransferError(
-            TRANSFER_CHECKS.finding(
-                "weights-path-is-mount",
-                path=str(path),
-                seen="a mount point or a link, which cannot be replaced in one step",
-            )
-        )
-    elif target.exists():
-        # Both hold a part; the one that was interrupted last is gone on with, of the other what it lacks.
-        for name in files_below(path):
-            if not (target / name).exists():
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                (path / name).rename(target / name)
-        shutil.rmtree(path)
-    else:
-        path.rename(target)
-
-
 def free_bytes(path: Path) -> int:
     """What root may still write on the file system of a directory."""
     status = os.statvfs(path)
     return status.f_bfree * status.f_frsize if os.geteuid() == 0 else status.f_bavail * status.f_frsize
-
-
-def last_line(text: str) -> str:
-    """The line of rsync's output that says what happened."""
-    lines = [line.strip() for line in text.splitlines() if line.startswith(("rsync", "@ERROR"))]
-    return lines[0] if lines else ""

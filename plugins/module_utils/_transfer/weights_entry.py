@@ -19,7 +19,7 @@ from .._files import safe_paths
 from .._files.contents import read_json
 from .._files.private_folder import check_name
 from .._findings import RolloutError, text_of
-from . import hub, weights_copy, weights_process
+from . import hub, weights_copy, weights_install, weights_process, weights_rsync
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .weights_files import bytes_below, staging
 
@@ -113,8 +113,8 @@ def start(params: dict[str, Any]) -> None:
     weights_process.stop(folder)
     weights_process.make_folder(params["path"])
     (folder / "public").mkdir(mode=0o700)
-    job = weights_copy.Job(name=params["name"], path=params["path"], **params["job"])
-    for name, text in (("secrets", f"{weights_copy.USER}:{job.secret}\n"), ("password", f"{job.secret}\n")):
+    job = weights_rsync.Job(name=params["name"], path=params["path"], **params["job"])
+    for name, text in (("secrets", f"{weights_rsync.USER}:{job.secret}\n"), ("password", f"{job.secret}\n")):
         descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
             stream.write(text)
@@ -216,10 +216,10 @@ def directory(params: dict[str, Any]) -> dict[str, Any]:
     """Result of the module weights_directory."""
     path = Path(params["path"])
     if params["state"] == "staged":
-        weights_copy.adopt(path, params["damaged"])
+        weights_install.adopt(path, params["damaged"])
     else:
         hub.accept(staging(path), params["hashes"])
-        weights_copy.put_in_place(staging(path), path)
+        weights_install.put_in_place(staging(path), path)
     return {"changed": True, "staging": str(staging(path))}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_copy as copy
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_rsync
 
 NO_SPACE = 'rsync: [receiver] write failed on "/srv/a": No space left on device (28)'
 
@@ -30,7 +31,7 @@ def copying(tmp_path, monkeypatch):
         rsync.chmod(0o755)
         folder = tmp_path / "run"
         (folder / "public").mkdir(parents=True)
-        job = copy.Job("s2", str(tmp_path / "model"), "127.0.0.1", 1, "secret", patience=patience)
+        job = weights_rsync.Job("s2", str(tmp_path / "model"), "127.0.0.1", 1, "secret", patience=patience)
         made = copy.Copy(job, folder)
         made.staging.mkdir(parents=True)
         return made

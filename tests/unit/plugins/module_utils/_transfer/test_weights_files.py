@@ -10,8 +10,9 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action.weights_assignments import hashes_of
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import (
     hub,
-    weights_copy,
+    weights_install,
     weights_process,
+    weights_rsync,
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_files as files
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TransferError
@@ -88,7 +89,7 @@ def test_manifests(text):
 def test_weights_with_a_wrong_hash_are_fetched_anew(tmp_path):
     write(tmp_path, a=b"damaged")
     with pytest.raises(TransferError) as caught:
-        weights_copy.verify(tmp_path, {"a": DIGEST})
+        weights_install.verify(tmp_path, {"a": DIGEST})
     assert caught.value.finding.code == "weights-hash-mismatch"
     assert files.files_below(tmp_path) == [".rsync-partial/a"]
 
@@ -96,21 +97,21 @@ def test_weights_with_a_wrong_hash_are_fetched_anew(tmp_path):
 def test_damaged_weights_lose_their_name_and_go_on_growing(tmp_path):
     model = tmp_path / "model"
     write(model, a=b"good", b=b"half")
-    weights_copy.adopt(model, ["b"])
+    weights_install.adopt(model, ["b"])
     assert not model.exists()
     assert files.files_below(files.staging(model)) == [".rsync-partial/b", "a"]
     # Interrupted there, and someone put a part back: nothing of either is lost.
     write(model, c=b"new")
-    weights_copy.adopt(model, [])
+    weights_install.adopt(model, [])
     assert files.files_below(files.staging(model)) == [".rsync-partial/b", "a", "c"]
 
 
 def test_an_empty_directory_gives_way(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    weights_copy.adopt(model, [])
+    weights_install.adopt(model, [])
     write(files.staging(model), a=b"1")
-    weights_copy.put_in_place(files.staging(model), model)
+    weights_install.put_in_place(files.staging(model), model)
     assert files.files_below(tmp_path) == ["model/a"]
 
 
@@ -119,14 +120,14 @@ def test_what_came_in_between_is_not_replaced(tmp_path):
     write(model, a=b"theirs")
     write(files.staging(model), a=b"ours")
     with pytest.raises(TransferError, match="weights-path-taken"):
-        weights_copy.put_in_place(files.staging(model), model)
+        weights_install.put_in_place(files.staging(model), model)
     assert (model / "a").read_bytes() == b"theirs"
 
 
 def test_a_link_to_nowhere_is_a_finding(tmp_path):
     (tmp_path / "model").symlink_to(tmp_path / "not-mounted")
     with pytest.raises(TransferError, match="weights-path-missing"):
-        weights_copy.adopt(tmp_path / "model", [])
+        weights_install.adopt(tmp_path / "model", [])
 
 
 def test_weights_grow_where_no_link_leads(tmp_path):
@@ -136,7 +137,7 @@ def test_weights_grow_where_no_link_leads(tmp_path):
     files.staging(tmp_path / "model").symlink_to(elsewhere)
     write(tmp_path / "model", a=b"half")
     with pytest.raises(TransferError, match=r"weights-path-taken: .*incoming \(a link to .*elsewhere"):
-        weights_copy.adopt(tmp_path / "model", ["a"])
+        weights_install.adopt(tmp_path / "model", ["a"])
     assert files.files_below(tmp_path / "model") == ["a"]
     assert files.files_below(elsewhere) == []
 
@@ -150,8 +151,8 @@ def test_only_what_the_hubs_client_kept_for_itself_is_removed(tmp_path):
 
 
 def test_the_daemon_serves_two_modules_to_named_servers_only(tmp_path):
-    job = weights_copy.Job("a", "/w", "10.0.0.1", 18730, "secret", clients=["10.0.0.2", "10.0.0.3"])
-    config = weights_copy.daemon_config(job, tmp_path, Path("/w")).splitlines()
+    job = weights_rsync.Job("a", "/w", "10.0.0.1", 18730, "secret", clients=["10.0.0.2", "10.0.0.3"])
+    config = weights_rsync.daemon_config(job, tmp_path, Path("/w")).splitlines()
     assert {
         "address = 10.0.0.1",
         "read only = yes",
