@@ -58,8 +58,8 @@ POLL_SECONDS = 0.5
 START_LAG_SECONDS = 5
 
 
-# Asks a health URL for what its answer must hold: whether it is ready, and what was seen. No annotation, so in
-# the words of Python 3.7.
+# Asks a health URL for what its answer must hold: whether it is ready, and what was seen. No annotation, so
+# in the words of Python 3.7.
 Probe = Callable[[str, Dict[str, Any]], Tuple[bool, str]]
 
 
