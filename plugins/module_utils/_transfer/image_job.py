@@ -237,7 +237,8 @@ class Job:
         total = self._store.total
         if not self._roomy and total:
             self._roomy = True
-            check_room(self._order.folder, total - self._store.whole(), total + self._store.unpacked)
+            unpacked_size = self._store.unpacked or 0
+            check_room(self._order.folder, total - self._store.whole(), total + unpacked_size)
 
     def _hash_archive(self) -> None:
         store, path = self._store, self._order.archive

@@ -19,7 +19,7 @@ from ansible_collections.ascend.pd_rollout.plugins.action.measurement_wait impor
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import measurement_status as watch
 
 ROOT = Path(__file__).resolve().parents[5]
-RUN = ROOT / "roles" / "measurement" / "files" / "run.sh"
+RUN = ROOT / "roles" / "_measurement" / "files" / "run.sh"
 
 
 def start(folder: Path, commands: str, lease: int = 30) -> subprocess.Popen[bytes]:
