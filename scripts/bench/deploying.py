@@ -16,10 +16,6 @@ import clusters
 from runs import ROOT, playbook, simulator
 
 INVENTORY = "inventory/simulated_1p1d"
-#: Prints the names of the images that a checkout makes.
-IMAGES = (
-    "from pdsim import images as i; print(i.server_image(), f'pdsim-engine-base:{i.engine_base_recipe()}')"
-)
 #: Names of the one server that is deployed to in check mode.
 NAMES = (3, 48)
 #: Hosts at once: all of them run on the one server, whose two cores are this machine's own.
@@ -147,7 +143,9 @@ def measure_demo(report: dict[str, Any]) -> None:
     finally:
         in_clone(clone, environment, "make", "demo-down")
         # Only the images of this salt: those of other checkouts stay.
-        names = in_clone(clone / "simulator", environment, sys.executable, "-c", IMAGES).stdout.split()
+        names = in_clone(
+            clone, environment, sys.executable, "simulator/sim", "images", "--names"
+        ).stdout.split()
         subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from pdsim import images
 from pdsim.docker import need_engine
-from pdsim.ui import SimError, colour
+from pdsim.ui import SimError, colour, say
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--prune", action="store_true", help="remove them instead, for all checkouts of this machine"
     )
+    what.add_argument("--names", action="store_true", help="print what they are called in Docker instead")
     add_cluster_commands(commands)
     add_power_commands(commands)
     add_fault_commands(commands)
@@ -115,6 +116,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Hand over to what does the work."""
+    if options.command == "images" and options.names:
+        say("\n".join(images.names()))
+        return
     if options.command == "images":
         need_engine()
         images.prune() if options.prune else IMAGES.get(options.only, images.ensure)()

@@ -129,6 +129,16 @@ def server_image(kind: str = DEFAULT_SERVER) -> str:
     return f"pdsim-{kind}:{server_recipe(kind)}"
 
 
+def engine_base_image() -> str:
+    """The name of the image that engines of all releases are made from."""
+    return f"pdsim-engine-base:{engine_base_recipe()}"
+
+
+def names() -> list[str]:
+    """The names of all images that are made here and stay in Docker."""
+    return [*(server_image(kind) for kind in SERVERS), engine_base_image()]
+
+
 @cache
 def engine_base_recipe() -> str:
     """Hash of the slowly changing part of the engine image."""
@@ -219,7 +229,7 @@ def ensure_engines(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
             archive = engine_archive(tag)
             if archive.exists():
                 continue
-            if not has_image(f"pdsim-engine-base:{engine_base_recipe()}"):
+            if not has_image(engine_base_image()):
                 with step("Engine image, base (Debian, Python, the proxy's libraries; once)") as current:
                     build_engine_base(current)
             with step(f"Engine image {tag}") as current:
@@ -259,7 +269,7 @@ def build_server(kind: str, current: Step) -> None:
 
 def build_engine_base(current: Step) -> None:
     """Debian, Python and the libraries of the proxy."""
-    reference = f"pdsim-engine-base:{engine_base_recipe()}"
+    reference = engine_base_image()
     with tempfile.TemporaryDirectory(prefix="pdsim-") as scratch:
         folder = Path(scratch)
         root = folder / "root"
@@ -279,7 +289,7 @@ def build_engine(tag: str, current: Step) -> None:
     reference = engine_reference(tag)
     with tempfile.TemporaryDirectory(prefix="pdsim-") as folder:
         proxy = fetch_proxy(release_of(tag), Path(folder), current)
-    base = f"pdsim-engine-base:{engine_base_recipe()}"
+    base = engine_base_image()
     # Compiled beforehand: several engines start at the same moment.
     container = docker("create", base, "python3", "-m", "compileall", "-q", *ENGINE_COMPILED)
     try:
