@@ -63,8 +63,9 @@ the APIs, the nodes of an instance to their head, decoders to the prefillers' ha
 
 WEIGHTS = """
 The role [model_weights](../roles/model_weights/README.md#findings) makes the same checks;
-[failures](failures.md) lists what can go wrong during a transfer. All are errors. Where `pd_weights_source` names a source that cures
-a finding, `check.yml` reports it as a warning, because `deploy.yml` will transfer the weights.
+[failures](failures.md) lists what can go wrong during a transfer. All are errors. Where
+`pd_weights_source` names a source that cures a finding, `check.yml` reports it as a warning, because
+`deploy.yml` will transfer the weights.
 """
 
 FAILURES = """\
