@@ -88,10 +88,8 @@ def test_every_page_is_reachable_from_the_index() -> None:
 
 def test_the_readme_lists_every_playbook() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    # Those of other names are parts of these.
-    playbooks = {
-        path.name for path in (ROOT / "playbooks").glob("[a-z]*.yml") if not path.name.startswith("servers_")
-    }
+    # Those whose names begin with _ are parts of these.
+    playbooks = {path.name for path in (ROOT / "playbooks").glob("[a-z]*.yml")}
     assert set(re.findall(r"^\| `(\w+\.yml)` \|", text, flags=re.MULTILINE)) == playbooks
 
 
@@ -115,3 +113,13 @@ def test_what_is_named_exists(document: Path) -> None:
     }
     named = re.findall(r"\bascend\.pd_rollout\.(\w+)", document.read_text(encoding="utf-8"))
     assert set(named) - {"NAME"} <= known
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_paths_exist(document: str) -> None:
+    """What those who carry on are sent to: paths in code spans, without a placeholder."""
+    folders = "changelogs|docs|inventory|molecule|playbooks|plugins|roles|scripts|simulator|tests"
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{folders})/[\w./-]+)`", text)
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
