@@ -62,10 +62,10 @@ the APIs, the nodes of an instance to their head, decoders to the prefillers' ha
 """
 
 WEIGHTS = """
-The role `model_weights` looks with the same eyes ([model_weights](../roles/model_weights/README.md#findings);
-what else can go wrong while it brings them: [failures](failures.md)). All are errors. Where
-`pd_weights_source` names a source that cures a finding, `check.yml` shows it as a warning: `deploy.yml` will
-bring the weights.
+The role [model_weights](../roles/model_weights/README.md#findings) makes the same checks;
+[failures](failures.md) lists what can go wrong during a transfer. All are errors. Where
+`pd_weights_source` names a source that cures a finding, `check.yml` reports it as a warning, because
+`deploy.yml` will transfer the weights.
 """
 
 FAILURES = """\
@@ -74,9 +74,9 @@ FAILURES = """\
 Made by `scripts/gen_checks_docs.py` from the tables `catalogue.py` in `plugins/module_utils`; change them
 there.
 
-What ends a deployment on a server, beside the findings of the [plan](rules.md) and of the
-[checks](checks.md). It is shown as these are: with its code, the server, what was seen, what was expected,
-the cure and the source. All are errors.
+What can end a deployment on a server, besides the findings of the [plan](rules.md) and of the
+[checks](checks.md). These findings look the same: code, server, what was seen, what was expected, cure and
+source. All are errors.
 """
 
 FAILURE_SECTIONS = {

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted(
@@ -19,8 +21,8 @@ DOCUMENTS = sorted(
     for folder in (".", "docs", "roles", "plugins", "simulator")
     for path in (ROOT / folder).glob("*.md" if folder == "." else "**/*.md")
 )
-# Folders that are not in the tarball.
-UNSHIPPED = {"simulator", "tests", "scripts", "molecule"}
+# Patterns of what is not in the tarball.
+IGNORED: list[str] = yaml.safe_load((ROOT / "galaxy.yml").read_text(encoding="utf-8"))["build_ignore"]
 _CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -59,13 +61,16 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize(
-    "document", [path for path in DOCUMENTS if path.relative_to(ROOT).parts[0] not in UNSHIPPED], ids=name
-)
+def shipped(path: Path) -> bool:
+    """Whether a file is in the tarball: neither it nor a folder above it is left out."""
+    every = [str(part) for part in (path.relative_to(ROOT), *path.relative_to(ROOT).parents)]
+    return not any(fnmatch(part, pattern) for part in every[:-1] for pattern in IGNORED)
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if shipped(path)], ids=name)
 def test_what_is_shipped_links_to_what_is_shipped(document: Path) -> None:
     """Who has installed the collection can follow each link."""
-    odd = [name(file) for file, _ in links(document) if file.relative_to(ROOT).parts[0] in UNSHIPPED]
-    assert not odd
+    assert not [name(file) for file, _ in links(document) if not shipped(file)]
 
 
 def test_every_page_is_reachable_from_the_index() -> None:
@@ -83,10 +88,8 @@ def test_every_page_is_reachable_from_the_index() -> None:
 
 def test_the_readme_lists_every_playbook() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    # Those of other names are parts of these.
-    playbooks = {
-        path.name for path in (ROOT / "playbooks").glob("[a-z]*.yml") if not path.name.startswith("servers_")
-    }
+    # Those whose names begin with _ are parts of these.
+    playbooks = {path.name for path in (ROOT / "playbooks").glob("[a-z]*.yml")}
     assert set(re.findall(r"^\| `(\w+\.yml)` \|", text, flags=re.MULTILINE)) == playbooks
 
 
@@ -110,3 +113,13 @@ def test_what_is_named_exists(document: Path) -> None:
     }
     named = re.findall(r"\bascend\.pd_rollout\.(\w+)", document.read_text(encoding="utf-8"))
     assert set(named) - {"NAME"} <= known
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_paths_exist(document: str) -> None:
+    """What those who carry on are sent to: paths in code spans, without a placeholder."""
+    folders = "changelogs|docs|inventory|molecule|playbooks|plugins|roles|scripts|simulator|tests"
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{folders})/[\w./-]+)`", text)
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
