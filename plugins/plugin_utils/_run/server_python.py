@@ -13,8 +13,18 @@ from ansible.release import __version__
 
 # What runs on servers keeps to it: pyproject.toml has ruff look at its syntax.
 OURS = (3, 7)
-# ansible-core has a floor of its own for what it sends: 3.6 in 2.16, 3.7 in 2.17, 3.8 from 2.18 on.
-NEEDED: tuple[int, ...] = max(OURS, tuple(getattr(basic, "_PY_MIN", OURS))[:2])
+
+
+def _needed() -> tuple[int, ...]:
+    """The oldest Python that both this collection and the running ansible-core send their code to.
+
+    docs/versions.md lists the floor of each ansible-core. 2.16 keeps its own (2.7 and 3.6) in another form.
+    """
+    theirs = getattr(basic, "_PY_MIN", None)
+    return max(OURS, theirs[:2]) if isinstance(theirs, tuple) else OURS
+
+
+NEEDED = _needed()
 
 # The words of the failure, which the report looks for.
 WORDS = "is too old for what runs on servers"
@@ -23,6 +33,7 @@ _TOLD = re.compile(rf"Python\b[^\n]*? {WORDS}[^\n]*")
 # How a Python that is too old refuses what ansible-core or this collection sends it.
 _SIGNS = re.compile(
     r"requires a minimum of Python version"
+    r"|Ansible requires Python [\d.]+ or newer on the target"
     r"|SyntaxError: (future feature annotations is not defined|invalid syntax|positional-only)"
     r"|No module named '?(dataclasses|importlib\.machinery)'?|Unknown option: -I"
 )

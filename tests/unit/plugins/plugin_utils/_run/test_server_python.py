@@ -115,6 +115,18 @@ SyntaxError: invalid syntax
 
 
 @pytest.mark.parametrize(
+    ("theirs", "needed"),
+    [(True, (3, 7)), ((3, 7), (3, 7)), ((3, 8), (3, 8)), ((3, 9), (3, 9))],
+    ids=["2.16", "2.17", "2.19", "2.21"],
+)
+def test_the_floor_is_the_higher_one_of_both(
+    theirs: Any, needed: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_python.basic, "_PY_MIN", theirs)
+    assert server_python._needed() == needed
+
+
+@pytest.mark.parametrize(
     ("said", "version"),
     [
         ({"module_stderr": TRACE, "msg": "Module result deserialization failed"}, ""),
@@ -122,6 +134,10 @@ SyntaxError: invalid syntax
         (
             {"msg": "ansible-core requires a minimum of Python version 3.8. Current version: 3.7.16 (x)"},
             " 3.7.16",
+        ),
+        (
+            {"msg": "Ansible requires Python 3.9 or newer on the target. Current version: 3.8.10 (x)"},
+            " 3.8.10",
         ),
     ],
 )
