@@ -12,12 +12,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ui import colour, say
+from ui import UserError, colour, run_shown, say, step
 
 ROOT = Path(__file__).resolve().parent.parent
+SIM = str(ROOT / "simulator" / "sim")
 NAME = "simulated_1p1d"
 INVENTORY = f"inventory/{NAME}"
 PLAN = ROOT / "plans" / NAME / "plan.json"
@@ -35,21 +37,65 @@ def title(text: str) -> None:
 
 def run(*command: str) -> float:
     """Run a command of the checkout, output on the screen; returns its seconds or ends with its exit code."""
-    # Python as little of the environment's as possible: another virtual environment may be active.
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")
-    }
-    if sys.stdout.isatty():
-        environment.setdefault("ANSIBLE_FORCE_COLOR", "1")
     begun = time.monotonic()
     code = subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False
+        command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, check=False
     ).returncode
+    end_if_failed(command[0], code)
+    return time.monotonic() - begun
+
+
+def run_beside(*command: str) -> float:
+    """As `run`, for a command beside which this process has a step in progress: it gets no terminal."""
+    begun = time.monotonic()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            say(line.rstrip("\n"))
+    end_if_failed(command[0], process.returncode)
+    return time.monotonic() - begun
+
+
+def environment() -> dict[str, str]:
+    """The environment with as little Python in it as possible: another virtual environment may be active."""
+    found = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    if sys.stdout.isatty():
+        found.setdefault("ANSIBLE_FORCE_COLOR", "1")
+    return found
+
+
+def end_if_failed(program: str, code: int) -> None:
+    """End the demo with the exit code of a command that failed."""
     if code:
-        say(f"\n{colour('31', 'The demo stopped')} in `{Path(command[0]).name}` (exit {code}).")
+        say(f"\n{colour('31', 'The demo stopped')} in `{Path(program).name}` (exit {code}).")
         say("It can be run again as it is; `make demo-down` removes the servers.")
         raise SystemExit(code)
-    return time.monotonic() - begun
+
+
+def prepare(stages: dict[str, float]) -> None:
+    """Have the Docker Engine, and then side by side the server's image and what everything else is made with.
+
+    The server's image needs nothing but Debian's packages; the engine's needs the virtual environment.
+    """
+    stages["docker"] = run("scripts/system_packages") + run("scripts/docker_engine")
+    begun = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        server = pool.submit(make_server_image)
+        stages["venv"] = run_beside("scripts/venv", "requirements.txt", "simulator/requirements.txt")
+        run_beside(SIM, "images", "--only", "engine")
+        try:
+            server.result()
+        except UserError as error:
+            raise SystemExit(str(error)) from error
+    stages["images"] = time.monotonic() - begun - stages["venv"]
+
+
+def make_server_image() -> None:
+    """Make the server's image, by the system's Python: there may be no virtual environment yet."""
+    with step("Server image") as current:
+        run_shown([sys.executable, SIM, "images", "--only", "server"], current, cwd=ROOT)
 
 
 def ask(plan: dict[str, Any]) -> str:
@@ -114,7 +160,7 @@ NEXT = f"""\
 def down() -> None:
     """Remove what the demo made."""
     if (ROOT / ".venv" / "bin" / "python").exists():
-        run(str(ROOT / "simulator" / "sim"), "down", "--name", NAME)
+        run(SIM, "down", "--name", NAME)
     STAGES.unlink(missing_ok=True)
     shutil.rmtree(PLAN.parent, ignore_errors=True)
     say("  The Docker Engine, the cached images and .venv stay; `make clean` removes images and .venv too.")
@@ -125,14 +171,11 @@ def main() -> None:
     if "--down" in sys.argv[1:]:
         down()
         return
-    stages = {}
-    sim = str(ROOT / "simulator" / "sim")
-    title("What it needs: Python packages, a Docker Engine, images")
-    stages["venv"] = run("scripts/venv", "requirements.txt", "simulator/requirements.txt")
-    stages["docker"] = run("scripts/docker_engine")
-    stages["images"] = run(sim, "images")
+    stages: dict[str, float] = {}
+    title("What it needs: a Docker Engine, Python packages, images")
+    prepare(stages)
     title("Three simulated Atlas A3 servers")
-    stages["servers"] = run(sim, "up", "--inventory", INVENTORY)
+    stages["servers"] = run(SIM, "up", "--inventory", INVENTORY)
     title(f"ansible-playbook -i {INVENTORY} playbooks/deploy_1p1d.yml")
     stages["rollout"] = run(".venv/bin/ansible-playbook", "-i", INVENTORY, "playbooks/deploy_1p1d.yml")
     plan = json.loads(PLAN.read_text())

@@ -29,13 +29,24 @@ def colour(code: str, text: str) -> str:
     return f"\033[{code}m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
+# Steps in progress, in the order of their beginning: on a terminal, one line shows all of them.
+_steps: list[Step] = []
+_printing = threading.RLock()
+
+
 def say(text: str = "") -> None:
-    """Print a line at once."""
-    print(text, flush=True)
+    """Print a line at once; a line that shows the steps in progress makes way for it."""
+    with _printing:
+        if _steps and sys.stdout.isatty():
+            print("\r\033[K", end="")
+        print(text, flush=True)
 
 
 class Step:
-    """A step in progress. `note` is what it does right now, `result` what its final line adds."""
+    """A step in progress. `note` is what it does right now, `result` what its final line adds.
+
+    Steps may be in progress side by side.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -49,32 +60,39 @@ class Step:
         """Seconds since the step began."""
         return time.monotonic() - self.begun
 
+    def _now(self) -> str:
+        """What is in progress, for how long, and its note."""
+        return f"{self.title} ({self.seconds():.0f} s)" + (f"  {self.note}" if self.note else "")
+
     def _live(self) -> None:
         terminal = sys.stdout.isatty()
         while not self._over.wait(TERMINAL_PERIOD if terminal else LOG_PERIOD):
-            line = f"  … {self.title} ({self.seconds():.0f} s)"
-            if self.note:
-                line += f"  {self.note}"
-            if terminal:
-                width = max(20, os.get_terminal_size().columns - 1)
-                print(f"\r\033[K{line[:width]}", end="", flush=True)
-            else:
-                say(line[:160])
+            if not terminal:
+                say(f"  … {self._now()}"[:160])
+                continue
+            with _printing:
+                # The first step speaks for all.
+                if _steps[:1] == [self]:
+                    width = max(20, os.get_terminal_size().columns - 1)
+                    line = "  … " + " · ".join(one._now()[: width // len(_steps)] for one in _steps)
+                    print(f"\r\033[K{line[:width]}", end="", flush=True)
 
     def start(self) -> None:
         """Begin to show signs of life."""
+        with _printing:
+            _steps.append(self)
         self._thread.start()
 
     def end(self, *, good: bool) -> None:
         """Print the step's final line."""
         self._over.set()
         self._thread.join()
-        if sys.stdout.isatty():
-            print("\r\033[K", end="")
         sign = colour("32", "✓") if good else colour("31", "✗")
         result = f": {self.result}" if self.result else ""
         took = colour("2", f"({self.seconds():.1f} s)")
         say(f"  {sign} {self.title}{result} {took}")
+        with _printing:
+            _steps.remove(self)
 
 
 @contextlib.contextmanager

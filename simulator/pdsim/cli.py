@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from pdsim import cluster, faults, images
+from pdsim import images
 from pdsim.docker import need_engine
 from pdsim.ui import SimError, colour
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+IMAGES = {"server": images.ensure_server, "engine": images.ensure_engines}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="sim", description="Simulated Atlas A3 servers on one machine.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("images", help="make the images once (cached by content)")
-    command.add_argument(
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--only", choices=IMAGES, help="one of them")
+    what.add_argument(
         "--prune", action="store_true", help="remove them instead, for all checkouts of this machine"
     )
     add_cluster_commands(commands)
@@ -111,10 +115,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Hand over to what does the work."""
+    if options.command == "images":
+        need_engine()
+        images.prune() if options.prune else IMAGES.get(options.only, images.ensure)()
+        return
+    # These need PyYAML, which the system's Python need not have.
+    from pdsim import cluster, faults
+
     match options.command:
-        case "images":
-            need_engine()
-            images.prune() if options.prune else images.ensure()
         case "up":
             cluster.up(options.inventory, options.name, options.out, preload=options.preload)
         case "down":

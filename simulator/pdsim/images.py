@@ -19,11 +19,12 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 from pdsim.docker import docker, has_image, run
-from pdsim.layout import CACHE, SIMULATOR, digest
+from pdsim.layout import CACHE, ROOT, SIMULATOR, digest
 from pdsim.ui import SimError, Step, run_shown, say, step
 
 SUITE = "bookworm"
@@ -167,31 +168,51 @@ def engine_folder(tag: str) -> Path:
     return CACHE / f"engine-{engine_recipe(tag)}"
 
 
+def engine_archive(tag: str) -> Path:
+    """The engine's image of a tag, as `docker save` writes it."""
+    return engine_folder(tag) / "vllm-ascend.tar"
+
+
 @contextlib.contextmanager
-def lock() -> Iterator[None]:
-    """One builder at a time on this machine, whatever the checkout."""
+def lock(what: str) -> Iterator[None]:
+    """One builder at a time of the server's image, or of the engine's, for all checkouts of this machine."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as handle:
+    with (CACHE / f"lock-{what}").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("  … another run is making the images; waiting for it")
+            say(f"  … another run is making the image of the {what}; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def ensure(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
-    """Make what is missing of the server's image and the engine's of these tags."""
-    wanted = sorted(set(tags))
-    for tag in wanted:
-        release_of(tag)
-    with lock():
+    """Make what is missing of the server's image and the engine's of these tags, side by side."""
+    wanted = list(tags)
+    with ThreadPoolExecutor() as pool:
+        for made in [pool.submit(ensure_server), pool.submit(ensure_engines, wanted)]:
+            made.result()
+
+
+def ensure_server() -> None:
+    """Make the server's image unless it is there. Needs the standard library alone."""
+    if has_image(server_image()):
+        return
+    with lock("server"):
         if not has_image(server_image()):
             with step("Server image (Debian with sshd and Docker; once)") as current:
                 build_server(current)
                 current.result = server_image()
-        for tag in wanted:
-            archive = engine_folder(tag) / "vllm-ascend.tar"
+
+
+def ensure_engines(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
+    """Make the engine's images of these tags that are missing, as archives."""
+    missing = [tag for tag in sorted(set(tags)) if not engine_archive(tag).exists()]
+    if not missing:
+        return
+    with lock("engine"):
+        for tag in missing:
+            archive = engine_archive(tag)
             if archive.exists():
                 continue
             if not has_image(f"pdsim-engine-base:{engine_base_recipe()}"):
@@ -204,7 +225,7 @@ def ensure(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
 
 def prune() -> None:
     """Remove everything that `ensure` made, for all checkouts."""
-    with lock():
+    with lock("server"), lock("engine"):
         listed = docker(
             "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=pdsim-*"
         )
@@ -269,7 +290,7 @@ def build_engine(tag: str, current: Step) -> None:
     unfinished = archives / ".vllm-ascend.tar"
     docker("save", "--output", str(unfinished), reference)
     unfinished.chmod(0o644)
-    unfinished.rename(archives / "vllm-ascend.tar")
+    unfinished.rename(engine_archive(tag))
     docker("image", "rm", reference)
     wanted = {engine_folder(f"{release}{suffix}") for release in PROXIES for suffix in (A3_SUFFIX, "")}
     for other in CACHE.glob("engine-*"):
@@ -367,28 +388,19 @@ def build_from_registry(reference: str, packages: tuple[str, ...], folder: Path,
 
 def install_wheels(target: Path, current: Step) -> None:
     """The Python libraries of the engine, wheels for its Python, whatever Python runs here."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-input",
-        "--no-compile",
-        "--disable-pip-version-check",
-    ]
-    command += [
-        "--only-binary=:all:",
-        "--python-version",
-        ENGINE_PYTHON,
-        "--implementation",
-        "cp",
-        "--no-deps",
-    ]
+    options = ["--quiet", "--only-binary=:all:", "--python-version", ENGINE_PYTHON, "--no-deps"]
     current.note = "Python libraries from PyPI"
-    run_shown([*command, "--target", str(target), "--requirement", str(ENGINE_WHEELS)], current)
+    run_shown([*installer(), *options, "--target", str(target), "--requirement", str(ENGINE_WHEELS)], current)
     for part in UNNEEDED_WHEEL_PARTS:
         shutil.rmtree(target / part)
+
+
+def installer() -> list[str]:
+    """The command that installs wheels: uv's, or pip's where scripts/venv could not have uv."""
+    if (Path(sys.executable).parent / "uv").exists():
+        return [str(ROOT / "scripts" / "uv"), "pip", "install"]
+    options = ["--no-input", "--no-compile", "--disable-pip-version-check", "--implementation", "cp"]
+    return [sys.executable, "-m", "pip", "install", *options]
 
 
 def fetch_proxy(release: str, folder: Path, current: Step) -> dict[str, bytes]:
@@ -422,7 +434,7 @@ def fetch_proxy(release: str, folder: Path, current: Step) -> dict[str, bytes]:
 def preload_volume(tag: str) -> str:
     """A volume with a Docker data folder that holds the engine image already; made when first asked for."""
     name = f"pdsim-preload-{digest(server_recipe(), engine_recipe(tag))}"
-    with lock():
+    with lock("engine"):
         if not preloaded(name):
             with step(f"Docker data folder with the engine image {tag} (once)"):
                 preload(name, tag)
