@@ -21,7 +21,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-REQUIREMENTS = ROOT / "requirements.txt"
 CHUNK = 4 * 1024 * 1024
 # Hashing is bound by the disk and by one core a file.
 HASHERS = 4
@@ -115,13 +114,13 @@ def collect(folder: Path, options: argparse.Namespace) -> None:
     print("Collection", flush=True)
     run(BIN / "ansible-galaxy", "collection", "build", "--output-path", folder)
     collection = next(folder.glob("ascend-pd_rollout-*.tar.gz")).name
-    print(f"Python wheels ({REQUIREMENTS.name})", flush=True)
-    shutil.copy(REQUIREMENTS, folder / REQUIREMENTS.name)
+    print(f"Python wheels ({options.requirements.name})", flush=True)
+    shutil.copy(options.requirements, folder / "requirements.txt")
     download = (
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
         *("--only-binary=:all:", f"--python-version={options.python}", "--dest", folder / "wheels"),
     )
-    run(*download, "--requirement", REQUIREMENTS, f"pip=={version('pip')}")
+    run(*download, "--requirement", options.requirements, f"pip=={version('pip')}")
     variables, notes = [], []
     if options.image:
         print(f"Image {options.image.name}", flush=True)
@@ -185,11 +184,17 @@ def main() -> int:
     parser.add_argument(
         "--python", default=here, help=f"version of the controller's Python ({here}, as here)"
     )
+    parser.add_argument(
+        "--requirements",
+        type=Path,
+        default=ROOT / "requirements.txt",
+        help="the controller's Python packages: requirements.txt, or one like requirements-newest.txt",
+    )
     parser.add_argument("--aisbench", type=Path, help="a directory with AISBench's wheels")
     options = parser.parse_args()
-    for name in ("image", "weights", "aisbench"):
+    for name in ("image", "requirements", "weights", "aisbench"):
         path = getattr(options, name)
-        if path is not None and not (path.is_file() if name == "image" else path.is_dir()):
+        if path is not None and not (path.is_dir() if name in ("weights", "aisbench") else path.is_file()):
             parser.error(f"--{name}: {path} is not there")
     if options.output.exists() and not is_bundle(options.output):
         parser.error(f"--output: {options.output} is there and is no bundle; name another directory")

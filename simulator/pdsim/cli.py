@@ -15,7 +15,7 @@ from pdsim.ui import SimError, colour
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-IMAGES = {"server": images.ensure_server, "engine": images.ensure_engines}
+IMAGES = {"server": images.ensure_servers, "engine": images.ensure_engines}
 
 
 def parser() -> argparse.ArgumentParser:

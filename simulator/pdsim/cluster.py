@@ -57,7 +57,7 @@ def up(source: Path, name: str | None = None, out: Path | None = None, *, preloa
         described = inventory.describe(source, sim_prefix)
         current.result = f"{len(described.servers)} servers"
     tags = {one.engine for one in described.servers}
-    images.ensure(tags)
+    images.ensure(tags, {one.image for one in described.servers})
     volumes = {tag: images.preload_volume(tag) for tag in sorted(tags)} if preload else {}
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     addresses = inventory.addresses(described.servers)
@@ -139,7 +139,7 @@ def make(one: Server, servers: list[Server], name: str, folder: Path, preloaded:
     host_key = folder / "host_keys" / one.name
     login_key = (folder / "id_ed25519.pub").read_text()
     access = login_key + host_key.with_suffix(".pub").read_text() + one.shared
-    recipe = server.recipe(facts, access, images.server_image(), images.engine_folder(one.engine))
+    recipe = server.recipe(facts, access, images.server_image(one.image), images.engine_folder(one.engine))
     existing = inspect("container", here)
     if existing and existing[0]["Config"]["Labels"].get(LABEL_RECIPE) == recipe:
         if not existing[0]["State"]["Running"]:
@@ -156,7 +156,7 @@ def make(one: Server, servers: list[Server], name: str, folder: Path, preloaded:
         share = f"{prefix(name)}-share-{digest(one.shared)}"
         docker("volume", "create", *labels(name, one.name), share)
         options += ["--volume", f"{share}:{one.shared}"]
-    docker("create", *options, images.server_image(), "/opt/pd-sim/boot")
+    docker("create", *options, images.server_image(one.image), "/opt/pd-sim/boot")
     content = server.disk(one, facts, host_key, login_key, cgroup(name, one.name))
     docker("cp", "-", f"{here}:/", data=content)
     docker("start", here)

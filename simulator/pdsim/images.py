@@ -1,8 +1,9 @@
-"""The images: a server (Debian with sshd and Docker) and, for each tag, the engine (`vllm-ascend`, as an
-archive). A tag is a release and what it is built for, as upstream's: `v0.13.0-a3` for Atlas A3, `v0.13.0` for
-A2. The engine of a tag is made when an inventory first needs it.
+"""The images: a server (Debian with sshd and Docker), a controller (a newer Debian without Docker) and, for
+each tag, the engine (`vllm-ascend`, as an archive).
 
-Both are made once and kept: the name of what is made carries a hash of all that it was made from.
+A tag is a release and what it is built for, as upstream's: `v0.13.0-a3` for Atlas A3, `v0.13.0` for A2. The
+controller, and the engine of a tag, are made when an inventory first needs them. All are made once and kept:
+the name of what is made carries a hash of all that it was made from.
 """
 
 from __future__ import annotations
@@ -28,24 +29,30 @@ from pdsim.layout import CACHE, ROOT, SIMULATOR, digest
 from pdsim.ui import SimError, Step, run_shown, say, step
 
 SUITE = "bookworm"
-# What a server with an Atlas A3 card has from its operating system, as far as roles may rely on it.
-SERVER_PACKAGES = (
+# What every machine has from its operating system.
+COMMON_PACKAGES = (
     "ca-certificates",
     "curl",
     "dash",
-    "docker.io",
     "iproute2",
-    "iptables",
     "iputils-ping",
-    "nftables",
     "openssh-server",
     "openssl",
     "procps",
     "python3",
-    "python3-requests",
     "rsync",
     "sudo",
 )
+# By the value of an inventory's sim_image: the release of Debian, and its packages. On a server these are
+# what roles may rely on; a controller has another Python (3.13), and no Docker.
+SERVERS = {
+    "server": (
+        SUITE,
+        (*COMMON_PACKAGES, "docker.io", "iptables", "nftables", "python3-requests"),
+    ),
+    "controller": ("trixie", COMMON_PACKAGES),
+}
+DEFAULT_SERVER = "server"
 ENGINE_PACKAGES = ("ca-certificates", "curl", "python3")
 # What the real proxy script imports; FastAPI as vllm-ascend 0.13.0 pins it (< 0.124).
 ENGINE_WHEELS = SIMULATOR / "images" / "engine-requirements.txt"
@@ -119,14 +126,15 @@ UNNEEDED_IN_ENGINE = (
 
 
 @cache
-def server_recipe() -> str:
-    """Hash of all that the server image is made from."""
-    return digest("server 2", SUITE, *SERVER_PACKAGES, *UNNEEDED)
+def server_recipe(kind: str = DEFAULT_SERVER) -> str:
+    """Hash of all that the image of such a server is made from."""
+    suite, packages = SERVERS[kind]
+    return digest("server 2", suite, *sorted(packages), *UNNEEDED)
 
 
-def server_image() -> str:
-    """The name of the server image."""
-    return f"pdsim-server:{server_recipe()}"
+def server_image(kind: str = DEFAULT_SERVER) -> str:
+    """The name of the image of such a server."""
+    return f"pdsim-{kind}:{server_recipe(kind)}"
 
 
 @cache
@@ -186,23 +194,27 @@ def lock(what: str) -> Iterator[None]:
         yield
 
 
-def ensure(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
-    """Make what is missing of the server's image and the engine's of these tags, side by side."""
-    wanted = list(tags)
+def ensure(tags: Iterable[str] = (DEFAULT_TAG,), kinds: Iterable[str] = (DEFAULT_SERVER,)) -> None:
+    """Make what is missing of the images: servers of these kinds, and side by side engines of these tags."""
+    servers, engines = list(kinds), list(tags)
     with ThreadPoolExecutor() as pool:
-        for made in [pool.submit(ensure_server), pool.submit(ensure_engines, wanted)]:
+        for made in [pool.submit(ensure_servers, servers), pool.submit(ensure_engines, engines)]:
             made.result()
 
 
-def ensure_server() -> None:
-    """Make the server's image unless it is there. Needs the standard library alone."""
-    if has_image(server_image()):
+def ensure_servers(kinds: Iterable[str] = (DEFAULT_SERVER,)) -> None:
+    """Make the servers' images of these kinds that are missing. Needs the standard library alone."""
+    missing = [kind for kind in sorted(set(kinds)) if not has_image(server_image(kind))]
+    if not missing:
         return
     with lock("server"):
-        if not has_image(server_image()):
-            with step("Server image (Debian with sshd and Docker; once)") as current:
-                build_server(current)
-                current.result = server_image()
+        for kind in missing:
+            if has_image(server_image(kind)):
+                continue
+            suite, packages = SERVERS[kind]
+            with step(f"Image of a {kind} (Debian {suite}, {len(packages)} packages; once)") as current:
+                build_server(kind, current)
+                current.result = server_image(kind)
 
 
 def ensure_engines(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
@@ -240,16 +252,17 @@ def prune() -> None:
                 shutil.rmtree(folder)
 
 
-def build_server(current: Step) -> None:
-    """Debian with the server's packages."""
+def build_server(kind: str, current: Step) -> None:
+    """Debian with the packages of such a server."""
+    suite, packages = SERVERS[kind]
     with tempfile.TemporaryDirectory(prefix="pdsim-") as folder:
         if can_bootstrap():
             archive = Path(folder) / "server.tar"
-            bootstrap(archive, SERVER_PACKAGES, (), current)
+            bootstrap(archive, suite, packages, (), current)
             current.note = "docker import"
-            docker("import", str(archive), server_image())
+            docker("import", str(archive), server_image(kind))
         else:
-            build_from_registry(server_image(), SERVER_PACKAGES, Path(folder), current)
+            build_from_registry(server_image(kind), suite, packages, Path(folder), current)
 
 
 def build_engine_base(current: Step) -> None:
@@ -262,11 +275,11 @@ def build_engine_base(current: Step) -> None:
         if can_bootstrap():
             archive = folder / "engine.tar"
             remove = 'cd "$1" && rm -rf ' + " ".join(UNNEEDED_IN_ENGINE)
-            bootstrap(archive, ENGINE_PACKAGES, (f'cp -r {root}/* "$1"/', remove), current)
+            bootstrap(archive, SUITE, ENGINE_PACKAGES, (f'cp -r {root}/* "$1"/', remove), current)
             current.note = "docker import"
             docker("import", str(archive), reference)
         else:
-            build_from_registry(reference, ENGINE_PACKAGES, folder, current)
+            build_from_registry(reference, SUITE, ENGINE_PACKAGES, folder, current)
 
 
 def build_engine(tag: str, current: Step) -> None:
@@ -351,7 +364,9 @@ def can_bootstrap() -> bool:
     )
 
 
-def bootstrap(archive: Path, packages: tuple[str, ...], hooks: tuple[str, ...], current: Step) -> None:
+def bootstrap(
+    archive: Path, suite: str, packages: tuple[str, ...], hooks: tuple[str, ...], current: Step
+) -> None:
     """A Debian root file system as a tar archive, by mmdebstrap."""
     log = archive.with_suffix(".log")
     command = ["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(packages)}"]
@@ -359,18 +374,20 @@ def bootstrap(archive: Path, packages: tuple[str, ...], hooks: tuple[str, ...], 
     command += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     for hook in hooks:
         command.append(f"--customize-hook={hook}")
-    command += ['--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*', SUITE, str(archive)]
+    command += ['--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*', suite, str(archive)]
     run_shown(command, current, log=log)
 
 
-def build_from_registry(reference: str, packages: tuple[str, ...], folder: Path, current: Step) -> None:
+def build_from_registry(
+    reference: str, suite: str, packages: tuple[str, ...], folder: Path, current: Step
+) -> None:
     """The same from the public image of Debian, where there is a registry and no mmdebstrap."""
     context = folder / "context"
     (context / "root").mkdir(parents=True)
     if (folder / "root").exists():
         shutil.copytree(folder / "root", context / "root", dirs_exist_ok=True)
     (context / "Dockerfile").write_text(
-        f"FROM debian:{SUITE}\n"
+        f"FROM debian:{suite}\n"
         "RUN printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
         " && apt-get update"
         f" && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {' '.join(packages)}"
@@ -381,7 +398,7 @@ def build_from_registry(reference: str, packages: tuple[str, ...], folder: Path,
         run_shown(["docker", "build", "--tag", reference, str(context)], current)
     except SimError as error:
         raise SimError(
-            f"{reference} needs either root with mmdebstrap and apt, or a registry with debian:{SUITE}; "
+            f"{reference} needs either root with mmdebstrap and apt, or a registry with debian:{suite}; "
             f"neither is at hand.\n{error}"
         ) from error
 

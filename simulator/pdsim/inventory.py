@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from pdsim import network
+from pdsim.images import SERVERS
 from pdsim.layout import ROOT, SIMULATOR
 from pdsim.server import Server
 from pdsim.ui import SimError
@@ -91,6 +92,10 @@ def describe(source: Path, sim_prefix: str) -> Described:
             addressed.add(row["name"])
         if network.address(address) is None:
             raise SimError(f"host {row['name']}: {address} is no IPv4 address; pd_node_ip must be one.")
+        if row["image"] not in SERVERS:
+            raise SimError(
+                f"host {row['name']}: sim_image is {row['image']}, not one of {', '.join(SERVERS)}."
+            )
         servers.append(
             Server(
                 name=row["name"],
@@ -102,6 +107,7 @@ def describe(source: Path, sim_prefix: str) -> Described:
                 groups=tuple(row["groups"]),
                 engine=f"{row['release']}{'' if row['kind'] == ATLAS_A2 else '-a3'}",
                 settings=row["server"],
+                image=row["image"],
                 shared=str(row["shared"]),
             )
         )

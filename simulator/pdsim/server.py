@@ -74,6 +74,8 @@ class Server:
     # The tag of the engine image that lies on it; one for Atlas A2 makes it a server of that kind.
     engine: str = "v0.13.0-a3"
     settings: dict[str, Any] = field(default_factory=dict)
+    # What it is made from: a key of images.SERVERS.
+    image: str = "server"
     # A folder that is one and the same on all servers of the cluster that name it, as a network share.
     shared: str = ""
 
