@@ -217,14 +217,14 @@ def _spawn(words: Sequence[str], environment: Mapping[str, str], reading: int, w
     """Start a command as the head of a process group; its process id."""
     if not hasattr(os, "posix_spawnp"):
         return _spawn_before_python_3_8(words, environment, reading, writing)
-    return os.posix_spawnp(
+    return os.posix_spawnp(  # novm: asked for above
         words[0],
         list(words),
         environment,
         file_actions=[
-            (os.POSIX_SPAWN_DUP2, reading, 0),
-            (os.POSIX_SPAWN_DUP2, writing, 1),
-            (os.POSIX_SPAWN_DUP2, writing, 2),
+            (os.POSIX_SPAWN_DUP2, reading, 0),  # novm
+            (os.POSIX_SPAWN_DUP2, writing, 1),  # novm
+            (os.POSIX_SPAWN_DUP2, writing, 2),  # novm
         ],
         setpgroup=0,
         # Python ignores them, and its children would too.

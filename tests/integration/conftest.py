@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -65,20 +64,20 @@ def bundle() -> Path:
     return Path(next(iter(docker.__path__))).parents[2]
 
 
+def environment(name: str) -> Path:
+    """The commands of an environment with another ansible-core."""
+    made = run(sys.executable, ROOT / "scripts" / "environments.py", name, cwd=ROOT)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return Path(made.stdout.strip())
+
+
 @pytest.fixture(scope="session")
 def oldest_bin() -> Path:
-    """The commands of the oldest supported ansible-core, in an environment of its own."""
-    venv = ROOT / ".cache" / "ansible-oldest"
-    wanted = (ROOT / "requirements-oldest.txt").read_text(encoding="utf-8")
-    stamp = venv / "requirements.txt"
-    venv.parent.mkdir(exist_ok=True)
-    with venv.with_suffix(".lock").open("w") as lock:
-        # Workers of one test run share it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-            made = run(sys.executable, "-m", "venv", "--clear", venv, cwd=ROOT)
-            assert made.returncode == 0, made.stderr
-            done = run(venv / "bin" / "pip", "install", "-q", "-r", "requirements-oldest.txt", cwd=ROOT)
-            assert done.returncode == 0, done.stdout + done.stderr
-            stamp.write_text(wanted, encoding="utf-8")
-    return venv / "bin"
+    """The commands of the oldest ansible-core that is supported."""
+    return environment("oldest")
+
+
+@pytest.fixture(scope="session")
+def newest_bin() -> Path:
+    """The commands of the newest ansible-core that a Python of this machine runs."""
+    return environment("newest")

@@ -54,15 +54,16 @@ def plan(binaries: Path, installed: Path, bundle: Path, folder: Path) -> dict[st
     return written
 
 
-def test_oldest_and_newest_ansible_core_make_the_same_plan(
-    installed: Path, bundle: Path, oldest_bin: Path, tmp_path: Path
+def test_every_ansible_core_makes_the_same_plan(
+    installed: Path, bundle: Path, oldest_bin: Path, newest_bin: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "new").mkdir()
-    (tmp_path / "old").mkdir()
-    new = plan(BIN, installed, bundle, tmp_path / "new")
-    old = plan(oldest_bin, installed, bundle, tmp_path / "old")
-    assert new["topology"] == "1P1D"
-    assert old == new
+    plans = []
+    for binaries in (BIN, oldest_bin, newest_bin):
+        folder = tmp_path / str(len(plans))
+        folder.mkdir()
+        plans.append(plan(binaries, installed, bundle, folder))
+    assert plans[0]["topology"] == "1P1D"
+    assert plans[1:] == [plans[0], plans[0]]
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)

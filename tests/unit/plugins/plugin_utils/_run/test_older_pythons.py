@@ -1,0 +1,96 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is sent to servers, run by every Python of this machine; where it has only one, vermin is the proof
+(scripts/lint)."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import entry as hccn
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import fast_module, server_python
+
+ROOT = Path(__file__).resolve().parents[5]
+OURS = server_python.OURS
+
+
+PYTHONS: dict[tuple[int, int], Path] = runpy.run_path(str(ROOT / "scripts" / "environments.py"))["pythons"]()
+each_python = pytest.mark.parametrize(
+    ("version", "python"), PYTHONS.items(), ids=[f"{major}.{minor}" for major, minor in PYTHONS]
+)
+
+
+def run(python: Path, text: str) -> dict[str, Any]:
+    """What a script tells, run as on a server."""
+    done = subprocess.run(
+        [python, *fast_module.FLAGS.split(), "-"], input=text, capture_output=True, text=True, check=False
+    )
+    found = fast_module.result_in(done.stdout)
+    assert found is not None, done.stderr
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _our_own_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collection's, not that of the ansible-core that the tests run with."""
+    monkeypatch.setattr(server_python, "NEEDED", OURS)
+
+
+@each_python
+def test_a_script_runs_or_says_that_python_is_too_old(
+    version: tuple[int, int], python: Path, tmp_path: Path
+) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho 'link status: UP'\n")
+    tool.chmod(0o755)
+    options = {name: one.get("default") for name, one in hccn.ARGUMENTS.items()}
+    options |= {"chips": [0, 1], "hccn_tool": str(tool), "npu_smi": str(tmp_path / "none")}
+    found = run(python, fast_module.script("_hccn.entry", "check", options))
+    if version < OURS:
+        assert found["failed"] and found["python"].startswith(".".join(map(str, version)))
+    else:
+        here = json.loads(json.dumps(hccn.check(options)))
+        assert {**found, "seconds": 0, "msg": ""} == {**here, "seconds": 0, "msg": ""}
+
+
+def standalone() -> list[str]:
+    """The files of module_utils that need no Ansible, by their names with dots."""
+    folder = fast_module.SOURCES
+    names = [
+        ".".join(path.relative_to(folder).with_suffix("").parts)
+        for path in sorted(folder.rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    return [
+        name
+        for name in names
+        if not any("ansible.module_utils" in (text or "") for text in fast_module.sources(name).values())
+    ]
+
+
+@pytest.mark.parametrize(
+    "python",
+    [python for version, python in PYTHONS.items() if version >= OURS],
+    ids=[f"{major}.{minor}" for major, minor in PYTHONS if (major, minor) >= OURS],
+)
+def test_everything_that_needs_no_ansible_is_imported(python: Path) -> None:
+    names = standalone()
+    texts = {key: text for name in names for key, text in fast_module.sources(name).items()}
+    head, _, _ = fast_module.script("_hccn.entry", "check", {}).partition("class Sources")
+    package = fast_module.PACKAGE
+    loader = fast_module._SCRIPT.partition("class Sources")[2].partition("from {package}")[0]
+    modules = {f"{package}.{name}".rstrip("."): text for name, text in texts.items()}
+    script = f"{head}class Sources{loader.format(texts=modules)}"
+    script += "".join(f"import {package}.{name}\n" for name in names) + 'tell({"imported": True})\n'
+    assert len(names) > 30
+    assert run(python, script) == {"imported": True}
+
+
+def test_the_python_of_the_tests_is_among_them() -> None:
+    assert sys.version_info[:2] in PYTHONS
