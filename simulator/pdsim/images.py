@@ -371,6 +371,8 @@ def bootstrap(
     log = archive.with_suffix(".log")
     command = ["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(packages)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNNEEDED]
+    # Nobody needs what is being made after a crash of this machine.
+    command.append("--dpkgopt=force-unsafe-io")
     command += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
     for hook in hooks:
         command.append(f"--customize-hook={hook}")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def deploy(inventory):
-    """Deploys with the oldest ansible-core, and this environment's community.docker; gives the changed hosts."""
+    """Deploys with the oldest ansible-core and this environment's collections; gives the changed hosts."""
     commands = subprocess.check_output([ROOT / "scripts" / "environments.py", "oldest"], text=True).strip()
     collections = f"{ROOT / '.collections'}:{sysconfig.get_paths()['purelib']}"
 
