@@ -19,13 +19,16 @@ class Sizes(Protocol):
     """Sizes of an engine's parallel groups, in ranks."""
 
     @property
-    def tensor(self) -> int: ...
+    def tensor(self) -> int:
+        """Tensor-parallel ranks."""
 
     @property
-    def prefill_context(self) -> int: ...
+    def prefill_context(self) -> int:
+        """Prefill context-parallel ranks."""
 
     @property
-    def pipeline(self) -> int: ...
+    def pipeline(self) -> int:
+        """Pipeline stages."""
 
 
 # The order of ranks within one data-parallel rank, outermost first

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Aim AISBench at the proxy: run by the Python that AISBench is installed for.
 
     prepare.py settings.json CONFIG_DIR
