@@ -26,7 +26,7 @@ test: venv engine images ## lint, unit tests, Molecule
 test-quick: venv engine images ## lint, unit tests, one rollout: what to run before each commit
 	@scripts/tests.py --fresh --quick lint unit molecule --scenario=rollout
 
-lint: venv ## ansible-lint, yamllint, ruff, mypy
+lint: venv ## ansible-lint, ansible-test sanity, yamllint, ruff, mypy, vermin, shellcheck
 	@scripts/tests.py lint
 
 unit: venv ## pytest: planner, filters, modules, simulator
@@ -45,7 +45,7 @@ build: venv ## the collection as a tarball in build/
 	@.venv/bin/ansible-galaxy collection build --force --output-path build
 
 bundle: venv ## all that a site without a network needs: make bundle IMAGE=vllm-ascend.tar WEIGHTS=DIR AISBENCH=DIR PYTHON=3.11
-	@.venv/bin/python scripts/bundle.py $(addprefix --image=,$(IMAGE)) $(addprefix --weights=,$(WEIGHTS)) $(addprefix --aisbench=,$(AISBENCH)) $(addprefix --python=,$(PYTHON))
+	@.venv/bin/python scripts/bundle.py $(addprefix --image=,$(IMAGE)) $(addprefix --weights=,$(WEIGHTS)) $(addprefix --aisbench=,$(AISBENCH)) $(addprefix --python=,$(PYTHON)) $(addprefix --requirements=,$(REQUIREMENTS))
 
 docs: venv ## what is generated in docs/ and README.md: rules, variables, releases, checks, faults, lists, the diagram
 	@scripts/docs
