@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Dict
 
 if TYPE_CHECKING:
-    from typing import Literal
+    from typing import Literal  # novm
 
     Severity = Literal["error", "warning", "hint"]
 else:

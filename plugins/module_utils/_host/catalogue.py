@@ -451,7 +451,8 @@ HOST_CHECKS = Catalogue(
         "Neither ansible-core nor this collection runs there: nothing is known of the server, and nothing "
         "can be rolled out to it.",
         "error",
-        "Python 3.9 on servers, or newer; 3.8 with ansible-core 2.18 and 2.19 on the controller, 3.7 with 2.16 and 2.17",
+        "Python 3.9 on servers, or newer; 3.8 with ansible-core 2.18 and 2.19 on the controller, 3.7 with"
+        " 2.16 and 2.17",
         "ansible_python_interpreter: /usr/bin/python3.11  # for {host}; install one if there is none",
         "ansible-core's support matrix; this collection, plugin_utils/server_python.py",
         between=True,

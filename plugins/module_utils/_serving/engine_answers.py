@@ -28,7 +28,7 @@ UNREACHABLE = "unreachable"
 
 if TYPE_CHECKING:
     # Python 3.7 has no Protocol.
-    from typing import Protocol
+    from typing import Protocol  # novm
 
     class Client(Protocol):
         """What sends the requests."""

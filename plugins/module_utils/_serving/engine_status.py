@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Tuple
@@ -59,7 +60,7 @@ START_LAG_SECONDS = 5
 
 
 # Asks a health URL for what its answer must hold: whether it is ready, and what was seen.
-Probe = Callable[[str, Mapping[str, Any]], Tuple[bool, str]]
+Probe = typing.Callable[[str, typing.Mapping[str, Any]], Tuple[bool, str]]
 
 
 def observe_ranks(ranks: Sequence[Mapping[str, Any]], text: str, probe_health: Probe) -> dict[str, Any]:

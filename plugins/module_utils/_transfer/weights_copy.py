@@ -79,9 +79,9 @@ class Job:
     port: int
     secret: str
     # Servers to take from, the nearest first: [{"name": …, "address": …}]; empty on the one that has them.
-    sources: list[Any] = field(default_factory=list[Any])
+    sources: list[Any] = field(default_factory=list)
     # Addresses that may take from here.
-    clients: list[Any] = field(default_factory=list[Any])
+    clients: list[Any] = field(default_factory=list)
     # MB/s (10⁶ bytes), 0: as fast as it goes.
     bandwidth: float = 0.0
     # Seconds without an answer after which the next source is asked.
@@ -89,7 +89,7 @@ class Job:
     # Seconds after which the process ends by itself when nobody asks, takes or gives.
     idle: float = 120.0
     # Relative name → SHA-256, of those files for which it is known.
-    hashes: dict[str, Any] = field(default_factory=dict[str, Any])
+    hashes: dict[str, Any] = field(default_factory=dict)
 
 
 def bracketed(address: str) -> str:
