@@ -32,7 +32,7 @@ def pythons() -> dict[Version, Path]:
     found: dict[Version, Path] = {sys.version_info[:2]: Path(sys.executable)}
     for path in _candidates():
         # A name on the path may be a stand-in for one that is not there.
-        command = [path, "-c", "import sys; print(*sys.version_info[:2])"]
+        command: list[str | Path] = [path, "-c", "import sys; print(*sys.version_info[:2])"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             major, minor = done.stdout.split()

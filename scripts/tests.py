@@ -218,9 +218,13 @@ def unit() -> bool:
         "loadfile",
         "--no-loadscope-reorder",
     )
+    tests = [f"tests/{folder}" for folder in folders]
     return run(
         "unit",
-        *(BIN / "pytest", "--quiet", *workers, *(f"tests/{folder}" for folder in folders)),
+        BIN / "pytest",
+        "--quiet",
+        *workers,
+        *tests,
         # What is installed for a test is not worth compiling as a whole.
         environment={"PIP_COMPILE": "0"},
     )
