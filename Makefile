@@ -49,8 +49,6 @@ bundle: venv ## all that a site without a network needs: make bundle IMAGE=vllm-
 
 docs: venv ## what is generated in docs/ and README.md: rules, variables, releases, checks, faults, lists, the diagram
 	@scripts/docs
-	@.venv/bin/ansible-playbook -i inventory/atlas_a3_1p1d playbooks/plan.yml -e pd_plan_dir=build/docs -e pd_image_registry=registry.example
-	@cp build/docs/topology.svg docs/topology.svg
 
 docsite: venv ## the reference of all roles and plugins as HTML, in build/docsite
 	@scripts/docsite

@@ -74,7 +74,7 @@ OWN = "as-written"
 # Python compiles what is imported, once; that is a small part of these packages.
 PIP = ("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-compile")
 AT_ONCE = 2
-"""Environments that are made, and releases that are tested, at the same time."""
+"""Environments that are made at the same time."""
 
 
 class Failed(Exception):
@@ -301,10 +301,13 @@ def render_plans(folder: Path, versions: list[str]) -> None:
 
 
 def run_tests(plans: Path, versions: list[str], options: list[str]) -> bool:
-    """The tests in the environments of all these versions; True if they pass. One process uses one core."""
-    say(f"Tests against vLLM {', '.join(versions)}, {AT_ONCE} at a time …")
+    """The tests in the environments of all these versions; True if they pass.
+
+    All at once: one after the other would leave a core idle when the last one runs.
+    """
+    say(f"Tests against vLLM {', '.join(versions)} …")
     good = True
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(len(versions)) as pool:
         done = pool.map(lambda version: Environment(version).test(plans, options), versions)
         for version, (passed, told) in zip(versions, done, strict=True):
             say(f"Against vLLM {version}:\n{told.rstrip()}")

@@ -29,8 +29,8 @@ anything is launched:
 
 Each finding has a code, the servers and chips concerned, what was seen, what was expected, the cure as a
 command, and the source. The same finding on several chips and servers is one finding. An error stops a
-rollout; warnings and hints do not. `check_waivers` waives single findings, with a reason and until a date
-([check_report](../roles/check_report/README.md)).
+rollout; warnings and hints do not. `check_report_waivers` waives single findings, with a reason and until a
+date ([check_report](../roles/check_report/README.md)).
 """
 
 FABRIC = """

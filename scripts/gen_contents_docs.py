@@ -89,5 +89,9 @@ def written() -> str:
     return before + "\n".join(contents()) + after
 
 
+def documents() -> dict[str, str]:
+    return {"README.md": written()}
+
+
 if __name__ == "__main__":
-    sys.exit(main(lambda: {"README.md": written()}))
+    sys.exit(main(documents))

@@ -87,8 +87,9 @@ def _rules() -> Iterator[str]:
 
 
 def _rule_row(rule: Rule, others: dict[str, str]) -> str:
-    other = others[rule.code] if rule.severity == ERROR else "-"
-    cells = (rule.code, str(rule.severity), rule.title, rule.cure, other, rule.source)
+    severity = rule.severity_over("")
+    other = others[rule.code] if severity == ERROR else "-"
+    cells = (rule.code, severity, rule.title, rule.cure, other, rule.source)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/topologies.md and its pictures from the shipped inventories' plans. With --check: only say
-whether they are current."""
+"""Write docs/topologies.md with its pictures, from the shipped inventories' plans.
+
+With --check: only say whether they are current.
+"""
 
 from __future__ import annotations
 
@@ -50,18 +52,22 @@ def planned(name: str) -> dict[str, Any]:
     return made
 
 
+def drawn(made: Mapping[str, Any]) -> str:
+    """The diagram of a plan, without its hash, which changes with every flag."""
+    text: str = diagram.svg({**made, "hash": ""})
+    return text
+
+
 def documents() -> dict[str, str]:
-    """The page and the pictures in it."""
+    """The page and its pictures."""
     plans = {name: planned(name) for name in INVENTORIES}
-    files = {
-        # Without the plan's hash, which changes with every flag.
-        f"docs/topologies/{name}.svg": diagram.svg({**made, "hash": ""})
-        for name, made in plans.items()
-    }
     lines = [HEAD.read_text(encoding="utf-8")]
     for name, made in plans.items():
         lines.extend(_section(name, made))
-    return {"docs/topologies.md": "\n".join(lines).rstrip() + "\n", **files}
+    return {
+        "docs/topologies.md": "\n".join(lines).rstrip() + "\n",
+        **{f"docs/topologies/{name}.svg": drawn(made) for name, made in plans.items()},
+    }
 
 
 def _section(name: str, made: Mapping[str, Any]) -> Iterator[str]:

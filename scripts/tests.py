@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 SIM = ROOT / "simulator" / "sim"
 RESULTS = ROOT / "build" / "test-results"
-# Scenarios at a time.
-AT_ONCE = 2
+# Scenarios at a time: each of them waits for a part of its time, and a server of theirs takes some 150 MB.
+AT_ONCE = 3
+# Suites and scenarios of this run.
+RAN: list[str] = []
 # Tests that are named at the end.
 LONGEST = 15
 # Molecule says when it begins a step of a scenario, in colours.
@@ -120,6 +122,7 @@ def run(
     if code and all_counts(name).failed == 0:
         record_failure(report, name, code)
     found = all_counts(name)
+    RAN.append(name)
     (RESULTS / f"{name}.json").write_text(json.dumps({"seconds": took, "steps": steps}), encoding="utf-8")
     verdict = colour("31", "failed") if code else colour("32", "passed")
     told = f"{log.read_text(errors='replace')}\n" if log and code and not shown else ""
@@ -167,9 +170,16 @@ def logged(
     return process.returncode, steps
 
 
-def times() -> None:
-    """Print where the time went, the longest first: suites and scenarios with their steps, single tests."""
-    taken = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
+def times(names: Collection[str] = ()) -> None:
+    """Print where the time went, the longest first: suites and scenarios with their steps, single tests.
+
+    :param names: suites and scenarios; none: all that there are results of
+    """
+    taken = {
+        path.stem: json.loads(path.read_text("utf-8"))
+        for path in RESULTS.glob("*.json")
+        if not names or path.stem in names
+    }
     say(colour("1", "\nWhere the time went, in seconds (scenarios run beside each other):"))
     for name, one in sorted(taken.items(), key=lambda item: -item[1]["seconds"]):
         steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in one["steps"].items() if seconds >= 1)
@@ -178,6 +188,7 @@ def times() -> None:
     tests = [
         (float(case.get("time", 0)), f"{path.stem}: {case.get('name')}")
         for path in RESULTS.glob("*.xml")
+        if path.name.partition(".")[0] in taken
         for case in ElementTree.parse(path).getroot().iter("testcase")
     ]
     for seconds, name in sorted(tests, reverse=True)[:LONGEST]:
@@ -218,13 +229,12 @@ def unit() -> bool:
         "loadfile",
         "--no-loadscope-reorder",
     )
-    tests = [f"tests/{folder}" for folder in folders]
     return run(
         "unit",
         BIN / "pytest",
         "--quiet",
         *workers,
-        *tests,
+        *(f"tests/{folder}" for folder in folders),
         # What is installed for a test is not worth compiling as a whole.
         environment={"PIP_COMPILE": "0"},
     )
@@ -247,7 +257,7 @@ def size(folder: Path) -> int:
 
 
 def molecule(names: Sequence[str] = (), *, quick: bool = False) -> bool:
-    """Two scenarios at a time, as each of them waits for half of its time; one alone shows what it does.
+    """Several scenarios at a time, as each of them waits for a part of its time; one alone is shown.
 
     :param names: the scenarios; none: all
     :param quick: of the numbered files of tests only the first
@@ -325,8 +335,8 @@ def main() -> int:
     for name in suites:
         done = molecule(options.scenario, quick=options.quick) if name == "molecule" else SUITES[name]()
         good = done and good
-    if options.counts or options.suites:
-        times()
+    if options.counts or RAN:
+        times(RAN)
     if options.counts:
         reports = sorted(RESULTS.glob("*.xml"))
         total = sum((counts(path) for path in reports), Counts())

@@ -16,6 +16,7 @@ from ansible.errors import AnsibleActionFail
 from ..module_utils._findings import Finding, few
 from ..plugin_utils._checks import host_cluster as between
 from ..plugin_utils._checks import report as reports
+from ..plugin_utils._checks.hccn_verdict import Verdict, asked, judge
 from ..plugin_utils._checks.results import own_findings, registered
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import COLOURS, show
@@ -28,7 +29,9 @@ class ActionModule(ControllerAction):
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "plan": {"type": "dict", "required": True},
         "servers": {"type": "list", "elements": "str", "required": True},
-        "verdict": {"type": "dict"},
+        "chips": {"type": "str"},
+        "pings": {"type": "str"},
+        "mesh": {"type": "str"},
         "result": {"type": "str", "required": True},
         "reached": {"type": "str"},
         "weights": {"type": "str"},
@@ -44,11 +47,12 @@ class ActionModule(ControllerAction):
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        plan, verdict = options["plan"], options["verdict"] or {}
-        findings = [Finding.from_dict(one) for one in verdict.get("findings") or ()]
+        plan = options["plan"]
+        verdict = self._verdict(task_vars, options)
+        findings = list(verdict.findings) if verdict else []
         results, missing = self._results(task_vars, options)
         # Without a single word of host_check, it was not asked for (--tags hccn_check).
-        if results or any(missing.values()) or not verdict:
+        if results or any(missing.values()) or verdict is None:
             findings += self._host_findings(task_vars, options, results, missing)
         if options["repairs"]:
             findings = [reports.repaired(one) for one in findings]
@@ -62,7 +66,7 @@ class ActionModule(ControllerAction):
             findings,
             options["waivers"],
             datetime.date.today(),
-            verdict.get("table") or (),
+            verdict.table if verdict else (),
         )
         directory = Path(options["dest"]).expanduser().absolute() if options["dest"] else None
         written = directory is not None and not self._task.check_mode
@@ -86,6 +90,20 @@ class ActionModule(ControllerAction):
             result["_ansible_verbose_override"] = True
             del result["findings"], result["waived"]
         return result
+
+    def _verdict(self, task_vars: Mapping[str, Any], options: Mapping[str, Any]) -> Verdict | None:
+        """What the chips of all servers show together; None where no chip was asked (--tags host_check)."""
+        if not asked(task_vars, options["servers"], options["chips"] or ""):
+            return None
+        meshes = self._registered(task_vars, options, "mesh", "mesh")
+        return judge(
+            task_vars,
+            options["servers"],
+            result=options["chips"],
+            pings=options["pings"] or "",
+            mesh=next((str(one["mesh"]) for one in meshes.values()), "none"),
+            plan=options["plan"],
+        )
 
     def _results(
         self, task_vars: Mapping[str, Any], options: Mapping[str, Any]
@@ -159,12 +177,12 @@ class ActionModule(ControllerAction):
             raise AnsibleActionFail(f"cannot write the report to {directory}: {error.strerror}") from error
 
 
-def _title(servers: list[str], verdict: Mapping[str, Any], connections: int) -> str:
+def _title(servers: list[str], verdict: Verdict | None, connections: int) -> str:
     parts = [f"{len(servers)} server{'s' * (len(servers) != 1)}"]
-    if verdict.get("chips"):
-        parts.append(f"{verdict['chips']} chips, {'RoCE' if verdict.get('fabric') == 'roce' else 'HCCS'}")
-    if verdict.get("pings"):
-        parts.append(f"{verdict['pings']} pings")
+    if verdict and verdict.chips:
+        parts.append(f"{verdict.chips} chips, {'RoCE' if verdict.fabric == 'roce' else 'HCCS'}")
+    if verdict and verdict.pings:
+        parts.append(f"{verdict.pings} pings")
     if connections:
         parts.append(f"{connections} connections")
     return f"Checks: {', '.join(parts)}"

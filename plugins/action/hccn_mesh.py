@@ -29,6 +29,7 @@ class ActionModule(ControllerAction):
                 targets.setdefault(name, {}).setdefault(str(ping.chip), []).append(ping.address)
         result.update(
             changed=False,
+            mesh=options["mesh"],
             kind=between.ping_kind(between.fabric_of(servers)),
             targets=targets,
             count=sum(len(addresses) for chips in targets.values() for addresses in chips.values()),

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ..module_utils._findings import Finding, counted, errors_of, few, grouped, ordered, render_text
 from ..module_utils._hccn.evaluate import FABRICS
 from ..plugin_utils._checks import hccn_cluster as between
-from ..plugin_utils._checks.results import own_findings, registered, servers_of
+from ..plugin_utils._checks.hccn_verdict import Verdict, judge
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import COLOURS, show
 
@@ -30,33 +30,21 @@ class ActionModule(ControllerAction):
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        servers, missing = servers_of(task_vars, options["servers"], options["result"])
-        found = {
-            server.name: registered(task_vars, server.name, options["result"]) or {} for server in servers
-        }
-        findings = own_findings(found)
-        findings += between.not_checked(missing, missing)
-        findings += between.compare(servers)
-        pings = 0
-        if options["mesh"] != "none":
-            results = {
-                server.name: answer
-                for server in servers
-                if (answer := registered(task_vars, server.name, options["pings"] or "")) is not None
-            }
-            pings = sum(int(answer.get("count", 0)) for answer in results.values())
-            findings += between.judge_mesh(
-                between.mesh(servers, options["mesh"]),
-                results,
-                _peers(options["plan"]),
-                between.fabric_of(servers),
-            )
-        findings = ordered(between.superseded(findings))
+        verdict = judge(
+            task_vars,
+            options["servers"],
+            result=options["result"],
+            pings=options["pings"] or "",
+            mesh=options["mesh"],
+            plan=options["plan"],
+        )
+        findings = verdict.findings
         shown = ordered(grouped(findings))
-        head = _headline(servers, shown, pings)
+        head = _headline(verdict, shown)
         blocks = [("\n".join(render_text([one])), one.severity) for one in shown]
-        if options["show"] and (servers or findings):
-            show("\n".join([head, "", *(f"  {line}" for line in between.table(servers)), ""]))
+        table = between.table(verdict.servers)
+        if options["show"] and (verdict.servers or findings):
+            show("\n".join([head, "", *(f"  {line}" for line in table), ""]))
         for text, severity in blocks if options["show"] else ():
             show(text, color=COLOURS[severity])
 
@@ -65,11 +53,11 @@ class ActionModule(ControllerAction):
             changed=False,
             ok=not errors,
             findings=[one.to_dict() for one in findings],
-            fabric=between.fabric_of(servers),
-            chips=sum(len(server.chips) for server in servers),
-            pings=pings,
-            table=between.table(servers) if servers else [],
-            report="\n".join([head, "", *between.table(servers), "", *(text for text, _severity in blocks)]),
+            fabric=verdict.fabric,
+            chips=verdict.chips,
+            pings=verdict.pings,
+            table=verdict.table,
+            report="\n".join([head, "", *table, "", *(text for text, _severity in blocks)]),
             msg=f"{head}{_worst(errors)}",
         )
         if errors and options["fail"]:
@@ -79,16 +67,11 @@ class ActionModule(ControllerAction):
         return result
 
 
-def _peers(plan: Mapping[str, Any] | None) -> dict[str, list[str]] | None:
-    hosts = (plan or {}).get("hosts")
-    return {name: list(host.get("peers") or ()) for name, host in hosts.items()} if hosts else None
-
-
-def _headline(servers: Sequence[between.Server], findings: Sequence[Finding], pings: int) -> str:
-    chips = sum(len(server.chips) for server in servers)
-    fabric = FABRICS[between.fabric_of(servers)]
-    asked = f"{len(servers)} server{'s' if len(servers) != 1 else ''}, {chips} chips, {fabric}"
-    pinged = f", {pings} pings" if pings else ""
+def _headline(verdict: Verdict, findings: Sequence[Finding]) -> str:
+    count = len(verdict.servers)
+    fabric = FABRICS[verdict.fabric]
+    asked = f"{count} server{'s' if count != 1 else ''}, {verdict.chips} chips, {fabric}"
+    pinged = f", {verdict.pings} pings" if verdict.pings else ""
     return f"HCCN check: {asked}{pinged}: {counted(findings)}"
 
 

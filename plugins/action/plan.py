@@ -23,7 +23,10 @@ from ansible.vars.hostvars import HostVarsVars
 from ..module_utils._findings import render_text
 
 # Not for its name: it is the first of ours that a run loads, and from then on the run's workers end with it.
-from ..plugin_utils._run import parent  # noqa: F401
+from ..plugin_utils._run import (
+    parent,  # noqa: F401
+    role_arguments,
+)
 from ..plugin_utils._run.screen import COLOURS, show
 from ..plugin_utils._serving import deployed_hosts
 from ..plugin_utils.rollout import plan as planner
@@ -69,7 +72,7 @@ class ActionModule(ActionBase):
             self._write(directory, cast("PlanDict", {key: made[key] for key in KEYS}), secrets, result)
             return result
         try:
-            plans = planner.make_all(read_inventory(task_vars or {}), options["topology"])
+            plans = _make_all(task_vars or {}, options["topology"])
         except PlanError as error:
             _show(shown(error.findings))
             result.update(
@@ -102,6 +105,7 @@ class ActionModule(ActionBase):
             below = (directory / name if len(plans) > 1 else directory).expanduser().absolute()
             result["directory"] = str(below)
             result["outside"] = deployed_hosts.outside(deployed_hosts.read(below), contents[name])
+            result["unnoted"] = deployed_hosts.unnoted(below, contents[name])
             if options["write"]:
                 self._write(below, contents[name], secrecy.values_of(plan.cluster), result)
         return result
@@ -130,6 +134,19 @@ class ActionModule(ActionBase):
                 for name, (before, after) in sorted(changes.items())
             ]
         show(render.summary(content, str(directory), sorted(changes), dry_run=dry_run))
+
+
+def _make_all(task_vars: Mapping[str, Any], topology: str | None) -> dict[str, planner.Plan]:
+    """Plan every deployment; PlanError carries what the roles would refuse as well."""
+    refused: list[Finding] = []
+    raw = read_inventory(task_vars, refused)
+    try:
+        plans = planner.make_all(raw, topology)
+    except PlanError as error:
+        raise PlanError([*error.findings, *refused]) from None
+    if refused:
+        raise PlanError(refused)
+    return plans
 
 
 def _wanted(plans: Mapping[str, planner.Plan], hosts: Iterable[str]) -> Mapping[str, planner.Plan]:
@@ -167,8 +184,11 @@ def _show(findings: Iterable[Finding]) -> None:
         show("\n".join(render_text(same, "the whole inventory")) + "\n", color=COLOURS[severity])
 
 
-def read_inventory(task_vars: Mapping[str, Any]) -> RawInventory:
-    """The inventory as the planner wants it: groups, and each host's pd_ variables, evaluated."""
+def read_inventory(task_vars: Mapping[str, Any], refused: list[Finding] | None = None) -> RawInventory:
+    """The inventory as the planner wants it: groups, and each host's pd_ variables, evaluated.
+
+    refused: where it is given, gets a finding for each variable of a role that the role would refuse.
+    """
     hostvars = task_vars["hostvars"]
     # Child groups stand in no variable; the inventory behind hostvars has them (ansible-core 2.16 to 2.19).
     groups = hostvars._inventory.groups
@@ -180,7 +200,10 @@ def read_inventory(task_vars: Mapping[str, Any]) -> RawInventory:
                 {child.name: _shape(child) for child in groups[name].child_groups if name != "proxy"}
             )
     names = dict.fromkeys(host for shape in shapes.values() for host in shape.all_hosts)
-    hosts = {name: _variables(hostvars[name]) for name in names}
+    views = {name: hostvars[name] for name in names}
+    hosts = {name: _variables(view) for name, view in views.items()}
+    if refused is not None:
+        refused += role_arguments.findings(views, _evaluated)
     cluster = cluster_name(hostvars._inventory._sources or ())
     return raw_inventory(cluster, shapes, hosts, _member_variables(hostvars, shapes, hosts))
 

@@ -29,9 +29,17 @@ attributes:
   diff_mode:
     support: none
 options:
-  verdict:
-    description: What M(ascend.pd_rollout.hccn_report) returned, if it ran.
-    type: dict
+  chips:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
+      registered, if the chips were asked.
+    type: str
+  pings:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_ping) is
+      registered.
+    type: str
+  mesh:
+    description: Name of the variable in which the result of M(ascend.pd_rollout.hccn_mesh) is registered.
+    type: str
   result:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.host_check) is
       registered.

@@ -121,6 +121,10 @@ nodes:
         does it.
       type: bool
       returned: always
+    pending:
+      description: Whether it has to be created, started, or given another restart policy.
+      type: bool
+      returned: always
     generation:
       description: Identity of that rollout. It is the same on all nodes of a group.
       type: str

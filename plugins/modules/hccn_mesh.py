@@ -57,6 +57,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+mesh:
+  description: Who pings whom, as it was asked for.
+  type: str
+  returned: always
+  sample: ring
 kind:
   description: What the fabric needs, C(hccs_ping) or C(ping).
   type: str

@@ -81,14 +81,6 @@ ENGINE_CHANGES = (
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "ENV PYTHONUNBUFFERED=1",
 )
-ENTRYPOINT = """#!/bin/bash
-# As the base image of the real one: the CANN environment, then what was asked for.
-set -e
-for file in /usr/local/Ascend/ascend-toolkit/set_env.sh /usr/local/Ascend/nnal/atb/set_env.sh; do
-    if [ -f "$file" ]; then source "$file"; fi
-done
-exec "$@"
-"""
 # The real proxy of each release, from the source distribution of vllm-ascend on PyPI: version and hash.
 PROXIES = {
     "v0.13.0": ("0.13.0", "ab0e9bc12b9a4042c261901ccad96f4faab6e6d04cf5131f7cc2358aafda3a36"),
@@ -167,7 +159,7 @@ def release_of(tag: str) -> str:
 @cache
 def engine_recipe(tag: str) -> str:
     """Hash of all that the engine image of a tag is made from."""
-    parts = (ENTRYPOINT, *ENGINE_CHANGES, *ENGINE_COMPILED, tag, *PROXIES[release_of(tag)], PROXY_FOLDER)
+    parts = (*ENGINE_CHANGES, *ENGINE_COMPILED, tag, *PROXIES[release_of(tag)], PROXY_FOLDER)
     return digest(engine_base_recipe(), ENGINE_ROOTFS, *parts)
 
 
@@ -320,7 +312,7 @@ def in_use(folder: Path) -> bool:
 
 
 def engine_layer(tag: str, proxy: dict[str, bytes]) -> bytes:
-    """The simulated engine as a tar archive: rootfs/, what it is, the proxy, an entry point, `python`."""
+    """The simulated engine as a tar archive: rootfs/, what it is, the proxy, `python`, the work folder."""
     texts = {f"vllm-workspace/vllm-ascend/{PROXY_FOLDER}/{name}": text for name, text in proxy.items()}
     texts[RELEASE_FILE] = f"{release_of(tag)}\n".encode()
     texts[HARDWARE_FILE] = f"{'A3' if tag.endswith(A3_SUFFIX) else 'A2'}\n".encode()
@@ -342,10 +334,6 @@ def engine_layer(tag: str, proxy: dict[str, bytes]) -> bytes:
             written.mode = 0o644
             written.size = len(text)
             tar.addfile(written, io.BytesIO(text))
-        entrypoint = tarfile.TarInfo("usr/local/bin/docker-entrypoint.sh")
-        entrypoint.mode = 0o755
-        entrypoint.size = len(ENTRYPOINT)
-        tar.addfile(entrypoint, io.BytesIO(ENTRYPOINT.encode()))
         python = tarfile.TarInfo("usr/local/bin/python")
         python.type = tarfile.SYMTYPE
         python.linkname = "/usr/bin/python3"

@@ -105,12 +105,12 @@ def test_waivers(check: Check, rehearse: Rehearse) -> None:
     rehearse({"prefill1": {"port_taken": {"port": 8004}}, "decode1": {"device_missing": {"chip": 3}}}, [])
     waiver = {"code": "host-port-taken", "place": "prefill1", "reason": "goes away", "expires": "2999-12-31"}
     expired = {**waiver, "code": "host-device-missing", "place": "decode1", "expires": "2020-01-01"}
-    found = check({"check_waivers": [waiver, expired]}, {})
+    found = check({"check_report_waivers": [waiver, expired]}, {})
     assert codes(found) == [("check-waiver-expired", ""), ("host-device-missing", "decode1")]
     assert [one["code"] for one in found["waived"]] == ["host-port-taken"]
     assert found["code"] != 0
     rehearse({"prefill1": {"port_taken": {"port": 8004}}}, [])
-    found = check({"check_waivers": [waiver]}, {})
+    found = check({"check_report_waivers": [waiver]}, {})
     assert codes(found) == []
     assert found["code"] == 0
 

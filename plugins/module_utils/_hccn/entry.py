@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-from . import query
+from . import evaluate, query
+from .readings import Expectations
 
 ARGUMENTS = {
     "chips": {"type": "list", "elements": "int", "default": list(range(16))},
@@ -58,25 +57,11 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
             **nothing,
             "msg": "no chips to check",
         }
-    answers: list[query.ServerAnswers] = []
-
-    def ask() -> None:
-        tools = query.Tools(_path(options, "hccn_tool"), _path(options, "npu_smi"), options["timeout"])
-        answers.append(
-            query.query_server(chips, tools, _path(options, "version_info"), _path(options, "hccn_conf"))
-        )
-
-    asking = Thread(target=ask)
-    asking.start()
-    # Compiled on the server at every call: better while the tools answer than before they are asked. The one
-    # who asks does not have to wait long for it (seconds).
-    sys.setswitchinterval(0.0005)
-    from . import evaluate
-
-    asking.join()
+    tools = query.Tools(_path(options, "hccn_tool"), _path(options, "npu_smi"), options["timeout"])
+    answers = query.query_server(chips, tools, _path(options, "version_info"), _path(options, "hccn_conf"))
     state = evaluate.judge(
-        answers[0],
-        evaluate.Expectations(
+        answers,
+        Expectations(
             options["fabric"],
             options["planned_fabric"],
             options["tls"],
@@ -100,8 +85,6 @@ def _refused(why: str) -> dict[str, Any]:
 
 def ping(options: Mapping[str, Any]) -> dict[str, Any]:
     """Ping from the chips; the result of hccn_ping."""
-    from . import evaluate
-
     try:
         targets = {
             int(chip): [str(ipaddress.IPv4Address(address)) for address in addresses]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .._commands import Answer, Chain, Command, ResultOf, once, run_chains
+from . import parsers
 
 HCCN_TOOL = "/usr/local/Ascend/driver/tools/hccn_tool"
 NPU_SMI = "/usr/local/bin/npu-smi"
@@ -84,8 +85,6 @@ def read_file(path: str) -> str | None:
 def _npu_of(chip: int, info: Answer) -> tuple[int, int]:
     """NPU and chip on it, as npu-smi counts, of a physical chip id; two an NPU where the table is silent."""
     # Compiled on the server at every call: better while the tools answer than before they are asked.
-    from . import parsers
-
     table = parsers.parse_npu_info(info.text) if info.problem is None else None
     for row in table.chips if table else ():
         if row.phy_id == chip:
@@ -95,8 +94,6 @@ def _npu_of(chip: int, info: Answer) -> tuple[int, int]:
 
 def patiently(command: Command, pause: float = PAUSE) -> Chain:
     """The answer; asked for again where the tool is busy with somebody else's question."""
-    from . import parsers
-
     answer = yield command
     for _again in range(ATTEMPTS - 1):
         if answer.problem is not None or not parsers.is_busy(answer.text):
@@ -153,8 +150,6 @@ def _ping(command: Command) -> Chain:
     The first ping of a neighbour loses the packet that waits for its address: "recv time out seq=0", and the
     others arrive.
     """
-    from . import parsers
-
     answer = yield from patiently(command)
     ping = parsers.parse_ping(answer.text) if answer.problem is None else None
     if ping is not None and not ping.success and ping.received:

@@ -364,7 +364,7 @@ HOST_CHECKS = Catalogue(
         "error",
         "every container of the plan that was deployed runs; deploy.yml starts it, and shows this as a hint",
         "ansible-playbook playbooks/deploy.yml  # docker logs --tail 50 {container} shows why it ended",
-        "this collection, role container",
+        "this collection, role _container",
     ),
     Check(
         "host-deployed-silent",
@@ -374,7 +374,7 @@ HOST_CHECKS = Catalogue(
         "error",
         "its health check answers as planned",
         "docker logs --tail 50 {container}; docker stop {container}  # then playbooks/deploy.yml",
-        "this collection, role container",
+        "this collection, role _container",
     ),
     Check(
         "host-deployed-apart",
@@ -384,7 +384,7 @@ HOST_CHECKS = Catalogue(
         "error",
         "all nodes of an instance were started by the same rollout, and by nobody since",
         "ansible-playbook playbooks/deploy.yml",
-        "this collection, role container",
+        "this collection, role _container",
     ),
     # Kernel
     Check(
@@ -536,8 +536,8 @@ HOST_CHECKS = Catalogue(
         "A waiver without reason or end stays for ever, and nobody knows why.",
         "error",
         "code, place, reason, and expires as YYYY-MM-DD",
-        "check_waivers: [{code: …, place: HOST, reason: …, expires: YYYY-MM-DD}]",
-        "check_waivers",
+        "check_report_waivers: [{code: …, place: HOST, reason: …, expires: YYYY-MM-DD}]",
+        "check_report_waivers",
         between=True,
     ),
     Check(
@@ -546,8 +546,8 @@ HOST_CHECKS = Catalogue(
         "The finding counts again.",
         "hint",
         "a date that is still to come",
-        "check_waivers  # cure the finding, or set a new date",
-        "check_waivers",
+        "check_report_waivers  # cure the finding, or set a new date",
+        "check_report_waivers",
         between=True,
     ),
     Check(
@@ -556,8 +556,8 @@ HOST_CHECKS = Catalogue(
         "What it was for has been cured: remove it, lest it hides the next one.",
         "hint",
         "a finding of that code and place",
-        "check_waivers  # remove it",
-        "check_waivers",
+        "check_report_waivers  # remove it",
+        "check_report_waivers",
         between=True,
     ),
 )

@@ -14,8 +14,13 @@ from typing import Any
 from .. import _process
 from .._docker.client import DockerApi
 from .._findings import errors_of, ordered
-from . import evaluate, health, query
+from .._hccn.query import NPU_SMI, VERSION_INFO
+from . import health
 from . import listener as host_listener
+from .evaluate import result as evaluate
+from .evaluate.network import carrying
+from .evaluate.room import Limits
+from .query import server as query
 
 CHECK_ARGUMENTS = {
     "wants": {"type": "dict", "required": True},
@@ -29,8 +34,8 @@ CHECK_ARGUMENTS = {
     "weights_gigabytes": {"type": "float", "default": 0.0},
     "memory_gigabytes": {"type": "float", "default": 0.0},
     "firmware_minimum": {"type": "str", "default": ""},
-    "npu_smi": {"type": "path", "default": query.NPU_SMI},
-    "version_info": {"type": "path", "default": query.VERSION_INFO},
+    "npu_smi": {"type": "path", "default": NPU_SMI},
+    "version_info": {"type": "path", "default": VERSION_INFO},
     "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
     "docker_root": {"type": "path", "default": "/var/lib/docker"},
     "fail": {"type": "bool", "default": True},
@@ -51,7 +56,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     """Look at the server and judge; the result of host_check, with `failed` where it fails."""
     wants = options["wants"]
     state = query.look(wants, options)
-    limits = evaluate.Limits(
+    limits = Limits(
         options["image_gigabytes"],
         options["weights_gigabytes"],
         options["weights_path"],
@@ -68,7 +73,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     ok = not errors_of(findings)
     listener = None
     # Without a NIC that carries the address there is nothing to listen on, and a finding says so.
-    nic = evaluate.carrying(state.nics, wants["address"])
+    nic = carrying(state.nics, wants["address"])
     # Without a token nobody could prove that he belongs to the run.
     if options["listen"] and options.get("token") and wants.get("clients") and nic is not None and nic.up:
         listener, _refused = host_listener.start(

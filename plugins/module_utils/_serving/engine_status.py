@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import time
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 from .._docker.client import DockerApi, DockerError
 from .engine_log import (
@@ -60,7 +59,8 @@ START_LAG_SECONDS = 5
 
 
 # Asks a health URL for what its answer must hold: whether it is ready, and what was seen.
-Probe = typing.Callable[[str, typing.Mapping[str, Any]], Tuple[bool, str]]
+# Asks a URL whether it answers as expected. Evaluated when it is read, so in the words of Python 3.7.
+Probe = Callable[[str, Dict[str, Any]], Tuple[bool, str]]
 
 
 def observe_ranks(ranks: Sequence[Mapping[str, Any]], text: str, probe_health: Probe) -> dict[str, Any]:

@@ -114,11 +114,15 @@ def look_at_node(docker: DockerApi, plan: Mapping[str, Any], why: str) -> dict[s
         "started_at": None,
         "noted": record is not None,
         "generation": (record or {}).get("generation") or "",
+        "pending": bool(why),
     }
     details = None if why else docker.inspect(plan["container"])
     if details is not None:
         node["started_at"] = details["State"]["StartedAt"]
         node["why"] = left_group(details, record) if group else other_backends(plan)
+        # The only one of its options that can be changed while it runs: `docker update --restart`.
+        policy = details["HostConfig"]["RestartPolicy"]["Name"]
+        node["pending"] = bool(node["why"]) or plan.get("restart_policy", policy) != policy
     return node
 
 

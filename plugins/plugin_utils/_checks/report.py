@@ -74,7 +74,7 @@ def read_waivers(raw: Iterable[Any]) -> tuple[list[Waiver], list[Finding]]:
         expires = None if problem else _date(one["expires"])
         if problem or expires is None:
             text = problem or f"expires {one['expires']}, which is no date"
-            message = f"waiver {number} of check_waivers: {text}"
+            message = f"waiver {number} of check_report_waivers: {text}"
             wrong.append(HOST_CHECKS.finding("check-waiver-invalid", message, seen=str(one)))
         else:
             # Codes of weights had underscores before.

@@ -51,6 +51,12 @@ def outside(known: Hosts, plan: Mapping[str, Any]) -> Hosts:
     }
 
 
+def unnoted(directory: Path, plan: Mapping[str, Any]) -> list[str]:
+    """The hosts of a plan that are not noted, or otherwise than in this plan."""
+    known = read(directory) if (directory / FILE).exists() else {}
+    return [name for name, entry in of_plan(plan).items() if known.get(name) != entry]
+
+
 def note(directory: Path, plan: Mapping[str, Any], hosts: Iterable[str], left: Hosts) -> bool:
     """Add hosts of the plan, and those that are known to be outside of it; whether that changes anything."""
     here = set(hosts)

@@ -36,8 +36,9 @@ VARIABLES: dict[str, Any] = {
         }
     },
     "container_slices": [ENGINE],
-    "__container_deployed": {"outdated": [ENGINE["script_path"]]},
-    "__container_stopped": ["pd-decode1"],
+    "__container_deployed": {"outdated": [ENGINE["script_path"]], "nodes": []},
+    "__container_groups": {"stop": {"decode1": ["pd-decode1"]}},
+    "inventory_hostname": "decode1",
     "__measurement_files": {"run.sh": "true"},
     "measurement_files": {"install.sh": f"index={SECRET}"},
 }
@@ -60,10 +61,10 @@ def loops(role: str, tasks: str, about: str) -> Any:
     ("role", "tasks", "about", "items"),
     [
         ("smoke_test", "report.yml", "heads", [["decode1", "pd-decode1"]]),
-        ("measurement", "run.yml", "measurement_files", ["run.sh", "install.sh"]),
-        ("container", "files.yml", "script_path", ["/etc/pd_rollout/pd/decode1.sh"]),
-        ("container", "run.yml", "slices", ["pd-decode1"]),
-        ("container", "clear.yml", "slices", ["pd-decode1"]),
+        ("_measurement", "run.yml", "measurement_files", ["run.sh", "install.sh"]),
+        ("_container", "files.yml", "script_path", ["/etc/pd_rollout/pd/decode1.sh"]),
+        ("_container", "run.yml", "slices", ["pd-decode1"]),
+        ("_container", "clear.yml", "slices", ["pd-decode1"]),
     ],
 )
 def test_items_are_names(role: str, tasks: str, about: str, items: list[Any]) -> None:

@@ -60,7 +60,7 @@ ROLE = """
   gather_facts: false
   tasks:
     - ansible.builtin.import_role:
-        name: ascend.pd_rollout.container
+        name: ascend.pd_rollout._container
         tasks_from: {tasks}
       vars:
         container_deployment: pd

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._commands import Answer
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import driver_messages as w
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import evaluate as verdict
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import readings as verdict
 
 LOG_LEVEL = "DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)"
 

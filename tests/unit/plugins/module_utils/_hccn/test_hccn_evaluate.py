@@ -10,6 +10,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import evaluate as v
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.catalogue import HCCN_CHECKS, chip_words
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.query import ServerAnswers
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.readings import Expectations
 
 CHIPS = range(4)
 
@@ -58,7 +59,7 @@ def judged(
             for query, answer in texts.items()
         }
     info = info if isinstance(info, Answer) else Answer("npu-smi", "info", info or table(), 0)
-    return v.judge(ServerAnswers(asked, info, version, conf, 0.5), v.Expectations(**expect))
+    return v.judge(ServerAnswers(asked, info, version, conf, 0.5), Expectations(**expect))
 
 
 def codes(state) -> list[tuple[str, str, list[int]]]:

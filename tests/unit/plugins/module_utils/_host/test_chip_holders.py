@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.query import npu_smi_at
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import chip_holders as c
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import parsers, query
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import parsers
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query import docker
 
 
 def inspected(*devices: str, env: tuple[str, ...] = (), **host) -> dict:
@@ -297,9 +299,9 @@ def test_clone3_in_the_engine_s_program(
     path = tmp_path / "dockerd"
     if program is not None:
         path.write_bytes(program)
-    monkeypatch.setattr(query.engine, "daemon_pid", lambda: None)
-    monkeypatch.setattr(query.engine, "dockerd_path", lambda: str(path) if program is not None else None)
-    assert query.knows_clone3("18.09.0") is knows
+    monkeypatch.setattr(docker.engine, "daemon_pid", lambda: None)
+    monkeypatch.setattr(docker.engine, "dockerd_path", lambda: str(path) if program is not None else None)
+    assert docker.knows_clone3("18.09.0") is knows
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ def test_clone3_in_the_engine_s_program(
     ],
 )
 def test_the_seccomp_profile_of_the_engine(options: list[str] | None, profile: str) -> None:
-    assert query.seccomp_profile(options) == profile
+    assert docker.seccomp_profile(options) == profile
 
 
 def test_podman_in_the_engine_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,18 +330,18 @@ def test_podman_in_the_engine_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
         },
         "old": {"Version": "18.09.0"},
     }
-    monkeypatch.setattr(query, "get", lambda _path, name, _seconds: json.dumps(answers[name]).encode())
-    assert query.components("podman") == (None, "Podman Engine")
-    assert query.components("docker") == ("1.0.2", "")
-    assert query.components("old") == (None, "")
+    monkeypatch.setattr(docker, "get", lambda _path, name, _seconds: json.dumps(answers[name]).encode())
+    assert docker.components("podman") == (None, "Podman Engine")
+    assert docker.components("docker") == ("1.0.2", "")
+    assert docker.components("old") == (None, "")
 
 
 def test_npu_smi_at_another_of_its_places(tmp_path: Path) -> None:
     usual, other = str(tmp_path / "bin"), str(tmp_path / "sbin")
-    assert query.npu_smi_at(usual, (usual, other)) == usual
+    assert npu_smi_at(usual, (usual, other)) == usual
     Path(other).touch()
-    assert query.npu_smi_at(usual, (usual, other)) == other
+    assert npu_smi_at(usual, (usual, other)) == other
     # A path that somebody names is meant.
-    assert query.npu_smi_at(f"{usual}/mine", (usual, other)) == f"{usual}/mine"
+    assert npu_smi_at(f"{usual}/mine", (usual, other)) == f"{usual}/mine"
     Path(usual).touch()
-    assert query.npu_smi_at(usual, (usual, other)) == usual
+    assert npu_smi_at(usual, (usual, other)) == usual

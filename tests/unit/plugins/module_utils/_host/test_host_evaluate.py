@@ -12,15 +12,14 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.parsers im
     NpuInfo,
     NpuProcess,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import evaluate as v
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue import HOST_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.chip_holders import ChipHolder
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query import (
-    Docker,
-    Holder,
-    HostState,
-    Nic,
-)
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.evaluate import result as v
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.evaluate.room import Limits
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.docker import Docker
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.network import Nic
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.processes import Holder
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.server import HostState
 
 GIGA = 10**9
 WANTS = {
@@ -247,7 +246,7 @@ CASES["directory open to others"] = (
 
 @pytest.mark.parametrize(("state", "wants", "codes"), CASES.values(), ids=CASES.keys())
 def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> None:
-    found = v.judge({**WANTS, **wants}, replace(GOOD, **state), v.Limits())
+    found = v.judge({**WANTS, **wants}, replace(GOOD, **state), Limits())
     assert [one.code for one in found] == codes
     for one in found:
         assert one.severity == HOST_CHECKS[one.code].severity
@@ -268,7 +267,7 @@ def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> 
     ],
 )
 def test_an_old_engine_that_may_do_is_a_warning(state: dict, says: str) -> None:
-    (one,) = v.judge(WANTS, replace(GOOD, **state), v.Limits())
+    (one,) = v.judge(WANTS, replace(GOOD, **state), Limits())
     assert (one.code, one.severity) == ("host-docker-old", "warning")
     assert says in one.message
     assert one.cure.startswith("docker run --rm IMAGE python3")
@@ -277,7 +276,7 @@ def test_an_old_engine_that_may_do_is_a_warning(state: dict, says: str) -> None:
 @pytest.mark.parametrize("runc", [None, "1.0.0-rc92", "1.0.0-rc10", "no version"])
 def test_an_old_runc_does_not_help(runc: str | None) -> None:
     state = old_engine("19.03.15", clone3=False, runc=runc)
-    (one,) = v.judge(WANTS, replace(GOOD, **state), v.Limits())
+    (one,) = v.judge(WANTS, replace(GOOD, **state), Limits())
     assert (one.code, one.severity) == ("host-docker-old", "error")
 
 
@@ -294,7 +293,7 @@ def test_an_old_runc_does_not_help(runc: str | None) -> None:
 )
 def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) -> None:
     state = replace(GOOD, chip_holders=(holder_,), shared_npus=shared)
-    found = [one for one in v.judge(WANTS, state, v.Limits()) if set(one.chips) & {0, 1, 2, 3}]
+    found = [one for one in v.judge(WANTS, state, Limits()) if set(one.chips) & {0, 1, 2, 3}]
     assert [one.severity for one in found] == ([severity] if severity else [])
     for one in found:
         assert "container other" in one.message
@@ -303,7 +302,7 @@ def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) ->
 
 def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process() -> None:
     held = ChipHolder("dddddddddddd (python3, pid 14)", (3,), True, "/dev/davinci3 in it", 14)
-    (one,) = v.judge(WANTS, replace(GOOD, chip_holders=(held,)), v.Limits())
+    (one,) = v.judge(WANTS, replace(GOOD, chip_holders=(held,)), Limits())
     assert (one.code, one.severity) == ("host-chip-held", "error")
     assert one.cure.startswith("ps -fp 14; cat /proc/14/cgroup")
     assert "docker" not in one.cure
@@ -312,7 +311,7 @@ def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process
 def test_memory_is_missing_whoever_may_have_the_chip_too() -> None:
     idle = ChipHolder("other", (3,), False, "--privileged")
     state = replace(GOOD, npu=chips(hbm_used=60000), chip_holders=(idle,))
-    found = v.judge(WANTS, state, v.Limits())
+    found = v.judge(WANTS, state, Limits())
     assert [(one.code, one.severity) for one in found] == [
         ("host-hbm-used", "error"),
         ("host-chip-held", "warning"),
@@ -356,7 +355,7 @@ RESET = "npu-smi set -t reset"
     ],
 )
 def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, reset: bool) -> None:
-    found = v.judge(WANTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), v.Limits())
+    found = v.judge(WANTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), Limits())
     (one,) = [one for one in found if one.code == "host-hbm-used"]
     assert says in one.message
     assert (RESET in one.cure) is reset
@@ -365,7 +364,7 @@ def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, r
 
 def test_one_line_for_ports_of_one_process() -> None:
     state = replace(GOOD, holders=(holder(36101), holder(36100), holder(8004)))
-    assert [one.message for one in v.judge(WANTS, state, v.Limits())] == [
+    assert [one.message for one in v.judge(WANTS, state, Limits())] == [
         "port 8004 (API) is taken: python3 app.py (pid 4242)",
         "ports 36100-36101 (KV handshake) are taken: python3 app.py (pid 4242)",
     ]
@@ -398,7 +397,7 @@ NO_IMAGE = replace(GOOD.docker, has_image=False, image_architecture=None)
     ],
 )
 def test_space(state: dict, limits: dict, codes: list[str]) -> None:
-    found = v.judge(WANTS, replace(GOOD, **state), v.Limits(**limits))
+    found = v.judge(WANTS, replace(GOOD, **state), Limits(**limits))
     assert [one.code for one in found] == codes
 
 
@@ -412,7 +411,7 @@ def test_space(state: dict, limits: dict, codes: list[str]) -> None:
     ],
 )
 def test_facts_tell_whether_the_image_is_there(docker: Docker, archive: str, facts: tuple) -> None:
-    found = v.facts(WANTS, replace(GOOD, docker=docker), v.Limits(image_archive=archive))
+    found = v.facts(WANTS, replace(GOOD, docker=docker), Limits(image_archive=archive))
     assert (found["image"], found["image_archive"]) == facts
 
 
@@ -422,5 +421,5 @@ def test_the_listener_leaves_out_what_is_taken_and_what_nobody_binds() -> None:
 
 
 def test_reserving_keeps_what_is_reserved() -> None:
-    (one,) = v.judge(WANTS, replace(GOOD, reserved=((9000, 9001),)), v.Limits())
+    (one,) = v.judge(WANTS, replace(GOOD, reserved=((9000, 9001),)), Limits())
     assert "=8004,9000-9001,36100-36103,60000-60031" in one.cure

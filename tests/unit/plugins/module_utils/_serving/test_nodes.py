@@ -59,7 +59,12 @@ class Docker:
         if start is None:
             return None
         state = {"StartedAt": start["at"], "Status": "running"}
-        return {"Id": start["container"], "State": state, "RestartCount": start["restarts"]}
+        return {
+            "Id": start["container"],
+            "State": state,
+            "RestartCount": start["restarts"],
+            "HostConfig": {"RestartPolicy": {"Name": "no"}},
+        }
 
 
 @pytest.fixture
@@ -107,6 +112,7 @@ def test_a_start_is_noted_once_and_then_known(docker, group):
             "started_at": FIRST,
             "noted": False,
             "generation": "",
+            "pending": False,
         }
     ]
     assert note(group) == {"changed": True, "started": ["pd-decode1"], "noted": ["pd-decode1"]}
@@ -116,6 +122,12 @@ def test_a_start_is_noted_once_and_then_known(docker, group):
     assert (node["why"], node["noted"], node["generation"]) == ("", True, "run1")
     assert note(group, seen["nodes"], "run2") == {"changed": False, "started": [], "noted": []}
     assert state_of(group)["nodes"] == seen["nodes"]
+
+
+@pytest.mark.parametrize(("policy", "pending"), [("no", False), ("unless-stopped", True)])
+def test_another_restart_policy_is_pending_and_no_reason_to_stop(docker, alone, policy, pending):
+    (node,) = state_of({**alone, "restart_policy": policy})["nodes"]
+    assert (node["why"], node["pending"]) == ("", pending)
 
 
 def test_what_runs_without_a_note_is_noted_as_of_nobody(docker, group):

@@ -161,11 +161,11 @@ def test_other_failures_keep_their_words(result: dict[str, Any]) -> None:
 def test_it_is_one_finding_with_its_cure(check: Any) -> None:
     reason = server_python.too_old("3.6.8", "/usr/bin/python3")
     found = check(["a", "b"], {"a": f"Task failed: {reason}", "b": "no such file"})
-    old, other = found if found[0]["host"] == "a" else reversed(found)
-    assert (old["code"], old["host"], old["seen"]) == ("host-python-old", "a", reason)
-    assert old["cure"].startswith("ansible_python_interpreter: ")
-    assert server_python.needed() in old["expected"]
-    assert other["code"].endswith("-not-checked")
+    old, other = found if found[0].host == "a" else reversed(found)
+    assert (old.code, old.host, old.seen) == ("host-python-old", "a", reason)
+    assert old.cure.startswith("ansible_python_interpreter: ")
+    assert server_python.needed() in old.expected
+    assert other.code.endswith("-not-checked")
 
 
 def test_it_hides_what_follows_from_it() -> None:
@@ -174,7 +174,7 @@ def test_it_hides_what_follows_from_it() -> None:
         *hccn_cluster.not_checked(["a", "b"], {"a": reason, "b": ""}),
         *host_cluster.not_checked(["a", "b"], {}),
     ]
-    assert sorted((one["code"], one["host"]) for one in report.one_cause(found)) == [
+    assert sorted((one.code, one.host) for one in report.one_cause(found)) == [
         ("hccn-not-checked", "b"),
         ("host-python-old", "a"),
     ]

@@ -1,0 +1,91 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filter deployment_containers: what a container gets beside what the plan says."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: deployment_containers
+short_description: Containers of the plan, with the options that the role adds
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - Adds to slices of the plan what the internal role C(_container) creates their containers with.
+  - A label holds a hash of all options, so that M(ascend.pd_rollout.deployment_info) sees on the server which
+    containers were created with others.
+options:
+  _input:
+    description: Slices of the plan, C(pd_plan.hosts[inventory_hostname].engines) or its C(proxy) in a list.
+    type: list
+    elements: dict
+    required: true
+  stop_timeout:
+    description: Seconds between the request to stop and the kill.
+    type: int
+    required: true
+  log_max_size:
+    description: Size at which a container's log is rotated.
+    type: str
+    required: true
+  log_max_file:
+    description: Number of rotated logs that are kept.
+    type: int
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show which policy restarts the engines of this server
+  ansible.builtin.debug:
+    msg: >-
+      {{ pd_plan.hosts[inventory_hostname].engines
+         | ascend.pd_rollout.deployment_containers(stop_timeout=30, log_max_size='100m', log_max_file=5)
+         | map(attribute='restart_policy') }}
+  # => ['no']
+"""
+
+RETURN = r"""
+_value:
+  description: The slices, with C(restart_policy), C(log_options) and a further label.
+  type: list
+  elements: dict
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from ..plugin_utils._filters import guarded
+
+OPTIONS = "pd_rollout.options"
+
+
+class FilterModule:
+    """Options of containers."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"deployment_containers": deployment_containers}
+
+
+@guarded
+def deployment_containers(
+    slices: Any, stop_timeout: Any, log_max_size: Any, log_max_file: Any
+) -> list[dict[str, Any]]:
+    """The slices with the options of their containers."""
+    log_options = {"max-size": str(log_max_size), "max-file": str(log_max_file)}
+    return [_container(part, int(stop_timeout), log_options) for part in slices]
+
+
+def _container(part: Any, stop_timeout: int, log_options: dict[str, str]) -> dict[str, Any]:
+    nodes = (part.get("ready") or {}).get("nodes") or []
+    options = {
+        # An engine that dies while it serves exits with 0, and so does everything when the Docker Engine
+        # stops: only this policy brings it back. A node of a group cannot join it again, so the Docker
+        # Engine must not start it alone.
+        "restart_policy": "no" if len(nodes) > 1 else "unless-stopped",
+        "log_options": log_options,
+    }
+    given = {key: part.get(key) for key in ("image", "command", "shm_size", "devices", "mounts")}
+    text = json.dumps({**given, **options, "stop_timeout": stop_timeout}, sort_keys=True)
+    label = {OPTIONS: hashlib.sha256(text.encode()).hexdigest()}
+    return {**part, **options, "labels": {**part["labels"], **label}}

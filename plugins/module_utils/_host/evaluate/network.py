@@ -1,0 +1,139 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the planned address and ports can be used on this server."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..._findings import Finding, numbers
+from .. import parsers
+from ..catalogue import HOST_CHECKS
+from ..query.network import Nic
+from ..query.processes import Holder
+from ..query.server import HostState
+
+HCCL = "HCCL"
+
+
+def ports_free(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
+    # One process on several ports of one purpose is one finding.
+    groups: dict[tuple[str, str], list[Holder]] = defaultdict(list)
+    names: dict[tuple[str, str], str] = {}
+    for holder in state.holders:
+        if holder.own:
+            continue
+        for row in wants["ports"]:
+            if not row["first"] <= holder.port <= row["last"]:
+                continue
+            code = _port_code(row, holder)
+            if code:
+                groups[(code, f"{row['purpose']}\0{holder.who}")].append(holder)
+                names[(code, f"{row['purpose']}\0{holder.who}")] = row["purpose"]
+    for (code, key), found in groups.items():
+        who = found[0].who
+        ports = sorted({one.port for one in found})
+        verb = "is taken" if code != "host-port-connection" else "is held by a connection"
+        if len(ports) > 1:
+            verb = verb.replace("is", "are", 1)
+        yield HOST_CHECKS.finding(
+            code,
+            f"port{'s' * (len(ports) > 1)} {numbers(ports)} ({names[(code, key)]}) {verb}: {who}",
+            seen=f"{who} {'listens' if found[0].listens else 'is connected'}"
+            f" at {found[0].address}:{ports[0]}",
+            port=ports[0],
+        )
+    wanted = [(r["first"], r["last"]) for r in wants["ports"] if r["bound"] or r["purpose"] == HCCL]
+    if state.ephemeral is not None:
+        open_ones = parsers.uncovered(
+            parsers.within(parsers.merged_ranges(wanted), state.ephemeral), state.reserved
+        )
+        if open_ones:
+            yield HOST_CHECKS.finding(
+                "host-ports-not-reserved",
+                "planned ports are in Linux's range for outgoing connections and not reserved",
+                seen=f"{parsers.range_text(open_ones)} within {state.ephemeral[0]}-{state.ephemeral[1]}",
+                ranges=parsers.range_text(parsers.merged_ranges([*state.reserved, *wanted])),
+            )
+
+
+def _port_code(row: Mapping[str, Any], holder: Holder) -> str | None:
+    """Which finding it is that somebody has a port of that row."""
+    if row["bound"]:
+        return "host-port-taken" if holder.listens else "host-port-connection"
+    # The libraries bind to the service address: who listens on the loopback alone is not in their way.
+    if not holder.listens or holder.address.startswith("127."):
+        return None
+    if row["purpose"] == HCCL:
+        return "host-port-hccl"
+    return "host-port-pool" if row.get("instance") is None else None
+
+
+def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
+    address, declared = wants["address"], wants.get("interface")
+    by_name = {nic.name: nic for nic in state.nics}
+    carrier = carrying(state.nics, address)
+    if declared and declared not in by_name:
+        yield HOST_CHECKS.finding(
+            "host-nic-missing",
+            f"there is no NIC {declared}",
+            seen=", ".join(nic.name for nic in state.nics if nic.name != "lo") or "no NIC",
+            expected=declared + (f"; {carrier.name} carries {address}" if carrier else ""),
+        )
+    elif declared and carrier is not None and carrier.name != declared:
+        yield HOST_CHECKS.finding(
+            "host-address-elsewhere",
+            f"{address} is on {carrier.name}, not on {declared}",
+            seen=f"{declared}: {', '.join(by_name[declared].addresses) or 'no address'}",
+            expected=f"{declared} carries {address}",
+        )
+    if carrier is None:
+        yield HOST_CHECKS.finding(
+            "host-address-missing",
+            f"no NIC carries {address}",
+            seen="; ".join(
+                f"{n.name} {', '.join(n.addresses)}" for n in state.nics if n.addresses and n.name != "lo"
+            ),
+            expected=f"{address} on a NIC",
+        )
+        # All that follows would only say the same in other words.
+        return
+    for nic in {name: by_name[name] for name in (carrier.name, declared) if name in by_name}.values():
+        if not nic.up:
+            yield HOST_CHECKS.finding(
+                "host-nic-down", f"NIC {nic.name} is down", seen="down, or no carrier", nic=nic.name
+            )
+    for advertised in dict.fromkeys(wants.get("advertise") or ()):
+        tells = advertised or state.default_address
+        if tells != address:
+            origin = "VLLM_HOST_IP" if advertised else "the default route"
+            yield HOST_CHECKS.finding(
+                "host-advertised-address",
+                f"the engine would advertise {tells or 'no address'} ({origin}) instead of {address}",
+                seen=f"{tells or 'no default route'}, by {origin}",
+                expected=address,
+                address=address,
+            )
+    # A NIC that the main table does not name is one of policy routing: nothing is known of it.
+    astray = {
+        name: (source, over)
+        for name, (source, over) in state.ways.items()
+        if carrier.up and (source != address or over not in (None, carrier.name))
+    }
+    if astray:
+        name, (source, over) = next(iter(astray.items()))
+        yield HOST_CHECKS.finding(
+            "host-route-elsewhere",
+            f"packets to {', '.join(astray)} do not leave from {address} over {carrier.name}",
+            seen=f"to {name}: from {source or 'nowhere, there is no route'}"
+            + (f" over {over}" if over else ""),
+            expected=f"from {address} over {carrier.name}",
+            peer=wants["peers"][name],
+        )
+
+
+def carrying(nics: Iterable[Nic], address: str) -> Nic | None:
+    """The NIC with that address."""
+    return next((nic for nic in nics if address in nic.addresses), None)

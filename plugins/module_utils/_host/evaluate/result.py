@@ -1,0 +1,110 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""From the state of a server and what the plan wants of it to findings. Pure functions, no Ansible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..._findings import Finding, brief, counted, ordered
+from ..catalogue import HOST_CHECKS
+from ..query.server import HostState
+from .chips import devices, holders_of_chips, npus
+from .docker import docker_engine, image_there
+from .network import carrying, network, ports_free
+from .room import GIGA, Limits, disk_space, memory
+
+
+def judge(wants: Mapping[str, Any], state: HostState, limits: Limits) -> list[Finding]:
+    """Everything that is wrong with this server, worst first."""
+    return ordered(
+        [
+            *_root(state),
+            *_directory(wants, state),
+            *devices(wants, state),
+            *npus(wants, state, limits),
+            *holders_of_chips(wants, state),
+            *image_there(wants, state),
+            *ports_free(wants, state),
+            *network(wants, state),
+            *docker_engine(state),
+            *disk_space(wants, state, limits),
+            *memory(wants, state, limits),
+            *_kernel(state),
+        ]
+    )
+
+
+def _root(state: HostState) -> Iterable[Finding]:
+    if not state.root:
+        yield HOST_CHECKS.finding("host-not-root", "the check does not run as root", seen="another user")
+
+
+def _directory(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
+    if state.directory_open:
+        yield HOST_CHECKS.finding(
+            "host-directory-open",
+            f"others than root may decide what root runs from {wants['directory']}",
+            seen=state.directory_open,
+            path=state.directory_open.split(" ")[0],
+        )
+
+
+def _kernel(state: HostState) -> Iterable[Finding]:
+    kernel = state.kernel
+    if kernel.get("thp") == "never":
+        yield HOST_CHECKS.finding("host-thp", "transparent huge pages are off", seen="never")
+    if kernel.get("governor", "performance") != "performance":
+        yield HOST_CHECKS.finding(
+            "host-governor", f"CPU governor {kernel['governor']}", seen=kernel["governor"]
+        )
+    if kernel.get("swappiness", "0") != "0":
+        yield HOST_CHECKS.finding(
+            "host-swappiness", f"vm.swappiness is {kernel['swappiness']}", seen=kernel["swappiness"]
+        )
+    if kernel.get("numa_balancing", "0") != "0":
+        yield HOST_CHECKS.finding(
+            "host-numa-balancing",
+            "NUMA balancing is on",
+            seen=f"kernel.numa_balancing = {kernel['numa_balancing']}",
+        )
+
+
+def facts(wants: Mapping[str, Any], state: HostState, limits: Limits) -> dict[str, Any]:
+    """What is compared between servers, and what people want to see of one."""
+    nic = carrying(state.nics, wants["address"])
+    return {
+        "interface": nic.name if nic else None,
+        "mtu": nic.mtu if nic else None,
+        "driver": state.driver,
+        "firmware": list(state.firmware),
+        "architecture": state.machine,
+        "docker": state.docker.version,
+        # None where no engine answers; of the archive, where none is asked for.
+        "image": state.docker.has_image if state.docker.version else None,
+        "image_archive": state.archive_bytes is not None if limits.image_archive else None,
+        "storage_driver": state.docker.driver,
+        "memory_gigabytes": round(state.memory.get("MemTotal", 0) / GIGA, 1),
+        "firewall": list(state.firewall),
+        "kernel": dict(state.kernel),
+    }
+
+
+def samples(wants: Mapping[str, Any], state: HostState) -> list[int]:
+    """The ports to listen on for a while, without those that somebody has: those of the plan, and both ends
+    of every range that a library takes from."""
+    taken = {holder.port for holder in state.holders}
+    ports: set[int] = set()
+    for row in wants["ports"]:
+        if row["bound"]:
+            ports |= set(range(row["first"], row["last"] + 1))
+        elif row.get("instance") is None:
+            ports |= {row["first"], row["last"]}
+    return sorted(ports - taken)
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """One line on the server, then one line a finding."""
+    found = list(findings)
+    return "\n".join([counted(found), *brief(found)])

@@ -1,0 +1,96 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether there is room for image, weights and caches: on disks and in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..._findings import Finding
+from ..catalogue import HOST_CHECKS
+from ..query.server import HostState
+
+GIGA = 10**9
+
+# Unpacking needs the archive's content, which is about its size, and some for what is written on the way.
+ARCHIVE_FACTOR = 1.2
+
+# Launch scripts and the key.
+DIRECTORY_BYTES = 65536
+
+SHM_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the role's variables demand, in GB (10^9 bytes); 0 is not checked."""
+
+    image_gigabytes: float = 0.0
+    weights_gigabytes: float = 0.0
+    weights_path: str = ""
+    memory_gigabytes: float = 0.0
+    image_archive: str = ""
+    # The oldest firmware that will do; empty: that of the release's row, if it names one.
+    firmware_minimum: str = ""
+
+
+def disk_space(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable[Finding]:
+    directory = wants["directory"]
+    free = state.free.get(directory)
+    if directory in state.free and (free is None or free < DIRECTORY_BYTES):
+        seen = "read-only" if free is None else f"{free} bytes free"
+        yield HOST_CHECKS.finding(
+            "host-disk-full", f"{directory} cannot be written", seen=seen, path=directory
+        )
+    root = state.docker.root
+    if root and not state.docker.has_image:
+        needed = limits.image_gigabytes * GIGA
+        if state.archive_bytes is not None:
+            needed = ARCHIVE_FACTOR * state.archive_bytes
+        free = state.free.get(root) or 0
+        if needed and free < needed:
+            yield HOST_CHECKS.finding(
+                "host-disk-image",
+                f"{_size(free)} free at {root}, the image takes {_size(needed)}",
+                seen=f"{_size(free)} free",
+                expected=f"{_size(needed)} free",
+                path=root,
+            )
+    if limits.weights_gigabytes and limits.weights_path and not state.weights_there:
+        free = state.free.get(limits.weights_path) or 0
+        if free < limits.weights_gigabytes * GIGA:
+            yield HOST_CHECKS.finding(
+                "host-disk-weights",
+                f"{_size(free)} free for {limits.weights_path}, "
+                f"the weights take {limits.weights_gigabytes:g} GB",
+                seen=f"{_size(free)} free",
+                path=limits.weights_path,
+            )
+
+
+def _size(number: float) -> str:
+    return f"{number / GIGA:.1f} GB" if number < 100 * GIGA else f"{number / GIGA:.0f} GB"
+
+
+def memory(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable[Finding]:
+    total, available = state.memory.get("MemTotal"), state.memory.get("MemAvailable")
+    if total is not None and total < limits.memory_gigabytes * GIGA:
+        yield HOST_CHECKS.finding(
+            "host-memory",
+            f"{_size(total)} of memory, {limits.memory_gigabytes:g} GB are demanded",
+            seen=_size(total),
+            expected=f"{limits.memory_gigabytes:g} GB",
+        )
+    elif available is not None and not state.own_running and available < wants.get("shm", 0):
+        yield HOST_CHECKS.finding(
+            "host-memory",
+            f"{_size(available)} of memory available, "
+            f"the containers' shared memory may take {_size(wants['shm'])}",
+            seen=f"{_size(available)} available",
+            expected=f"{_size(wants['shm'])} or more",
+        )
+    if state.shm_bytes is None or state.shm_bytes < SHM_BYTES:
+        seen = "not mounted" if state.shm_bytes is None else f"{state.shm_bytes // 2**20} MB"
+        yield HOST_CHECKS.finding("host-shm", f"/dev/shm: {seen}", seen=seen)

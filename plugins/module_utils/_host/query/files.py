@@ -1,0 +1,63 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files, directories and devices, and how much room there is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..._hccn.query import npu_smi_at
+
+
+def elsewhere(path: str | None) -> str | None:
+    """Where npu-smi is, if it is not at the path that the containers mount."""
+    found = npu_smi_at(path) if path and not is_there(path) else path
+    return found if found != path else None
+
+
+def is_there(path: str) -> bool:
+    """Whether there is something; where that may not be looked at, it is not known to be missing."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def is_device(path: str) -> bool:
+    try:
+        return stat.S_ISCHR(Path(path).stat().st_mode)
+    except OSError:
+        return False
+
+
+def free_bytes(path: str) -> int | None:
+    """Free bytes where the path is, or will be; None where nothing can be written."""
+    place = Path(path)
+    while not is_there(str(place)) and place != place.parent:
+        place = place.parent
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return None
+    return None if found.f_flag & os.ST_RDONLY else found.f_bavail * found.f_frsize
+
+
+def file_bytes(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_size if path else None
+    except OSError:
+        return None
+
+
+def file_system_bytes(path: str) -> int | None:
+    """The size of a file system of its own at that path; None where there is none."""
+    try:
+        found = os.statvfs(path) if os.path.ismount(path) else None
+    except OSError:
+        return None
+    return found.f_blocks * found.f_frsize if found else None

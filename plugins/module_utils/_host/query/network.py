@@ -1,0 +1,103 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""NICs, addresses and routes of this server, and the rules of its firewall."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import re
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..._commands import Chain, Command
+from ..._hccn.query import read_file
+from .. import parsers
+from .processes import process_ids
+
+# netdevice(7): all IPv4 addresses of all NICs.
+_SIOCGIFCONF = 0x8912
+
+_IFREQ = 40
+
+_IFREQS = 1024
+
+# Somewhere on the internet: a UDP socket "connected" there sends nothing and tells the default route's
+# address. It is what vLLM's get_ip asks.
+FAR = "8.8.8.8"
+
+_NFT_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A NIC. `up`: administratively up, with a carrier."""
+
+    name: str
+    up: bool
+    mtu: int
+    addresses: tuple[str, ...]
+
+
+def firewall_rules() -> Chain:
+    """The firewall's rules: of iptables where there is one, else of nftables."""
+    answer = yield Command("iptables", "-S", ["iptables", "-w", "1", "-S"], _NFT_SECONDS)
+    if answer.problem is None and answer.status == 0:
+        return tuple(f"iptables: {rule}" for rule in parsers.parse_iptables(answer.text)[:50])
+    answer = yield Command("nft", "list", ["nft", "list", "ruleset"], _NFT_SECONDS)
+    if answer.problem is None and answer.status == 0:
+        return tuple(f"nftables: {rule}" for rule in parsers.parse_nft(answer.text)[:50])
+    return ()
+
+
+def look_at_nics() -> Iterable[Nic]:
+    addresses = addresses_by_nic()
+    for name in sorted(path.name for path in Path("/sys/class/net").iterdir()):
+        base = f"/sys/class/net/{name}"
+        flags = int((read_file(f"{base}/flags") or "0").strip(), 16)
+        carrier = (read_file(f"{base}/carrier") or "0").strip() == "1"
+        mtu = (read_file(f"{base}/mtu") or "").strip()
+        yield Nic(name, bool(flags & 1) and carrier, int(mtu) if mtu else 0, tuple(addresses.get(name, ())))
+
+
+def addresses_by_nic() -> dict[str, list[str]]:
+    """IPv4 addresses, from the kernel: no program is needed."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        names = array.array("B", bytes(_IFREQ * _IFREQS))
+        request = struct.pack("iL", len(names), names.buffer_info()[0])
+        length = struct.unpack("iL", fcntl.ioctl(one.fileno(), _SIOCGIFCONF, request))[0]
+        raw = names.tobytes()[:length]
+    found: dict[str, list[str]] = {}
+    for at in range(0, len(raw), _IFREQ):
+        # An address with a label of its own shows as eth0:1.
+        name = raw[at : at + 16].split(b"\0", 1)[0].decode().partition(":")[0]
+        found.setdefault(name, []).append(socket.inet_ntoa(raw[at + 20 : at + 24]))
+    return found
+
+
+def source_address(address: str) -> str | None:
+    """The address that packets to that one leave from. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect((address, 9))
+            return str(one.getsockname()[0])
+        except OSError:
+            return None
+
+
+def look_at_ways(peers: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    routes = parsers.parse_routes(read_file("/proc/net/route") or "")
+    return {
+        name: (source_address(address), parsers.route_to(routes, address)) for name, address in peers.items()
+    }
+
+
+def look_at_firewall() -> Iterable[str]:
+    """Services that keep packets out, whose rules need not show."""
+    if any((read_file(f"/proc/{pid}/comm") or "").strip() == "firewalld" for pid in process_ids()):
+        yield "firewalld is running"
+    if re.search(r"^ENABLED=yes", read_file("/etc/ufw/ufw.conf") or "", re.MULTILINE):
+        yield "ufw is enabled"

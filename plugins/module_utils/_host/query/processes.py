@@ -1,0 +1,83 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: who listens on a port, and in which container."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..._hccn.query import read_file
+from .. import parsers
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a port. `own`: a container of this deployment."""
+
+    port: int
+    address: str
+    listens: bool
+    pid: int | None
+    who: str
+    own: bool
+
+
+def in_container(pid: int, names: Mapping[str, str]) -> str:
+    """Its container, where the engine knows it: the innermost one, since a server may run in one itself."""
+    known = [identity for identity in containers_of(pid) if identity in names]
+    return f" in container {names[known[0]]}" if known else ""
+
+
+def containers_of(pid: int) -> list[str]:
+    return parsers.parse_cgroup(read_file(f"/proc/{pid}/cgroup") or "")
+
+
+def command(pid: int) -> str:
+    """The program of a process and its first word, without what may be a secret."""
+    words = (read_file(f"/proc/{pid}/cmdline") or "").split("\0")[:2]
+    return " ".join(word for word in words if word)[:80] or (read_file(f"/proc/{pid}/comm") or "").strip()
+
+
+def holders(ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str]) -> Iterable[Holder]:
+    """Who has any of these ports."""
+    ranges = list(ports)
+    found: dict[int, parsers.Socket] = {}
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for one in parsers.parse_sockets(read_file(path) or ""):
+            wanted = any(first <= one.port <= last for first, last in ranges)
+            if wanted and one.state not in (parsers.TIME_WAIT, parsers.CLOSED) and one.inode:
+                found[one.inode] = one
+    if not found:
+        return
+    owners = owners_of(set(found))
+    for inode, one in found.items():
+        pid = owners.get(inode)
+        ids = containers_of(pid) if pid is not None else []
+        where = in_container(pid, names) if pid is not None else ""
+        who = f"{command(pid)} (pid {pid}){where}" if pid is not None else "an unknown process"
+        yield Holder(one.port, one.address, one.listens, pid, who, bool(set(ids) & own))
+
+
+def owners_of(inodes: set[int]) -> dict[int, int]:
+    """The processes that hold sockets, by the sockets' inodes."""
+    found: dict[int, int] = {}
+    for pid in process_ids():
+        with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
+            for handle in handles:
+                with suppress(OSError):
+                    # Path.readlink came with Python 3.9.
+                    match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(handle.path))
+                    if match and int(match.group(1)) in inodes:
+                        found.setdefault(int(match.group(1)), pid)
+        if len(found) == len(inodes):
+            break
+    return found
+
+
+def process_ids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

@@ -1,0 +1,237 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at a server: everything that the checks need, in one go, and nothing is changed.
+
+What cannot be read is None: which finding follows is for evaluate to say.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..._commands import Chain, once, run_chains
+from ..._files import safe_paths
+from ..._hccn.parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_info
+from ..._hccn.query import Tools, read_file
+from .. import chip_holders, parsers
+from ..chip_holders import ChipHolder
+from .docker import Docker, container_name, look_at_docker
+from .files import elsewhere, file_bytes, file_system_bytes, free_bytes, is_device, is_there
+from .network import FAR, Nic, firewall_rules, look_at_firewall, look_at_nics, look_at_ways, source_address
+from .processes import Holder, command, containers_of, holders, in_container, process_ids
+
+DEPLOYMENT = "pd_rollout.deployment"
+
+# Who has which chips, and which chips somebody has, by the driver.
+NAMESPACES, UDEVICES = "/proc/uda/namespace_node", "/proc/uda/udevice"
+
+# An idle chip has 2.8 to 3.5 GB of its memory in use, whatever its size: 5 % of 64 GB, 9 % of the 32 GB of a
+# 910B4.
+HBM_FREE = 0.9
+HBM_IDLE_MB = 4096
+
+
+@dataclass(frozen=True)
+class HostState:
+    """What a server says of itself."""
+
+    devices_missing: tuple[str, ...] = ()
+    paths_missing: tuple[str, ...] = ()
+    npu: NpuInfo | None = None
+    # Where npu-smi is, if it is not where the containers mount it from.
+    npu_smi: str | None = None
+    # Running containers of others with chips, and the NPUs that several containers may share.
+    chip_holders: tuple[ChipHolder, ...] = ()
+    shared_npus: frozenset[int] = frozenset()
+    # Where memory of a chip is in use: by chip, the processes that have its device open.
+    openers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    # Those among npu-smi's processes that belong to this deployment.
+    own_pids: frozenset[int] = frozenset()
+    own_running: bool = False
+    # Whether we are root, who sees everything.
+    root: bool = True
+    # Why the deployment's directory is not root's alone; empty: it is.
+    directory_open: str = ""
+    commands: Mapping[int, str] = field(default_factory=dict)
+    driver: str | None = None
+    firmware: tuple[str, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    ephemeral: tuple[int, int] | None = None
+    reserved: tuple[tuple[int, int], ...] = ()
+    nics: tuple[Nic, ...] = ()
+    default_address: str | None = None
+    # By peer: the address that packets leave from, and the NIC; None where there is no way.
+    ways: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    docker: Docker = field(default_factory=lambda: Docker(False))
+    # By path: free bytes, None where it cannot be written.
+    free: Mapping[str, int | None] = field(default_factory=dict)
+    archive_bytes: int | None = None
+    weights_there: bool = True
+    memory: Mapping[str, int] = field(default_factory=dict)
+    shm_bytes: int | None = None
+    machine: str = ""
+    # ID and PRETTY_NAME of /etc/os-release.
+    distribution: tuple[str, str] = ("", "")
+    kernel: Mapping[str, str] = field(default_factory=dict)
+    firewall: tuple[str, ...] = ()
+
+
+def look(wants: Mapping[str, Any], options: Mapping[str, Any]) -> HostState:
+    """Look at this server with the eyes of the plan: at its files while the tools answer."""
+    tools = Tools(npu_smi=options["npu_smi"], timeout=options["timeout"])
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        asked = pool.submit(ask_tools, tools, bool(wants["chips"]))
+        return look_at_files(wants, options, asked, tools)
+
+
+@dataclass(frozen=True)
+class ToolAnswers:
+    """What npu-smi tells, and the rules of the firewall."""
+
+    npu: NpuInfo | None
+    firmware: tuple[str, ...]
+    rules: tuple[str, ...]
+
+
+def ask_tools(tools: Tools, with_chips: bool) -> ToolAnswers:
+    """Ask npu-smi and the firewall at the same time, and all NPUs at once."""
+    found = run_chains({"npus": _npus(tools, with_chips), "rules": firewall_rules()})
+    npu = found["npus"]
+    numbers = sorted({chip.npu for chip in npu.chips}) if npu else []
+    boards = run_chains(
+        {one: once(tools.smi("board", "-t", "board", "-i", str(one))) for one in numbers}
+    ).values()
+    firmware = {parsers.parse_firmware(one.text) for one in boards if one.problem is None}
+    return ToolAnswers(npu, tuple(sorted(version for version in firmware if version)), found["rules"])
+
+
+def _npus(tools: Tools, with_chips: bool) -> Chain:
+    if not with_chips:
+        return None
+    answer = yield tools.smi("info")
+    return parse_npu_info(answer.text) if answer.problem is None else None
+
+
+def look_at_files(
+    wants: Mapping[str, Any], options: Mapping[str, Any], asked: Future[ToolAnswers], tools: Tools
+) -> HostState:
+    """What is read, not asked for; at the end with what the tools told meanwhile."""
+    docker, containers = look_at_docker(wants.get("image") or "", options["docker_socket"])
+    own = {
+        one["Id"]
+        for one in containers
+        if (one.get("Labels") or {}).get(DEPLOYMENT) == wants.get("deployment")
+    }
+    names = {one["Id"]: container_name(one) for one in containers}
+    ports = [(row["first"], row["last"]) for row in wants["ports"]]
+    paths = {wants["directory"], docker.root or options["docker_root"]}
+    if options["weights_gigabytes"]:
+        paths.add(options["weights_path"])
+    holding = tuple(holders(ports, own, names))
+    chips = set(wants["chips"])
+    others = holders_of_chips(chips, containers, own, docker, options["docker_socket"]) if chips else ()
+    told = asked.result()
+    pids = {one.pid for one in told.npu.processes} if told.npu else set()
+    every = told.npu.chips if told.npu else ()
+    full = {chip.phy_id for chip in full_chips(every, chips)} if not own else set()
+    # Of all chips: a reset of one is a reset of all.
+    opened = chip_holders.openers(process_ids(), {chip.phy_id for chip in every}) if full else {}
+    pids = pids.union(*opened.values())
+    return HostState(
+        devices_missing=tuple(path for path in wants["devices"] if not is_device(path)),
+        paths_missing=tuple(path for path in wants["paths"] if not is_there(path)),
+        npu=told.npu,
+        npu_smi=elsewhere(wants.get("npu_smi")),
+        chip_holders=tuple(others),
+        shared_npus=shared_npus(tools, told.npu, others),
+        openers={chip: tuple(found) for chip, found in opened.items()},
+        own_pids=frozenset(pid for pid in pids if set(containers_of(pid)) & own),
+        own_running=bool(own),
+        root=os.geteuid() == 0,
+        directory_open=safe_paths.problem(wants["directory"]) or "",
+        commands={pid: command(pid) + in_container(pid, names) for pid in pids},
+        driver=parse_driver_version(read_file(options["version_info"]) or ""),
+        firmware=told.firmware,
+        holders=holding,
+        ephemeral=parsers.parse_port_range(read_file("/proc/sys/net/ipv4/ip_local_port_range") or ""),
+        reserved=tuple(parsers.parse_ranges(read_file("/proc/sys/net/ipv4/ip_local_reserved_ports") or "")),
+        nics=tuple(look_at_nics()),
+        default_address=source_address(FAR),
+        ways=look_at_ways(wants["peers"]),
+        docker=docker,
+        free={path: free_bytes(path) for path in paths if path},
+        archive_bytes=file_bytes(options["image_archive"]),
+        weights_there=not options["weights_path"] or is_there(options["weights_path"]),
+        memory=parsers.parse_meminfo(read_file("/proc/meminfo") or ""),
+        shm_bytes=file_system_bytes("/dev/shm"),
+        machine=platform.machine(),
+        distribution=parsers.parse_os_release(read_file("/etc/os-release") or ""),
+        kernel=look_at_kernel(),
+        firewall=(*look_at_firewall(), *told.rules),
+    )
+
+
+def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]:
+    """Those of the wanted chips whose memory somebody has."""
+    numbers = set(wanted)
+    return [
+        chip
+        for chip in chips
+        if chip.phy_id in numbers
+        and chip.hbm_total
+        and chip.hbm_used is not None
+        and chip.hbm_used > max((1 - HBM_FREE) * chip.hbm_total, HBM_IDLE_MB)
+    ]
+
+
+def holders_of_chips(
+    chips: set[int], containers: list[dict[str, Any]], own: set[str], docker: Docker, socket_path: str
+) -> list[ChipHolder]:
+    """Containers of others, of whatever runtime, with any of these chips."""
+    found = chip_holders.of_docker(containers, own, socket_path)
+    # Of an engine that does not answer nobody knows which containers are ours.
+    if docker.problem is None:
+        told = {one.name for one in found}
+        names = {one["Id"]: container_name(one) for one in containers}
+        known = own | {identity for identity, name in names.items() if name in told}
+        found += chip_holders.of_other_runtimes(process_ids(), known, containers_of, names)
+        account = parsers.parse_namespaces(read_file(NAMESPACES) or "?")
+        if account is not None:
+            opened = parsers.parse_udevices(read_file(UDEVICES) or "?")
+            found = chip_holders.by_driver(found, account, opened, own, containers_of, names)
+    return [one for one in found if chips & set(one.chips)]
+
+
+def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]) -> frozenset[int]:
+    """The NPUs with chips that those containers have, which several containers may use."""
+    held = {chip for one in holders if one.alone for chip in one.chips}
+    numbers = sorted({chip.npu for chip in npu.chips if chip.phy_id in held}) if npu else []
+    answers = run_chains(
+        {one: once(tools.smi("device-share", "-t", "device-share", "-i", str(one))) for one in numbers}
+    )
+    return frozenset(
+        one
+        for one, answer in answers.items()
+        if answer.problem is None and parsers.parse_device_share(answer.text)
+    )
+
+
+def look_at_kernel() -> dict[str, str]:
+    """Parameters that matter, as far as the kernel has them."""
+    governors = {
+        (read_file(str(path)) or "").strip()
+        for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    }
+    found = {
+        "thp": parsers.parse_choice(read_file("/sys/kernel/mm/transparent_hugepage/enabled") or "") or "",
+        "governor": ", ".join(sorted(governors)),
+        "swappiness": (read_file("/proc/sys/vm/swappiness") or "").strip(),
+        "numa_balancing": (read_file("/proc/sys/kernel/numa_balancing") or "").strip(),
+    }
+    return {name: value for name, value in found.items() if value}
