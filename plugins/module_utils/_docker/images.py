@@ -133,7 +133,8 @@ def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator
         )
     program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     # Pipes, as asked for.
-    assert program.stdin is not None and program.stdout is not None and program.stderr is not None
+    if program.stdin is None or program.stdout is None or program.stderr is None:
+        raise AssertionError(command)
     given, made, errors = program.stdin, program.stdout, program.stderr
 
     def feed() -> None:

@@ -116,7 +116,8 @@ class Job:
     @property
     def _store(self) -> Store:
         """What has come so far, once run() has opened it."""
-        assert self._opened is not None
+        if self._opened is None:
+            raise AssertionError("run() has not opened it")
         return self._opened
 
     def run(self) -> None:
@@ -327,7 +328,8 @@ class Job:
     def _fetch_from(self, place: Place) -> None:
         reference = self._order.reference
         # Of kind registry alone, which has one.
-        assert reference is not None
+        if reference is None:
+            raise AssertionError(place)
         registry = Registry(place, reference.repository)
         archive = registry.archive(reference, self._order.image)
         if self._order.digest and archive.digest != self._order.digest:

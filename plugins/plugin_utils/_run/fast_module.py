@@ -38,7 +38,8 @@ FLAGS = "-I"
 # Of the controller's environment: 0, no or false has the modules themselves run.
 SWITCH = "ASCEND_PD_FAST_PATH"
 
-# Its first lines are for every Python 3: one that is too old says so, and that is the result.
+# Its first lines are for every Python 3: one that is too old says so, and that is the result. The texts are
+# ASCII: Python 3.9 and older may refuse a long line of their input that has other characters.
 _SCRIPT = """\
 import json, sys
 
@@ -52,7 +53,7 @@ if sys.version_info[:2] < {needed!r}:
 import importlib.machinery
 
 class Sources:
-    texts = {texts!r}
+    texts = {texts!a}
 
     def find_spec(self, name, path=None, target=None):
         if name in self.texts:
