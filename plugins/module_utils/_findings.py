@@ -441,10 +441,11 @@ def text_of(findings: Iterable[Finding], head: str = "", log: Sequence[str] = ()
     return "\n".join(lines)
 
 
-def render_markdown(findings: Iterable[Finding]) -> Iterator[str]:
-    """The findings as a list of Markdown, all places of each."""
-    for one in grouped(findings):
-        place = " / ".join(part for part in (one.host, one.instance, one.variable) if part)
+def render_markdown(findings: Iterable[Finding], limit: int | None = None) -> Iterator[str]:
+    """The findings as a list of Markdown, with all places of each; with a limit a few of them."""
+    for one in grouped(findings, limit):
+        all_of_it = " / ".join(part for part in (one.host, one.instance, one.variable) if part)
+        place = one.place if limit else all_of_it
         where = f" ({_prose(place)})" if place else ""
         yield f"- **{one.severity} `{one.code}`**{where}: {_prose(one.message)}"
         for label in ("seen", "expected"):
@@ -457,7 +458,7 @@ def render_markdown(findings: Iterable[Finding]) -> Iterator[str]:
 
 def _prose(text: str) -> str:
     """Text in which Markdown reads nothing of its own."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*|])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _code(text: str) -> str:

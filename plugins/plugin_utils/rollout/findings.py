@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ...module_utils._findings import (
     ERROR,
+    FEW,
     HINT,
     WARNING,
     Catalogue,
@@ -25,6 +26,7 @@ from ...module_utils._findings import (
 
 __all__ = [
     "ERROR",
+    "FEW",
     "HINT",
     "WARNING",
     "Finding",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .diagram import sizes, svg, title
-from .findings import few, shown
+from .findings import FEW, Finding, render_markdown, shown
 from .plan_dict import EngineDict, PlanDict, PortDict
 from .ports import span
 
@@ -236,16 +236,7 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
     if plan["findings"]:
         yield "## Findings"
         yield ""
-        for finding in plan["findings"]:
-            hosts, instances = (few((finding[name] or "").split(", ")) for name in ("host", "instance"))
-            place = " / ".join(p for p in (hosts, instances, finding["variable"]) if p)
-            where = f" ({_prose(place)})" if place else ""
-            yield f"- **{finding['severity']} {finding['code']}**{where}: {_prose(finding['message'])}"
-            if finding["seen"]:
-                yield f"  Seen: {_prose(finding['seen'])}."
-            if finding["expected"]:
-                yield f"  Expected: {_prose(finding['expected'])}."
-            yield f"  Cure: {_prose(finding['cure'])}. Source: {_prose(finding['source'])}."
+        yield from render_markdown(map(Finding.from_dict, plan["findings"]), FEW)
 
 
 def _apis(engine: EngineDict) -> str:

@@ -156,8 +156,8 @@ def test_the_message_that_a_task_ends_with() -> None:
 def test_as_markdown() -> None:
     found = CHECKS.finding("x-file-missing", "<b> *is* a|b", host="p1", seen="a_b", cure="ls `x`")
     assert list(render_markdown([found])) == [
-        "- **error `x-file-missing`** (p1): \\<b\\> \\*is\\* a\\|b",
-        "  - seen: a\\_b",
+        "- **error `x-file-missing`** (p1): &lt;b> \\*is\\* a\\|b",
+        "  - seen: a_b",
         "  - expected: a file",
         "  - cure: `` ls `x` ``",
         "  - source: here",

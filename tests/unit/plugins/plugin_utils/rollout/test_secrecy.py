@@ -216,7 +216,7 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
 def test_callbacks_do_not_get_a_plan_with_a_secret(monkeypatch, environment, hidden):
     """ansible.posix.json and those that write logs have all of a result; no_log keeps it for the playbook."""
     raw = small({"pd_engine_env": environment})
-    monkeypatch.setattr(action, "read_inventory", lambda _: raw)
+    monkeypatch.setattr(action, "read_inventory", lambda *_: raw)
     monkeypatch.setattr(action, "show", lambda *_, **__: None)
     monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
     plugin = action.ActionModule.__new__(action.ActionModule)
