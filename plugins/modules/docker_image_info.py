@@ -45,6 +45,13 @@ options:
     description: How many images of the same repository may stay besides; V(-1) does not look for more.
     type: int
     default: -1
+  docker:
+    description:
+      - Return what M(ascend.pd_rollout.docker_info) returns as well. Then it is no failure if no Docker
+        Engine answers, and an empty O(image) asks for no image. RV(docker) and RV(image) are all that is
+        returned in both cases.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -55,6 +62,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+docker:
+  description: What M(ascend.pd_rollout.docker_info) returns.
+  returned: if O(docker=true)
+  type: dict
 image:
   description: The image asked for.
   returned: always

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._docker.client import DockerError
+from .._docker.client import DEFAULT_SOCKET, DockerError
+from .._docker.entry import docker_info
 from .._docker.images import Images, file_system, is_shared, old_names
 from .image_folder import DIRECTORY, Folder
 
@@ -24,11 +25,23 @@ ARGUMENTS = {
     "archive": {"type": "path"},
     "directory": {"type": "path", "default": DIRECTORY},
     "keep": {"type": "int", "default": -1},
+    "docker": {"type": "bool", "default": False},
 }
 
 
 def state(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's result, with `failed` where it fails."""
+    """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
+    if not options["docker"]:
+        return image_state(options)
+    check_mode = options["_check_mode"]
+    docker = docker_info({"docker_socket": DEFAULT_SOCKET, "wait": 0, "_check_mode": check_mode})
+    if not docker["running"] or not options["image"]:
+        return {"changed": False, "image": options["image"], "docker": docker}
+    return {**image_state(options), "docker": docker}
+
+
+def image_state(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the image, by a Docker Engine that answers; `failed` where none does."""
     images = Images()
     try:
         found = images.inspect(options["image"]) or {}
