@@ -112,13 +112,13 @@ def test_one_run_may_stop_several_deployments(tmp_path):
 def test_the_report_says_how_to_remove_it():
     plan = {"directory": "/home/operator/plans/x", "outside": {"decode2": DECODE2}}
     (one,) = outside(plan)
-    assert (one["code"], one["host"], one["severity"]) == ("host-deployed-outside", "decode2", "warning")
-    assert one["message"] == "decode2 (10.0.0.3) is not in the inventory and may still run pd-decode2"
-    assert "stop.yml --limit decode2" in one["cure"]
-    assert "ssh 10.0.0.3 'docker rm -f pd-decode2; rm -r /etc/pd_rollout/pd'" in one["cure"]
-    assert "/home/operator/plans/x/deployed.json" in one["cure"]
+    assert (one.code, one.host, one.severity) == ("host-deployed-outside", "decode2", "warning")
+    assert one.message == "decode2 (10.0.0.3) is not in the inventory and may still run pd-decode2"
+    assert "stop.yml --limit decode2" in one.cure
+    assert "ssh 10.0.0.3 'docker rm -f pd-decode2; rm -r /etc/pd_rollout/pd'" in one.cure
+    assert "/home/operator/plans/x/deployed.json" in one.cure
     (one,) = outside({**plan, "outside": {"decode2": {**DECODE2, "launched": False}}})
-    assert one["severity"] == "hint"
+    assert one.severity == "hint"
     assert outside({"directory": "/x"}) == []
 
 
