@@ -87,7 +87,8 @@ def converged(servers: clusters.Servers, count: int) -> dict[str, Any]:
     """What the image adds to a run in which there is nothing to bring."""
     runs = [bring(servers, count) for _ in range(3)]
     added = statistics.median(
-        sum(run.seconds("Look at the image")) + sum(run.seconds("Decide who gets it from where"))
+        sum(run.seconds("Inspect the Docker Engine and the image"))
+        + sum(run.seconds("Decide who gets it from where"))
         for run in runs
     )
     changed = sum(run.changed for run in runs)
