@@ -201,11 +201,11 @@ def whole_check(figures: dict[str, Any], servers: clusters.Servers) -> dict[str,
     for name, took in run.slowest(5):
         print(f"    {took:5.1f} s  {name}")
     names = {
-        "hccn": "Ask the chips of each server",
+        "hccn": "Query the chips of each server",
         "pings": PINGS,
-        "host": "Look at each server",
-        "reached": "Try the ports of the other servers",
-        "weights": "Look at the weights",
+        "host": "Inspect each server",
+        "reached": "Connect to the ports of the other servers",
+        "weights": "Inspect the weights",
     }
     return {key: run.results(name)["prefill2"] for key, name in names.items()}
 
@@ -219,8 +219,8 @@ def controller(count: int, sample: dict[str, Any]) -> dict[str, float]:
         answer = results_of(sample, number, names[number - 1])
         (folder / f"{name}.json").write_text(json.dumps(answer), encoding="utf-8")
     run = playbook("-i", str(inventory), str(PLAYBOOKS / "controller.yml"), "-e", f"bench_results={folder}")
-    judged = sum(run.seconds("Report what all checks found"))
-    findings = next(iter(run.results("Report what all checks found").values()))["findings"]
+    judged = sum(run.seconds("Report the findings of all checks"))
+    findings = next(iter(run.results("Report the findings of all checks").values()))["findings"]
     print(
         f"  controller, results of {count:>3} servers        {run.cpu:7.1f} s of CPU"
         f" ({run.cpu / count:.3f} a server), {run.rss:.0f} MB;"

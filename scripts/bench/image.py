@@ -65,7 +65,7 @@ def bring_anew(servers: clusters.Servers, count: int) -> dict[str, Any]:
     before = passed(servers)
     run = bring(servers, count)
     copies = (passed(servers) - before) / SIZE
-    took = sum(run.seconds("Wait until the image is there"))
+    took = sum(run.seconds("Wait for the image to be loaded"))
     print(
         f"  {count} server{'s' if count > 1 else ''}: {copies:.2f} times the image left the registry"
         f" (once: {'met' if copies <= OVERHEAD else 'MISSED'}); {took:.1f} s, {run.wall:.1f} s with Ansible"
@@ -88,7 +88,7 @@ def converged(servers: clusters.Servers, count: int) -> dict[str, Any]:
     runs = [bring(servers, count) for _ in range(3)]
     added = statistics.median(
         sum(run.seconds("Inspect the Docker Engine and the image"))
-        + sum(run.seconds("Decide who gets it from where"))
+        + sum(run.seconds("Assign each server its source of the image"))
         for run in runs
     )
     changed = sum(run.changed for run in runs)

@@ -63,7 +63,7 @@ def fan_out(servers: clusters.Servers, names: list[str], aim: float, link: float
     source = sent(servers) - before
     answers = run.results("Wait for the weights")
     took = max(answer["seconds"] for answer in answers.values())
-    task = sum(run.seconds("Begin to serve and to copy")) + sum(run.seconds("Wait for the weights"))
+    task = sum(run.seconds("Start to serve and copy the weights")) + sum(run.seconds("Wait for the weights"))
     ratio, copies = took / plain, source / (SHARDS * SHARD_BYTES)
     # Without a limit all copies share one disk and two cores, and n of them cannot cost what one does.
     verdict = f" (at most {aim}: {'met' if ratio <= aim else 'MISSED'})" if link else ""
@@ -109,8 +109,8 @@ def converged(figures: dict[str, Any], servers: clusters.Servers) -> None:
     """What the role adds to a run in which there is nothing to bring."""
     runs = [bring(servers, 0.0, list(servers.addresses)) for _ in range(3)]
     added = statistics.median(
-        sum(run.seconds("Look at the weights, and have config.json name the dtype"))
-        + sum(run.seconds("Decide who gets the weights, and from where"))
+        sum(run.seconds("Inspect the weights and set the dtype in config.json"))
+        + sum(run.seconds("Determine which servers need the weights"))
         for run in runs
     )
     figures["converged"] = {

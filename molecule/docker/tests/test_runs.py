@@ -69,7 +69,7 @@ def test_check_mode_of_a_converged_server_changes_nothing(host, run):
 def test_an_archive_without_the_image(run):
     good, output = run(docker_image="ascend/other:1")
     assert not good
-    assert f"{ARCHIVE} holds {IMAGE}: set docker_image (pd_image) to one of these" in told(output)
+    assert f"{ARCHIVE} contains {IMAGE}. Set docker_image (pd_image) to one of these" in told(output)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_a_restart_waits_for_running_containers(host, run):
     pid = engine_pid(host)
     good, output = run(docker_daemon_config=rotation)
     assert good, output
-    assert "log-driver, log-opts waits for the next start" in told(output)
+    assert "log-driver, log-opts takes effect at the next start" in told(output)
     assert "1 running container(s) would stop now" in told(output)
     assert engine_pid(host) == pid
     assert docker(host, "{{.State.Running}}", "container inspect sleeper") == "true"

@@ -61,8 +61,8 @@ def test_a_pin_holds_whatever_the_tag_means(run, world, ids):
 def test_check_mode_says_who_gets_it_from_where(run, world, ids):
     done = run("--check")
     assert done.good, done.output
-    assert f"{world.image()} would be got from its registry." in done.told
-    assert f"{world.image()} would be taken from image2." in done.told
+    assert f"{world.image()} would be fetched from its registry." in done.told
+    assert f"{world.image()} would be copied from image2." in done.told
     assert ids(world.image()) == ["", "", ""]
 
 

@@ -101,7 +101,7 @@ def test_a_proxy_that_is_down_is_said_at_once(play, host, servers, tmp_path, pla
         host.run_expect([0], f"timeout 180 sh -c 'until curl -sf {health} > /dev/null; do sleep 0.2; done'")
     said = " ".join(done.stdout.split())
     assert done.returncode != 0
-    assert "/healthcheck does not answer as it should, seen from server1" in said, said
+    assert "/healthcheck does not answer with status 200 on server1" in said, said
     assert "Connection refused" in said
     assert not host.file("/run/pd_rollout_measurement.lock").exists
     assert list(tmp_path.iterdir()) == []
@@ -154,7 +154,7 @@ def test_an_interrupted_run_leaves_no_container_and_a_second_one_waits(bench, ho
             time.sleep(0.5)
         done, _ = bench()
         assert done.returncode != 0
-        assert "Another measurement (benchmark) is under way on server1" in done.stdout, done.stdout
+        assert "Another measurement (benchmark) is running on server1" in done.stdout, done.stdout
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()

@@ -56,7 +56,7 @@ def test_it_installs_evaluates_and_judges(evaluate, host, wheels):
     given = {"accuracy_wheels_local": str(wheels)}
     done, verdicts = evaluate(**given)
     assert done.returncode != 0
-    assert "the data set lies neither in" in done.stdout
+    assert "the data set is neither in" in done.stdout
     given["accuracy_data_local"] = str(ROOT / "molecule" / "serving" / "files" / "datasets")
     low = {"name": "aime2024", "reference": 66.67}
     done, verdicts = evaluate(accuracy_datasets=[low], **given)

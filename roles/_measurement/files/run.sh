@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs `commands.sh` of a folder in the container, for as long as somebody waits for it.
+# Runs `commands.sh` of a folder in the container, as long as a playbook waits for it.
 #
 #   run.sh FOLDER LEASE
 #
-# The waiting playbook touches FOLDER/heartbeat. When it has not for LEASE seconds (it was interrupted, its controller is
-# gone), the commands are ended, and the container with them: none is left behind. FOLDER/log has what they print,
-# FOLDER/exit_code how they ended.
+# The waiting playbook touches FOLDER/heartbeat. If it has not done so for LEASE seconds (it was interrupted, or its controller
+# is gone), the commands and the container end, so that none is left behind. FOLDER/log holds the commands' output,
+# FOLDER/exit_code their exit code.
 set -u
 folder=$1
 lease=$2
@@ -20,9 +20,9 @@ finish() {
     exit "$1"
 }
 
-# Before there are commands: a signal may come at once.
+# Before the commands start: a signal may arrive at once.
 trap 'kill -TERM $(jobs -p); finish 143' TERM INT
-# Starting took a while; from here on the lease counts.
+# The start took some time; the lease counts from here.
 touch heartbeat
 bash commands.sh > log 2>&1 &
 child=$!
@@ -30,7 +30,7 @@ while kill -0 "$child" 2> /dev/null; do
     sleep 0.5
     age=$(($(date +%s) - $(stat -c %Y heartbeat)))
     if [ "$age" -gt "$lease" ]; then
-        echo "Nobody has been waiting for this run for $age s: it ends here." >> log
+        echo "No playbook has been waiting for this run for $age s, so it ends here." >> log
         kill -TERM "$child"
         finish 143
     fi

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Installs AISBench into a virtual environment, once: the mark holds the names of the wheels and the source that it was made
-# from. The environment sees what the engine's image has (torch, transformers), so that only the rest has to come.
+# Installs AISBench into a virtual environment, once: the file `installed` holds a hash of the wheels and the source that it was
+# installed from. The environment includes the packages of the engine's image (torch, transformers), so that only the rest is
+# installed.
 #
-# install.env beside it sets what it works with:
-#   home    where the environment is made
+# install.env beside it sets the variables:
+#   home    folder of the virtual environment
 #   wheels  folder of wheels
-#   source  AISBench's sources, or a requirement for pip; empty: the wheels hold it
-#   index   address of a package index; empty: nothing is fetched
-#   cure    what to do where AISBench is missing
+#   source  AISBench's sources, or a requirement for pip; empty: the wheels contain it
+#   index   URL of a package index; empty: nothing is downloaded
+#   cure    what to do if AISBench is missing
 set -e
 home='' wheels='' source='' index='' cure=''
 # shellcheck source=/dev/null
@@ -18,16 +19,16 @@ if [ -x "$home/venv/bin/python" ] && [ "$(cat "$home/installed" 2> /dev/null)" =
     exit 0
 fi
 if [ -z "$source$index" ] && ! compgen -G "$wheels/ais_bench_benchmark-*" > /dev/null; then
-    echo "MISSING: AISBench. Neither is there ais_bench_benchmark-*.whl in $wheels, nor is accuracy_source or accuracy_index set."
+    echo "MISSING: AISBench. There is no ais_bench_benchmark-*.whl in $wheels, and neither accuracy_source nor accuracy_index is set."
     echo "MISSING: $cure"
     exit 3
 fi
 from=(--no-index)
 if [ -n "$index" ]; then
-    # AISBench wants numpy below 2, and does not say which pyarrow goes with that.
+    # AISBench requires numpy below 2, but does not pin a pyarrow that works with it.
     echo 'pyarrow<20' > constraints.txt
     from=(-c constraints.txt)
-    # In the environment, as it may hold a password, and every user of the server can read a command line.
+    # In the environment, because it may hold a password and every user of the server can read a command line.
     export PIP_INDEX_URL="$index"
 fi
 if [ -d "$wheels" ]; then

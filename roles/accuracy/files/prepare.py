@@ -1,11 +1,12 @@
-"""Aim AISBench at the proxy: run by the Python that AISBench is installed for.
+"""Configure AISBench for the proxy; run by the Python that AISBench is installed for.
 
     prepare.py settings.json CONFIG_DIR
 
 Writes CONFIG_DIR/models/<name>.py: the model configuration that this version of AISBench ships, with the
-settings in place of its values. It is read, and not replaced by one of ours, as imports and keys differ by
-version, and AISBench reads it lazily, so that no code in it could change it. Then puts the data sets where
-AISBench looks for them. Says everything that is missing, and how to get it, and ends with 3.
+settings in place of its values. The shipped file is edited rather than replaced, because imports and keys
+differ between versions, and because AISBench parses it lazily, so that code in it could not set the values.
+Then links the data sets to where AISBench looks for them. Prints everything that is missing and how to
+provide it, and exits with 3.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ from typing import Any
 
 
 def package_folder() -> Path | None:
-    """Where ais_bench is installed."""
+    """Return the folder of the package ais_bench, or None if it is not installed."""
     spec = importlib.util.find_spec("ais_bench")
     locations = list(spec.submodule_search_locations or ()) if spec else []
     return Path(locations[0]) if locations else None
 
 
 def set_keywords(call: ast.Call, values: dict[str, Any], optional: dict[str, Any]) -> None:
-    """Set keywords of `dict(…)`; optional ones only where they are there. Mappings are merged."""
+    """Set keywords in the syntax tree of a call ``dict(…)``.
+
+    call: the call, which is changed.
+    values: the keywords to set, added if missing; mappings are merged.
+    optional: the keywords to set only if the call has them.
+    """
     present = {keyword.arg: keyword for keyword in call.keywords}
     for name, value in {**values, **{key: v for key, v in optional.items() if key in present}}.items():
         if name not in present:
@@ -41,7 +47,13 @@ def set_keywords(call: ast.Call, values: dict[str, Any], optional: dict[str, Any
 
 
 def configured(text: str, values: dict[str, Any], optional: dict[str, Any]) -> str:
-    """The shipped configuration with its model's values replaced."""
+    """Return the source of a shipped configuration with the values of its model replaced.
+
+    text: the source of the shipped configuration.
+    values, optional: as in ``set_keywords``.
+
+    Raises ValueError if it has no list ``models`` with exactly one ``dict(…)``.
+    """
     tree = ast.parse(text)
     for statement in tree.body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.List):
@@ -55,19 +67,19 @@ def configured(text: str, values: dict[str, Any], optional: dict[str, Any]) -> s
 
 
 def find_one(folder: Path, name: str) -> Path | None:
-    """A configuration by its file name."""
+    """Return a configuration below a folder by its file name, with or without .py; None if there is none."""
     return next(iter(sorted(folder.rglob(name if name.endswith(".py") else f"{name}.py"))), None)
 
 
 def place_dataset(package: Path, source: Path, name: str) -> str | None:
-    """Link a data set under ais_bench/datasets; what is wrong, or None."""
+    """Link the data set at ``source`` as ais_bench/datasets/``name``; return a problem, or None."""
     place = package / "datasets" / name
     if place.is_symlink():
         place.unlink()
     if place.exists():
         return None
     if not source.exists() or not any(source.iterdir()):
-        return f"the data set lies neither in {place} nor in {source}"
+        return f"the data set is neither in {place} nor in {source}"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(source, target_is_directory=True)
     return None
@@ -80,7 +92,7 @@ def main(settings_path: str, config_dir: str) -> int:
         print(f"MISSING: AISBench is not installed for {sys.executable}. {settings['cure']['aisbench']}")
         return 3
     missing = []
-    # The key of the deployment comes by the environment: it is in no file that is laid down for this.
+    # The deployment's key is passed in the environment, so that no settings file contains it.
     key = os.environ.get("OPENAI_API_KEY")
     optional = {"api_key": key} if key else {}
     configs = package / "benchmark" / "configs"
@@ -95,7 +107,7 @@ def main(settings_path: str, config_dir: str) -> int:
         else:
             if key and key not in text:
                 missing.append(
-                    "the engines ask for an API key, and this AISBench's model configuration has no api_key"
+                    "the engines require an API key, but the model configuration of this AISBench has no api_key"
                 )
             made = Path(config_dir) / "models" / f"{settings['name']}.py"
             made.parent.mkdir(parents=True, exist_ok=True)

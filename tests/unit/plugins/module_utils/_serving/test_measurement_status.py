@@ -49,7 +49,7 @@ def test_commands_run_and_tell_how_they_ended(tmp_path: Path, commands: str, cod
 def test_they_end_when_nobody_waits_any_longer(tmp_path: Path) -> None:
     running = start(tmp_path, "echo $$ > pid\nexec sleep 60\n", lease=2)
     assert running.wait(30) == exit_code(tmp_path) == 143
-    assert "Nobody has been waiting" in (tmp_path / "log").read_text()
+    assert "No playbook has been waiting" in (tmp_path / "log").read_text()
     assert ended(int((tmp_path / "pid").read_text()))
 
 
