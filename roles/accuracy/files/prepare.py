@@ -107,7 +107,7 @@ def main(settings_path: str, config_dir: str) -> int:
         else:
             if key and key not in text:
                 missing.append(
-                    "the engines require an API key, but the model configuration of this AISBench has no api_key"
+                    "the engines require an API key, but this AISBench's model configuration has no api_key"
                 )
             made = Path(config_dir) / "models" / f"{settings['name']}.py"
             made.parent.mkdir(parents=True, exist_ok=True)
