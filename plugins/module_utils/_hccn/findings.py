@@ -111,7 +111,7 @@ def tool_findings(
             )
         else:
             code = "hccn-query-failed" if problem == "failed" else "hccn-answer-unreadable"
-            what = "failed" if problem == "failed" else "was not understood"
+            what = "failed" if problem == "failed" else "returned output that could not be parsed"
             yield HCCN_CHECKS.finding(
                 code,
                 f"{tool} {asked} {what}{of_chips}",
@@ -164,7 +164,8 @@ def npu_findings(
 
 
 def port_findings(readings: dict[int, dict[str, Reading]], fabric: str) -> Iterable[Finding]:
-    """The RoCE port. A cause hides its consequences: link DOWN and no target explain a bad net_health."""
+    """Yield findings about the RoCE port. A cause hides its consequences: link DOWN or a missing detection
+    address explain a bad net_health."""
 
     def known(query: str) -> list[tuple[int, Any]]:
         return [(chip, found[query].value) for chip, found in readings.items() if not found[query].problem]
@@ -219,7 +220,7 @@ def hccs_findings(
     vnics = {chip: found["vnic"].value for chip, found in readings.items() if not found["vnic"].problem}
     missing = [chip for chip, vnic in vnics.items() if vnic.address is None]
     down = [(vnic.status, chip) for chip, vnic in vnics.items() if vnic.address and vnic.status != "UP"]
-    # Peers on other servers reach a chip by it: there are none where the server is alone.
+    # Only peers on other servers need it: a server that is alone has none.
     severity = "warning" if expect.alone and fabric == "hccs" else None
     if missing:
         yield HCCN_CHECKS.finding(
@@ -244,7 +245,7 @@ def hccs_findings(
         if len(chips) > 1:
             yield HCCN_CHECKS.finding(
                 "hccn-vnic-duplicate",
-                f"{chip_words(chips)} have one vNIC address, {address}",
+                f"{chip_words(chips)} have the same vNIC address, {address}",
                 fabric=fabric,
                 chips=chips,
                 seen=str(address),
@@ -262,10 +263,10 @@ def hccs_findings(
             fabric=fabric,
             chips=chips,
             seen=str(seen),
-            # Which Atlas A2 says, too; it is of no account inside a server.
+            # Atlas A2 reports this too; it does not matter within one server.
             severity="hint" if expect.alone else None,
         )
-    # On RoCE servers that stand in no super pod have nothing to say of one.
+    # Over RoCE, a server without a super pod reports none.
     said = {
         chip: pod_of(found) if fabric == "roce" else found["spod-info"].value
         for chip, found in readings.items()
@@ -275,7 +276,7 @@ def hccs_findings(
         if len(chips) > 1:
             yield HCCN_CHECKS.finding(
                 "hccn-sdid-duplicate",
-                f"{chip_words(chips)} have one SDID, {sdid}",
+                f"{chip_words(chips)} have the same SDID, {sdid}",
                 fabric=fabric,
                 chips=chips,
                 seen=str(sdid),
@@ -299,7 +300,7 @@ def hccs_findings(
 
 
 def _mixed(code: str, fabric: str, name: str, values: Iterable[tuple[object, int]]) -> Iterable[Finding]:
-    """A value that should be the same on all chips: the finding names the chips of the minority."""
+    """Yield a finding if the chips differ in a value that should be the same; it names the minority."""
     groups = sorted(_grouped(values), key=lambda group: (-len(group[1]), str(group[0])))
     if len(groups) < 2:
         return
@@ -308,7 +309,7 @@ def _mixed(code: str, fabric: str, name: str, values: Iterable[tuple[object, int
     seen = "; ".join(f"{name} {value} on {chip_words(chips)}" for value, chips in groups)
     yield HCCN_CHECKS.finding(
         code,
-        f"{chip_words(odd)}: another {name} than the other chips of the server",
+        f"{chip_words(odd)}: {name} differs from the other chips of the server",
         fabric=fabric,
         chips=odd,
         seen=seen,
@@ -350,7 +351,7 @@ def tls_findings(
     # A certificate that nobody uses may expire.
     for code, status, words in (
         ("hccn-tls-expired", 2, "has expired"),
-        ("hccn-tls-expiring", 1, "will soon expire"),
+        ("hccn-tls-expiring", 1, "expires soon"),
     ):
         of_chips = [(chip, readings[chip]["tls"].value) for chip in on]
         bad = {chip: tls.certificates for chip, tls in of_chips if tls.expiration == status}
@@ -376,7 +377,7 @@ def conf_findings(
     # does not require device_ip" (hixl v8.5.0, rank_table_generator.cc). It must only be there to be mounted.
     unused = needs_no_conf(readings, fabric)
     severity = "warning" if unused else None
-    unneeded = "; over HCCS it must only be there" if unused else ""
+    unneeded = "; over HCCS it only has to exist" if unused else ""
     if conf is None:
         yield HCCN_CHECKS.finding(
             "hccn-conf-missing",
@@ -385,8 +386,8 @@ def conf_findings(
             chips=chips,
             seen="no file",
             severity=severity,
-            expected="the file, empty: the engines' containers mount it" if unused else None,
-            cure="touch /etc/hccn.conf  # no address belongs into it where HCCS carries the traffic"
+            expected="an empty file: the engines' containers mount it" if unused else None,
+            cure="touch /etc/hccn.conf  # it needs no address where HCCS carries the traffic"
             if unused
             else None,
         )
@@ -395,13 +396,13 @@ def conf_findings(
         seen = parsers.first_line(text or "") or "an empty file"
         yield HCCN_CHECKS.finding(
             "hccn-conf-empty",
-            f"/etc/hccn.conf names no chip{unneeded}",
+            f"/etc/hccn.conf lists no chip{unneeded}",
             fabric=fabric,
             chips=chips,
             seen=seen,
             severity=severity,
             expected="no RoCE address on a chip, and none in the file" if unused else None,
-            cure="ls -l /etc/hccn.conf  # it must only exist: nothing to do where HCCS carries the traffic"
+            cure="ls -l /etc/hccn.conf  # it only has to exist: nothing to do where HCCS carries the traffic"
             if unused
             else None,
         )
@@ -410,10 +411,10 @@ def conf_findings(
     if lacking:
         yield HCCN_CHECKS.finding(
             "hccn-conf-incomplete",
-            f"/etc/hccn.conf has no address of {chip_words(lacking)}",
+            f"/etc/hccn.conf has no address for {chip_words(lacking)}",
             fabric=fabric,
             chips=lacking,
-            seen=f"addresses of {len(chips) - len(lacking)} of {len(chips)} chips",
+            seen=f"addresses for {len(chips) - len(lacking)} of {len(chips)} chips",
         )
     shown: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
         ("address", "ip", lambda value: value.address),
@@ -434,7 +435,7 @@ def conf_findings(
             chip, in_file, of_chip = different[0]
             yield HCCN_CHECKS.finding(
                 "hccn-conf-disagrees",
-                f"/etc/hccn.conf has another {key} than {chip_words(concerned)}",
+                f"{key} in /etc/hccn.conf differs from {chip_words(concerned)}",
                 fabric=fabric,
                 chips=concerned,
                 seen=f"chip {chip}: {in_file} in the file, {of_chip} on the chip",

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every check in one catalogue: what codes there are, each once. The planner's rules have their own."""
+"""All checks in one catalogue, each code once. The planner's rules have their own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What only shows between servers: comparison of their results, the ping mesh, and the report of all.
+"""Checks of the NPU network across servers: comparison of their results, the ping mesh, the table.
 
 Pure functions over the results of hccn_check and hccn_ping; they run on the controller, once for all servers.
 """
@@ -22,7 +22,7 @@ MESHES = ("none", "ring", "pairs", "full")
 
 @dataclass(frozen=True, eq=False)
 class Server:
-    """The result of hccn_check of one server, as far as servers are compared."""
+    """The part of one server's hccn_check result that is compared with other servers."""
 
     name: str
     fabric: str
@@ -41,7 +41,7 @@ class Server:
         )
 
     def common(self, key: str) -> object:
-        """The value that most chips have; None where no chip says it."""
+        """Return the value that most chips have; None if no chip reports it."""
         values = Counter(chip[key] for chip in self.chips if chip.get(key) is not None)
         return values.most_common(1)[0][0] if values else None
 
@@ -51,9 +51,9 @@ class Server:
         return bool(self.chips) and all(chip.get("ip") and chip.get("link") == "UP" for chip in self.chips)
 
     def address(self, chip: Mapping[str, Any]) -> str | None:
-        """What peers reach the chip by; None where nothing reaches it, which has its own finding.
+        """Return the address by which peers reach the chip; None if there is none, which has its own finding.
 
-        Where traffic goes over both, RoCE is tried: it is what the environment demands on top.
+        If traffic uses both fabrics, RoCE is tested: the environment requires it in addition.
         """
         if self.fabric != "hccs":
             return chip.get("ip")
@@ -65,7 +65,7 @@ def _names(servers: Iterable[Server]) -> str:
 
 
 def _by(servers: Iterable[Server], key: str) -> list[tuple[object, list[Server]]]:
-    """Servers by a value of their chips, the most frequent first; those that do not say it left out."""
+    """Group servers by a value of their chips, the most frequent first; without those that report none."""
     groups: dict[object, list[Server]] = defaultdict(list)
     for server in servers:
         value = server.driver if key == "driver" else server.common(key)
@@ -75,13 +75,13 @@ def _by(servers: Iterable[Server], key: str) -> list[tuple[object, list[Server]]
 
 
 def fabric_of(servers: Sequence[Server]) -> str:
-    """The fabric that most servers see."""
+    """Return the fabric that most servers report."""
     seen = Counter(server.fabric for server in servers)
     return seen.most_common(1)[0][0] if seen else "hccs"
 
 
 def compare(servers: Sequence[Server]) -> list[Finding]:
-    """What does not fit together, with the servers that are in the minority as the place."""
+    """Return the findings about differences between servers; each names the servers of the minority."""
     fabric = fabric_of(servers)
     found: list[Finding] = []
     seen_fabrics = {server.fabric for server in servers}
@@ -97,11 +97,11 @@ def compare(servers: Sequence[Server]) -> list[Finding]:
                 expected=fabric,
             )
         )
-    # Servers that are at odds with themselves, or with what is declared, have their own finding for that.
+    # A server whose chips disagree, or that does not match the declaration, has its own finding for that.
     agreed = [s for s in servers if not s.codes & {"hccn-tls-mixed", "hccn-tls-unexpected"}]
     found += _differs("hccn-tls-differs", fabric, "TLS switch", _by(agreed, "tls"), with_chips=True)
     placed = [s for s in servers if not s.codes & {"hccn-super-pod-mixed", "hccn-super-pod-unexpected"}]
-    # Where RoCE is there too, HCCL takes it between super pods.
+    # If RoCE is available too, HCCL uses it between super pods.
     pods = "roce" if fabric == "both" else fabric
     apart = _by(placed, "super_pod")
     over_roce = fabric == "hccs" and all(server.has_roce for _pod, members in apart for server in members)
@@ -111,7 +111,7 @@ def compare(servers: Sequence[Server]) -> list[Finding]:
         "Super Pod ID",
         apart,
         severity="warning" if over_roce else None,
-        note="; between them all goes over RoCE" if over_roce else "",
+        note="; traffic between them uses RoCE" if over_roce else "",
         cure="ansible-playbook playbooks/check.yml -e hccn_check_fabric=roce  # pings over RoCE"
         if over_roce
         else None,
@@ -139,8 +139,8 @@ def _differs(
     usual = groups[0][0]
     odd = [server for _value, members in groups[1:] for server in members]
     chips = {chip["chip"] for server in odd for chip in server.chips} if with_chips else set()
-    seen = "; ".join(f"{name} {value} at {_names(members)}" for value, members in groups)
-    message = f"{_names(odd)}: another {name} than {_names(groups[0][1])}{note}"
+    seen = "; ".join(f"{name} {value} on {_names(members)}" for value, members in groups)
+    message = f"{_names(odd)}: {name} differs from {_names(groups[0][1])}{note}"
     return [
         HCCN_CHECKS.finding(
             code,
@@ -157,7 +157,8 @@ def _differs(
 
 
 def _duplicates(fabric: str, pod: object, members: Sequence[Server]) -> list[Finding]:
-    """What may stand once in a super pod. One index at two servers explains equal SDIDs and vNICs."""
+    """Return findings about values that must be unique in a super pod. The same Server Index on two servers
+    explains equal SDIDs and vNIC addresses."""
     found = []
     explained: set[frozenset[str]] = set()
     for index, same in _by(members, "server_index"):
@@ -166,10 +167,10 @@ def _duplicates(fabric: str, pod: object, members: Sequence[Server]) -> list[Fin
             found.append(
                 HCCN_CHECKS.finding(
                     "hccn-server-index-duplicate",
-                    f"{_names(same)} have one Server Index, {index}",
+                    f"{_names(same)} have the same Server Index, {index}",
                     fabric=fabric,
                     host=_names(same),
-                    seen=f"Server Index {index} at {_names(same)} in super pod {pod}",
+                    seen=f"Server Index {index} on {_names(same)} in super pod {pod}",
                 )
             )
     found += _double("hccn-sdid-duplicate", fabric, "SDID", "sdid", members, explained)
@@ -180,7 +181,7 @@ def _duplicates(fabric: str, pod: object, members: Sequence[Server]) -> list[Fin
 def _double(
     code: str, fabric: str, name: str, key: str, servers: Sequence[Server], explained: set[frozenset[str]]
 ) -> list[Finding]:
-    """Values that two servers both have: one finding for each pair of servers."""
+    """Return one finding for each pair of servers that share a value; ``explained`` pairs are left out."""
     holders: dict[object, list[tuple[str, int]]] = defaultdict(list)
     for server in servers:
         for chip in server.chips:
@@ -196,32 +197,32 @@ def _double(
         HCCN_CHECKS.finding(
             code,
             f"{first} {chip_words(c for _v, c, _o in same)} and "
-            f"{second} {chip_words(o for _v, _c, o in same)} have one {name}",
+            f"{second} {chip_words(o for _v, _c, o in same)} have the same {name}",
             fabric=fabric,
             chips=[c for _v, c, _o in same],
             host=f"{first}, {second}",
-            seen=f"{same[0][0]} at both{f' and {len(same) - 1} more' if len(same) > 1 else ''}",
+            seen=f"{same[0][0]} on both{f' and {len(same) - 1} more' if len(same) > 1 else ''}",
         )
         for (first, second), same in pairs.items()
     ]
 
 
-# What ansible-core says where a login or the way to root is refused (2.16 to 2.19).
+# What ansible-core reports if a login or becoming root is refused (2.16 to 2.19).
 _NO_SUDO = re.compile(r"\bsudo\b|become|privilege|password is required|not in the sudoers", re.IGNORECASE)
 _NO_SSH = re.compile(r"\bssh\b|unreachable|could not be sent|Permission denied \(", re.IGNORECASE)
 
 
 def why_not_checked(reason: str) -> str:
-    """In which way a server refuses, from the words of the task that failed."""
+    """Return how a server refuses, judged by the message of the task that failed."""
     if _NO_SUDO.search(reason):
         return "sudo is refused: nothing could be checked"
     if not reason or _NO_SSH.search(reason):
-        return "the server is not reached: nothing could be checked"
+        return "the server cannot be reached: nothing could be checked"
     return "the server could not be checked"
 
 
 def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[Finding]:
-    """Servers without a result."""
+    """Return a finding for each server without a result; ``reasons``: messages of failed tasks by server."""
     return [
         python_old(name, reasons.get(name) or "")
         or HCCN_CHECKS.finding(
@@ -248,14 +249,15 @@ class Target:
 
 
 def mesh(servers: Sequence[Server], kind: str) -> dict[str, list[Target]]:
-    """Who pings whom, in the order in which each chip does it.
+    """Return the pings of each server, in the order in which each chip sends them.
 
-    full: every chip every chip of the other servers. pairs: every chip its peer of the same place on every
-    other server. ring: only on the next and on the previous server, so the work per chip does not grow with
-    the servers. Both directions are always there. Every server begins with the one after it, and every chip
-    with its own peer, so that no chip is pinged by many at once.
+    ``kind``: ``full``: every chip pings every chip of the other servers. ``pairs``: every chip pings the chip
+    in the same position on every other server. ``ring``: as ``pairs``, but only on the next and the previous
+    server, so the work per chip does not grow with the number of servers. Both directions are always tested.
+    Every server starts with the next one, and every chip with its own counterpart, so that no chip is pinged
+    by many at once.
 
-    Chips without an address and servers in another super pod are left out: those have a finding already.
+    Chips without an address and servers in another super pod are left out: they already have a finding.
     """
     made: dict[str, list[Target]] = {server.name: [] for server in servers}
     if kind == "none":
@@ -291,7 +293,7 @@ def _between(server: Server, peer: str, reachable: Sequence[tuple[int, str]], ki
         elif chip in by_chip:
             order = [(chip, by_chip[chip])]
         elif len(by_chip) != len(able):
-            # Instances of different size: a chip without a peer of its id takes one in turn.
+            # Instances of different size: a chip without a counterpart gets one in turn.
             order = [reachable[place % len(reachable)]]
         else:
             order = [reachable[place]]
@@ -305,7 +307,11 @@ def judge_mesh(
     required: Mapping[str, Iterable[str]] | None,
     fabric: str,
 ) -> list[Finding]:
-    """Failed pings by pair of servers. `required`: whom each server must talk to; None: all with all."""
+    """Return the findings about pings, one for each pair of servers that fails.
+
+    ``targets``: the pings of each server; ``results``: the results of hccn_ping by server; ``required``: the
+    peers that each server must reach (None: all); ``fabric``: ``hccs``, ``roce`` or ``both``.
+    """
     failed: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
     unknown: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
     tried: Counter[tuple[str, str]] = Counter()
@@ -342,7 +348,7 @@ def judge_mesh(
 def _by_words(
     unknown: Mapping[tuple[str, str], Sequence[tuple[Target, str]]],
 ) -> dict[tuple[str, str], list[Target]]:
-    """Pings that were none by server and the tool's words: whom they were for does not matter."""
+    """Group the pings that were not sent by server and the tool's message, whatever their target."""
     groups: dict[tuple[str, str], list[Target]] = defaultdict(list)
     for (name, _peer), pairs in unknown.items():
         for target, seen in pairs:
@@ -355,7 +361,7 @@ def _not_made(name: str, seen: str, targets: Sequence[Target], fabric: str) -> F
     first = targets[0]
     return HCCN_CHECKS.finding(
         "hccn-ping-unknown",
-        f"{chip_words(chips)}: {len(targets)} pings were not made",
+        f"{chip_words(chips)}: {len(targets)} pings were not sent",
         fabric=fabric,
         chips=chips,
         host=name,
@@ -365,7 +371,7 @@ def _not_made(name: str, seen: str, targets: Sequence[Target], fabric: str) -> F
 
 
 def ping_kind(fabric: str) -> str:
-    """`hccn_tool`'s word for a ping over this fabric."""
+    """Return hccn_tool's name for a ping over this fabric."""
     return "hccs_ping" if fabric == "hccs" else "ping"
 
 
@@ -373,13 +379,13 @@ def ping_kind(fabric: str) -> str:
 
 
 def superseded(findings: Sequence[Finding]) -> list[Finding]:
-    """Without what another finding says better: TLS on, where it also differs between servers."""
+    """Drop findings that another covers: "TLS is on", if it also differs between servers."""
     differs = any(one.code == "hccn-tls-differs" for one in findings)
     return [one for one in findings if not (differs and one.code == "hccn-tls-on")]
 
 
 def table(servers: Sequence[Server]) -> list[str]:
-    """One line a server: what its chips say, `3 of 16` where they do not agree."""
+    """Return a table with one line for each server: the value of its chips, or how many have which."""
     rows: list[tuple[str, ...]] = [
         ("server", "chips", "link", "vNIC", "TLS", "super pod", "index", "NPU health", "driver")
     ]

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the checks of the NPUs' network found on all servers, judged together."""
+"""Evaluates the results of the NPU network checks of all servers together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .results import own_findings, registered, servers_of
 
 @dataclass(frozen=True)
 class Verdict:
-    """The servers that have chips, the findings of all servers, and how many pings they are from."""
+    """The servers that have chips, the findings of all servers, and the number of pings."""
 
     servers: Sequence[between.Server]
     findings: Sequence[Finding]
@@ -43,10 +43,11 @@ def judge(
     mesh: str,
     plan: Mapping[str, Any] | None,
 ) -> Verdict:
-    """The verdict on servers.
+    """Return the evaluation of all servers.
 
-    names: the servers; result, pings: the variables in which they registered what hccn_check and hccn_ping
-    returned; mesh: who pinged whom, as for hccn_mesh; plan: who has to reach whom, where there is one.
+    ``names``: the servers; ``result`` and ``pings``: the variables in which they registered the results of
+    hccn_check and hccn_ping; ``mesh``: the kind of mesh, as for hccn_mesh; ``plan``: which servers have to
+    reach each other, or None.
     """
     servers, missing = servers_of(task_vars, names, result)
     found = {server.name: registered(task_vars, server.name, result) or {} for server in servers}
@@ -68,7 +69,7 @@ def judge(
 
 
 def asked(task_vars: Mapping[str, Any], names: Sequence[str], result: str) -> bool:
-    """Whether any of the servers was checked at all."""
+    """Return whether any of the servers was checked at all."""
     return any(registered(task_vars, name, result) is not None for name in names)
 
 

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the checks of servers take from the plan, and what only shows between servers.
+"""What the checks of servers need from the plan, and the checks that compare servers.
 
 Pure functions; they run on the controller, once for all servers.
 """
@@ -39,7 +39,11 @@ def wants(
     driver: str | None,
     firmware: str | None = None,
 ) -> dict[str, Any]:
-    """What the plan wants of one server, without what its check does not need."""
+    """Return the plan's requirements for one server, reduced to what its check needs.
+
+    ``share``: the server's part of the plan; ``driver`` and ``firmware``: the versions that the release
+    recommends, or None.
+    """
     engines = share["engines"]
     model = {engine.get("model_path") for engine in engines}
     paths = dict.fromkeys(mount["source"] for engine in engines for mount in engine["mounts"])
@@ -60,7 +64,7 @@ def wants(
             for path in paths
             if path not in _OTHERS_LOOK and path not in model and not path.startswith(below)
         ],
-        # Other than the rest it may lie elsewhere, where the check of the chips still finds it.
+        # Unlike the others it may be elsewhere; the check of the chips still finds it there.
         "npu_smi": next((path for path in paths if path.endswith("/npu-smi")), None),
         "ports": [
             {key: row[key] for key in ("first", "last", "purpose", "instance", "bound")}
@@ -80,7 +84,7 @@ def wants(
 
 
 def _serving(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A container of the plan, an engine's or the proxy's, and how it is seen to serve."""
+    """Return a planned container (an engine's or the proxy's) and how to see that it serves."""
     nodes = (part.get("ready") or {}).get("nodes") or ()
     group, api = len(nodes) > 1, part.get("api")
     instance = part.get("instance") or "proxy"
@@ -103,16 +107,16 @@ def _health(api: Mapping[str, Any]) -> str:
 
 
 def outside(plan: Mapping[str, Any]) -> list[Finding]:
-    """Servers that the deployment was launched on and that are no longer in the inventory."""
+    """Return findings about servers with containers of the deployment that left the inventory."""
     return [
         HOST_CHECKS.finding(
             "host-deployed-outside",
             f"{name} ({entry['address']}) is not in the inventory and may still run "
             f"{', '.join(entry['containers'])}",
             host=name,
-            seen="launched from here, and not stopped since"
+            seen="launched from this controller and not stopped since"
             if entry.get("launched", True)
-            else "in the last plan; whether it was launched is not known",
+            else "in the last plan; whether it was launched is unknown",
             severity=None if entry.get("launched", True) else "hint",
             address=entry["address"],
             containers=" ".join(entry["containers"]),
@@ -124,13 +128,13 @@ def outside(plan: Mapping[str, Any]) -> list[Finding]:
 
 
 def size(text: object) -> int:
-    """Docker's sizes: 1g, 512m, 64k, bytes."""
+    """Return a Docker size (``1g``, ``512m``, ``64k``, bytes) in bytes; 0 if it is not one."""
     match = re.fullmatch(r"\s*(\d+)\s*([bkmgt]?)b?\s*", str(text).lower())
     return int(match.group(1)) * _SIZES[match.group(2)] if match else 0
 
 
 def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    """The servers that will connect to a row of the port table, without the row's own."""
+    """Return the servers that will connect to a row of the port table, without the row's own."""
     own, purpose = row["host"], row["purpose"]
     instances = {instance["name"]: instance for instance in plan["instances"]}
     if purpose == _PROXY:
@@ -148,8 +152,11 @@ def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
 
 
 def _call_the_proxy(plan: Mapping[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Who of the plan calls the proxy: its clients are outside, but decoders that wait for the cache to be
-    pushed ask it for a prefiller (A@v0.13.0:examples/disaggregated_prefill_v1, /v1/metaserver)."""
+    """Return the planned servers that call the proxy.
+
+    Its clients are outside the plan, but decoders that wait for a pushed cache ask it for a prefiller
+    (A@v0.13.0:examples/disaggregated_prefill_v1, /v1/metaserver).
+    """
     rows = [row for share in plan["hosts"].values() for row in share["ports"] if row["bound"]]
     waiting = {
         row["instance"]
@@ -162,7 +169,7 @@ def _call_the_proxy(plan: Mapping[str, Any], instances: Mapping[str, Mapping[str
 def targets(
     plan: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Who tries which ports of whom: where a listener stands, from servers that have a result."""
+    """Return the ports that each server tries: those with a listener, from servers that have a result."""
     made: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, result in results.items():
         listening = set(result.get("listening") or ())
@@ -182,7 +189,10 @@ def judge_reach(
     results: Mapping[str, Mapping[str, Any]],
     reached: Mapping[str, Mapping[str, Any]],
 ) -> list[Finding]:
-    """Ports that do not answer: one finding for each server, way of failing and set of ports."""
+    """Return findings about ports that do not answer: one for each server, kind of failure and set of ports.
+
+    ``results``: the results of host_check by server; ``reached``: those of host_reach.
+    """
     groups: dict[tuple[str, str, str, tuple[int, ...]], list[str]] = defaultdict(list)
     for client, result in reached.items():
         failed: dict[tuple[str, str, str], list[int]] = defaultdict(list)
@@ -197,7 +207,7 @@ def judge_reach(
             found.append(
                 HOST_CHECKS.finding(
                     "host-port-other-server",
-                    f"{address} of {server} is answered by another, as seen from {', '.join(callers)}",
+                    f"at {server}'s address {address} a different server answers {', '.join(callers)}",
                     host=server,
                     seen=f"port {numbers(ports)}: {seen}",
                     address=address,
@@ -226,11 +236,11 @@ def firewall_of(
     callers: Sequence[str],
     ports: Sequence[int],
 ) -> str:
-    """What stands in the way, as far as the servers show it."""
+    """Return the firewall rules that may block the ports, as far as the servers show them; empty if none."""
     between = [str(plan["hosts"][name]["address"]) for name in (server, *callers)]
     for name in (server, *callers):
         rules = (results.get(name, {}).get("facts") or {}).get("firewall") or ()
-        # firewalld and ufw have no rule to name here; those of iptables name ports, or all.
+        # Rules of firewalld and ufw are not listed here; those of iptables name ports, or apply to all.
         naming = [
             rule
             for rule in rules
@@ -243,7 +253,7 @@ def firewall_of(
 
 
 def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """What should be the same on all servers, with those of the minority as the place."""
+    """Return findings about values that differ between servers; each names the servers of the minority."""
     found = []
     mtus = _by(results, lambda facts: facts.get("mtu"))
     if len(mtus) > 1:
@@ -252,7 +262,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
         found.append(
             HOST_CHECKS.finding(
                 "host-mtu-differs",
-                f"{', '.join(odd)}: another MTU than {', '.join(mtus[0][1])}",
+                f"MTU on {', '.join(odd)} differs from {', '.join(mtus[0][1])}",
                 host=", ".join(odd),
                 seen=_seen("MTU", mtus),
                 expected=f"MTU {usual} everywhere",
@@ -266,7 +276,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
         found.append(
             HOST_CHECKS.finding(
                 "host-firmware-differs",
-                f"{', '.join(odd)}: another firmware",
+                f"{', '.join(odd)}: firmware differs",
                 host=", ".join(odd),
                 seen=_seen("firmware", firmware),
             )
@@ -277,9 +287,9 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 def images(
     results: Mapping[str, Mapping[str, Any]], image: str, source: str, archive: str = ""
 ) -> list[Finding]:
-    """Servers that lack the image: deployment brings it, unless there is nothing that it could come from.
+    """Return a finding for each server without the image: an error only if no source for it exists.
 
-    `source`: pd_image_source; `archive`: where it is on the servers, if it is there.
+    ``image``: its name; ``source``: pd_image_source; ``archive``: the archive's path on the servers.
     """
     facts = {name: result.get("facts") or {} for name, result in results.items()}
     lacking = [name for name, found in facts.items() if found.get("image") is False]
@@ -290,13 +300,13 @@ def images(
         cure = "docker load --input FILE  # on one server, or set pd_image_source"
     elif source == "archive" and archive and not somewhere and not _any(facts, "image_archive"):
         nothing = f"its archive {archive} is on no server"
-        cure = f"ls -l {archive}  # lay it there, or set pd_image_archive_remote_src: false"
+        cure = f"ls -l {archive}  # put it there, or set pd_image_archive_remote_src: false"
     origins = {"archive": "the archive"}
     origin = "another server" if somewhere else origins.get(source, "the registry")
     return [
         HOST_CHECKS.finding(
             "host-image-absent",
-            f"{image} is not there{f': {nothing}' if nothing else f'; deploy.yml brings it from {origin}'}",
+            f"{image} is missing{f': {nothing}' if nothing else f'; deploy.yml transfers it from {origin}'}",
             host=name,
             seen="not in the Docker Engine",
             severity="error" if nothing else None,
@@ -311,9 +321,10 @@ def _any(facts: Mapping[str, Mapping[str, Any]], key: str) -> bool:
 
 
 def weights(results: Mapping[str, Mapping[str, Any]], path: str, source: str = "present") -> list[Finding]:
-    """What the role model_weights would find, and whether all servers hold the same.
+    """Return what the role model_weights would find, and whether all servers have the same weights.
 
-    `source`: pd_weights_source. What deployment brings from there is no error yet.
+    ``results``: the results of model_weights by server; ``path``: the model's directory; ``source``:
+    pd_weights_source. Weights that deployment will transfer from there are not an error yet.
     """
     own = {name: _own_weights(name, result) for name, result in results.items()}
     whole = [name for name, findings in own.items() if not errors_of(findings)]
@@ -335,7 +346,7 @@ def weights(results: Mapping[str, Mapping[str, Any]], path: str, source: str = "
         found.append(
             HOST_CHECKS.finding(
                 "host-weights-differ",
-                f"{', '.join(odd)}: other weights at {path} than {', '.join(groups[0][1])}",
+                f"the weights at {path} on {', '.join(odd)} differ from {', '.join(groups[0][1])}",
                 host=", ".join(odd),
                 seen="; ".join(f"{value[:12]} on {', '.join(names)}" for value, names in groups)
                 + _other_files(results, groups),
@@ -346,24 +357,24 @@ def weights(results: Mapping[str, Mapping[str, Any]], path: str, source: str = "
 
 
 def _own_weights(name: str, result: Mapping[str, Any]) -> list[Finding]:
-    """What one server's look at its weights found."""
+    """Return the findings about one server's weights."""
     return [replace(Finding.from_dict(one), host=name, files=()) for one in result.get("findings") or ()]
 
 
 def _curable(findings: Iterable[Finding]) -> bool:
-    """Whether another copy of the weights would cure all that is wrong with them."""
+    """Return whether a fresh copy of the weights would cure all errors."""
     return all(one.code in CURED_BY_COPY for one in errors_of(findings))
 
 
 def _brought(one: Finding, source: str) -> Finding:
-    """The finding as deployment will cure it."""
+    """Return the finding as a warning that deployment will cure."""
     if one.severity != ERROR:
         return one
     origin = {"server": "another server", "controller": "the controller"}.get(source, source)
     return replace(
         one,
         severity=WARNING,
-        message=f"{one.message}; deploy.yml brings the weights from {origin}",
+        message=f"{one.message}; deploy.yml transfers the weights from {origin}",
         cure="ansible-playbook playbooks/deploy.yml --tags plan,weights",
     )
 
@@ -396,7 +407,10 @@ def _seen(name: str, groups: Sequence[tuple[Any, Sequence[str]]]) -> str:
 
 
 def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list[Finding]:
-    """Servers whose clock is off: the one that most others disagree with is named."""
+    """Return a finding for each server whose clock is off, which is the one that most others disagree with.
+
+    ``reached``: the results of host_reach by server; ``bound``: the largest difference allowed, in seconds.
+    """
     off: list[tuple[str, str, float]] = []
     for client, result in reached.items():
         for server, (difference, uncertainty) in (result.get("clocks") or {}).items():
@@ -425,7 +439,7 @@ def judge_clocks(reached: Mapping[str, Mapping[str, Any]], bound: float) -> list
 
 
 def not_checked(names: Iterable[str], reasons: Mapping[str, str]) -> list[Finding]:
-    """Servers without a result."""
+    """Return a finding for each server without a result; ``reasons``: messages of failed tasks by server."""
     return ordered(_not_checked(name, str(reasons.get(name) or "")) for name in names)
 
 
@@ -439,13 +453,13 @@ def _not_checked(name: str, reason: str) -> Finding:
 
 
 def python_old(name: str, reason: str) -> Finding | None:
-    """The finding of a server whose Python is too old, where a task failed for that."""
+    """Return the finding about a server's old Python if a task failed because of it, else None."""
     said = server_python.told(reason)
     if said is None:
         return None
     return HOST_CHECKS.finding(
         "host-python-old",
-        f"its Python is too old: {server_python.needed()} or newer is needed",
+        f"its Python is too old: {server_python.needed()} or newer is required",
         host=name,
         seen=said,
         expected=f"Python {server_python.needed()} or newer",

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The one report of all checks: waivers, the table on the screen, check.json and check.md. Pure functions."""
+"""The report of all checks: waivers, the table on the screen, check.json and check.md. Pure functions."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from ...module_utils._host.catalogue import HOST_CHECKS
 
 VERSION = 1
 _WAIVER = ("code", "place", "reason", "expires")
-# What a rollout that goes on cures by itself.
+# Findings that a rollout fixes by itself.
 REPAIRED = frozenset({"host-deployed-stopped", "host-deployed-silent", "host-deployed-apart"})
-# The same problem has one finding: the other codes, at the same server, say the cause.
+# A problem is reported once: a finding is dropped if one of these codes on the same server is its cause.
 CAUSES = {
-    # A server that could not be checked at all is one finding, whoever tried.
+    # A server that could not be checked at all has one finding, whichever check tried.
     "host-not-checked": {"hccn-not-checked", "host-python-old"},
     "hccn-not-checked": {"host-python-old"},
-    # Who is not root sees little.
+    # Without root, little can be read.
     "weights-unreadable": {"host-not-root"},
 }
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """A finding that somebody takes responsibility for. `place`: a server, or a pattern such as `decode*`."""
+    """A finding that is accepted for a time. ``place``: a server, or a pattern such as ``decode*``."""
 
     code: str
     place: str
@@ -48,32 +48,32 @@ class Waiver:
     expires: datetime.date
 
     def meets(self, one: Finding) -> bool:
-        """Every server that the finding names must be waived."""
+        """Return whether the waiver covers the finding: every server that it names."""
         return self.code == one.code and all(fnmatchcase(name, self.place) for name in one.hosts or ("",))
 
 
 @dataclass(frozen=True)
 class Waived:
-    """A finding that does not count, with the waiver that says why."""
+    """A finding that does not count, with the waiver that covers it."""
 
     finding: Finding
     waiver: Waiver
 
     def to_dict(self) -> dict[str, Any]:
-        """As check.json has it."""
+        """Return it as an entry of check.json."""
         expires = self.waiver.expires.isoformat()
         return {**self.finding.to_dict(), "waived": {"reason": self.waiver.reason, "expires": expires}}
 
 
 def read_waivers(raw: Iterable[Any]) -> tuple[list[Waiver], list[Finding]]:
-    """Waivers, and what is wrong with those that cannot be read."""
+    """Return the valid waivers, and findings about the invalid ones."""
     waivers: list[Waiver] = []
     wrong: list[Finding] = []
     for number, one in enumerate(raw, 1):
         problem = _problem(one)
         expires = None if problem else _date(one["expires"])
         if problem or expires is None:
-            text = problem or f"expires {one['expires']}, which is no date"
+            text = problem or f"expires {one['expires']}, which is not a date"
             message = f"waiver {number} of check_report_waivers: {text}"
             wrong.append(HOST_CHECKS.finding("check-waiver-invalid", message, seen=str(one)))
         else:
@@ -84,7 +84,7 @@ def read_waivers(raw: Iterable[Any]) -> tuple[list[Waiver], list[Finding]]:
 
 
 def _problem(one: Any) -> str:
-    """What is wrong with the keys of a waiver."""
+    """Return what is wrong with the keys of a waiver; empty if nothing is."""
     if not isinstance(one, Mapping):
         return "not a mapping"
     lacking = [key for key in _WAIVER if not str(one.get(key) or "").strip()]
@@ -95,7 +95,7 @@ def _problem(one: Any) -> str:
 
 
 def _date(value: Any) -> datetime.date | None:
-    """A date as YAML or a text gives it."""
+    """Return a date from YAML or text; None if it is not a date."""
     if isinstance(value, datetime.datetime):
         return value.date()
     if isinstance(value, datetime.date):
@@ -109,7 +109,7 @@ def _date(value: Any) -> datetime.date | None:
 def waive(
     findings: Iterable[Finding], waivers: Sequence[Waiver], today: datetime.date
 ) -> tuple[list[Finding], list[Waived]]:
-    """Findings that stand, with those about the waivers themselves; and the waived ones with their reason."""
+    """Return the findings that count, including those about the waivers themselves, and the waived ones."""
     standing: list[Finding] = []
     waived: list[Waived] = []
     used: set[Waiver] = set()
@@ -124,7 +124,7 @@ def waive(
     for waiver in waivers:
         what = f"waiver of {waiver.code} at {waiver.place}"
         if waiver not in used:
-            message = f"{what} meets no finding"
+            message = f"{what} matches no finding"
             standing.append(HOST_CHECKS.finding("check-waiver-unused", message, seen=waiver.reason))
         elif waiver.expires < today:
             seen = f"expired {waiver.expires.isoformat()}: {waiver.reason}"
@@ -134,7 +134,7 @@ def waive(
 
 @dataclass(frozen=True)
 class Report:
-    """All findings: told apart by server (`findings`), and put together for people (`shown`)."""
+    """All findings: separately for each server (``findings``), and grouped for display (``shown``)."""
 
     title: str
     findings: tuple[Finding, ...]
@@ -159,7 +159,11 @@ def make(
     today: datetime.date,
     table: Sequence[str] = (),
 ) -> Report:
-    """The report; grouped only after waivers have taken out what they cover."""
+    """Return the report. Findings are grouped only after waivers have been applied.
+
+    ``waivers``: check_report_waivers as given; ``today``: the date that decides whether a waiver has expired;
+    ``table``: the lines of the table of servers.
+    """
     read, wrong = read_waivers(waivers)
     standing, waived = waive(one_cause(list(findings)), read, today)
     kept = ordered([*standing, *wrong])
@@ -167,7 +171,7 @@ def make(
 
 
 def _together(waived: Iterable[Waived]) -> Iterator[Waived]:
-    """The same finding of several servers as one, if the same waiver covers it."""
+    """Merge the same finding on several servers if the same waiver covers it."""
     by_waiver: dict[Waiver, list[Finding]] = {}
     for one in waived:
         by_waiver.setdefault(one.waiver, []).append(one.finding)
@@ -176,7 +180,7 @@ def _together(waived: Iterable[Waived]) -> Iterator[Waived]:
 
 
 def one_cause(findings: Sequence[Finding]) -> list[Finding]:
-    """Without what another finding of the same server says as the cause."""
+    """Drop findings whose cause is another finding on the same server."""
     places: dict[str, set[str]] = {}
     for one in findings:
         for name in one.hosts:
@@ -190,14 +194,14 @@ def one_cause(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def repaired(one: Finding) -> Finding:
-    """A finding as it counts where the play goes on and starts what was deployed."""
+    """Return the finding as a hint if this run starts the containers again and so fixes it."""
     if one.code not in REPAIRED:
         return one
-    return replace(one, severity=HINT, message=f"{one.message}; this run starts it again")
+    return replace(one, severity=HINT, message=f"{one.message}; this run restarts it")
 
 
 def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | None]]:
-    """What is printed: lines, and the severity that colours them."""
+    """Yield what is printed: lines, and the severity that determines their colour."""
     yield report.headline, None
     if report.table:
         yield "\n".join(["", *(f"  {line}" for line in report.table)]), None
@@ -205,7 +209,7 @@ def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | N
         yield "", None
         yield from _rows(report.shown)
     for one in ordered(grouped(report.findings, FEW)):
-        # Hints stand in the table and, in full, in check.md.
+        # Hints are in the table and, in full, in check.md.
         if one.severity != HINT:
             yield "\n".join(["", *list(render_text([one]))[:-1]]), one.severity
     if report.waived:
@@ -217,11 +221,11 @@ def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | N
             None,
         )
     if directory:
-        yield f"\nEverything in full: {directory}/check.md, {directory}/check.json", None
+        yield f"\nFull report: {directory}/check.md, {directory}/check.json", None
 
 
 def _rows(findings: Sequence[Finding]) -> Iterator[tuple[str, str | None]]:
-    """The table of all findings."""
+    """Yield the table of all findings."""
     rows = [("", "code", "place", "what")]
     rows += [(one.severity, one.code, few(one.hosts), one.message) for one in findings]
     widths = [min(40, max(len(row[at]) for row in rows)) for at in range(3)]
@@ -231,7 +235,7 @@ def _rows(findings: Sequence[Finding]) -> Iterator[tuple[str, str | None]]:
 
 
 def document(report: Report, head: Mapping[str, Any]) -> dict[str, Any]:
-    """check.json."""
+    """Return the content of check.json; ``head``: what it begins with."""
     return {
         "version": VERSION,
         **head,
@@ -242,7 +246,7 @@ def document(report: Report, head: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def markdown(report: Report, head: Mapping[str, Any]) -> str:
-    """check.md."""
+    """Return the content of check.md; ``head``: the values listed at its top."""
     lines = [f"# {report.headline}", ""]
     lines += [
         f"- {name}: {value}"

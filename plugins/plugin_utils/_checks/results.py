@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what each server registered, from the variables of the run."""
+"""Reads the results that each server registered from the variables of the run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from ...module_utils._findings import Finding
 from .hccn_cluster import Server
 
-#: Where the variables of servers are kept among a task's own, which die with the task.
+#: The task variable that caches the variables of servers for the duration of the task.
 GATHERED = "__pd_rollout_gathered"
 
 
 def registered(task_vars: Mapping[str, Any], name: str, variable: str) -> Mapping[str, Any] | None:
-    """A registered result of a server; None where it has none, or where its task was skipped."""
+    """Return the result that a server registered; None if it has none, or if its task was skipped."""
     found = _variables(task_vars, name)
     value = found.get(variable) if isinstance(found, Mapping) else None
     return value if isinstance(value, Mapping) and not value.get("skipped") else None
 
 
 def _variables(task_vars: Mapping[str, Any], name: str) -> Any:
-    """All variables of a server, gathered once a task and not templated.
+    """Return all variables of a server, gathered once in each task and not templated.
 
-    Ansible puts them together anew whenever it is asked, from the inventory's files on; for hundreds of
-    servers that takes longer than judging their results.
+    Ansible assembles them from the inventory's files on every access; for hundreds of servers that takes
+    longer than evaluating their results.
     """
     if not isinstance(task_vars, MutableMapping):
         return task_vars["hostvars"].raw_get(name)
@@ -39,7 +39,7 @@ def _variables(task_vars: Mapping[str, Any], name: str) -> Any:
 def servers_of(
     task_vars: Mapping[str, Any], names: Iterable[str], variable: str
 ) -> tuple[list[Server], dict[str, str]]:
-    """The servers with a result that have chips, and why the others have none."""
+    """Return the servers with a result that have chips, and the reasons why others have no result."""
     servers: list[Server] = []
     missing: dict[str, str] = {}
     for name in names:
@@ -54,7 +54,7 @@ def servers_of(
 
 
 def own_findings(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """What each server found by itself, with its name as the place."""
+    """Return the findings of each server's own checks, with its name as the place."""
     return [
         replace(Finding.from_dict(one), host=name)
         for name, result in results.items()

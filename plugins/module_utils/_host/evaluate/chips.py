@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the planned chips are there, whole and free."""
+"""Checks that the planned chips are present, healthy and free."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def devices(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     if state.paths_missing:
         yield HOST_CHECKS.finding(
             "host-mount-missing",
-            f"{', '.join(state.paths_missing)} missing, which the containers mount",
+            f"the containers mount {', '.join(state.paths_missing)}, which does not exist",
             seen="no such file or directory",
             paths=" ".join(state.paths_missing),
         )
@@ -46,7 +46,7 @@ def devices(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     if state.npu_smi:
         yield HOST_CHECKS.finding(
             "host-npu-smi-elsewhere",
-            f"npu-smi is {state.npu_smi}, and the containers mount {wants['npu_smi']}",
+            f"npu-smi is at {state.npu_smi}, but the containers mount {wants['npu_smi']}",
             seen=state.npu_smi,
             found=state.npu_smi,
             path=wants["npu_smi"],
@@ -85,16 +85,16 @@ def npus(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable
         what = state.commands.get(pid) or name
         yield HOST_CHECKS.finding(
             "host-npu-process",
-            f"{chip_words(chips)}: in use by {what} (pid {pid}), which is not of this deployment",
+            f"{chip_words(chips)}: in use by {what} (pid {pid}), which does not belong to this deployment",
             chips=chips,
             seen=f"{name}, pid {pid}",
             pids=pid,
         )
     if wants["chips"] and not state.npu.processes_known:
-        told = "; ".join(state.npu.unread) or "no table of processes"
+        told = "; ".join(state.npu.unread) or "no process table"
         yield HOST_CHECKS.finding(
             "host-npu-unread",
-            "who uses the chips is not known: npu-smi's table of processes was not understood",
+            "which processes use the chips is unknown: npu-smi's process table could not be parsed",
             seen=told[:SHOWN],
         )
     # Who has a chip for himself has its memory; of a chip that others may have, too, nobody knows.
@@ -125,19 +125,19 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> Finding:
     worst = max(full, key=lambda chip: (chip.hbm_used or 0) / (chip.hbm_total or 1))
     seen = f"{worst.hbm_used} of {worst.hbm_total} MB on chip {worst.phy_id}"
     pids = sorted({pid for chip in numbers_of for pid in state.openers.get(chip, ())})
-    what, cure = "and no process shows", None
+    what, cure = "but no process is listed", None
     if pids:
         who = ", ".join(f"{state.commands.get(pid) or 'a process'} (pid {pid})" for pid in pids[:4])
         more = f" and {len(pids) - 4} more" if len(pids) > 4 else ""
         what = f"the device is open in {who}{more}"
         cure = f"ps -fp {','.join(map(str, pids))}"
     elif state.npu is None or not state.npu.processes_known or not state.root:
-        what = "by whom could not be read"
-        cure = "npu-smi info; fuser -v /dev/davinci*; docker ps  # as root: find out whose service it is"
+        what = "but the processes that use it could not be read"
+        cure = "npu-smi info; fuser -v /dev/davinci*; docker ps  # as root: find the service that uses it"
     elif _elsewhere(state):
         cure = (
-            "fuser -v /dev/davinci*; npu-smi info  # a reset would end all chips of the server, and others "
-            f"are used: {_elsewhere(state)}"
+            "fuser -v /dev/davinci*; npu-smi info  # a reset would affect all chips of the server, and "
+            f"others are in use: {_elsewhere(state)}"
         )
     return HOST_CHECKS.finding(
         "host-hbm-used",
@@ -168,14 +168,14 @@ def holders_of_chips(wants: Mapping[str, Any], state: HostState) -> Iterable[Fin
         yield HOST_CHECKS.finding(
             "host-chip-held",
             f"{chip_words(chips)}: container {one.name} {'holds' if alone else 'has'}"
-            f" {'it' if len(chips) == 1 else 'them'}, which is not of this deployment",
+            f" {'it' if len(chips) == 1 else 'them'}, which does not belong to this deployment",
             chips=chips,
             seen=one.seen + ("; device-share is on" if shared else ""),
             severity=None if alone else "warning",
             name=one.name.split(" ")[0],
             # Of other runtimes only a process is known.
-            cure=f"ps -fp {one.pid}; cat /proc/{one.pid}/cgroup  # whose it is; then end it where it was "
-            "started, or leave its chips out of pd_chips"
+            cure=f"ps -fp {one.pid}; cat /proc/{one.pid}/cgroup  # whose is it? then stop it with its own "
+            "tool, or leave its chips out of pd_chips"
             if one.pid
             else None,
         )

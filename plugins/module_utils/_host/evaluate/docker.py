@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the Docker Engine can run the image, and has it."""
+"""Checks that the Docker Engine can run the image and has it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ RUNC_WITH_ENOSYS, LISTS_BEHIND_CLONE3 = (1, 0, 0, 93), "20.10"
 def image_there(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     here = parsers.architecture(state.machine)
     if here is None:
-        yield HOST_CHECKS.finding("host-architecture", f"no image for {state.machine}", seen=state.machine)
+        yield HOST_CHECKS.finding(
+            "host-architecture", f"no image exists for {state.machine}", seen=state.machine
+        )
     elif state.docker.image_architecture not in (None, here):
         yield HOST_CHECKS.finding(
             "host-image-architecture",
@@ -66,7 +68,7 @@ def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[Findi
     if docker.product:
         yield HOST_CHECKS.finding(
             "host-docker-other",
-            f"{docker.product} {version} answers in the Docker Engine's place",
+            f"{docker.product} {version} answers in place of the Docker Engine",
             seen=f"{docker.product} {version}",
         )
         return
@@ -80,11 +82,11 @@ def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[Findi
     if docker.seccomp not in ("default", "builtin"):
         unsure = f"; whether its seccomp profile {docker.seccomp} allows clone3 was not checked"
     elif docker.clone3 is None and name not in UNPATCHED:
-        unsure = f"; whether {title or name} has patched it to allow clone3 could not be seen"
+        unsure = f"; whether {title or name} has patched it to allow clone3 could not be determined"
     elif (
         version_key(version) < version_key(LISTS_BEHIND_CLONE3) and runc_key(docker.runc) >= RUNC_WITH_ENOSYS
     ):
-        unsure = f"; its runc {docker.runc} may let the C library do without clone3"
+        unsure = f"; its runc {docker.runc} may let the C library work without clone3"
     cure = "docker run --rm {image} python3 -c 'import threading; threading.Thread().start()'  # try it"
     yield HOST_CHECKS.finding(
         "host-docker-old",

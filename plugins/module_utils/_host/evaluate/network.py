@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the planned address and ports can be used on this server."""
+"""Checks that the planned address and ports can be used on this server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ports_free(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     for (code, key), found in groups.items():
         who = found[0].who
         ports = sorted({one.port for one in found})
-        verb = "is taken" if code != "host-port-connection" else "is held by a connection"
+        verb = "is in use" if code != "host-port-connection" else "is used by a connection"
         if len(ports) > 1:
             verb = verb.replace("is", "are", 1)
         yield HOST_CHECKS.finding(
@@ -53,7 +53,7 @@ def ports_free(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
         if open_ones:
             yield HOST_CHECKS.finding(
                 "host-ports-not-reserved",
-                "planned ports are in Linux's range for outgoing connections and not reserved",
+                "planned ports are in Linux's range for outgoing connections and are not reserved",
                 seen=f"{parsers.range_text(open_ones)} within {state.ephemeral[0]}-{state.ephemeral[1]}",
                 ranges=parsers.range_text(parsers.merged_ranges([*state.reserved, *wanted])),
             )
@@ -78,21 +78,21 @@ def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     if declared and declared not in by_name:
         yield HOST_CHECKS.finding(
             "host-nic-missing",
-            f"there is no NIC {declared}",
+            f"NIC {declared} does not exist",
             seen=", ".join(nic.name for nic in state.nics if nic.name != "lo") or "no NIC",
-            expected=declared + (f"; {carrier.name} carries {address}" if carrier else ""),
+            expected=declared + (f"; {carrier.name} has {address}" if carrier else ""),
         )
     elif declared and carrier is not None and carrier.name != declared:
         yield HOST_CHECKS.finding(
             "host-address-elsewhere",
             f"{address} is on {carrier.name}, not on {declared}",
             seen=f"{declared}: {', '.join(by_name[declared].addresses) or 'no address'}",
-            expected=f"{declared} carries {address}",
+            expected=f"{address} on {declared}",
         )
     if carrier is None:
         yield HOST_CHECKS.finding(
             "host-address-missing",
-            f"no NIC carries {address}",
+            f"no NIC has the address {address}",
             seen="; ".join(
                 f"{n.name} {', '.join(n.addresses)}" for n in state.nics if n.addresses and n.name != "lo"
             ),
@@ -126,10 +126,10 @@ def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
         name, (source, over) = next(iter(astray.items()))
         yield HOST_CHECKS.finding(
             "host-route-elsewhere",
-            f"packets to {', '.join(astray)} do not leave from {address} over {carrier.name}",
+            f"packets to {', '.join(astray)} do not leave from {address} through {carrier.name}",
             seen=f"to {name}: from {source or 'nowhere, there is no route'}"
-            + (f" over {over}" if over else ""),
-            expected=f"from {address} over {carrier.name}",
+            + (f" through {over}" if over else ""),
+            expected=f"from {address} through {carrier.name}",
             peer=wants["peers"][name],
         )
 

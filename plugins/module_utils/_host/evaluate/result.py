@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""From the state of a server and what the plan wants of it to findings. Pure functions, no Ansible."""
+"""Evaluates the state of a server against the plan's requirements. Pure functions, no Ansible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from .room import GIGA, Limits, disk_space, memory
 
 
 def judge(wants: Mapping[str, Any], state: HostState, limits: Limits) -> list[Finding]:
-    """Everything that is wrong with this server, worst first."""
+    """Return every finding about this server, the worst first.
+
+    ``wants``: the plan's requirements for it; ``state``: what was read on it; ``limits``: the thresholds that
+    the role's variables set.
+    """
     return ordered(
         [
             *_root(state),
@@ -45,7 +49,7 @@ def _directory(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
     if state.directory_open:
         yield HOST_CHECKS.finding(
             "host-directory-open",
-            f"others than root may decide what root runs from {wants['directory']}",
+            f"users other than root can change what root runs from {wants['directory']}",
             seen=state.directory_open,
             path=state.directory_open.split(" ")[0],
         )
@@ -72,7 +76,7 @@ def _kernel(state: HostState) -> Iterable[Finding]:
 
 
 def facts(wants: Mapping[str, Any], state: HostState, limits: Limits) -> dict[str, Any]:
-    """What is compared between servers, and what people want to see of one."""
+    """Return the facts that are compared between servers or shown in the report."""
     nic = carrying(state.nics, wants["address"])
     return {
         "interface": nic.name if nic else None,
@@ -92,8 +96,8 @@ def facts(wants: Mapping[str, Any], state: HostState, limits: Limits) -> dict[st
 
 
 def samples(wants: Mapping[str, Any], state: HostState) -> list[int]:
-    """The ports to listen on for a while, without those that somebody has: those of the plan, and both ends
-    of every range that a library takes from."""
+    """Return the free ports on which to listen temporarily: those of the plan, and both ends of every range
+    from which a library picks ports."""
     taken = {holder.port for holder in state.holders}
     ports: set[int] = set()
     for row in wants["ports"]:
@@ -105,6 +109,6 @@ def samples(wants: Mapping[str, Any], state: HostState) -> list[int]:
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """One line on the server, then one line a finding."""
+    """Return one line for the server, then one line for each finding."""
     found = list(findings)
     return "\n".join([counted(found), *brief(found)])

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether there is room for image, weights and caches: on disks and in memory."""
+"""Checks that the disks and the memory have room for the image, the weights and the caches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHM_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What the role's variables demand, in GB (10^9 bytes); 0 is not checked."""
+    """What the role's variables require, in GB (10^9 bytes); 0 disables the check."""
 
     image_gigabytes: float = 0.0
     weights_gigabytes: float = 0.0
@@ -41,9 +41,7 @@ def disk_space(wants: Mapping[str, Any], state: HostState, limits: Limits) -> It
     free = state.free.get(directory)
     if directory in state.free and (free is None or free < DIRECTORY_BYTES):
         seen = "read-only" if free is None else f"{free} bytes free"
-        yield HOST_CHECKS.finding(
-            "host-disk-full", f"{directory} cannot be written", seen=seen, path=directory
-        )
+        yield HOST_CHECKS.finding("host-disk-full", f"{directory} is not writable", seen=seen, path=directory)
     root = state.docker.root
     if root and not state.docker.has_image:
         needed = limits.image_gigabytes * GIGA
@@ -53,7 +51,7 @@ def disk_space(wants: Mapping[str, Any], state: HostState, limits: Limits) -> It
         if needed and free < needed:
             yield HOST_CHECKS.finding(
                 "host-disk-image",
-                f"{_size(free)} free at {root}, the image takes {_size(needed)}",
+                f"{_size(free)} free at {root}, but the image needs {_size(needed)}",
                 seen=f"{_size(free)} free",
                 expected=f"{_size(needed)} free",
                 path=root,
@@ -64,7 +62,7 @@ def disk_space(wants: Mapping[str, Any], state: HostState, limits: Limits) -> It
             yield HOST_CHECKS.finding(
                 "host-disk-weights",
                 f"{_size(free)} free for {limits.weights_path}, "
-                f"the weights take {limits.weights_gigabytes:g} GB",
+                f"but the weights need {limits.weights_gigabytes:g} GB",
                 seen=f"{_size(free)} free",
                 path=limits.weights_path,
             )
@@ -79,7 +77,7 @@ def memory(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterab
     if total is not None and total < limits.memory_gigabytes * GIGA:
         yield HOST_CHECKS.finding(
             "host-memory",
-            f"{_size(total)} of memory, {limits.memory_gigabytes:g} GB are demanded",
+            f"{_size(total)} of memory, but {limits.memory_gigabytes:g} GB are required",
             seen=_size(total),
             expected=f"{limits.memory_gigabytes:g} GB",
         )
@@ -87,7 +85,7 @@ def memory(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterab
         yield HOST_CHECKS.finding(
             "host-memory",
             f"{_size(available)} of memory available, "
-            f"the containers' shared memory may take {_size(wants['shm'])}",
+            f"but the containers' shared memory may need {_size(wants['shm'])}",
             seen=f"{_size(available)} available",
             expected=f"{_size(wants['shm'])} or more",
         )

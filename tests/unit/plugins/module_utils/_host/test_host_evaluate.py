@@ -325,23 +325,31 @@ RESET = "npu-smi set -t reset"
 @pytest.mark.parametrize(
     ("state", "says", "reset"),
     [
-        ({}, "and no process shows", True),
-        ({"npu": replace(chips(hbm_used=60000), processes_told=False)}, "by whom could not be read", False),
-        ({"npu": replace(chips(hbm_used=60000), unread=("| ? |",))}, "by whom could not be read", False),
-        ({"root": False}, "by whom could not be read", False),
+        ({}, "no process is listed", True),
+        (
+            {"npu": replace(chips(hbm_used=60000), processes_told=False)},
+            "the processes that use it could not be read",
+            False,
+        ),
+        (
+            {"npu": replace(chips(hbm_used=60000), unread=("| ? |",))},
+            "the processes that use it could not be read",
+            False,
+        ),
+        ({"root": False}, "the processes that use it could not be read", False),
         (
             {"openers": {3: (77,)}, "commands": {77: "python3 serve.py in container other"}},
             "the device is open in python3 serve.py in container other (pid 77)",
             False,
         ),
         # npu-smi resets all chips of the server, also those that are not of the plan.
-        ({"openers": {9: (77,)}}, "and no process shows", False),
+        ({"openers": {9: (77,)}}, "no process is listed", False),
         (
             {"npu": replace(chips(hbm_used=60000), processes=(NpuProcess(7, 1, 77, "python3", 100),))},
-            "and no process shows",
+            "no process is listed",
             False,
         ),
-        ({"chip_holders": (ChipHolder("other", (0,), True, "x"),)}, "and no process shows", False),
+        ({"chip_holders": (ChipHolder("other", (0,), True, "x"),)}, "no process is listed", False),
     ],
     ids=[
         "nobody there",
@@ -365,8 +373,8 @@ def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, r
 def test_one_line_for_ports_of_one_process() -> None:
     state = replace(GOOD, holders=(holder(36101), holder(36100), holder(8004)))
     assert [one.message for one in v.judge(WANTS, state, Limits())] == [
-        "port 8004 (API) is taken: python3 app.py (pid 4242)",
-        "ports 36100-36101 (KV handshake) are taken: python3 app.py (pid 4242)",
+        "port 8004 (API) is in use: python3 app.py (pid 4242)",
+        "ports 36100-36101 (KV handshake) are in use: python3 app.py (pid 4242)",
     ]
 
 

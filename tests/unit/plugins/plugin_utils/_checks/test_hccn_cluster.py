@@ -103,17 +103,17 @@ def test_compare(results, expected) -> None:
 
 def test_tls_finding_names_both_sides() -> None:
     (found,) = b.compare(servers(result(0), result(1), result(2, tls=1)))
-    assert found.message == "s2: another TLS switch than s0, s1"
-    assert found.seen == "TLS switch 0 at s0, s1; TLS switch 1 at s2"
+    assert found.message == "s2: TLS switch differs from s0, s1"
+    assert found.seen == "TLS switch 0 on s0, s1; TLS switch 1 on s2"
     assert found.chips == tuple(range(16))
 
 
 def test_super_pods_that_roce_connects_are_to_be_pinged_over_it() -> None:
     (found,) = b.compare(servers(result(0), result(1, super_pod=1)))
-    assert found.message == "s1: another Super Pod ID than s0; between them all goes over RoCE"
+    assert found.message == "s1: Super Pod ID differs from s0; traffic between them uses RoCE"
     assert "hccn_check_fabric=roce" in found.cure
     (found,) = b.compare(servers(result(0, link="DOWN"), result(1, super_pod=1)))
-    assert found.message == "s1: another Super Pod ID than s0"
+    assert found.message == "s1: Super Pod ID differs from s0"
     assert "give every chip a RoCE address" in found.cure
 
 
@@ -131,10 +131,10 @@ def test_not_checked() -> None:
         ("deploy is not in the sudoers file", "sudo is refused: nothing could be checked"),
         (
             "Failed to connect to the host via ssh: Connection refused",
-            "the server is not reached: nothing could be checked",
+            "the server cannot be reached: nothing could be checked",
         ),
-        ("root@s1: Permission denied (publickey).", "the server is not reached: nothing could be checked"),
-        ("", "the server is not reached: nothing could be checked"),
+        ("root@s1: Permission denied (publickey).", "the server cannot be reached: nothing could be checked"),
+        ("", "the server cannot be reached: nothing could be checked"),
         ("Module failed: No space left on device", "the server could not be checked"),
     ],
 )

@@ -86,7 +86,7 @@ def many(message: str, number: int = 300, **more: str) -> list[Finding]:
         "no image",
         "no NIC carries 10.0.1.{}",
         "10.0.1.{} is on eth1, not on eth0",
-        "chip 3: in use by python3 (pid 4{}), which is not of this deployment",
+        "chip 3: in use by python3 (pid 4{}), which does not belong to this deployment",
         "{}.5 GB of memory available",
         "{} MB free at /data",
     ],
@@ -125,7 +125,7 @@ def test_a_message_of_one_server_says_so() -> None:
     "message",
     [
         "port 80{} (API) is taken",
-        "there is no NIC eth{}",
+        "NIC eth{} does not exist",
         "driver 25.{} is older than 26.0",
         "chip {}: link down",
         "kernel.x is {}",
