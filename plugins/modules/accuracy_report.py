@@ -6,15 +6,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: accuracy_report
-short_description: Judge what AISBench has found
+short_description: Evaluate the results of AISBench
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - An action that runs on the controller. It reads the newest run below a folder, C(summary/summary_*.csv)
-    with C(predictions) beside it, prints one table, writes C(report.md) and C(accuracy.json), and fails when
-    a score is missing or below its reference by more than the tolerance, or when a question has no answer.
-  - A recorded run can be judged as well as a new one.
+    with C(predictions) beside it, prints one table, writes C(report.md) and C(accuracy.json), and fails if
+    a score is missing or below its reference by more than the tolerance, or if a question has no answer.
+  - A recorded run can be evaluated as well as a new one.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.controller
@@ -26,13 +26,13 @@ attributes:
     support: none
 options:
   cluster:
-    description: Whose accuracy it is, for the title.
+    description: Name of the cluster, for the title.
     type: str
     required: true
   datasets:
     description:
-      - What was asked for, each with C(name) as in AISBench's summary, C(reference) in percent, or none to
-        only show the score, and C(tolerance) if it has its own.
+      - The data sets, each with C(name) as in AISBench's summary, C(reference) in percent (without it the
+        score is only shown), and C(tolerance) to override O(tolerance).
     type: list
     elements: dict
     required: true
@@ -41,17 +41,17 @@ options:
     type: path
     required: true
   outcome:
-    description: What M(ascend.pd_rollout.measurement_wait) returned, if it was run just now.
+    description: The result of M(ascend.pd_rollout.measurement_wait) for a new run.
     type: dict
     default: {ok: true}
   tolerance:
-    description: How far below its reference a score may be, in percent points.
+    description: How far a score may be below its reference, in percentage points.
     type: float
     default: 3.4
 """
 
 EXAMPLES = r"""
-- name: Judge a run that was recorded
+- name: Evaluate a recorded run
   ascend.pd_rollout.accuracy_report:
     cluster: mine
     directory: outputs/default
@@ -67,7 +67,7 @@ verdicts:
   elements: dict
   sample: [{dataset: aime2024, score: 86.67, reference: 86.67, tolerance: 3.4, failed: 0, total: 30}]
 msg:
-  description: The result in a sentence, or all that is wrong.
+  description: The result in a sentence, or everything that is wrong.
   returned: always
   type: str
 """

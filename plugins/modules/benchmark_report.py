@@ -6,17 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: benchmark_report
-short_description: Report what a benchmark has measured, beside the reference and the last result
+short_description: Report the results of a benchmark, with the reference and the previous result
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - An action that runs on the controller. It reads the result files of C(vllm bench serve), judges every
-    request, puts the repeats together, prints one table, and writes C(report.md), C(summary.json),
-    C(ttft.svg) and C(ttft.png) beside them.
-  - A request counts as failed when its answer is empty (the proxy says 200 when a decoder fails), is an
+  - An action that runs on the controller. It reads the result files of C(vllm bench serve), classifies every
+    request, combines the repeats, prints one table, and writes C(report.md), C(summary.json), C(ttft.svg) and
+    C(ttft.png) beside them.
+  - A request counts as failed if its answer is empty (the proxy answers 200 when a decoder fails), is an
     error, breaks off before its last token, or has no text. Failures are counted by kind.
-  - Without matplotlib there is no plot, and a message says how to get it.
+  - Without matplotlib there is no plot, and a message explains how to install it.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.controller
@@ -29,7 +29,7 @@ attributes:
     support: none
 options:
   runs:
-    description: What P(ascend.pd_rollout.benchmark_runs#filter) made.
+    description: The runs from P(ascend.pd_rollout.benchmark_runs#filter).
     type: list
     elements: dict
     required: true
@@ -40,30 +40,30 @@ options:
   directory:
     description:
       - Folder of the result files, on the controller.
-      - The folders beside it are the cluster's earlier results.
+      - The folders beside it hold the cluster's earlier results.
     type: path
     required: true
   outcome:
-    description: What M(ascend.pd_rollout.measurement_wait) returned.
+    description: The result of M(ascend.pd_rollout.measurement_wait).
     type: dict
     required: true
   reference:
-    description: What to compare with, C(ttft) in seconds, for C(input_len) and C(prompts).
+    description: Reference to compare with, C(ttft) in seconds for C(input_len) and C(prompts).
     type: dict
     default: {}
   max_failed:
-    description: Failed requests that are put up with.
+    description: Number of failed requests that is accepted.
     type: int
     default: 0
   max_ttft:
     description:
-      - Mean TTFT in seconds above which the task fails, at any number of requests at a time.
-      - Without it none does.
+      - Mean TTFT in seconds above which the task fails, at any concurrency.
+      - Without it there is no limit.
     type: float
 """
 
 EXAMPLES = r"""
-- name: Report on the benchmark
+- name: Report the results of the benchmark
   ascend.pd_rollout.benchmark_report:
     plan: "{{ pd_plan }}"
     runs: "{{ runs }}"
@@ -79,17 +79,17 @@ summary:
   returned: when there is a result
   type: dict
 failed_requests:
-  description: Requests that failed, of all runs.
+  description: Number of failed requests in all runs.
   returned: when there is a result
   type: int
   sample: 0
 files:
-  description: What was written.
+  description: The files that were written.
   returned: when there is a result
   type: list
   elements: str
 msg:
-  description: The result in a sentence, or all that is wrong.
+  description: The result in a sentence, or everything that is wrong.
   returned: always
   type: str
 """

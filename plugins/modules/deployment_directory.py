@@ -6,14 +6,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: deployment_directory
-short_description: Make or remove the directory of a deployment
+short_description: Create or remove the directory of a deployment
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Does so only where it can reach nothing else. The path must be absolute and without C(..), its last part
-    a name as deployments have, and its parent not a directory of the operating system. On the server the way
-    to it must be root's alone, and it must not be a link. Otherwise the module fails, and nothing is changed.
+  - Refuses a path that could affect anything else. The path must be absolute and without C(..), its last part
+    must be a valid name of a deployment, and its parent must not be a directory of the operating system. On
+    the server, only root may be able to write to the directories above it, and it must not be a link.
+    Otherwise the module fails and changes nothing.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.fast_path
@@ -30,21 +31,20 @@ options:
     required: true
   state:
     description:
-      - With V(named) only the path is judged, without the server. Without O(deployment) it may be any that is
-        not a directory of the operating system.
-      - With V(present) the directory is there, and root's alone. One that is there is only taken over if it
-        holds nothing, or something of a deployment.
-      - With V(absent) launch scripts, notes of starts and the API key are removed, and the directory if it is
-        empty then.
-        Other files stay.
+      - With V(named), only the path is checked, without the server. Without O(deployment) it may be any path
+        that is not a directory of the operating system.
+      - With V(present), the directory is created, accessible to root alone. An existing one is used only if
+        it is empty or contains files of a deployment.
+      - With V(absent), launch scripts, records of starts and the API key are removed, and the directory if it
+        is empty then. Other files are kept.
     type: str
     choices: [named, present, absent]
     default: present
   deployment:
-    description: The name of the deployment. If it is given, it must be one.
+    description: The name of the deployment. If set, it must be a valid name.
     type: str
   variable:
-    description: What messages call O(path), such as the name of the variable that decides it.
+    description: How messages refer to O(path), such as the name of the variable that sets it.
     type: str
     default: path
 """
@@ -63,7 +63,7 @@ path:
   type: str
   sample: /etc/pd_rollout/pd
 left:
-  description: Files in it that were not removed, as no deployment has written them. Then it stays.
+  description: Files in it that no deployment has written. They are kept, and so is the directory then.
   returned: success
   type: list
   elements: str

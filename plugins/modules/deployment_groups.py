@@ -6,17 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: deployment_groups
-short_description: Decide which containers of a deployment are stopped before it is started
+short_description: Determine which containers must stop before a deployment starts
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(container).
-  - An action that runs on the controller. One task with C(run_once) serves all servers. It reads what
-    M(ascend.pd_rollout.deployment_info) has found on each of them.
-  - The nodes of an instance form one group when they start, and none can join it later. Where one of them is
-    missing, is not as planned, or has been started since its group formed, all of them are stopped.
-  - Fails where such a group has nodes on servers that are not in this run, since it could not form.
+  - Internal to the role C(_container).
+  - An action that runs on the controller. One task with C(run_once) handles all servers. It reads the results
+    of M(ascend.pd_rollout.deployment_info) for each of them.
+  - The nodes of an instance form one group when they start, and none can join it later. If one of them is
+    missing, differs from the plan, or was started after its group formed, all of them are stopped.
+  - Fails if such a group has nodes on servers outside this run, because it could not form.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.controller
@@ -30,14 +30,14 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Look at what is deployed
+- name: Inspect the deployment
   ascend.pd_rollout.deployment_info:
     deployment: pd
     roles: [prefiller, decoder]
     planned: "{{ pd_plan.hosts[inventory_hostname].engines }}"
   register: deployed
 
-- name: Decide what is to be stopped
+- name: Determine which containers must stop
   ascend.pd_rollout.deployment_groups:
     servers: "{{ ansible_play_hosts }}"
     result: deployed
@@ -47,12 +47,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stop:
-  description: By server, the running containers that are to be stopped before any is started.
+  description: The running containers to stop before any is started, by server.
   returned: success
   type: dict
   sample: {prefill1: [pd-prefiller], prefill2: [pd-prefiller]}
 reasons:
-  description: Why, as it is shown on the screen.
+  description: The reasons, as shown on the screen.
   returned: success
   type: list
   elements: str

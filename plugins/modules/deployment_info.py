@@ -11,11 +11,11 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Lists the containers on this server that carry the deployment's label, by the Docker Engine's word, and
-    says which of them the plan does not know and which planned instances are not running as planned.
-  - Compares the files of the planned containers as well, in the same call.
-  - A node of an instance that has been started since its group formed is not as planned, nor is a proxy whose
-    list of backends has been changed, although both run.
+  - Lists the containers on this server that have the deployment's label, as reported by the Docker Engine,
+    and finds those that are not in the plan and the planned instances that are not running as planned.
+  - Compares the files of the planned containers in the same call.
+  - A node of an instance that was started after its group formed is not as planned although it runs, nor is
+    a proxy whose list of backends has been changed.
   - Changes nothing.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
@@ -28,36 +28,37 @@ options:
     type: str
     required: true
   roles:
-    description: Values of the label C(pd_rollout.role) that count. Other containers of the deployment are
+    description: Values of the label C(pd_rollout.role) to include. Other containers of the deployment are
       not listed.
     type: list
     elements: str
     required: true
   planned:
-    description: The slices of the plan for this server. Of each C(container), C(image), C(labels), C(script),
-      C(script_path), C(secret_path), C(ready), C(health_url) and C(expected) are read, and in place of the
-      script C(script_digest), its SHA-256.
+    description: The slices of the plan for this server. The keys C(container), C(image), C(labels),
+      C(script), C(script_path), C(secret_path), C(ready), C(health_url) and C(expected) of each are read;
+      C(script_digest), the SHA-256 of the script, may replace C(script).
     type: list
     elements: dict
     default: []
   directory:
     description:
-      - The deployment's directory on the server. It must be a name below a directory that is not the
-        operating system's, no link, and nobody but root may write on the way to it. The files of O(planned)
-        must be right in it. Otherwise the module fails, so that a role that looks here first changes nothing.
+      - The deployment's directory on the server. It must be below a directory that does not belong to the
+        operating system, must not be a link, and only root may write to it and to the directories above it.
+        The files of O(planned) must be directly in it. Otherwise the module fails, so that a role that calls
+        it first changes nothing.
     type: str
   secret_digest:
-    description: SHA-256 of what the files at C(secret_path) must hold.
+    description: SHA-256 of the content that the files at C(secret_path) must have.
     type: str
     default: ""
   require_engine:
-    description: Whether it is an error when no Docker Engine answers. In check mode it never is.
+    description: Whether it is an error if no Docker Engine answers. In check mode it never is.
     type: bool
     default: true
 """
 
 EXAMPLES = r"""
-- name: Look at what is deployed on this server
+- name: Inspect the deployment on this server
   ascend.pd_rollout.deployment_info:
     deployment: pd
     roles: [prefiller, decoder]
@@ -67,20 +68,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 strays:
-  description: Containers of the deployment that are not planned here.
+  description: Containers of the deployment that the plan does not have on this server.
   returned: always
   type: list
   elements: dict
   sample: [{name: pd-decode2, image: "sha256:0123", scripts: [/etc/pd_rollout/pd/decode2.sh]}]
 running:
-  description: Names of the planned containers that are running, or are between two restarts.
+  description: Names of the planned containers that are running or restarting.
   returned: always
   type: list
   elements: str
   sample: [pd-decode1]
 broken:
-  description: Instances of which the part on this server is missing, stopped, restarting or other than
-    planned.
+  description: Instances whose part on this server is missing, stopped, restarting or different from the
+    plan.
   returned: always
   type: list
   elements: str
@@ -97,47 +98,47 @@ nodes:
       returned: always
       sample: pd-prefiller
     instance:
-      description: The instance that it is a node of.
+      description: The instance to which the node belongs.
       type: str
       returned: always
       sample: prefiller
     group:
-      description: The servers of the instance by rank, empty where it has only one.
+      description: The servers of the instance by rank; empty if it has only one.
       type: list
       elements: str
       returned: always
       sample: [prefill1, prefill2]
     why:
-      description: How it is not as planned, empty where it is.
+      description: How it differs from the plan; empty if it does not.
       type: str
       returned: always
       sample: its container is exited
     started_at:
-      description: Its last start as the Docker Engine tells it, where it runs by this plan.
+      description: Its last start according to the Docker Engine, if it runs as in this plan.
       type: str
       returned: always
     noted:
-      description: Whether its last start by a rollout is noted, as M(ascend.pd_rollout.deployment_record)
-        does it.
+      description: Whether its last start by a rollout is recorded, as
+        M(ascend.pd_rollout.deployment_record) does.
       type: bool
       returned: always
     pending:
-      description: Whether it has to be created, started, or given another restart policy.
+      description: Whether it must be created, started, or have its restart policy changed.
       type: bool
       returned: always
     generation:
-      description: Identity of that rollout. It is the same on all nodes of a group.
+      description: ID of that rollout, the same on all nodes of a group.
       type: str
       returned: always
 outdated:
-  description: Files of the planned containers, and their directories, that are missing or other than planned.
+  description: Files and directories of the planned containers that are missing or differ from the plan.
   returned: always
   type: list
   elements: str
   sample: [/etc/pd_rollout/pd/decode1.sh]
 key_ids:
-  description: For each C(secret_path) the name that its content has, by chance, in the label
-    C(pd_rollout.key) and in a file beside it. It stays until the content changes.
+  description: For each C(secret_path) a random name for its content, which is also in the label
+    C(pd_rollout.key) and in a file beside it. It stays the same until the content changes.
   returned: always
   type: dict
   sample: {/etc/pd_rollout/pd/api_key: 8f14e45fceea167a}

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: deployment_record
-short_description: Note which containers a rollout has started
+short_description: Record which containers a rollout has started
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(container).
-  - Of each container whose instance has several nodes, notes its start beside its launch script, with an
-    identity of this rollout. By this M(ascend.pd_rollout.deployment_info) sees that a node has been started
-    since, and so has left its group.
-  - Says which containers have been started since they were looked at.
+  - Internal to the role C(_container).
+  - Records the start of each container whose instance has several nodes beside its launch script, with an ID
+    of this rollout. From the record M(ascend.pd_rollout.deployment_info) can tell that a node was started
+    later, and so has left its group.
+  - Reports which containers have been started since they were inspected.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.fast_path
@@ -33,18 +33,18 @@ options:
     elements: dict
     required: true
   before:
-    description: What M(ascend.pd_rollout.deployment_info) returned as RV(ignore:nodes) before the start.
+    description: The RV(ignore:nodes) that M(ascend.pd_rollout.deployment_info) returned before the start.
     type: list
     elements: dict
     default: []
   generation:
-    description: Identity of the rollout, the same on all servers. The action knows it.
+    description: ID of the rollout, the same on all servers. Set by the action.
     type: str
     default: ""
 """
 
 EXAMPLES = r"""
-- name: Note what has been started
+- name: Record which containers were started
   ascend.pd_rollout.deployment_record:
     planned: "{{ pd_plan.hosts[inventory_hostname].engines }}"
     before: "{{ deployed.nodes }}"
@@ -52,13 +52,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 started:
-  description: Containers that have been started since they were looked at.
+  description: Containers that have been started since they were inspected.
   returned: success
   type: list
   elements: str
   sample: [pd-prefiller]
 noted:
-  description: Containers of which a start was noted.
+  description: Containers whose start was recorded.
   returned: success
   type: list
   elements: str

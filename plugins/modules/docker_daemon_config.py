@@ -11,11 +11,11 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Lays O(config) over what is in C(daemon.json). Options that the file has and O(config) does not name stay.
-  - A file that is no JSON object is a failure, and stays as it is; so is an option that C(dockerd) has on its
-    command line too (it would refuse to start), and one that C(dockerd --validate) refuses, where the engine
-    is new enough to have it.
-  - The engine is neither reloaded nor restarted; the result tells which of the two the change needs.
+  - Merges O(config) into C(daemon.json). Options that are only in the file are kept.
+  - Fails without changing the file if it is not a JSON object, if C(dockerd) has one of the options on its
+    command line too (it would refuse to start), or if C(dockerd --validate) rejects the result, on engines
+    that are new enough to support it.
+  - The engine is neither reloaded nor restarted; the result shows which of the two the change requires.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -62,14 +62,15 @@ changed_keys:
   elements: str
   sample: [log-opts, registry-mirrors]
 restart_keys:
-  description: Those of them that take effect only when the engine starts again; the others by a reload.
+  description: Those of RV(changed_keys) that take effect only after a restart of the engine. The others
+    need a reload.
   returned: always
   type: list
   elements: str
   sample: [log-opts]
 backup_file:
   description: The copy of the file before the change.
-  returned: if the file was there and changed
+  returned: if the file existed and changed
   type: str
 """
 

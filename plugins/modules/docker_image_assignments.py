@@ -65,8 +65,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 assignments:
-  description: What each host does, by its name. A host with nothing to do is not there.
+  description: What each host does, by its name. A host with nothing to do is left out.
   returned: always
   type: dict
   sample: {prefill1: {kind: registry, order: []}, prefill2: {kind: take, order: [prefill1]}}
+findings:
+  description: Why the image cannot be provided.
+  returned: failure
+  type: list
+  elements: dict
+  sample:
+    - code: image-registry-unnamed
+      severity: error
+      host: null
+      instance: null
+      variable: pd_image
+      chips: []
+      path: null
+      files: []
+      message: The image's name has no registry
+      seen: vllm-ascend:v0.13.0-a3
+      expected: a registry in the image's name, or a mirror
+      cure: "pd_image_registry: registry.example:5000"
+      source: this collection
 """

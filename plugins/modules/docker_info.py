@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_info
-short_description: Tell whether a Docker Engine is installed and answers
+short_description: Report whether a Docker Engine is installed and answers
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Looks at the Docker Engine of the server, needing nothing but Python there. So it tells on a fresh server
-    what is missing, where the modules of C(community.docker) could only fail.
+  - Inspects the server's Docker Engine with Python alone. On a fresh server it therefore reports what is
+    missing, where the modules of C(community.docker) could only fail.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.fast_path
@@ -21,14 +21,14 @@ extends_documentation_fragment:
 options:
   wait:
     description:
-      - Seconds to ask again while the engine does not answer. If it still does not, the task fails.
-      - With V(0) it asks once, and an engine that does not answer is a result, not a failure.
+      - Seconds to wait for the engine to answer. If it does not, the task fails.
+      - With V(0) it is queried once, and an engine that does not answer is a result, not a failure.
     type: int
     default: 0
 """
 
 EXAMPLES = r"""
-- name: Look at the Docker Engine
+- name: Inspect the Docker Engine
   ascend.pd_rollout.docker_info:
   register: engine
 
@@ -39,7 +39,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 check_mode:
-  description: Whether the task ran in check mode, by command line, play, block or task.
+  description: Whether the task ran in check mode, set by command line, play, block or task.
   returned: always
   type: bool
 installed:
@@ -74,11 +74,11 @@ root_directory:
   type: str
   sample: /var/lib/docker
 enabled:
-  description: Whether the engine starts with the server; null if that cannot be told.
+  description: Whether the engine starts at boot; null if that is unknown.
   returned: always
   type: bool
 python_requests:
-  description: Whether the Python that runs modules can import C(requests), as C(community.docker) must.
+  description: Whether the Python that runs modules can import C(requests), which C(community.docker) needs.
   returned: always
   type: bool
 """

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_reload
-short_description: Have the Docker Engine read its configuration again, and see that it did
+short_description: Reload the Docker Engine's configuration and verify that it took effect
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Sends SIGHUP to C(dockerd), which is all that C(systemctl reload docker) does, so it works with any
-    service manager. No container is touched.
-  - Then waits for the engine's own event of having reloaded. An engine that refuses the new configuration
-    only writes that to its log and goes on with the old one; here it fails the task.
+  - Sends SIGHUP to C(dockerd), as C(systemctl reload docker) does, so it works with any service manager. No
+    container is affected.
+  - Then waits for the engine's reload event. An engine that rejects the new configuration only logs that and
+    keeps the old one; this module fails instead.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -26,11 +26,11 @@ attributes:
     support: none
 options:
   pid_file:
-    description: The file with the engine's process id.
+    description: The file with the engine's process ID.
     type: path
     default: /var/run/docker.pid
   timeout:
-    description: Seconds in which the engine must have reloaded.
+    description: Seconds within which the engine must reload.
     type: int
     default: 10
 """
@@ -42,11 +42,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 pid:
-  description: The engine's process id.
+  description: The engine's process ID.
   returned: always
   type: int
 attributes:
-  description: The engine's configuration in effect, as it says in its event.
+  description: The engine's configuration in effect, as reported in its reload event.
   returned: if it was reloaded
   type: dict
   sample:

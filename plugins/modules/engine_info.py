@@ -6,19 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: engine_info
-short_description: Look at engines while they start, and report when something changes
+short_description: Watch engines while they start, and report changes
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Reports for each container whether it runs, how often the Docker Engine has restarted it, how it ended,
-    how far the
-    engine in it has come by its own log, and whether its API answers.
-  - A long poll. It returns when a state differs from what the caller knows, at once when a container is
-    not running
-    or everything is ready, and at the latest after O(hold).
+  - Reports for each container whether it is running, how often the Docker Engine has restarted it, how it
+    ended, the progress of its engine according to its log, and whether its API answers.
+  - A long poll. It returns when a state differs from the one that the caller knows, at once if a container
+    is not running or everything is ready, and at the latest after O(hold).
   - Changes nothing, except with O(targets[].stop).
-  - The action M(ascend.pd_rollout.engine_wait) calls it again and again.
+  - The action M(ascend.pd_rollout.engine_wait) calls it repeatedly.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -31,7 +29,7 @@ attributes:
     support: none
 options:
   targets:
-    description: The containers to look at.
+    description: The containers to watch.
     type: list
     elements: dict
     required: true
@@ -41,48 +39,49 @@ options:
         type: str
         required: true
       health_url:
-        description: Answers 200 when what runs in the container is ready. Without it the log decides.
+        description: URL that answers with status 200 when the container is ready. Without it the log decides.
         type: str
       health_expect:
-        description: What the JSON answer of O(targets[].health_url) must hold.
+        description: Keys and values that the JSON answer of O(targets[].health_url) must contain.
         type: dict
         default: {}
       ranks:
         description:
-          - The data-parallel ranks that have a server each in the container.
-          - It is ready when all of them answer; its phase is that of the rank that is least far.
+          - The data-parallel ranks that each have an API server in the container.
+          - The container is ready when all of them answer; its phase is that of the slowest rank.
         type: list
         elements: dict
         default: []
         suboptions:
           rank:
-            description: Number of the rank, as the log's lines begin with it.
+            description: Number of the rank, which prefixes its lines in the log.
             type: int
             required: true
           health_url:
-            description: Answers 200 when the rank is ready.
+            description: URL that answers with status 200 when the rank is ready.
             type: str
             required: true
       known:
-        description: The RV(targets[].fingerprint) of the last report, empty at first.
+        description: The RV(targets[].fingerprint) of the previous report; empty for the first call.
         type: str
         default: ""
       baseline:
-        description: Restarts that happened before the watch and do not count.
+        description: Number of restarts before the watch began, which do not count.
         type: int
       stop:
         description:
-          - Stop the container when it has failed, so that the Docker Engine does not start it without end.
-          - For one that the caller has started. What has served before is left to its restart policy.
+          - Whether to stop the container if it has failed, so that the Docker Engine does not restart it
+            forever.
+          - For containers that the caller has started. Others are left to their restart policy.
         type: bool
         default: false
   hold:
-    description: Seconds after which the report comes even if nothing changed.
+    description: Seconds after which it reports even if nothing has changed.
     type: float
     default: 4
   settle:
     description: Seconds during which mere progress is collected, so that a fast log does not cause a
-      report a line.
+      report for every line.
     type: float
     default: 1
   log_lines:
@@ -92,7 +91,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Look at the decoder once
+- name: Inspect the decoder once
   ascend.pd_rollout.engine_info:
     targets:
       - name: pd-decode1
@@ -113,7 +112,7 @@ targets:
       returned: always
       sample: pd-decode1
     status:
-      description: State of the container as the Docker Engine names it, or V(missing).
+      description: State of the container in the Docker Engine's terms, or V(missing).
       type: str
       returned: always
       sample: running
@@ -134,11 +133,11 @@ targets:
       type: int
       returned: always
     oom_killed:
-      description: Whether the kernel killed it for want of memory.
+      description: Whether the kernel killed it because it ran out of memory.
       type: bool
       returned: always
     error:
-      description: What the Docker Engine says about a start that failed.
+      description: The Docker Engine's message about a failed start.
       type: str
       returned: always
     restart_count:
@@ -150,7 +149,7 @@ targets:
       type: str
       returned: always
     phase:
-      description: How far the engine is, or V(null) when the last lines of the log do not tell.
+      description: Phase of the start, or V(null) if the last lines of the log do not show it.
       type: str
       returned: always
       sample: loading shards
@@ -160,12 +159,12 @@ targets:
       returned: always
       sample: 43
     total:
-      description: What RV(targets[].done) counts up to.
+      description: Total of RV(targets[].done).
       type: int
       returned: always
       sample: 163
     rank:
-      description: The rank that RV(targets[].phase) is of, where there are ranks that are not ready.
+      description: The rank to which RV(targets[].phase) belongs, if there are ranks that are not ready.
       type: int
       returned: always
       sample: 19
@@ -175,27 +174,27 @@ targets:
       returned: always
       sample: 12
     joined:
-      description: Nodes of the group that have come and that are expected, when the log tells.
+      description: Number of nodes that have joined the group, and number expected, if the log shows them.
       type: list
       elements: int
       returned: always
       sample: [1, 2]
     health:
-      description: What the health probe saw.
+      description: Result of the health probe.
       type: str
       returned: always
       sample: connection refused
     reason:
-      description: The line of the log that says why it failed.
+      description: The line of the log with the cause of the failure.
       type: str
-      returned: when it failed and the log tells
+      returned: if it failed and the log shows the cause
     log:
-      description: The last lines of the log. After a restart those before it.
+      description: The last lines of the log; after a restart, those before it.
       type: list
       elements: str
       returned: always
     fingerprint:
-      description: Differs when anything worth a report differs. Give it back as O(targets[].known).
+      description: Changes with anything worth a report. Pass it to the next call as O(targets[].known).
       type: str
       returned: always
 """

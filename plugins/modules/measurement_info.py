@@ -6,17 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: measurement_info
-short_description: Look at a measurement that runs in a container, and let it go on
+short_description: Report the progress of a measurement in a container and renew its lease
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(measurement).
-  - Reports how far the commands of role C(measurement) are, and how they ended.
-  - Touches the folder's C(heartbeat). Without it the container ends by itself, so that none is left behind
-    when nobody waits any longer.
-  - A long poll. It returns when the progress has changed or the end has come, at the latest after O(hold).
-    The action M(ascend.pd_rollout.measurement_wait) calls it again and again.
+  - Internal to the role C(_measurement).
+  - Reports the progress of the commands of the role C(_measurement), and how they ended.
+  - Touches the folder's C(heartbeat). Without this the container ends by itself, so that none is left behind
+    when no playbook waits any longer.
+  - A long poll. It returns when the progress has changed or the commands have ended, and at the latest after
+    O(hold). The action M(ascend.pd_rollout.measurement_wait) calls it repeatedly.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.server
@@ -30,21 +30,21 @@ options:
     type: str
     required: true
   known:
-    description: The RV(progress) of the last report.
+    description: The RV(progress) of the previous report.
     type: str
     default: ""
   hold:
-    description: Seconds after which the report comes even if nothing has changed.
+    description: Seconds after which it reports even if nothing has changed.
     type: float
     default: 5
   log_lines:
-    description: How many of the last lines of the log are returned at the end.
+    description: Number of last log lines that are returned.
     type: int
     default: 15
 """
 
 EXAMPLES = r"""
-- name: Look at the benchmark
+- name: Report the progress of the benchmark
   ascend.pd_rollout.measurement_info:
     directory: /etc/pd_rollout/pd-benchmark
     container: pd-benchmark
@@ -52,16 +52,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 running:
-  description: Whether the commands are still at work.
+  description: Whether the commands are still running.
   returned: success
   type: bool
 exit_code:
-  description: How they ended; V(null) while they run, and when the container vanished without leaving word.
+  description: Exit code of the commands; V(null) while they run, and if the container left none.
   returned: success
   type: int
   sample: 0
 progress:
-  description: How far they are, in words.
+  description: Progress of the commands, in words.
   returned: success
   type: str
   sample: "run 1 of 2: one request at a time, 7 of 20"

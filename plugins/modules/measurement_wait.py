@@ -6,16 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: measurement_wait
-short_description: Wait for a measurement, and show how far it is
+short_description: Wait for a measurement and show its progress
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(measurement).
-  - An action that asks the server again and again by M(ascend.pd_rollout.measurement_info), and prints a
-    line when there is progress.
-  - It does not fail when the commands do, so that what they have measured until then can be fetched first.
-    It returns RV(ok) and what to say.
+  - Internal to the role C(_measurement).
+  - An action that polls the server with M(ascend.pd_rollout.measurement_info) and prints a line when there is
+    progress.
+  - It does not fail if the commands do, so that the results up to then can be fetched first. It returns
+    RV(ok) and RV(msg) instead.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.calls
@@ -27,7 +27,7 @@ attributes:
     support: none
 options:
   title:
-    description: What is run, in a word.
+    description: A word for what is run.
     type: str
     default: measurement
   directory:
@@ -39,13 +39,13 @@ options:
     type: str
     required: true
   timeout:
-    description: Seconds until it counts as failed.
+    description: Seconds after which the measurement counts as failed.
     type: int
     default: 14400
 """
 
 EXAMPLES = r"""
-- name: Wait until the benchmark has ended
+- name: Wait for the benchmark to end
   ascend.pd_rollout.measurement_wait:
     title: benchmark
     directory: /etc/pd_rollout/pd-benchmark
@@ -55,22 +55,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ok:
-  description: Whether all commands ended well.
+  description: Whether all commands succeeded.
   returned: success
   type: bool
   sample: true
 exit_code:
-  description: How they ended.
-  returned: when it is known
+  description: Exit code of the commands.
+  returned: if it is known
   type: int
   sample: 0
 seconds:
-  description: How long they were awaited.
+  description: Duration of the wait in seconds.
   returned: success
   type: float
   sample: 431.2
 msg:
-  description: What happened, with the last lines of the log where they did not end well.
+  description: What happened, with the last lines of the log if the commands failed.
   returned: success
   type: str
 """

@@ -12,11 +12,11 @@ author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Reads the groups C(prefiller), C(decoder) and C(proxy) and the C(pd_) variables of their
-    hosts, and computes everything that will run, that is instances, node ranks, engine ids,
+    hosts, and computes everything that will run, that is instances, node ranks, engine IDs,
     ports, environment, arguments, launch scripts and containers.
   - Checks the inventory against every rule of the release and reports all findings at once.
-    Errors fail the task, warnings are printed and it goes on. Hints stand in the plan's
-    C(findings) and are printed with C(-v).
+    Errors fail the task, warnings are printed. Hints are in the plan's C(findings) and are
+    printed with C(-v).
   - Runs on the controller only. No host is contacted.
   - Use it with C(run_once), so that the plan is computed once for the whole cluster and every
     host of the play gets it.
@@ -38,36 +38,36 @@ options:
     default: false
   dest:
     description:
-      - Where the files go. The default is the variable C(pd_plan_dir), or C(plans/<inventory
-        name>) in the current directory. The name is that of the inventory's folder. A file beside other
-        inventories has its own behind it, C(<folder>-<file>), and the names of several are joined by C(+).
+      - Where the files are written. The default is the variable C(pd_plan_dir), or C(plans/<inventory
+        name>) in the current directory. The name is that of the inventory's folder. For a file beside other
+        inventories it is C(<folder>-<file>), and the names of several inventories are joined by C(+).
     type: path
   every_deployment:
     description:
-      - Plan every deployment that has a host in the play, where the inventory has several
-        (C(pd_deployment)). There is no C(pd_plan) then. Without it, a play with the hosts of more than one
-        fails.
-      - The files of each deployment go into a directory of its own below O(dest).
+      - Plan every deployment that has a host in the play, if the inventory has several
+        (C(pd_deployment)). There is no C(pd_plan) then. Without this option, a play with hosts of more than
+        one deployment fails.
+      - The files of each deployment are written to a directory of its own below O(dest).
     type: bool
     default: false
   made:
     description:
-      - A plan that was made before, as a task with O(fact=false) has registered it. Its files are written and
-        nothing is planned.
-      - So a run can take the servers' locks in between, and leaves alone the files of another run that has
-        them.
+      - A plan that was registered by an earlier task with O(fact=false). Its files are written and nothing is
+        planned.
+      - In this way a run can acquire the servers' locks in between, and does not overwrite the files of
+        another run that holds them.
     type: dict
   topology:
     description:
-      - The topology that the inventory must describe, such as C(1P1D). Another one is an error.
+      - The topology that the inventory must describe, such as C(1P1D). Any other topology is an error.
     type: str
   fact:
     description:
       - Set the plan as the fact C(pd_plan). With V(false) the task's result is the plan, to be
         registered as C(pd_plan).
-      - Both are used in the same way. But Ansible copies all facts of a host for each of its
-        tasks, so with hundreds of hosts the fact makes a run slower by the square of their
-        number, and the registered result does not. The playbooks of this collection register.
+      - Both are used in the same way. However, Ansible copies all facts of a host for each of its
+        tasks, so with hundreds of hosts the fact slows a run down by the square of their number, and
+        the registered result does not. The playbooks of this collection register the result.
     type: bool
     default: true
 """
@@ -99,12 +99,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: The plan, as the fact C(pd_plan). With O(fact=false) its parts are the result's own.
+  description: The plan, as the fact C(pd_plan). With O(fact=false) its keys are those of the result.
   returned: success, when O(fact) is true
   type: complex
   contains:
     pd_plan:
-      description: Everything that will run, and where. The file C(plan.json) holds the same.
+      description: Everything that will run, and where. The file C(plan.json) has the same content.
       type: dict
       returned: success
       sample:
@@ -122,13 +122,14 @@ hash:
   type: str
   sample: 5d0c1f0b6f5f5c3d5d9c0f1e1c7d1c0a9f5e4b3a2d1c0b9a8f7e6d5c4b3a2f10
 directory:
-  description: Where the files are, or would be. Of several plans the last one's.
+  description: Directory in which the files are, or would be; with several plans, that of the last one.
   returned: success
   type: str
   sample: /home/operator/plans/atlas_a3_1p1d
 outside:
-  description: Servers that the deployment was launched on and that the plan does not have, each with its
-    address and its containers. The file C(deployed.json) in RV(directory) tells, or else the last plan.
+  description: Servers on which the deployment was launched and which are not in the plan, each with its
+    address and its containers, according to the file C(deployed.json) in RV(directory), or else the last
+    plan.
   returned: success
   type: dict
   sample: {decode2: {address: 192.0.0.4, directory: /etc/pd_rollout/pd, containers: [pd-decode2]}}

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: private_folder
-short_description: Have a folder in which nobody else can exchange anything
+short_description: Create a folder whose content no other user can replace
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the roles C(measurement) and C(model_weights).
-  - Makes a folder with mode 0700 where there is none. It and all folders above it must belong to root, to the
-    user that this runs as, or to the one who became root by C(sudo), and nobody else may write to them. A
-    folder with sticky bit, such as C(/var/tmp), will do above one that exists and is root's.
-  - Where others could change it, the module fails and says which folder is wrong and what to do.
+  - Internal to the roles C(_measurement), C(accuracy) and C(model_weights).
+  - Creates a folder with mode 0700 if there is none. It and all folders above it must belong to root, to the
+    user that this runs as, or to the user who became root with C(sudo), and no other user may be able to
+    write to them. A folder with the sticky bit, such as C(/var/tmp), is accepted above an existing folder
+    that is root's.
+  - If other users could change it, the module fails and reports which folder is wrong and how to fix it.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -31,15 +32,15 @@ options:
     required: true
   cleared_by:
     description:
-      - The name of a file that shows that the folder is of such a run. If it is in there, the folder's
-        content is removed; a folder with other content is left alone, and the module fails. Empty removes
-        nothing.
+      - The name of a file that identifies a folder of an earlier run. If the folder contains it, the folder's
+        content is removed. A folder with other content is left alone and the module fails. If empty, nothing
+        is removed.
     type: str
     default: ""
 """
 
 EXAMPLES = r"""
-- name: Have a folder for the results, without those of the last run
+- name: Create a folder for the results, without those of the last run
   ascend.pd_rollout.private_folder:
     path: /etc/pd_rollout/pd-benchmark
     cleared_by: run.sh
@@ -48,7 +49,7 @@ EXAMPLES = r"""
 RETURN = r"""
 finding:
   description: What is wrong with the folder, with code, path, seen, expected and cure.
-  returned: if something is
+  returned: failure
   type: dict
 """
 

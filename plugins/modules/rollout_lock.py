@@ -6,19 +6,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_lock
-short_description: Keep two rollouts from working on one server at once
+short_description: Lock a server, so that only one rollout changes it at a time
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Takes or gives back the server's lock. The lock says who holds it and since when, so does the message of
-    the second rollout.
-  - While the run goes on, a process beside it on the controller touches the lock every half minute, and gives
-    it back when the run has ended without doing so itself, because it failed, was interrupted or killed.
-  - If that process is gone too, the lock is taken over by the next rollout, and that is said. On the
-    controller where it ran, a run has ended if its process is gone; elsewhere O(max_silence) decides, or
-    O(max_age) of a lock that was never touched.
-  - A server that boots anew has no lock.
+  - Acquires or releases the server's lock. The lock records its holder and start time, which a second rollout
+    reports.
+  - During the run, a process on the controller renews the lock every half minute, and releases it if the run
+    ends without doing so itself, because it failed, was interrupted or was killed.
+  - If that process is gone too, the next rollout takes over the lock and reports that. On the same
+    controller, a run has ended if its process is gone; on others O(max_silence) decides, or O(max_age) for a
+    lock that was never renewed.
+  - A reboot of the server removes the lock.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.calls
@@ -26,70 +26,93 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Looks at the lock, and takes none.
+    details: Inspects the lock without acquiring it.
   diff_mode:
     support: none
 options:
   state:
-    description: Take it, or give it back. Only one's own lock is given back.
+    description: Whether to acquire or release the lock. A run releases only its own lock.
     type: str
     choices: [present, absent]
     default: present
   deployment:
-    description: What is rolled out, for the message.
+    description: Name of the deployment, for the message.
     type: str
     default: pd
   path:
-    description: The file.
+    description: The lock file.
     type: path
     default: /run/pd_rollout.lock
   max_age:
     description:
-      - Seconds after which a lock counts as left behind if its run has never given a sign of life (a server
-        without C(flock)).
+      - Seconds after which a lock counts as abandoned if its run has never renewed it (a server without
+        C(flock)).
     type: int
     default: 21600
   max_silence:
-    description: Seconds without a sign of life after which a lock counts as left behind.
+    description: Seconds without a renewal after which a lock counts as abandoned.
     type: int
     default: 300
   force:
-    description: Take over any lock. For somebody who knows that the other run has ended.
+    description: Whether to take over any lock. Use it only if you know that the other run has ended.
     type: bool
     default: false
   owner:
-    description: Who takes it. The action finds it out.
+    description: The run that acquires the lock. Set by the action.
     type: dict
   replace:
-    description: The run whose lock may be taken over. The action finds it out.
+    description: The run whose lock may be taken over. Set by the action.
     type: str
 notes:
-  - RV(ignore:changed) stays false. The lock is gone when the run is over.
+  - RV(ignore:changed) stays false, because the lock is gone when the run is over.
 """
 
 EXAMPLES = r"""
 - name: Lock the server for this rollout
   ascend.pd_rollout.rollout_lock:
 
-- name: Give the lock back
+- name: Release the lock
   ascend.pd_rollout.rollout_lock:
     state: absent
 """
 
 RETURN = r"""
 holder:
-  description: Who has the lock now, if it is somebody else.
-  returned: if refused
+  description: The run that holds the lock, if it is another one.
+  returned: if the lock is held by another run
   type: dict
   sample: {user: alice, controller: control1, pid: 4711, deployment: pd, since: 1767323045.5, silent: 12.1}
 taken_over:
   description: Whose lock was taken over, and why.
-  returned: if one was
+  returned: if a lock was taken over
   type: str
 released:
-  description: Whether this run had the lock.
+  description: Whether this run held the lock.
   returned: with O(state=absent)
   type: bool
+finding:
+  description: Why the lock file cannot be used, with code, path, seen, expected and cure.
+  returned: if the lock cannot be read, written or removed
+  type: dict
+findings:
+  description: Which run holds the lock, as one finding.
+  returned: if the lock is held by another run
+  type: list
+  elements: dict
+  sample:
+    - code: lock-held
+      severity: error
+      host: prefill1
+      instance: null
+      variable: null
+      chips: []
+      path: /run/pd_rollout.lock
+      files: []
+      message: alice on control1 (process 4711) has been rolling out pd on prefill1
+      seen: its last sign of life was 12 s ago
+      expected: one rollout at a time
+      cure: wait until it has ended; if you know that it has, -e deploy_lock_force=true
+      source: this collection, docs/architecture.md
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -105,7 +128,7 @@ def main() -> None:
     )
     owner = module.params["owner"]
     if not owner or not owner.get("run"):
-        module.fail_json(msg="the action of this name says who takes the lock; it did not run")
+        module.fail_json(msg="owner is missing: the action ascend.pd_rollout.rollout_lock sets it, but did not run")
     lock = RolloutLock(module.params["path"])
     try:
         if module.params["state"] == "absent":

@@ -6,21 +6,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: smoke_test
-short_description: Ask a prefill/decode deployment two questions and judge the answers
+short_description: Send two requests to a prefill/decode deployment and verify the answers
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Sends a completion and a streamed chat completion through the proxy and looks at their text, not at the
-    status code.
-    The text must not be empty or degenerate, and must begin as the decoder's own answer does when it
-    computes
-    the prompt itself, without a transfer of the KV cache.
-  - Prefiller and decoder must both have served the requests, as their metrics tell.
-  - Where one engine does both, without a proxy, it is asked itself, and there is nothing to compare with.
-  - A request that has no answer is sent to each engine itself, and their answers are shown. The proxy's
-    status is not the cause; upstream's says 500 for a request that the prefiller refuses with 400.
-  - Everything that is wrong is reported together, each with what to look at.
+  - Sends a completion and a streamed chat completion through the proxy and verifies their text, not the
+    status code. The text must not be empty or degenerate, and must begin like the decoder's own answer when
+    the decoder computes the prompt itself, without a transfer of the KV cache.
+  - Prefiller and decoder must both have served the requests, according to their metrics.
+  - If one engine does both, without a proxy, the requests go to that engine, and there is no answer to
+    compare with.
+  - A request without an answer is sent directly to each engine, and their answers are shown, because the
+    proxy's status does not show the cause; upstream's proxy answers 500 for a request that the prefiller
+    refuses with 400.
+  - All problems are reported together, each with what to check.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -41,8 +41,8 @@ options:
     required: true
   prefillers: &backends
     description:
-      - The engines' heads that the proxy asks, as the plan's C(proxy) lists them. No prefillers means that
-        one engine does both, and that it is the one that is asked.
+      - The engines' head nodes behind the proxy, as listed in the plan's C(proxy). No prefillers means that
+        one engine does both and gets the requests.
     type: list
     elements: dict
     required: true
@@ -57,39 +57,39 @@ options:
         required: true
   decoders: *backends
   api_key_file:
-    description: File on the server that holds the engines' API key. Without it no key is sent.
+    description: File on the server with the engines' API key. Without it no key is sent.
     type: path
   prompt:
-    description: What the completion continues. Take a text whose continuation leaves no doubt.
+    description: Prompt of the completion. Choose a text whose continuation is unambiguous.
     type: str
     default: "The capital of France is"
   chat_prompt:
-    description: What the chat completion answers.
+    description: Prompt of the chat completion.
     type: str
     default: "Name the capital of France in one sentence."
   max_tokens:
-    description: Length of each answer.
+    description: Maximum length of each answer in tokens.
     type: int
     default: 24
   match_words:
     description:
-      - Number of words at the beginning of the completion that must be those of the decoder's own answer.
-        V(0) asks for none, nor does a deployment without prefillers.
+      - Number of words at the beginning of the completion that must match the decoder's own answer. V(0)
+        skips the comparison, as does a deployment without prefillers.
       - Kernels of prefiller and decoder round differently, so later words may differ in a healthy
         deployment.
     type: int
     default: 2
   expect:
-    description: Regular expression that the completion's text must contain.
+    description: Regular expression that the completion's text must match anywhere.
     type: str
   timeout:
-    description: Seconds for each request.
+    description: Timeout of each request in seconds.
     type: float
     default: 120
 """
 
 EXAMPLES = r"""
-- name: Ask the deployment
+- name: Query the deployment
   ascend.pd_rollout.smoke_test:
     proxy_url: http://192.0.0.1:8005
     model: deepseek_v3
@@ -113,7 +113,7 @@ reference:
   returned: when it answered
   type: str
 seconds:
-  description: How long each request took, until its first byte for the streamed one as well.
+  description: Duration of each request; for the streamed one also the time until its first byte.
   returned: success
   type: dict
   sample: {completion: 0.2, chat: 0.2, chat_first_byte: 0.1, reference: 0.1}
