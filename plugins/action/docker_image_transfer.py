@@ -16,13 +16,17 @@ from ..module_utils._docker.images import ZSTD_MAGIC
 from ..module_utils._findings import Finding, text_of
 from ..module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ..module_utils._transfer.image_job import GZIP_MAGIC
+from ..module_utils._transfer.status import COMPLETE, FAILED, FETCHING, GONE
 from ..module_utils._transfer.store import CHUNK, chunk_hashes
 from ..plugin_utils._distribution import image_assignments, image_state
+from ..plugin_utils._distribution.progress import failure, progress
 from ..plugin_utils._run.deadlines import LONGEST, SOON, Silence
 from ..plugin_utils._run.parent import ParentRun
 from ..plugin_utils._run.polling import HOLD, Polling, ProgressLine
 from ..plugin_utils._run.screen import show
 
+# The finding of a process that left no result.
+GONE_CODE = "image-transfer-gone"
 # Seconds between two lines of progress of one host.
 SHOW_EVERY = 5.0
 # The most chunks that go to the server at once: each file costs some round trips. And seconds that such a
@@ -107,9 +111,7 @@ class ActionModule(Polling):
             if not (status.get("finding") or answer.get("finding")):
                 seen = f"it cannot start: {answer.get('msg') or 'no reason'}"
                 answer["finding"] = TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen).to_dict()
-            return self._failed(
-                image_state.failure(self._host, {"phase": "failed", **answer, **status}), status
-            )
+            return self._failed(failure(self._host, {"phase": FAILED, **answer, **status}, GONE_CODE), status)
         self._tell(address=options["address"], port=status["port"])
         return {"port": status["port"]}
 
@@ -164,20 +166,20 @@ class ActionModule(Polling):
             status = answer.get("status")
             if answer.get("failed") or not status or "phase" not in status:
                 return {**answer, "failed": True, "msg": answer.get("msg") or "no word of the transfer"}
-            if status["phase"] == "ready":
+            if status["phase"] == COMPLETE:
                 self._tell(complete=True)
                 if gives:
                     return {"status": status}
                 self._show(f"there after {time.monotonic() - begun:.0f} s{self._came(status)}")
                 return {"changed": True, "status": status, "loaded": status.get("names", [])}
-            if status["phase"] in ("failed", "gone"):
-                return {**self._failed(image_state.failure(self._host, status), status), "status": status}
-            silence.hear({name: status.get(name) for name in ("phase", "from", "done", "wanted")})
+            if status["phase"] in (FAILED, GONE):
+                return {**self._failed(failure(self._host, status, GONE_CODE), status), "status": status}
+            silence.hear({name: status.get(name) for name in ("phase", "source", "done", "wanted")})
             if (found := self._hopeless(told, status)) is not None:
                 return {**self._failed(found, status), "status": status}
             if status["done"]:
-                line.update(image_state.progress(status), status["phase"])
-            if status["phase"] == "getting" and status.get("wanted", -1) > brought:
+                line.update(progress(status), status["phase"])
+            if status["phase"] == FETCHING and status.get("wanted", -1) > brought:
                 brought = status["wanted"]
                 piece = {"incoming": self._bring(brought)}
 
@@ -189,7 +191,7 @@ class ActionModule(Polling):
 
     def _hopeless(self, told: dict[str, dict[str, Any]], status: dict[str, Any]) -> Finding | None:
         """Why nothing can come any more: whoever gets it from outside has failed, and nobody has all."""
-        if self._part["kind"] != "take" or status["phase"] != "getting":
+        if self._part["kind"] != "take" or status["phase"] != FETCHING:
             return None
         outside = [one for one in told.values() if one["kind"] != "take"]
         if not outside or not all(one["failed"] for one in outside):
@@ -202,7 +204,7 @@ class ActionModule(Polling):
     @staticmethod
     def _came(status: dict[str, Any]) -> str:
         kept = f", {status['kept'] / 1e6:.0f} MB were there from an earlier run" if status.get("kept") else ""
-        return f", from {status['from']}{kept}" if status.get("from") else ""
+        return f", from {status['source']}{kept}" if status.get("source") else ""
 
     def _end(self) -> dict[str, Any]:
         """End the process; what has come of an archive stays if it is not loaded yet."""

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..module_utils._transfer.status import FETCHING
 from ..module_utils._transfer.weights_files import manifest_of
-from ..plugin_utils._distribution.weights_progress import progress
+from ..plugin_utils._distribution.progress import progress
 from ..plugin_utils._run.action import ServerAction
 from ..plugin_utils._run.deadlines import LONGEST
 from ..plugin_utils._run.parent import ParentRun
@@ -54,14 +55,8 @@ class ActionModule(ServerAction):
             now = time.monotonic()
             if now - shown > SHOW_EVERY or done == total:
                 rate = sent / (now - begun) if now > begun else 0.0
-                status = {
-                    "state": "copying",
-                    "done": done,
-                    "total": total,
-                    "rate": rate,
-                    "source": "controller",
-                }
-                show(f"{host} weights: {progress(status)}")
+                status = {"phase": FETCHING, "done": done, "total": total, "rate": rate}
+                show(f"{host} weights: {progress({**status, 'source': 'the controller'})}")
                 shown = now
         return {"changed": sent > 0, "bytes": total, "sent": sent}
 

@@ -5,26 +5,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any, ClassVar
 
-from ..module_utils._findings import Finding, text_of
-from ..module_utils._transfer.catalogue import TRANSFER_CHECKS
-from ..plugin_utils._distribution.weights_progress import progress
+from ..module_utils._findings import text_of
+from ..module_utils._transfer.status import COMPLETE, ENDED
+from ..module_utils._transfer.status import begun as begun_status
+from ..plugin_utils._distribution.progress import failure, progress
 from ..plugin_utils._run.deadlines import SOON, Silence
 from ..plugin_utils._run.polling import HOLD, Polling, ProgressLine
 
 # Seconds between two lines of progress of one server.
 SHOW_EVERY = 5.0
-ENDED = ("complete", "failed", "absent")
-
-
-def failure(host: str, status: dict[str, Any]) -> Finding:
-    """What has ended the transfer to a server; a process that left no result is gone."""
-    found = status.get("finding")
-    if found:
-        return replace(Finding.from_dict(found), host=host)
-    return TRANSFER_CHECKS.finding("weights-transfer-gone", host=host, seen=f"its state is {status['state']}")
 
 
 class ActionModule(Polling):
@@ -41,9 +32,9 @@ class ActionModule(Polling):
             return {**result, "changed": False, "skipped": True, "msg": "nothing is awaited in check mode"}
         host = task_vars["inventory_hostname"]
         about, begun, hold = f"the weights of {host}", time.monotonic(), 0.0
-        status: dict[str, Any] = {"state": ""}
+        status = begun_status()
         line, silence = ProgressLine(f"{host} weights", SHOW_EVERY), Silence(about)
-        while status["state"] not in ENDED:
+        while status["phase"] not in ENDED:
             status = self._poll(
                 "weights_transfer_info",
                 {**options, "hold": hold},
@@ -53,13 +44,13 @@ class ActionModule(Polling):
                 seconds=hold + SOON,
             )["status"]
             hold = HOLD
-            silence.hear({name: status.get(name) for name in ("state", "source", "done")})
+            silence.hear({name: status.get(name) for name in ("phase", "source", "done")})
             if status.get("source"):
-                line.update(progress(status), final=status["state"] in ENDED)
+                line.update(progress(status), final=status["phase"] in ENDED)
         result.update(status=status, seconds=round(time.monotonic() - begun, 1))
-        if status["state"] == "complete":
+        if status["phase"] == COMPLETE:
             return {**result, "changed": bool(status.get("source"))}
-        finding = failure(host, status)
+        finding = failure(host, status, "weights-transfer-gone")
         log = status.pop("log", None) or []
         status.pop("finding", None)
         head = f"{host} did not get the weights. What has arrived is kept; the next run resumes."

@@ -138,18 +138,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: What the process told last.
+  description: How far the transfer is.
   returned: always
   type: dict
   contains:
     phase:
-      description: One of starting, getting, loading, ready, failed, gone.
+      description: One of waiting, fetching, loading, complete, failed, gone.
+      type: str
+    source:
+      description: Where the image comes from; empty before that is known.
       type: str
     done:
-      description: Bytes.
+      description: Bytes that are there.
       type: int
     total:
-      description: Bytes, null while unknown.
+      description: Bytes of the whole; null while that is not known.
       type: int
     rate:
       description: Bytes a second.
@@ -166,9 +169,9 @@ status:
     wanted:
       description: The chunk that it waits for, from the controller.
       type: int
-    error:
-      description: Why it failed.
-      type: str
+    finding:
+      description: Why it failed, with code, seen, expected and cure; null unless it has.
+      type: dict
 removed:
   description: Whether there was something to remove.
   returned: with O(state=absent)

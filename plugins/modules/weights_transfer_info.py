@@ -42,12 +42,12 @@ status:
   returned: success
   type: dict
   contains:
-    state:
+    phase:
       description: >-
-        V(waiting), V(copying), V(verifying), V(complete), V(failed), or V(absent) without a process.
+        V(waiting), V(fetching), V(verifying), V(complete), V(failed), or V(gone) without a process.
       type: str
     source:
-      description: The server from which it takes.
+      description: The server from which it fetches; empty where it has none.
       type: str
     done:
       description: Bytes that are there.
@@ -56,7 +56,7 @@ status:
       description: Bytes of the whole; null while that is not known.
       type: int
     rate:
-      description: Bytes per second of late.
+      description: Bytes a second, over the last seconds.
       type: float
     received:
       description: Bytes that came over the network in this run.

@@ -43,7 +43,7 @@ def test_a_shared_file_system_is_written_once(server, lacking, run):
     lacking("fan3")
     outcome = run()
     assert outcome.good, outcome.output
-    assert "fan3 weights: 24.0 of 24.0 MB, complete" in outcome.output
+    assert "fan3 weights: 100 %, 24.0 of 24.0 MB, complete" in outcome.output
     assert "fan4 weights:" not in outcome.output
     shard = f"{MODEL}/model-00012-of-00012.safetensors"
     inode = {name: server(name).check_output(f"stat --format %d:%i {shard}") for name in ("fan3", "fan4")}

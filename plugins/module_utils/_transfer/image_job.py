@@ -24,10 +24,12 @@ from .. import _process
 from .._docker.client import DockerError
 from .._docker.images import ZSTD_MAGIC, Images, counted
 from .._findings import RolloutError
+from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .image_folder import Folder, check_room, megabytes, unpacked
 from .peers import NoSource, PeerServer, take
 from .registry import Place, Reference, Registry, RegistryError
+from .status import Rate
 from .store import CHUNK, DiskFull, Store, chunk_hashes, open_nameless, open_part
 
 # Seconds: between two notes of the status; between two looks for a piece from the controller; over which
@@ -80,7 +82,7 @@ def start(order: Order) -> dict[str, Any]:
         # First whether it has ended, then what it told: that may be the last that it says.
         lives = _process.start_time(child) is not None
         status = folder.read()
-        if status.get("port") or status.get("phase") == "failed":
+        if status.get("port") or status.get("phase") == phases.FAILED:
             return status
         if not lives:
             raise TransferError(
@@ -97,21 +99,13 @@ class Job:
         self._folder = Folder(order.folder)
         self._images = images or Images()
         self._lock = threading.Lock()
-        self._speed: list[tuple[float, int]] = []
+        self._rate = Rate(WINDOW)
         self._server: PeerServer | None = None
         self._opened: Store | None = None
         self._roomy = False
         # Nothing is told any longer: the folder is being cleared.
         self._over = False
-        self._status: dict[str, Any] = {
-            "phase": "starting",
-            "done": 0,
-            "total": None,
-            "rate": 0.0,
-            "from": "",
-            "kept": 0,
-            "fetched": 0,
-        }
+        self._status: dict[str, Any] = {**phases.begun(), "kept": 0, "fetched": 0}
 
     @property
     def _store(self) -> Store:
@@ -139,7 +133,7 @@ class Job:
         with self._lock:
             self._over = True
         # What a run left that nobody watches: all but the part.
-        self._folder.clear(keep_part=self._status["phase"] not in ("ready",))
+        self._folder.clear(keep_part=self._status["phase"] != phases.COMPLETE)
 
     def _forgotten(self) -> bool:
         asked_at = self._server.asked_at if self._server else 0.0
@@ -159,13 +153,8 @@ class Job:
             self._status.update(what)
             if self._server:
                 self._status["served"] = self._server.served
-            if self._status["phase"] in ("getting", "loading"):
-                now = time.monotonic()
-                self._speed.append((now, self._status["done"]))
-                while len(self._speed) > 2 and now - self._speed[0][0] > WINDOW:
-                    self._speed.pop(0)
-                past, before = self._speed[0]
-                self._status["rate"] = (self._status["done"] - before) / (now - past) if now > past else 0.0
+            if self._status["phase"] in (phases.FETCHING, phases.LOADING):
+                self._status["rate"] = self._rate.at(self._status["done"])
             if not self._over:
                 self._folder.write(self._status)
 
@@ -178,13 +167,14 @@ class Job:
         try:
             self._get()
             self._progress(
-                phase="loading" if self._order.kind != "engine" else "ready", done=self._store.size
+                phase=phases.LOADING if self._order.kind != "engine" else phases.COMPLETE,
+                done=self._store.size,
             )
             if self._order.kind != "engine":
                 self._load()
-            self._tell(phase="ready")
+            self._tell(phase=phases.COMPLETE)
         except RolloutError as error:
-            self._tell(phase="failed", finding=error.finding.to_dict())
+            self._tell(phase=phases.FAILED, finding=error.finding.to_dict())
         except NoSource as error:
             self._fail("image-source-lost", str(error))
         except DiskFull:
@@ -201,10 +191,10 @@ class Job:
             self._fail("image-transfer-failed", f"{type(error).__name__}: {error}")
 
     def _fail(self, code: str, seen: str) -> None:
-        self._tell(phase="failed", finding=TRANSFER_CHECKS.finding(code, seen=seen).to_dict())
+        self._tell(phase=phases.FAILED, finding=TRANSFER_CHECKS.finding(code, seen=seen).to_dict())
 
     def _get(self) -> None:
-        self._progress(phase="getting")
+        self._progress(phase=phases.FETCHING)
         if self._order.kind == "take":
             take(self._store, self._order.token, self._folder.sources, self._took, self._order.patience)
             self._took("")
@@ -220,7 +210,7 @@ class Job:
             known += self._images.recorded(found["Id"])
             self._store.digest = self._order.digest or next(iter(known), "")
             self._store.unpacked = size
-            self._progress(total=size, **{"from": "the Docker Engine"})
+            self._progress(total=size, source="the Docker Engine")
             self._fill(self._images.save(self._order.image))
         elif self._order.kind == "archive":
             self._hash_archive()
@@ -233,8 +223,8 @@ class Job:
         if self._folder.unwatched() > self._order.idle:
             raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
         self._progress(done=self._store.size, total=self._store.total, kept=self._store.adopted)
-        if name and name != self._status["from"]:
-            self._progress(**{"from": name})
+        if name and name != self._status["source"]:
+            self._progress(source=name)
         total = self._store.total
         if not self._roomy and total:
             self._roomy = True
@@ -246,7 +236,7 @@ class Job:
         total = store.total = store.whole()
         packed = store.read_back(0, 4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
         store.unpacked = unpacked(total, packed)
-        self._progress(total=total, **{"from": path})
+        self._progress(total=total, source=path)
         check_room(self._order.folder, 0, total + store.unpacked)
         for digest, length in chunk_hashes(store.handle):
             store.note(digest, length)
@@ -257,7 +247,7 @@ class Job:
         """From the controller, which cannot be asked: it brings what the status says is wanted."""
         store, order = self._store, self._order
         store.total, store.unpacked = order.size, unpacked(order.size, order.packed)
-        self._progress(total=order.size, **{"from": "the controller"})
+        self._progress(total=order.size, source="the controller")
         check_room(order.folder, order.size - store.whole(), order.size + store.unpacked)
         while len(store.hashes) < len(order.hashes) and store.adopt(order.hashes[len(store.hashes)]):
             pass
@@ -340,7 +330,7 @@ class Job:
         store = self._store
         store.total, store.digest = archive.size, archive.digest
         store.unpacked = unpacked(archive.size, packed=True)
-        self._progress(total=archive.size, **{"from": place.name})
+        self._progress(total=archive.size, source=place.name)
         check_room(self._order.folder, archive.size - store.whole(), archive.size + store.unpacked)
         while store.size + CHUNK <= archive.size and len(store.hashes) < len(store.spare):
             store.adopt(store.spare[len(store.hashes)])
@@ -350,7 +340,7 @@ class Job:
     def _load(self) -> None:
         total = self._store.size
         self._progress(done=0, total=total, rate=0.0)
-        self._speed.clear()
+        self._rate.restart()
         content = counted(self._store.content(), lambda done: self._progress(done=done))
         try:
             names = self._images.load(content, self._order.load_timeout)

@@ -10,6 +10,7 @@ from typing import Any
 from .._files.private_folder import UnsafeFolder
 from .._findings import text_of
 from . import image_job
+from . import status as phases
 from .catalogue import TransferError
 from .image_folder import DIRECTORY, Folder
 from .registry import Place, reference
@@ -93,7 +94,7 @@ def _order(options: dict[str, Any]) -> image_job.Order:
 def _wait(folder: Folder, options: dict[str, Any]) -> dict[str, Any]:
     """The status once it has another phase or wants another piece, or after a while."""
     if not folder.is_ours():
-        return {"phase": "gone"}
+        return {"phase": phases.GONE}
     folder.touch(options["sources"])
     if options["incoming"]:
         folder.receive(options["incoming"], options["number"])
@@ -101,12 +102,12 @@ def _wait(folder: Folder, options: dict[str, Any]) -> dict[str, Any]:
     deadline = time.monotonic() + options["hold"]
     while True:
         status = folder.read()
-        if status.get("phase") in ("ready", "failed"):
+        if status.get("phase") in (phases.COMPLETE, phases.FAILED):
             return status
-        if status.get("phase") == "getting" and status.get("wanted", -1) > options["number"]:
+        if status.get("phase") == phases.FETCHING and status.get("wanted", -1) > options["number"]:
             return status
         if not folder.running():
-            return {**status, "phase": "gone"}
+            return {**status, "phase": phases.GONE}
         if status.get("phase") != first.get("phase") or time.monotonic() >= deadline:
             return status
         time.sleep(0.1)

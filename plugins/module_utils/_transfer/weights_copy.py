@@ -16,14 +16,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .._files.contents import read_json, write_json
 from .._findings import Finding
+from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
+from .status import Rate
 from .weights_files import (
     PARTIAL,
     arrived,
@@ -82,16 +83,8 @@ class Copy:
         self.staging = staging(self.path)
         self.manifest: dict[str, dict[str, Any]] = {}
         self.daemon: subprocess.Popen[bytes] | None = None
-        self.status: dict[str, Any] = {
-            "state": "waiting",
-            "source": None,
-            "done": 0,
-            "total": None,
-            "rate": 0.0,
-            "received": 0,
-            "finding": None,
-        }
-        self._samples: deque[Any] = deque()
+        self.status: dict[str, Any] = {**phases.begun(), "received": 0}
+        self._rate = Rate(WINDOW)
         self._sign_of_life = time.time()
         self._served = 0.0
 
@@ -99,7 +92,7 @@ class Copy:
 
     def tell(self, **changes: Any) -> None:
         """Write the state for the controller and for the next server."""
-        if changes.get("state", self.status["state"]) != self.status["state"] or changes.get("finding"):
+        if changes.get("phase", self.status["phase"]) != self.status["phase"] or changes.get("finding"):
             print(time.strftime("%H:%M:%S"), changes, flush=True)
         self.status.update(changes)
         write_json(self.folder / "status.json", self.status)
@@ -107,14 +100,9 @@ class Copy:
 
     def measure(self) -> None:
         """How much has come, and how fast it comes."""
-        now, done = time.monotonic(), arrived(self.staging)
-        self._samples.append((now, done))
-        while now - self._samples[0][0] > WINDOW:
-            self._samples.popleft()
-        then, before = self._samples[0]
-        rate = max(0.0, (done - before) / (now - then)) if now > then else 0.0
+        done = arrived(self.staging)
         self._sign_of_life = time.time()
-        self.tell(done=done, rate=rate)
+        self.tell(done=done, rate=self._rate.at(done))
 
     # --- serving
 
@@ -285,13 +273,13 @@ class Copy:
             try:
                 state = self.source_state(address)
                 answered = True
-                if state["state"] == "failed":
+                if state["phase"] == phases.FAILED:
                     self.follow_failure(state)
                 self.space()
-                self.tell(state="copying")
+                self.tell(phase=phases.FETCHING)
                 new = self.one_pass(address)
                 heard = time.monotonic()
-                if state["state"] == "complete" and not new:
+                if state["phase"] == phases.COMPLETE and not new:
                     return
             except SourceLost as lost:
                 if arrived(self.staging) > done:
@@ -314,7 +302,7 @@ class Copy:
 
     def verify(self) -> None:
         """Nothing gets its final name that is not what the source has, and what its own headers say."""
-        self.tell(state="verifying")
+        self.tell(phase=phases.VERIFYING)
         here = manifest_of(self.staging)
         wrong = [
             name
@@ -341,7 +329,7 @@ class Copy:
             self.work()
             while time.time() - self.last_life() < self.job.idle or self.serving():
                 time.sleep(PAUSE)
-                if self.status["state"] == "complete":
+                if self.status["phase"] == phases.COMPLETE:
                     self.watch()
         except Stopped:
             pass
@@ -368,16 +356,16 @@ class Copy:
                 write_json(self.folder / "public" / "manifest.json", self.manifest)
                 self.serve(self.path)
             total = sum(entry["size"] for entry in self.manifest.values())
-            self.tell(state="complete", done=total, total=total)
+            self.tell(phase=phases.COMPLETE, done=total, total=total)
         except TransferError as error:
-            self.tell(state="failed", finding=error.finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=error.finding.to_dict())
         except OSError as error:
             finding = TRANSFER_CHECKS.finding(
                 "weights-unwritable",
                 path=error.filename or str(self.staging),
                 seen=error.strerror or str(error),
             )
-            self.tell(state="failed", finding=finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=finding.to_dict())
 
     def watch(self) -> None:
         """The one that had the weights first looks whether they stay as they are."""
@@ -399,14 +387,14 @@ class Copy:
                     )
                 )
         except TransferError as error:
-            self.tell(state="failed", finding=error.finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=error.finding.to_dict())
         except OSError as error:
             finding = TRANSFER_CHECKS.finding(
                 "weights-source-unreadable",
                 path=error.filename or self.job.path,
                 seen=error.strerror or str(error),
             )
-            self.tell(state="failed", finding=finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=finding.to_dict())
 
     def serving(self) -> bool:
         """Whether a server takes something in this moment; its log tells of a large file only at the end."""

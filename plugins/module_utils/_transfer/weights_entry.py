@@ -20,6 +20,7 @@ from .._files.contents import read_json
 from .._files.private_folder import check_name
 from .._findings import RolloutError, text_of
 from . import hub, weights_copy, weights_install, weights_process, weights_rsync
+from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .weights_files import bytes_below, staging
 
@@ -62,7 +63,6 @@ INFO_ARGUMENTS = {
 PROBE = weights_process.PROBE
 # Seconds after which a probe of a server that this run does not know is nobody's any longer.
 STALE = 24 * 3600.0
-ENDED = ("complete", "failed", "absent")
 # Seconds between two looks while an answer is held back.
 LOOK = 0.2
 LOG_LINES = 8
@@ -125,14 +125,14 @@ def status_of(params: dict[str, Any]) -> dict[str, Any]:
     """How far the process of this server is."""
     folder = weights_process.folder_of(params["path"])
     if not folder.exists():
-        return {"state": "absent", "finding": None}
+        return {"phase": phases.GONE, "finding": None}
     (folder / "contact").touch()
     alive = weights_process.process_of(folder) is not None
-    status = read_json(folder / "status.json") or {"state": "waiting", "finding": None}
+    status = read_json(folder / "status.json") or phases.begun()
     began = folder / "process.json"
-    if not alive and began.exists() and status["state"] not in ENDED:
-        status["state"] = "absent"
-    if status["state"] in ("failed", "absent"):
+    if not alive and began.exists() and status["phase"] not in phases.ENDED:
+        status["phase"] = phases.GONE
+    if status["phase"] in (phases.FAILED, phases.GONE):
         log = folder / "log"
         status["log"] = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
     return status
@@ -143,17 +143,18 @@ def download_status(params: dict[str, Any], before: list[Any]) -> dict[str, Any]
     api = DockerApi()
     container = api.inspect(params["container"])
     done = bytes_below(staging(Path(params["path"])))
-    status = {"state": "copying", "source": "the hub", "done": done, "total": None, "finding": None}
+    status = {**phases.begun(), "phase": phases.FETCHING, "source": "the hub", "done": done}
     now = time.monotonic()
     before.append((now, done))
     span = now - before[0][0]
     status["rate"] = (done - before[0][1]) / span if span > 0 else 0.0
     if container is None:
-        status["state"] = "absent"
+        status["phase"] = phases.GONE
     elif not container["State"]["Running"]:
         code = container["State"]["ExitCode"]
-        status["state"] = "complete" if code == 0 and container["State"]["Status"] == "exited" else "failed"
-        if status["state"] == "failed":
+        ended_well = code == 0 and container["State"]["Status"] == "exited"
+        status["phase"] = phases.COMPLETE if ended_well else phases.FAILED
+        if not ended_well:
             text = api.logs(params["container"], READ_LINES)
             status["log"] = hub.last_words(text)[1][-LOG_LINES:]
             status["finding"] = download_finding(params["path"], code, text)
@@ -176,7 +177,7 @@ def poll(params: dict[str, Any]) -> dict[str, Any]:
     before: list[tuple[float, int]] = []
     while True:
         status = download_status(params, before) if params["container"] else status_of(params)
-        if status["state"] in ENDED or time.monotonic() >= end:
+        if status["phase"] in phases.ENDED or time.monotonic() >= end:
             return status
         time.sleep(LOOK)
 

@@ -6,30 +6,14 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.action.weights_wait import failure
 from ansible_collections.ascend.pd_rollout.plugins.module_utils import _process
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import (
     weights_entry,
     weights_process,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
-
-
-def test_a_finding_is_shown_with_its_cure():
-    found = TRANSFER_CHECKS.finding("weights-changed", path="/w", seen="one file changed")
-    shown = failure("decode1", {"state": "failed", "finding": found.to_dict()})
-    assert shown == replace(found, host="decode1")
-    assert shown.cure
-
-
-def test_a_process_that_is_gone_is_no_silent_success():
-    found = failure("decode1", {"state": "absent", "finding": None})
-    assert (found.code, found.host, found.severity) == ("weights-transfer-gone", "decode1", "error")
-    assert found.cure
 
 
 @pytest.mark.parametrize(
@@ -72,7 +56,7 @@ def test_servers_see_the_signs_of_those_that_share_their_file_system(tmp_path):
 
 def test_a_transfer_that_was_never_started_is_absent(tmp_path, monkeypatch):
     monkeypatch.setattr(weights_entry.weights_process, "RUN", tmp_path)
-    assert weights_entry.status_of({"path": "/w"}) == {"state": "absent", "finding": None}
+    assert weights_entry.status_of({"path": "/w"}) == {"phase": "gone", "finding": None}
 
 
 def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
@@ -80,10 +64,10 @@ def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
     folder = weights_entry.weights_process.folder_of("/w")
     folder.mkdir()
     (folder / "process.json").write_text(json.dumps({"pid": 1, "started": 0}))
-    (folder / "status.json").write_text(json.dumps({"state": "copying", "finding": None}))
+    (folder / "status.json").write_text(json.dumps({"phase": "fetching", "finding": None}))
     (folder / "log").write_text("12:00:00 copying\n")
     status = weights_entry.status_of({"path": "/w"})
-    assert (status["state"], status["log"]) == ("absent", ["12:00:00 copying"])
+    assert (status["phase"], status["log"]) == ("gone", ["12:00:00 copying"])
 
 
 def probe_of(path: Path, name: str, run: str = "0123456789ab") -> Path:

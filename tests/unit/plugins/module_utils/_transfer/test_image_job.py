@@ -130,7 +130,7 @@ def run(path, engine=None, **more):
     life = threading.Thread(target=Job(given, engine or Engine()).run)
     life.start()
     deadline = time.monotonic() + 60
-    while (status := folder.read()).get("phase") not in ("ready", "failed"):
+    while (status := folder.read()).get("phase") not in ("complete", "failed"):
         folder.touch()
         assert time.monotonic() < deadline, status
         time.sleep(0.02)
@@ -141,7 +141,7 @@ def run(path, engine=None, **more):
 def test_it_comes_is_loaded_and_noted(tmp_path):
     engine = Engine()
     status, life, folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "ready", status
+    assert status["phase"] == "complete", status
     assert engine.loaded == CONTENT
     assert engine.records == {DIGEST: "sha256:1"}
     life.join(60)
@@ -152,7 +152,7 @@ def test_a_cut_within_a_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeRegistry, "cut", 6000)
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "ready", status
+    assert status["phase"] == "complete", status
     assert engine.loaded == CONTENT
     assert FakeRegistry.asked == [0, 6000]
     life.join(60)
@@ -164,7 +164,7 @@ def test_a_run_goes_on_where_another_ended(tmp_path):
     folder.part.write_bytes(CONTENT[:6400])
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "ready", status
+    assert status["phase"] == "complete", status
     assert status["kept"] == 6000
     assert FakeRegistry.asked == [6000]
     assert engine.loaded == CONTENT
@@ -178,7 +178,7 @@ def test_bad_bytes_of_an_earlier_run_cost_one_more_try(tmp_path, monkeypatch):
     folder.part.write_bytes(bytes(4000))
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "ready", status
+    assert status["phase"] == "complete", status
     assert FakeRegistry.asked == [4000, 0]
     assert engine.loaded == CONTENT
     life.join(60)
@@ -200,8 +200,8 @@ def test_the_next_place_is_asked_and_all_reasons_are_told(tmp_path, monkeypatch)
     monkeypatch.setattr(FakeRegistry, "fails", "mirror.example")
     places = [Place("https://mirror.example"), Place("https://registry.example")]
     status, life, _folder = run(tmp_path / "f", places=places)
-    assert status["phase"] == "ready", status
-    assert status["from"] == "registry.example"
+    assert status["phase"] == "complete", status
+    assert status["source"] == "registry.example"
     life.join(60)
     status, life, _folder = run(tmp_path / "g", places=places[:1])
     assert status["finding"]["seen"] == "mirror.example cannot be reached"
@@ -228,8 +228,8 @@ def test_servers_take_it_from_an_engine_that_has_it(tmp_path):
     engine = Engine()
     sources = [["giver", "127.0.0.1", giver.read()["port"]]]
     status, life, _folder = run(tmp_path / "taker", engine, kind="take", sources=sources)
-    assert status["phase"] == "ready", status
-    assert status["from"] == "giver"
+    assert status["phase"] == "complete", status
+    assert status["source"] == "giver"
     assert engine.loaded == CONTENT
     assert engine.records == {DIGEST: "sha256:1"}, "its name with a digest came along"
     life.join(60)
@@ -266,7 +266,7 @@ def test_an_archive_is_read_where_it_lies(tmp_path):
     archive.write_bytes(CONTENT)
     engine = Engine()
     status, life, folder = run(tmp_path / "f", engine, kind="archive", archive=str(archive))
-    assert status["phase"] == "ready", status
+    assert status["phase"] == "complete", status
     assert engine.loaded == CONTENT
     life.join(60)
     assert archive.read_bytes() == CONTENT
@@ -293,10 +293,10 @@ def brought(path, archive=CONTENT, at_once=3, upto=None, claimed=None):
     life = threading.Thread(target=Job(given, engine).run)
     life.start()
     deadline = time.monotonic() + 60
-    while (status := folder.read()).get("phase") not in ("ready", "failed"):
+    while (status := folder.read()).get("phase") not in ("complete", "failed"):
         assert time.monotonic() < deadline, status
         wanted = status.get("wanted", -1)
-        if status.get("phase") == "getting" and wanted >= 0 and wanted not in sent:
+        if status.get("phase") == "fetching" and wanted >= 0 and wanted not in sent:
             if upto is not None and wanted >= upto:
                 break
             piece = path.parent / "piece"
@@ -349,7 +349,7 @@ def planted(tmp_path):
     victim = subprocess.Popen(["sleep", "600"])
     note = {"pid": victim.pid, "started": _process.start_time(victim.pid)}
     for name in ("status.json", "process.json"):
-        (folder / name).write_text(json.dumps({**note, "phase": "getting"}))
+        (folder / name).write_text(json.dumps({**note, "phase": "fetching"}))
     (folder / "archive.part").write_bytes(CONTENT)
     nobody = pwd.getpwnam("nobody").pw_uid
     for path in (folder, *folder.iterdir()):

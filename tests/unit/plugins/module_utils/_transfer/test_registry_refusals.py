@@ -21,7 +21,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.regist
     Registry,
     RegistryError,
 )
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import failure
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.progress import failure
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -88,7 +88,9 @@ def told(place: Place, tag: Reference = TAG) -> tuple[str, str]:
     """The code of the refusal, and what the screen shows of it."""
     with pytest.raises(RegistryError) as raised:
         Registry(place, "ascend/tiny").archive(tag, "ascend/tiny:v1")
-    finding = failure("a", {"phase": "failed", "finding": raised.value.finding.to_dict(), "done": 0})
+    finding = failure(
+        "a", {"phase": "failed", "finding": raised.value.finding.to_dict(), "done": 0}, "image-transfer-gone"
+    )
     return finding.code, " ".join(text_of([finding]).split())
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import images
@@ -19,7 +18,6 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.images i
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import contents
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import (
-    TRANSFER_CHECKS,
     TransferError,
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_folder import (
@@ -33,9 +31,6 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.im
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import (
     ImageState,
-    failure,
-    progress,
-    summary,
 )
 
 IMAGE = "registry.example:5000/ascend/vllm-ascend:v1"
@@ -157,33 +152,6 @@ def test_places():
         ("https://registry.example:5000", "u"),
     ]
     assert places(IMAGE, [], {}, "", ["registry.example:5000"])[0]["base"] == "http://registry.example:5000"
-
-
-STATUS = {
-    "phase": "getting",
-    "done": 9_216_000_000,
-    "total": 15_100_000_000,
-    "rate": 112e6,
-    "from": "registry.example",
-}
-
-
-def test_progress():
-    assert progress(STATUS) == "61 %, 9216 of 15100 MB from registry.example, 112 MB/s, 53 s left"
-    assert progress({**STATUS, "total": None, "rate": 0.0, "from": ""}) == "9216 MB"
-    assert progress({**STATUS, "phase": "loading", "rate": 0.0}) == "loading, 61 %, 9216 of 15100 MB"
-
-
-def test_failure_says_what_to_do_and_what_is_kept():
-    found = TRANSFER_CHECKS.finding("image-registry-login", seen="r refuses x")
-    status = {**STATUS, "phase": "failed", "finding": found.to_dict()}
-    assert failure("a", status) == replace(found, host="a")
-    assert summary("x:1", "a", status) == (
-        "a did not get x:1. 9216 MB are kept, from which the next run resumes."
-    )
-    gone = failure("a", {"phase": "gone", "done": 0})
-    assert (gone.code, gone.host) == ("image-transfer-gone", "a")
-    assert summary("x:1", "a", {"phase": "gone", "done": 0}) == "a did not get x:1."
 
 
 def test_the_board_has_one_token_for_all_and_for_nobody_else(tmp_path):

@@ -5,10 +5,6 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution import weights_chain as chain
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.weights_progress import (
-    clock,
-    progress,
-)
 
 
 def server(name: str, *codes: str, fingerprint: str = "one", files: tuple[str, ...] = ()) -> chain.Server:
@@ -93,34 +89,3 @@ def test_a_shared_file_system_is_written_once():
     made = chain.chain(["s1", "s2", "s3", "s4"], "s0", seen)
     assert made.members == ["s0", "s1", "s2"]
     assert made.shared == {"s3": "s1", "s4": "s0"}
-
-
-@pytest.mark.parametrize(
-    ("status", "line"),
-    [
-        (
-            {
-                "state": "copying",
-                "done": 12_300_000_000,
-                "total": 45_600_000_000,
-                "rate": 850e6,
-                "source": "a",
-            },
-            "12,300 of 45,600 MB, 850.0 MB/s, 0:39 left, from a",
-        ),
-        (
-            {"state": "copying", "done": 5e6, "total": None, "rate": 1e6, "source": "hub"},
-            "5.0 MB, 1.0 MB/s, from hub",
-        ),
-        ({"state": "waiting"}, "waiting for its source"),
-        ({"state": "complete", "done": 2e6, "total": 2e6}, "2.0 of 2.0 MB, complete"),
-    ],
-    ids=["between servers", "download", "waiting", "complete"],
-)
-def test_progress(status, line):
-    assert progress(status) == line
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")])
-def test_clock(seconds, text):
-    assert clock(seconds) == text

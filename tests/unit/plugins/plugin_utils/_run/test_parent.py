@@ -26,7 +26,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import pare
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.parent import ParentRun
 
-MOVING = {"phase": "getting", "done": 1, "total": 2, "rate": 0.0, "from": "", "state": "copying"}
+MOVING = {"phase": "fetching", "done": 1, "total": 2, "rate": 0.0, "source": ""}
 NODE = {
     "container": "pd-decode1",
     "instance": "decode1",
