@@ -128,7 +128,7 @@ def main() -> None:
     )
     owner = module.params["owner"]
     if not owner or not owner.get("run"):
-        module.fail_json(msg="owner is missing: the action ascend.pd_rollout.rollout_lock sets it, but did not run")
+        module.fail_json(msg="owner is missing: the action rollout_lock sets it, but did not run")
     lock = RolloutLock(module.params["path"])
     try:
         if module.params["state"] == "absent":
