@@ -100,7 +100,7 @@ def given_back(server) -> None:
 def test_a_run_that_fails_gives_its_locks_back(play, server):
     done = play("playbooks/deploy_1p1d.yml", "--tags", "image", "-e", "docker_image_digest=nonsense")
     assert done.returncode != 0
-    assert "docker_image_digest is 'nonsense'" in told(done)
+    assert "docker_image_digest is no digest" in told(done)
     assert "TASK [Give back the lock]" not in done.stdout, "the run itself did not"
     given_back(server)
 

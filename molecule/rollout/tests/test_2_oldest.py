@@ -22,6 +22,15 @@ def deploy(inventory):
     commands = subprocess.check_output([ROOT / "scripts" / "environments.py", "oldest"], text=True).strip()
     collections = f"{ROOT / '.collections'}:{sysconfig.get_paths()['purelib']}"
 
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": collections,
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    # Molecule asks for colours, which would be in the recap.
+    environment.pop("ANSIBLE_FORCE_COLOR", None)
+
     def run(*arguments):
         done = subprocess.run(
             [
@@ -32,12 +41,7 @@ def deploy(inventory):
                 *arguments,
             ],
             cwd=ROOT,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": collections,
-                "ANSIBLE_NOCOLOR": "1",
-            },
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
