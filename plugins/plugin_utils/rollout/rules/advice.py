@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Advice: what is known to hurt, and what does nothing."""
+"""Advice: settings that are known to cause trouble, and settings that have no effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from ..findings import HINT, WARNING, Finding, Rule
 from .base import Context, at_node, flag_number, number, rule
 
-# Seconds that HCCL waits for its peers unless told otherwise, and what a slow load needs.
+# Seconds that HCCL waits for its peers by default, and the seconds that a slow load needs.
 HCCL_DEFAULT_TIMEOUT = 120
 HCCL_SAFE_TIMEOUT = 400
 
@@ -17,8 +17,8 @@ HCCL_SAFE_TIMEOUT = 400
 @rule(
     "PD601",
     WARNING,
-    "Someone chose where the image comes from",
-    cure="set pd_image_registry to your registry or mirror, or pd_image to a whole reference",
+    "The registry of the image is configured",
+    cure="set pd_image_registry to your registry or mirror, or pd_image to a complete reference",
     source="A@v0.13.0:docs/source/installation.md",
 )
 def image_registry(r: Rule, c: Context) -> Iterator[Finding]:
@@ -29,15 +29,15 @@ def image_registry(r: Rule, c: Context) -> Iterator[Finding]:
             "not published there",
             variable="pd_image_registry",
             seen=c.cluster.declaration.image,
-            expected="a registry in front of it",
+            expected="a registry in front of the image",
         )
 
 
 @rule(
     "PD602",
     WARNING,
-    "The image is the one for the servers: Atlas A3's tags have -a3, A2's have not",
-    cure="leave pd_image unset, or correct it or pd_server; A3's tags end in -a3 or -a3-openeuler",
+    "The image matches the servers: tags for Atlas A3 have -a3, tags for A2 do not",
+    cure="leave pd_image unset, or correct it or pd_server; tags for A3 end in -a3 or -a3-openeuler",
     source="A@v0.13.0:vllm_ascend/utils.py (check_ascend_device_type)",
 )
 def image_is_the_servers(r: Rule, c: Context) -> Iterator[Finding]:
@@ -58,7 +58,7 @@ def image_is_the_servers(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD603",
     WARNING,
-    "HCCL waits long enough for nodes that load at different speed",
+    "HCCL waits long enough for nodes that load at different speeds",
     cure='set HCCL_CONNECT_TIMEOUT: "1200" in pd_engine_env',
     source="HCCL's default of 120 s; upstream's CI uses 400 to 1200",
 )
@@ -83,8 +83,8 @@ def hccl_timeout(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD604",
     WARNING,
-    "The decoders take as many requests at once as are expected",
-    cure="raise max-num-seqs or data of the decoders, add a decoder, or expect less",
+    "The decoders have room for the expected number of concurrent requests",
+    cure="raise max-num-seqs or data of the decoders, add a decoder, or lower pd_expected_concurrency",
     source="A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md (max-num-seqs)",
 )
 def concurrency(r: Rule, c: Context) -> Iterator[Finding]:
@@ -98,9 +98,9 @@ def concurrency(r: Rule, c: Context) -> Iterator[Finding]:
         yield r.at(
             f"max_num_seqs × data_parallel_size of all decoders is {total}: the other requests wait, and "
             "their time to the "
-            "first token counts it",
+            "first token includes the wait",
             variable="pd_expected_concurrency",
-            seen=f"{wanted} expected, {total} served at once",
+            seen=f"{wanted} expected, {total} served concurrently",
             expected=f"max-num-seqs × data of at least {wanted}",
         )
 
@@ -108,8 +108,8 @@ def concurrency(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD605",
     HINT,
-    "Variables of the environment are read by the release",
-    cure="leave it out, or keep it: it does nothing",
+    "The release reads every environment variable that is set",
+    cure="remove it; keeping it does no harm, because it has no effect",
     source="A@v0.13.0:vllm_ascend, V@0.13.0:vllm (in no file)",
 )
 def idle_environment(r: Rule, c: Context) -> Iterator[Finding]:
@@ -127,8 +127,8 @@ def idle_environment(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD606",
     HINT,
-    "Keys of the KV transfer configuration are read by the release",
-    cure="leave it out, or keep it: it does nothing",
+    "The release reads every key of the KV transfer configuration",
+    cure="remove it; keeping it does no harm, because it has no effect",
     source="A@v0.13.0:vllm_ascend (in no file), vllm_ascend/distributed/__init__.py; vllm-ascend issue 4866",
 )
 def idle_transfer_keys(r: Rule, c: Context) -> Iterator[Finding]:
@@ -157,8 +157,8 @@ def idle_transfer_keys(r: Rule, c: Context) -> Iterator[Finding]:
             )
         if role.kv_module_path is not None:
             yield r.at(
-                "kv_connector_module_path is read only where the connector's name is not registered (from "
-                "vLLM 0.23 on before the name is looked at), and the module has moved from v0.18.0 on",
+                "kv_connector_module_path is read only if the connector's name is not registered (from vLLM "
+                "0.23 on, it takes precedence over the name), and the module has moved since v0.18.0",
                 instance=instance.name,
                 variable="pd_profile",
                 seen=role.kv_module_path,
@@ -169,7 +169,7 @@ def idle_transfer_keys(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD607",
     HINT,
-    "Prefillers speculate one token",
+    "Prefillers speculate one token only",
     cure="set num_speculative_tokens to 1 for the prefiller with a later release",
     source="A@v0.23.0 PD guide (1 on prefill nodes, 1 or more on decode nodes, for non-hybrid models)",
 )

@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about flags and variables that decide what a cache holds and how it is moved.
+"""Rules about flags and variables that determine what a KV cache holds and how it is transferred.
 
-Caches go from prefiller to decoder as bytes: nothing compares what the bytes mean. What is known to differ is
-an error; what may differ, and what only costs, is a warning.
+Caches are transferred from prefiller to decoder as bytes, and nothing compares what the bytes mean. A known
+difference is an error; a possible difference, or one that only costs time, is a warning.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .transfer import nested, transferring
 # Two names of one type (V@0.13.0:vllm/config/model.py, _STR_DTYPE_TO_TORCH_DTYPE; vllm/utils/torch_utils.py).
 _TYPES = {"half": "float16", "float": "float32", "fp8": "fp8_e4m3", "auto": None}
 _ONE_BYTE = ("fp8", "int8", "uint8")
-# Speculation that keeps no cache of its own.
+# Methods of speculation that have no cache of their own.
 _WITHOUT_CACHE = ("ngram", "suffix", "medusa", "mlp_speculator")
 
 
 @dataclass(frozen=True)
 class _Fact:
-    """Something that both sides have: how it is read of a node, and where it is set. None is the model's own,
-    which is not known here."""
+    """A setting that both sides have: how it is read from a node, and which variable sets it. The value None
+    means the model's default, which is not known here."""
 
     name: str
     variable: str
@@ -41,7 +41,7 @@ def _type(value: Any) -> str | None:
 
 
 def _cache_type(c: Context, node: Node) -> str | None:
-    """The type of the cache's numbers, else the model's (A@v0.13.0:vllm_ascend/worker/worker.py:135)."""
+    """The data type of the cache, else that of the model (A@v0.13.0:vllm_ascend/worker/worker.py:135)."""
     return _type(node.flag("kv-cache-dtype")) or _type(node.flag("dtype"))
 
 
@@ -50,7 +50,7 @@ def _without_mla(c: Context, node: Node) -> str:
 
 
 def _config_key(key: str) -> Callable[[Context, Node], Any]:
-    """A switch of --additional-config, true as Python takes it; off where the release does not read it."""
+    """A switch of --additional-config, by Python's truth value; off if the release does not read it."""
 
     def of(c: Context, node: Node) -> str:
         on = key in c.cluster.release.additional_config and bool(additional_config(node).get(key))
@@ -64,7 +64,7 @@ def _flag(name: str) -> Callable[[Context, Node], Any]:
 
 
 def _rotation(node: Node) -> str | None:
-    """What is set of the rotary embedding, as text; None where the model's own holds."""
+    """The settings of the rotary embedding, as text; None for the model's defaults."""
     overrides = node.flag("hf-overrides")
     given = dict(overrides) if isinstance(overrides, Mapping) else {}
     given.update({name: node.flag(name) for name in ("rope-scaling", "rope-theta")})
@@ -73,7 +73,7 @@ def _rotation(node: Node) -> str | None:
 
 
 def _overrides(node: Node) -> str | None:
-    """What is set of the model's configuration beside that."""
+    """The other settings in --hf-overrides, as text; None if there are none."""
     overrides = node.flag("hf-overrides")
     if not isinstance(overrides, Mapping):
         return None if overrides is None else str(overrides)
@@ -88,7 +88,7 @@ def _variable(name: str, default: str) -> Callable[[Context, Node], Any]:
 # Keys hold their positions already.
 ROTATION = _Fact("the rotary embedding", "pd_engine_args", lambda c, node: _rotation(node))
 CACHE_TYPE = _Fact("kv-cache-dtype, or dtype", "pd_engine_args", _cache_type)
-# What a cache looks like: a difference is read as other numbers.
+# The layout of a cache: with a difference, its bytes are read as other numbers.
 _LAYOUT = (
     CACHE_TYPE,
     # V@0.13.0:vllm/config/model.py:1578
@@ -103,7 +103,7 @@ _LAYOUT = (
     _Fact("mamba-ssm-cache-dtype", "pd_engine_args", _flag("mamba-ssm-cache-dtype")),
     ROTATION,
 )
-# Each side makes the tokens of a prompt itself: the proxy sends it to both.
+# Each side tokenizes a prompt itself, because the proxy sends the text to both.
 _PROMPT = tuple(
     _Fact(name, "pd_engine_args", _flag(name))
     for name in (
@@ -115,7 +115,7 @@ _PROMPT = tuple(
         "mm-processor-kwargs",
     )
 )
-# How caches are cut up and moved: what does not go together fails or is slow, and no source says which.
+# How caches are split and transferred: a mismatch fails or is slow, and no source says which.
 _WAYS = (
     _Fact("mamba-cache-mode", "pd_engine_args", _flag("mamba-cache-mode")),
     _Fact("mamba-block-size", "pd_engine_args", _flag("mamba-block-size")),
@@ -131,7 +131,7 @@ _VARIABLES = ("pd_engine_args", "pd_engine_env", "pd_profile")
 
 
 def _differing(c: Context, facts: tuple[_Fact, ...]) -> Iterator[tuple[_Fact, Instance, Any, Instance, Any]]:
-    """Each fact that a decoder and some prefiller have in different ways; of prefillers one of each kind."""
+    """Yield each setting that differs between a decoder and a prefiller, with one prefiller of each kind."""
     kinds: dict[tuple[Any, ...], Instance] = {}
     for instance, _ in transferring(c, *_VARIABLES, role="prefiller"):
         kinds.setdefault(tuple(fact.of(c, instance.head) for fact in facts), instance)
@@ -144,7 +144,7 @@ def _differing(c: Context, facts: tuple[_Fact, ...]) -> Iterator[tuple[_Fact, In
 
 
 def _certain(fact: _Fact, p: Any, d: Any) -> bool:
-    """Whether two values are known to be different; the model's own type is never one of a byte."""
+    """Whether two values are known to differ; the model's own data type never has one byte."""
     if p is not None and d is not None:
         return True
     return fact is CACHE_TYPE and str(p or d).startswith(_ONE_BYTE)
@@ -160,14 +160,14 @@ def _at(
         instance=decoder.name,
         variable=fact.variable,
         seen=f"{fact.name}: {told[0]} in {prefiller.name}, {told[1]} in {decoder.name}",
-        expected=f"one {fact.name} on both sides",
+        expected=f"the same {fact.name} on both sides",
     )
 
 
 @rule(
     "PD531",
     ERROR,
-    "Prefiller and decoder hold caches of one kind",
+    "Prefillers and decoders keep KV caches of the same format",
     cure="set it to the same value on both sides",
     source=(
         "A@v0.13.0:vllm_ascend/worker/worker.py:135, V@0.13.0:vllm/config/model.py:1578, "
@@ -183,29 +183,35 @@ def one_layout(r: Rule, c: Context) -> Iterator[Finding]:
         )
         if _certain(fact, p, d) and not idle:
             yield _at(
-                r, fact, "the bytes of one side are other numbers on the other", prefiller, p, decoder, d
+                r,
+                fact,
+                "the bytes of one side mean other numbers on the other side",
+                prefiller,
+                p,
+                decoder,
+                d,
             )
 
 
 @rule(
     "PD532",
     WARNING,
-    "Prefiller and decoder take caches in one way",
+    "Prefillers and decoders handle KV caches in the same way",
     cure="set it to the same value on both sides",
     source="plugins/plugin_utils/rollout/rules/agreement.py, with a source for each",
 )
 def one_way(r: Rule, c: Context) -> Iterator[Finding]:
     for fact, prefiller, p, decoder, d in _differing(c, _LAYOUT):
         if not _certain(fact, p, d):
-            message = "one side leaves it to the model, and may hold another kind of cache"
+            message = "one side uses the model's default, which may give its cache another format"
             yield _at(r, fact, message, prefiller, p, decoder, d)
     others = (
-        (_WAYS, "both sides move the same caches, and may not meet"),
+        (_WAYS, "both sides transfer the same caches, but may use incompatible ways"),
         (
             _PROMPT,
-            "each side makes the tokens of a prompt itself, and the decoder takes its own for the cache's",
+            "each side tokenizes a prompt itself, and the decoder applies its own tokens to the cache",
         ),
-        ((_OVERRIDES,), "the models may differ in what their caches hold"),
+        ((_OVERRIDES,), "the two models may differ in what their caches hold"),
     )
     for facts, message in others:
         for fact, prefiller, p, decoder, d in _differing(c, facts):
@@ -213,7 +219,7 @@ def one_way(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _speculation(instance: Instance) -> Mapping[str, Any] | None:
-    """The speculation that has a cache of its own, None where there is none."""
+    """The speculative configuration if its method has a cache of its own, else None."""
     config = instance.head.flag("speculative-config")
     if not isinstance(config, Mapping) or not config:
         return None
@@ -223,7 +229,7 @@ def _speculation(instance: Instance) -> Mapping[str, Any] | None:
 @rule(
     "PD533",
     ERROR,
-    "With the layerwise connector, a decoder has the speculative layers that its prefillers have",
+    "With the layerwise connector, a decoder has the speculative layers of its prefillers",
     cure="set speculative-config on both sides, or on the decoder alone",
     source=(
         "A@v0.18.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_layerwise_connector.py:285, 502, "
@@ -232,14 +238,14 @@ def _speculation(instance: Instance) -> Mapping[str, Any] | None:
     ),
 )
 def speculative_layers(r: Rule, c: Context) -> Iterator[Finding]:
-    """The last layer says that a prompt is through. It is looked up by name among the decoder's, fails there,
-    and the decoder waits for ever."""
+    """The last layer signals the end of a prompt. The decoder looks it up by name, does not find it, and
+    waits forever."""
     prefillers = [i for i, _ in transferring(c, "pd_engine_args", role="prefiller") if _speculation(i)]
     for decoder, connector in transferring(c, "pd_engine_args", role="decoder"):
         if prefillers and connector.tensor_order == "at_request" and not _speculation(decoder):
             yield r.at(
-                f"{prefillers[0].name} ends each prompt with a layer that {decoder.name} does not have: its "
-                "word that the prompt is through is lost",
+                f"{prefillers[0].name} ends each prompt with a layer that {decoder.name} does not have, so "
+                "the signal that the prompt is complete is lost",
                 instance=decoder.name,
                 variable="pd_engine_args",
                 seen=f"speculative-config in {prefillers[0].name} only",
@@ -262,7 +268,7 @@ def layout_pushed(r: Rule, c: Context) -> Iterator[Finding]:
         pushed = connector.listener == "decoder" and connector.tensor_order == "at_start"
         if pushed and additional_config(decoder.head).get("enable_kv_nz"):
             yield r.at(
-                f"{connector.name} writes blocks as the prefiller has them, and nobody changes their layout",
+                f"{connector.name} writes blocks in the prefiller's layout, and nothing converts them",
                 instance=decoder.name,
                 variable="pd_engine_args",
                 seen="enable_kv_nz: true",
@@ -281,12 +287,12 @@ def layout_pushed(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def layout_quantized(r: Rule, c: Context) -> Iterator[Finding]:
-    """Only the weights say whether attention is quantized."""
+    """Whether attention is quantized is known from the weights only."""
     for decoder, connector in transferring(c, "pd_engine_args", role="decoder"):
         pushed = connector.listener == "decoder" and connector.tensor_order == "at_request"
         if pushed and additional_config(decoder.head).get("enable_kv_nz"):
             yield r.at(
-                f"{connector.name} changes the layout of quantized caches only: others are read as noise",
+                f"{connector.name} converts the layout of quantized caches only: others are read as noise",
                 instance=decoder.name,
                 variable="pd_engine_args",
                 seen="enable_kv_nz: true",
@@ -300,7 +306,7 @@ POOLS = ("AscendStoreConnector", "MooncakeConnectorStoreV1")
 @rule(
     "PD536",
     WARNING,
-    "Engines that share a pool of caches hash alike",
+    "Engines that share a KV pool use the same hash seed",
     cure='set PYTHONHASHSEED: "0" in pd_engine_env of all engines',
     source="A@v0.13.0:docs/source/user_guide/feature_guide/kv_pool.md:19",
 )

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the rules share: how one is declared, what it is given, and how it reads flags."""
+"""What all rules share: how a rule is declared, its context, and helpers that read flags."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from ..model import Cluster, Instance, Node, Role
 from ..ports import PortUse
 from ..topology import given_flags
 
-# Block size where none is given, and the one forced with prefix caching or chunked prefill
+# The default block size, and the one that is forced with prefix caching or chunked prefill
 # (A@v0.13.0:vllm_ascend/utils.py:1078, refresh_block_size).
 ASCEND_BLOCK_SIZE = 128
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule looks at."""
+    """What a rule checks: the cluster, its table of ports, and the topology that the playbook requires."""
 
     cluster: Cluster
     table: Mapping[str, tuple[PortUse, ...]]
     wanted_topology: str | None = None
 
     def instances(self, *variables: str, role: Role | None = None) -> Iterator[Instance]:
-        """The instances whose variables of these names could be read; about others the reader has spoken."""
+        """Yield the instances whose variables of these names could be read; others have a finding already.
+
+        ``role`` limits them to prefillers or decoders.
+        """
         for instance in self.cluster.instances:
             if (role is None or instance.role == role) and not instance.unread.intersection(variables):
                 yield instance
@@ -41,14 +44,14 @@ class Context:
 
 
 class Place(TypedDict):
-    """Where a finding about one node of an instance is."""
+    """The keyword arguments of Rule.at that place a finding at a node of an instance."""
 
     host: str
     instance: str
 
 
 def at_node(instance: Instance, node: Node) -> Place:
-    """The place of a finding about one node, for Rule.at."""
+    """Return the place of a finding about one node, for Rule.at."""
     return {"host": node.host, "instance": instance.name}
 
 
@@ -58,12 +61,16 @@ _RULES: list[tuple[Rule, Check]] = []
 
 
 def rule(code: str, severity: Severity, title: str, *, cure: str, source: str) -> Callable[[Check], Check]:
-    """Declare a rule; the function below it yields the findings."""
+    """Declare a rule; the decorated function yields its findings.
+
+    ``title`` states what is right, ``cure`` how to fix a violation, ``source`` where the rule is documented.
+    A code that is already declared raises ValueError.
+    """
     return finds(declare(code, severity, title, cure=cure, source=source))
 
 
 def finds(declared: Rule) -> Callable[[Check], Check]:
-    """Enter the function that yields the findings of a rule which others need by its name, too."""
+    """Register the decorated function, which yields the findings of an already declared rule."""
 
     def enter(function: Check) -> Check:
         _RULES.append((declared, function))
@@ -80,8 +87,8 @@ _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**2
 
 
 def number(value: Any) -> int | None:
-    """A flag's value as a whole number, as int() has it or with units (25.6k = 25600, 1K = 1024); None if
-    it is none."""
+    """Return a flag's value as a whole number, as int() reads it or with units (25.6k = 25600, 1K = 1024);
+    None if it is not a number."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -99,13 +106,13 @@ def number(value: Any) -> int | None:
 
 
 def flag_number(node: Node, name: str, default: int | None = None) -> int | None:
-    """The whole number of a flag, the default where it is not given, None where it is none."""
+    """Return a flag's whole number, ``default`` if it is not set, None if its value is not a number."""
     value = node.flag(name)
     return default if value is None else number(value)
 
 
 def block_size(node: Node) -> int | None:
-    """The block size the engine ends up with, in tokens."""
+    """Return the block size that the engine uses, in tokens; None if it is unknown."""
     given = flag_number(node, "block-size", ASCEND_BLOCK_SIZE)
     caching = node.flag("enable-prefix-caching") is not False
     if given != ASCEND_BLOCK_SIZE and (caching or chunked_prefill(node)):
@@ -114,12 +121,12 @@ def block_size(node: Node) -> int | None:
 
 
 def chunked_prefill(node: Node) -> bool:
-    """Whether prompts are cut into chunks: vLLM's default."""
+    """Whether prompts are processed in chunks, which is vLLM's default."""
     return node.flag("enable-chunked-prefill") is not False
 
 
 def interleave(instance: Instance) -> int | None:
-    """cp_kv_cache_interleave_size as vLLM ends up with, in tokens (V@0.13.0:vllm/config/vllm.py:788)."""
+    """Return the cp_kv_cache_interleave_size that vLLM uses, in tokens (V@0.13.0:vllm/config/vllm.py:788)."""
     old = flag_number(instance.head, "dcp-kv-cache-interleave-size", 1)
     if instance.parallel.decode_context > 1 and old is not None and old > 1:
         return old
@@ -131,7 +138,7 @@ def context_parallel(instance: Instance) -> int:
 
 
 def graph_mode(node: Node) -> bool:
-    """Whether the engine runs with captured graphs, as far as its flags say
+    """Whether the engine runs with captured graphs, as far as its flags show
     (A@v0.13.0:vllm_ascend/platform.py:205-300)."""
     if node.flag("enforce-eager") is True:
         return False
@@ -156,7 +163,7 @@ _OTHER_MODES = frozenset({"1", "2", "STOCK_TORCH_COMPILE", "DYNAMO_TRACE_ONCE"})
 
 
 def _compilation(node: Node, key: str) -> Any:
-    """A setting of --compilation-config, as a key of it or after a dot."""
+    """Return a setting of --compilation-config, from its mapping or from a dotted flag."""
     config = node.flag("compilation-config")
     if dotted_keys(node, "compilation-config"):
         return node.flag(f"compilation-config.{key}".replace("_", "-"))
@@ -164,26 +171,26 @@ def _compilation(node: Node, key: str) -> Any:
 
 
 def dotted_keys(node: Node, name: str) -> list[str]:
-    """The keys of an option of JSON that are given behind a dot, as they are spelt."""
+    """Return the dotted flags (option.key) of a JSON option, as they are spelt."""
     return [spelt for spelt in node.args if spelt.replace("_", "-").startswith(f"{name}.")]
 
 
 def additional_config(node: Node) -> Mapping[str, Any]:
-    """--additional-config, empty where it is not given as a mapping."""
+    """Return --additional-config; empty if it is not set or not a mapping."""
     config = node.flag("additional-config")
     return config if isinstance(config, Mapping) else {}
 
 
 def moved_setting(context: Context, node: Node, variable: str) -> Any:
-    """A setting of vllm-ascend: the key of --additional-config that takes a variable's place at this release,
-    else the variable, None where neither is given."""
+    """Return a setting of vllm-ascend: the key of --additional-config that replaces ``variable`` in this
+    release, else the environment variable itself; None if neither is set."""
     key = context.cluster.release.deprecated_env.get(variable)
     config = additional_config(node)
     return config[key] if key is not None and key in config else node.env.get(variable)
 
 
 def flashcomm(context: Context, node: Node) -> bool:
-    """Whether FlashComm1 is on: by the variable, or by the key of --additional-config in its place."""
+    """Whether FlashComm1 is on, by its variable or by the key of --additional-config that replaces it."""
     return is_on(moved_setting(context, node, "VLLM_ASCEND_ENABLE_FLASHCOMM1"))
 
 
@@ -199,6 +206,6 @@ def switched_on(node: Node, name: str) -> bool:
 
 
 def given(c: Context, node: Node) -> Iterator[tuple[str, str, object]]:
-    """The flags of pd_engine_args: as spelt, the option without the part after a dot, value."""
+    """Yield the flags of pd_engine_args: as spelt, the option without the part after a dot, the value."""
     for flag in given_flags(c.cluster.release, node.settings.engine_args):
         yield flag.spelt, flag.name, flag.value

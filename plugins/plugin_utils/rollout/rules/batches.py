@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes that must fit each other in an engine: blocks, batches, captured graphs."""
+"""Rules about sizes within an engine that must fit each other: blocks, batches, captured graphs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .base import (
 @rule(
     "PD405",
     ERROR,
-    "With context parallel, the interleave size is the block size",
+    "With context parallel, the interleave size equals the block size",
     cure="set cp-kv-cache-interleave-size and block-size to the same number, 128 in the guide",
     source="A@v0.13.0:vllm_ascend/platform.py:350-357",
 )
@@ -71,7 +71,7 @@ def block_holds_interleave(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD407",
     ERROR,
-    "Without chunked prefill a whole prompt fits into one batch",
+    "Without chunked prefill, a whole prompt fits in one batch",
     cure="raise max-num-batched-tokens, lower max-model-len, or enable chunked prefill",
     source="V@0.13.0:vllm/config/scheduler.py:250",
 )
@@ -93,7 +93,7 @@ def batch_holds_prompt(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD408",
     ERROR,
-    "A batch holds at least one token of every sequence",
+    "A batch has room for at least one token of every sequence",
     cure="raise max-num-batched-tokens, or lower max-num-seqs",
     source="V@0.13.0:vllm/config/scheduler.py:264",
 )
@@ -129,7 +129,7 @@ def capture_list(node: Node) -> list[int] | None:
 @rule(
     "PD414",
     ERROR,
-    "The largest captured graph is the largest capture size",
+    "max_cudagraph_capture_size is the largest capture size",
     cure="remove max_cudagraph_capture_size, or set it to the largest of cudagraph_capture_sizes",
     source="V@0.13.0:vllm/config/vllm.py (_set_cudagraph_sizes)",
 )

@@ -49,7 +49,7 @@ def balance_scheduling(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD427",
     ERROR,
-    "Fine-grained tensor parallel sizes divide the data-parallel size",
+    "Fine-grained tensor parallel sizes are divisors of the data-parallel size",
     cure="choose sizes in finegrained_tp_config that divide data, or 0",
     source="A@v0.18.0:vllm_ascend/ascend_config.py:249",
 )
@@ -77,7 +77,7 @@ def module_sizes(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD428",
     ERROR,
-    "Tensor parallel of o_proj and of o_lora is for decoders with graphs, from v0.23.0 on with tensor 1",
+    "o_proj and o_lora tensor parallel is used in decoders with graphs only, from v0.23.0 on with tensor 1",
     cure="set oproj_tensor_parallel_size for the decoder only, without enforce-eager, and with tensor 1",
     source="A@v0.18.0:vllm_ascend/ascend_config.py:230-234; A@v0.23.0:vllm_ascend/ascend_config.py:546-570",
 )
@@ -110,7 +110,7 @@ def oproj_place(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD429",
     ERROR,
-    "Tensor parallel of o_proj and of the embedding runs with the recompute scheduler",
+    "Tensor parallel of o_proj or the embedding is used with the recompute scheduler",
     cure="set recompute_scheduler_enable: true in additional-config of the decoder",
     source="A@v0.23.0:vllm_ascend/ascend_config.py (cross-DP collectives)",
 )
@@ -138,7 +138,7 @@ def oproj_recompute(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD430",
     ERROR,
-    "FlashComm2 is for prefillers, with a size that divides tensor and is smaller",
+    "FlashComm2 is used in prefillers only, with a size that divides tensor and is smaller",
     cure=f"correct {_FLASHCOMM2} in pd_engine_env of the prefiller, and remove it from the decoder's",
     source="A@v0.13.0:vllm_ascend/utils.py:1009-1053",
 )
@@ -183,7 +183,7 @@ def flashcomm2(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD431",
     ERROR,
-    "Xlite graphs run without a pipeline, with blocks of 128 tokens and little or no speculation",
+    "Xlite graphs are used without a pipeline, with blocks of 128 tokens and little or no speculation",
     cure="switch xlite_graph_config off, or what it excludes",
     source="A@v0.13.0:vllm_ascend/ascend_config.py:261-272; A@v0.23.0:vllm_ascend/ascend_config.py:689",
 )
@@ -224,7 +224,7 @@ def _speculative_tokens(node: Node) -> int:
 @rule(
     "PD432",
     ERROR,
-    "Dynamic load balancing of experts is switched on in the environment too",
+    "Dynamic expert load balancing is also enabled in the environment",
     cure='set DYNAMIC_EPLB: "true" in pd_engine_env',
     source="A@v0.13.0:vllm_ascend/eplb/core/eplb_utils.py:144; A@v0.18.0:vllm_ascend/ascend_config.py:420",
 )
@@ -250,7 +250,7 @@ def dynamic_eplb(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD433",
     ERROR,
-    "enable_kv_nz is for models with MLA",
+    "enable_kv_nz is set for models with MLA only",
     cure="remove enable_kv_nz from additional-config",
     source="A@v0.13.0:vllm_ascend/ascend_config.py:146",
 )
@@ -270,7 +270,7 @@ def kv_nz(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD434",
     ERROR,
-    "Settings of vllm-ascend that exclude each other do not stand together",
+    "Mutually exclusive settings of vllm-ascend are not combined",
     cure="remove one of the two",
     source="A@v0.23.0:vllm_ascend/ascend_config.py, platform.py:793",
 )
@@ -355,7 +355,7 @@ def _shared_expert_dp(instance: Instance) -> bool:
 @rule(
     "PD435",
     ERROR,
-    "Hybrid load balancing is off where nodes are headless",
+    "Hybrid load balancing is off in instances with headless nodes",
     cure="remove data-parallel-hybrid-lb",
     source="V@0.13.0:vllm/entrypoints/cli/serve.py",
 )
@@ -374,7 +374,7 @@ def hybrid_balancing(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD436",
     ERROR,
-    "Settings for separate prefill and decode are left out where one engine does both",
+    "A colocated engine has no settings that need separate prefill and decode",
     cure="set additional-config in pd_engine_args without the key",
     source="A@v0.18.0:vllm_ascend/platform.py:465; A@v0.23.0:vllm_ascend/platform.py:346, 703",
 )

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about which connector is used: planned, registered and not planned, of one's own, or none at all."""
+"""Rules about which connector is used: planned, registered but not planned, custom, or unknown."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .transfer import OWN_SIDE, nested, sizes_told, transferring
 
 MULTI = "MultiConnector"
 OTHER_HARDWARE = "other hardware"
-# Names of connectors are like each other: only a slip of a letter or two is one of another.
+# Connector names resemble each other: only a difference of one or two letters counts as a misspelling.
 _NEAR = 0.93
 _SLIPS = {"MooncakeConnector": "MooncakeConnectorV1"}
 
 
 def _once(c: Context) -> Iterator[tuple[str | None, Instance, str]]:
-    """Each connector that has no data here once: the instance that has it, where it is one of several, the
-    first of them, and its name."""
+    """Yield each connector without data in the collection once: the name of the instance that uses it (None
+    if several do), the first such instance, and the connector's name."""
     users: dict[str, list[Instance]] = {}
     for instance, name in _unplanned(c):
         users.setdefault(name, []).append(instance)
@@ -34,7 +34,7 @@ def _once(c: Context) -> Iterator[tuple[str | None, Instance, str]]:
 
 
 def _unplanned(c: Context) -> Iterator[tuple[Instance, str]]:
-    """The instances whose connector has no data here, and its name."""
+    """Yield the instances whose connector has no data in the collection, with the connector's name."""
     if c.cluster.colocated:
         return
     for instance in c.instances("pd_kv_connector", "pd_kv_transfer_config", "pd_profile"):
@@ -44,7 +44,7 @@ def _unplanned(c: Context) -> Iterator[tuple[Instance, str]]:
 
 
 def _own(c: Context, instance: Instance) -> str | None:
-    """The module that the connector's class is looked for in, None where its name alone decides."""
+    """The module from which the connector's class is imported; None if its registered name alone decides."""
     path = instance.settings.kv_transfer_config.get("kv_connector_module_path")
     owner = c.cluster.release.other_connectors.get(instance.settings.connector)
     read = owner is None or c.cluster.release.limits.module_path_first
@@ -54,7 +54,7 @@ def _own(c: Context, instance: Instance) -> str | None:
 @rule(
     "PD500",
     ERROR,
-    "The KV connector is one that the release has for Ascend",
+    "The release has the KV connector for Ascend",
     cure="correct pd_kv_connector: docs/releases.md lists the connectors of each release",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/__init__.py, A@v0.23.0:vllm_ascend/distributed/kv_transfer/"
@@ -87,7 +87,7 @@ def connector_known(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _has(c: Context, name: str) -> str | None:
-    """The first release that has a connector of that name."""
+    """The first release that has a connector with that name; None if none has."""
     releases = (load_release(other) for other in release_names())
     return next((o.name for o in releases if name in o.connectors or name in o.other_connectors), None)
 
@@ -95,12 +95,12 @@ def _has(c: Context, name: str) -> str | None:
 @rule(
     "PD515",
     WARNING,
-    "The KV connector is one that this collection plans",
-    cure="give its own keys in pd_kv_extra_config, and check yourself what is not checked here",
+    "The collection plans and checks the KV connector",
+    cure="set the connector's keys in pd_kv_extra_config, and check yourself what is not checked here",
     source="plugins/plugin_utils/rollout/data/connectors, other_connectors in data/releases",
 )
 def connector_planned(r: Rule, c: Context) -> Iterator[Finding]:
-    """It is started as pd_kv_extra_config says, with the sizes of both sides laid under it."""
+    """Such a connector is started with pd_kv_extra_config, merged over the sizes of both sides."""
     release = c.cluster.release
     for place, instance, name in _once(c):
         owner, path = release.other_connectors.get(name), _own(c, instance)
@@ -108,19 +108,19 @@ def connector_planned(r: Rule, c: Context) -> Iterator[Finding]:
             continue
         what = f"of {path}" if path else f"of {owner} that this collection does not plan"
         yield r.at(
-            f"{shown(name, 60)} is a connector {what}: its ports are in no table and on no list of checks, "
-            "and of its keys and of what both sides must agree on nothing is compared",
+            f"{shown(name, 60)} is a connector {what}: its ports are neither planned nor checked, and its "
+            "keys and the settings of both sides are not compared",
             instance=place,
             variable="pd_kv_connector",
             seen=name,
-            expected="nothing else, if it is meant so",
+            expected="no change, if this is intended",
         )
 
 
 @rule(
     "PD526",
     ERROR,
-    "MultiConnector is given the connectors that it is made of",
+    "MultiConnector has a valid list of connectors",
     cure=(
         "list them in connectors of pd_kv_extra_config, each with kv_connector, kv_role, kv_port and "
         "kv_connector_extra_config, and without engine_id"
@@ -144,7 +144,8 @@ def multi_has_connectors(r: Rule, c: Context) -> Iterator[Finding]:
             problems = [f"connectors: {shown(given, 60)}"]
         for problem in problems:
             yield r.at(
-                f"{MULTI} fails when it is made" + (", without a list of connectors" if not listed else ""),
+                f"{MULTI} fails when vLLM creates it"
+                + (", without a list of connectors" if not listed else ""),
                 instance=None if len(empty) > 1 and not listed else instance.name,
                 variable="pd_kv_extra_config",
                 seen=problem,
@@ -161,13 +162,13 @@ def _problem(c: Context, entry: Any) -> str | None:
     if entry["kv_role"] not in ("kv_producer", "kv_consumer", "kv_both"):
         return f"kv_role: {shown(entry['kv_role'], 40)}"
     if "engine_id" in entry:
-        return "engine_id is given twice"
+        return "engine_id is set twice"
     release, name = c.cluster.release, str(entry["kv_connector"])
     path = entry.get("kv_connector_module_path")
     owner = release.other_connectors.get(name)
     if not path and name not in release.connectors and owner in (None, OTHER_HARDWARE):
         return f"{release.name} has no connector {shown(name, 60)} for Ascend"
-    # Where KVTransferConfig refuses other fields.
+    # Releases in which KVTransferConfig rejects unknown fields.
     fields = release.json_keys.get("kv-transfer-config", frozenset(entry))
     if others := sorted(str(key) for key in entry if key not in fields):
         return f"--kv-transfer-config has no field {shown(others[0], 60)}"
@@ -177,8 +178,8 @@ def _problem(c: Context, entry: Any) -> str | None:
 @rule(
     "PD529",
     ERROR,
-    "Connectors inside of MultiConnector are told the plan's sizes, and their side",
-    cure="give them kv_role, prefill and decode as the plan has them: what is expected here",
+    "Connectors inside MultiConnector have the plan's sizes and the kv_role of their side",
+    cure="set their kv_role, prefill and decode to the expected values",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1199; check_kv_extra_config "
         "(A@v0.13.0:vllm_ascend/utils.py:1111) looks at the outermost level only"
@@ -199,8 +200,8 @@ def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
             role = KV_ROLES[instance.role]
             if not _takes_role(connector, entry.get("kv_role"), role):
                 yield r.at(
-                    f"{inner} takes its side from its own kv_role, and {instance.name} is a "
-                    f"{instance.role}: no cache would go from a prefiller to a decoder",
+                    f"{inner} uses its own kv_role, but {instance.name} is a {instance.role}: no cache "
+                    "would be transferred from a prefiller to a decoder",
                     instance=instance.name,
                     variable="pd_kv_extra_config",
                     seen=f"connectors[{number}] kv_role: {shown(entry.get('kv_role'), 40)}",
@@ -214,8 +215,8 @@ def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
                 wrong = [key for key in keys if not _same(told, expected[side], key, key in needs)]
                 if wrong and connector.needs:
                     yield r.at(
-                        f"{inner} takes the sizes of {side} from its own kv_connector_extra_config, and "
-                        "nobody compares them with the engines",
+                        f"{inner} reads the {side} sizes from its own kv_connector_extra_config, and nothing "
+                        "compares them with the engines",
                         instance=instance.name,
                         variable="pd_kv_extra_config",
                         seen=f"connectors[{number}] {side}: {shown(told, 80)}",
@@ -224,15 +225,16 @@ def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _takes_role(connector: Connector, given: object, role: str) -> bool:
-    """Whether a connector does the part of a role: of one that is both, those that pull take neither
-    (A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1298-1333). Of what is no role PD526 speaks."""
+    """Whether a connector with kv_role ``given`` acts in ``role``: with kv_both, connectors that pull act in
+    neither (A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1298-1333). Invalid roles are left to
+    PD526."""
     if given == "kv_both":
         return connector.listener == "decoder"
     return given == role or given not in KV_ROLES.values()
 
 
 def _same(told: Any, expected: Mapping[str, Any], key: str, needed: bool) -> bool:
-    """Whether a size is told as the plan has it; dp_size only has to be there."""
+    """Whether a configured size is the planned one; dp_size only has to be present."""
     if not isinstance(told, Mapping):
         return not needed and key not in expected
     if key == "dp_size":
@@ -244,8 +246,8 @@ def _same(told: Any, expected: Mapping[str, Any], key: str, needed: bool) -> boo
 @rule(
     "PD530",
     ERROR,
-    "pd_kv_transfer_config has fields that vLLM knows and the plan does not write",
-    cure="remove it, or set the variable that is named here",
+    "pd_kv_transfer_config has only fields that vLLM knows and that the plan does not write",
+    cure="remove it, or set the variable that the message names",
     source="V@0.13.0:vllm/config/kv_transfer.py",
 )
 def transfer_fields(r: Rule, c: Context) -> Iterator[Finding]:
@@ -259,13 +261,13 @@ def transfer_fields(r: Rule, c: Context) -> Iterator[Finding]:
             policy = name == "kv_load_failure_policy" and value not in ("recompute", "fail")
             lost = _lost(c, instance) if name == "kv_connector_module_path" else None
             if wanted is not None:
-                message, expected = f"the plan writes {name} itself: from {wanted}", wanted
+                message, expected = f"the plan sets {name} itself, from {wanted}", wanted
             elif policy:
-                message, expected = f"{shown(value, 40)} is no policy", "recompute or fail"
+                message, expected = f"{shown(value, 40)} is not a policy", "recompute or fail"
             elif lost is not None:
                 message, expected = lost, "not set"
             elif name not in known:
-                message = f"vLLM knows no field {shown(name, 60)} there{_belongs(c, instance, name)}"
+                message = f"vLLM has no such field: {shown(name, 60)}{_belongs(c, instance, name)}"
                 expected = ", ".join(sorted(known))
             else:
                 continue
@@ -279,15 +281,15 @@ def transfer_fields(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _lost(c: Context, instance: Instance) -> str | None:
-    """Why the class of a connector is not found in its module: it has another name there, or the release has
-    no such module."""
+    """Why a connector's class is not found in its module: the class has another name, or the release has no
+    such module. None if it is found."""
     settings = instance.settings
     path = settings.kv_transfer_config["kv_connector_module_path"]
     return _missing(c, settings.connector, path)
 
 
 def _missing(c: Context, name: str, path: Any) -> str | None:
-    """What Python says of a module path that the release reads, and of which it is known that it fails."""
+    """Python's error for a module path that the release imports and that is known to fail, else None."""
     release = c.cluster.release
     registered = name in release.connectors or name in release.other_connectors
     if not isinstance(path, str) or (registered and not release.limits.module_path_first):
@@ -305,7 +307,7 @@ def _missing(c: Context, name: str, path: Any) -> str | None:
 
 
 def _belongs(c: Context, instance: Instance, name: str, place: str = "") -> str:
-    """Where a key is read that is not read where it stands, or which key is meant."""
+    """Return a hint for a key that is not read at its place: where it is read, or which key may be meant."""
     release = c.cluster.release
     connector = release.connectors.get(instance.settings.connector)
     places = [inner for inner, keys in connector.reads.items() if name in keys] if connector else []
@@ -316,7 +318,7 @@ def _belongs(c: Context, instance: Instance, name: str, place: str = "") -> str:
     if name in release.kv_extra_keys:
         return "; it is read in pd_kv_extra_config itself"
     if name in KV_FIELDS:
-        return f"; the plan writes it into --kv-transfer-config itself, from {KV_FIELDS[name]}"
+        return f"; the plan sets it in --kv-transfer-config itself, from {KV_FIELDS[name]}"
     if name in release.kv_fields | release.idle_kv_fields:
         return "; it is a field of --kv-transfer-config: pd_kv_transfer_config"
     if not place:
@@ -329,8 +331,8 @@ def _belongs(c: Context, instance: Instance, name: str, place: str = "") -> str:
 @rule(
     "PD523",
     WARNING,
-    "Every key of kv_connector_extra_config is read where it stands",
-    cure="move the key to where it is read, or remove it from pd_kv_extra_config",
+    "Every key of kv_connector_extra_config is at a level where it is read",
+    cure="move the key to the level where it is read, or remove it from pd_kv_extra_config",
     source="reads in plugins/plugin_utils/rollout/data/connectors, kv_extra_keys in data/releases",
 )
 def extra_keys_read(r: Rule, c: Context) -> Iterator[Finding]:
@@ -359,12 +361,12 @@ def extra_keys_read(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD524",
     WARNING,
-    "Sizes that are told and not trusted are those of the plan",
+    "Sizes in kv_connector_extra_config that no engine relies on match the plan",
     cure="remove it from pd_kv_extra_config: the sizes are computed from pd_parallel",
     source="shared in plugins/plugin_utils/rollout/data/connectors",
 )
 def idle_sizes(r: Rule, c: Context) -> Iterator[Finding]:
-    """It does no harm, and misleads who reads it."""
+    """Such a size does no harm, but misleads readers."""
     for instance, connector in transferring(c, "pd_parallel", "pd_kv_extra_config", "pd_profile"):
         if not instance.settings.kv_extra_config:
             continue
@@ -379,7 +381,7 @@ def idle_sizes(r: Rule, c: Context) -> Iterator[Finding]:
                 value, expected = sizes_told(extra, side).get(key), planned[side][key]
                 if side != OWN_SIDE[instance.role] and key not in trusted and value != expected:
                     yield r.at(
-                        f"the plan has {expected}, and nobody uses what is told here",
+                        f"the plan has {expected}, and nothing uses this value",
                         instance=instance.name,
                         variable="pd_kv_extra_config",
                         seen=f"{side}.{key}: {shown(value, 40)}",
@@ -390,12 +392,12 @@ def idle_sizes(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD538",
     ERROR,
-    "No option puts another connector in the place of the plan's",
+    "No option replaces the planned connector",
     cure="remove it from pd_engine_args",
     source="V@0.13.0:vllm/config/vllm.py:471-511, V@0.18.0:vllm/config/vllm.py:622-656",
 )
 def offloading(r: Rule, c: Context) -> Iterator[Finding]:
-    """The engine starts, for both roles, and no cache ever goes from a prefiller to a decoder."""
+    """Engines of both roles would start, but no cache would be transferred from a prefiller to a decoder."""
     if c.cluster.colocated:
         return
     option = c.cluster.release.limits.offloading_option
@@ -418,7 +420,7 @@ _CUDA_SEGMENTS = "PYTORCH_CUDA_ALLOC_CONF"
 @rule(
     "PD539",
     ERROR,
-    "Expandable segments for CUDA are not set with a KV transfer where vLLM refuses them",
+    "Expandable segments for CUDA are not set with a KV transfer if vLLM refuses the combination",
     cure=f"remove {_CUDA_SEGMENTS} from pd_engine_env: NPUs have PYTORCH_NPU_ALLOC_CONF",
     source="V@0.23.0:vllm/config/vllm.py:804-844",
 )

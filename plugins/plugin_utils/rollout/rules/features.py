@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Features of vllm-ascend that need others: FlashComm, graphs, context parallel, experts."""
+"""Rules about features of vllm-ascend that need others: FlashComm, graphs, context parallel, experts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .batches import capture_list, heads
 @rule(
     "PD409",
     ERROR,
-    "FlashComm1 runs with more than one tensor rank",
+    "FlashComm1 is used with more than one tensor rank",
     cure="set VLLM_ASCEND_ENABLE_FLASHCOMM1: null in pd_engine_env, or raise tensor",
     source="A@v0.13.0:vllm_ascend/utils.py:769",
 )
@@ -41,7 +41,7 @@ def flashcomm_tensor(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD410",
     ERROR,
-    "FlashComm1 with a model of experts runs with expert parallel",
+    "FlashComm1 on a mixture-of-experts model is used with expert parallel",
     cure="set enable-expert-parallel: true in pd_engine_args",
     source="A@v0.13.0:vllm_ascend/utils.py:774",
 )
@@ -65,7 +65,7 @@ def flashcomm_experts(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD411",
     ERROR,
-    "FlashComm1 with graphs captures multiples of the tensor size",
+    "With FlashComm1 and graphs, the capture sizes include a multiple of the tensor size",
     cure="add a multiple of tensor to cudagraph_capture_sizes, or run eagerly",
     source="A@v0.13.0:vllm_ascend/platform.py:222-230",
 )
@@ -88,7 +88,7 @@ def flashcomm_graphs(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD412",
     ERROR,
-    "Graph mode and ASCEND_LAUNCH_BLOCKING exclude each other",
+    "Graph mode and ASCEND_LAUNCH_BLOCKING are mutually exclusive",
     cure="remove ASCEND_LAUNCH_BLOCKING, or set enforce-eager: true",
     source="A@v0.13.0:vllm_ascend/platform.py:304",
 )
@@ -109,7 +109,7 @@ def graphs_or_blocking(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD413",
     ERROR,
-    "An instance of several nodes runs its workers by multiprocessing",
+    "An instance with several nodes runs its workers with multiprocessing",
     cure="set distributed-executor-backend to mp, or remove it",
     source="V@0.13.0:vllm/config/parallel.py",
 )
@@ -130,7 +130,7 @@ def executor_backend(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD415",
     WARNING,
-    "Prefill context parallel runs with expert parallel",
+    "Prefill context parallel is used with expert parallel",
     cure="set enable-expert-parallel: true in pd_engine_args",
     source="vllm-ascend issue 8579",
 )
@@ -142,7 +142,7 @@ def context_with_experts(r: Rule, c: Context) -> Iterator[Finding]:
             and instance.head.flag("enable-expert-parallel") is not True
         ):
             yield r.at(
-                "prefill context parallel without expert parallel answers less accurately",
+                "prefill context parallel without expert parallel gives less accurate answers",
                 instance=instance.name,
                 variable="pd_engine_args",
                 seen="enable-expert-parallel is off",
@@ -151,7 +151,7 @@ def context_with_experts(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _without_switch(c: Context) -> Iterator[tuple[Instance, Node, str]]:
-    """The nodes of instances with prefill context parallel that lack the release's switch, and its name."""
+    """Yield the nodes with prefill context parallel that lack the release's switch, and the switch's name."""
     name = c.cluster.release.limits.context_switch
     for instance, node in c.nodes("pd_parallel", "pd_engine_env") if name else ():
         if name and instance.parallel.prefill_context > 1 and not switched_on(node, name):
@@ -159,10 +159,10 @@ def _without_switch(c: Context) -> Iterator[tuple[Instance, Node, str]]:
 
 
 def _experts_gathered(c: Context, instance: Instance) -> bool:
-    """Whether the model's experts exchange tokens by gathering them, the only way that asks for the switch.
+    """Whether the model's experts exchange tokens by gathering them, the only case that needs the switch.
 
-    That is without expert parallel, and on A2 (A@v0.13.0:vllm_ascend/ascend_forward_context.py:208,
-    select_moe_comm_method); FlashComm1 gathers on its own, whatever the switch
+    This is so without expert parallel, and on A2 (A@v0.13.0:vllm_ascend/ascend_forward_context.py:208,
+    select_moe_comm_method); FlashComm1 gathers regardless of the switch
     (A@v0.13.0:vllm_ascend/ops/fused_moe/prepare_finalize.py:338).
     """
     experts = instance.settings.profile.experts
@@ -177,12 +177,12 @@ def _experts_gathered(c: Context, instance: Instance) -> bool:
 @rule(
     "PD416",
     ERROR,
-    "Prefill context parallel is switched on in the environment too, where experts are gathered",
+    "Prefill context parallel is also enabled in the environment if experts exchange tokens by gathering",
     cure='set VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL: "1" in pd_engine_env',
     source="A@v0.13.0:vllm_ascend/ops/fused_moe/prepare_finalize.py:427",
 )
 def context_switch(r: Rule, c: Context) -> Iterator[Finding]:
-    """Each context rank would take its own share of the experts for its own tokens, and answer wrongly."""
+    """Without it, each context rank applies only its own experts to its own tokens, and answers are wrong."""
     for instance, node, name in _without_switch(c):
         if "pd_profile" not in instance.unread and _experts_gathered(c, instance):
             yield r.at(
@@ -202,7 +202,7 @@ def context_switch(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD438",
     WARNING,
-    "Prefill context parallel is switched on in the environment as the guide has it",
+    "Prefill context parallel is enabled in the environment, as in the guide",
     cure='set VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL: "1" in pd_engine_env',
     source=(
         "A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md:324; without it: "
@@ -210,7 +210,7 @@ def context_switch(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def context_switch_advised(r: Rule, c: Context) -> Iterator[Finding]:
-    """With expert parallel on A3 no code asks for it: upstream's own tests run without."""
+    """With expert parallel on A3 no code needs it: upstream's own tests run without it."""
     for instance, node, name in _without_switch(c):
         profile = instance.settings.profile
         if "pd_profile" not in instance.unread and (
@@ -218,8 +218,8 @@ def context_switch_advised(r: Rule, c: Context) -> Iterator[Finding]:
         ):
             continue  # a model without experts needs none; of the others PD416 speaks
         yield r.at(
-            f"the guide of {c.cluster.release.name} sets the switch with separate prefill and decode; it is "
-            "needed where experts run without expert parallel",
+            f"the {c.cluster.release.name} guide sets this switch for separate prefill and decode; it is "
+            "needed if experts run without expert parallel",
             **at_node(instance, node),
             variable="pd_engine_env",
             seen=f"{name}={node.env.get(name, '(not set)')}",
@@ -230,7 +230,7 @@ def context_switch_advised(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD417",
     ERROR,
-    "Prefiller and decoder serve the model under one name",
+    "Prefillers and decoders serve the model under the same name",
     cure="set pd_served_model_name once, in group_vars/all",
     source=(
         "A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_server_example.py (one request "
@@ -243,7 +243,7 @@ def one_name(r: Rule, c: Context) -> Iterator[Finding]:
         first = first or instance
         if instance.settings.served_model_name != first.settings.served_model_name:
             yield r.at(
-                f"the proxy sends the same request to {first.name} and {instance.name}, and one of them "
+                f"the proxy sends the same request to {first.name} and {instance.name}, but one of them "
                 "would not know the "
                 "model",
                 instance=instance.name,

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Flags of `vllm serve`: names, kinds of values, JSON."""
+"""Rules about flags of `vllm serve`: names, kinds of values, JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NUMBERS = (
     "api-server-count",
 )
 
-# Short options (V@0.23.0:vllm/engine/arg_utils.py), which have no place in a mapping of long flags.
+# Short options (V@0.23.0:vllm/engine/arg_utils.py), which a mapping of long flags cannot contain.
 _SHORT = {
     "O": "optimization-level",
     "ac": "attention-config",
@@ -63,7 +63,7 @@ _SHORT = {
 @rule(
     "PD401",
     ERROR,
-    "Every flag is one of the release's `vllm serve`",
+    "Every flag exists in the release's `vllm serve`",
     cure="correct the flag's name, or remove it",
     source="V@0.13.0:vllm/entrypoints/openai/cli_args.py, vllm/engine/arg_utils.py",
 )
@@ -96,7 +96,7 @@ def flags_known(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _percentage(c: Context, name: str, value: object) -> float | None:
-    """The number of a percentage where the option takes a number, else None: in a text it may stand."""
+    """The number of a percentage if the option takes a number, else None: a text may contain percentages."""
     if c.cluster.release.kinds.get(name) not in _NUMBERS_AS_TEXT or not isinstance(value, str):
         return None
     match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", value)
@@ -106,8 +106,8 @@ def _percentage(c: Context, name: str, value: object) -> float | None:
 @rule(
     "PD419",
     ERROR,
-    "No number is given as a percentage",
-    cure="write the share as a number from 0 to 1, such as 0.9",
+    "Numbers are not written as percentages",
+    cure="write the fraction as a number from 0 to 1, such as 0.9",
     source="V@0.13.0:vllm/config/cache.py (gpu_memory_utilization)",
 )
 def no_percentage(r: Rule, c: Context) -> Iterator[Finding]:
@@ -116,7 +116,7 @@ def no_percentage(r: Rule, c: Context) -> Iterator[Finding]:
             share = _percentage(c, name, value)
             if share is not None:
                 yield r.at(
-                    f"vllm serve reads no percentages, and --{spelt} is one",
+                    f"vllm serve does not accept percentages, but --{spelt} is one",
                     **at_node(instance, node),
                     variable="pd_engine_args",
                     seen=f"{spelt}: {str(value).strip()}",
@@ -127,8 +127,8 @@ def no_percentage(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD402",
     ERROR,
-    "Flags that the planner computes are not given by hand",
-    cure="remove the flag, and set the variable that decides it",
+    "Flags that the planner computes are not set by hand",
+    cure="remove the flag, and set the variable that determines it",
     source="docs/variables.md",
 )
 def flags_computed(r: Rule, c: Context) -> Iterator[Finding]:
@@ -147,8 +147,8 @@ def flags_computed(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD403",
     ERROR,
-    "A flag has the kind of value that vLLM takes for it",
-    cure="true or false for a switch, a value for the others, null to leave a flag of the profile out",
+    "Every flag has a value of the kind that vLLM accepts",
+    cure="use true or false for a switch, a value for any other flag, null to drop a flag of the profile",
     source="V@0.13.0:vllm/engine/arg_utils.py",
 )
 def flag_kinds(r: Rule, c: Context) -> Iterator[Finding]:
@@ -188,7 +188,7 @@ def flag_kinds(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
-# As Python's int() and float() and vLLM's human_readable_int take them; None where the option has no value.
+# As Python's int() and float() and vLLM's human_readable_int accept them; None if the option has no value.
 _WHOLE = r"[-+]?[0-9]+(_[0-9]+)*"
 
 _UNITS = rf"{_WHOLE}|[0-9]+(\.[0-9]+)?[kmgt]|[0-9]+[KMGT]"
@@ -202,7 +202,7 @@ _NUMBERS_AS_TEXT = {
 
 
 def _other_kind(release: Release, name: str, value: object) -> str | None:
-    """What the parser takes, where a single value is surely none of it."""
+    """Describe what the parser accepts if a single value is certainly wrong, else None."""
     kind = release.kinds[name]
     if kind in (JSON, JSON_OR_TEXT):
         return _other_json(release, name, value)
@@ -220,7 +220,7 @@ def _other_kind(release: Release, name: str, value: object) -> str | None:
 
 
 def _other_json(release: Release, name: str, value: object) -> str | None:
-    """What an option of JSON takes, where the value is surely none of it."""
+    """Describe what a JSON option accepts if the value is certainly wrong, else None."""
     kind, said = release.kinds[name], value
     if value in ("", "None"):
         return None
@@ -234,7 +234,7 @@ def _other_json(release: Release, name: str, value: object) -> str | None:
 
 
 def _other_keys(c: Context, known: Mapping[str, frozenset[str]]) -> Iterator[tuple[Instance, str, str, str]]:
-    """Keys that the class of an option of JSON does not have: instance, option, key, what may be meant."""
+    """Yield keys that the class of a JSON option does not have: instance, option, key, a suggestion."""
     for instance in c.instances("pd_engine_args", "pd_profile"):
         node = instance.head
         for name, keys in known.items():
@@ -251,7 +251,7 @@ def _other_keys(c: Context, known: Mapping[str, frozenset[str]]) -> Iterator[tup
 def _with_speculation(
     c: Context, known: Mapping[str, frozenset[str]], *, refused: bool
 ) -> Mapping[str, frozenset[str]]:
-    """With the keys of --speculative-config, which the parser takes as they are and the engine's class
+    """Including the keys of --speculative-config, which the parser accepts unchecked and the engine's class
     reads."""
     release = c.cluster.release
     if release.speculative_keys_refused is not refused:
@@ -262,7 +262,7 @@ def _with_speculation(
 @rule(
     "PD448",
     ERROR,
-    "Keys of an option of JSON are those of the release, where vLLM refuses others",
+    "Every key of a JSON option exists in the release (options for which vLLM rejects unknown keys)",
     cure="correct the key, or remove it",
     source=(
         "V@0.13.0:vllm/config/compilation.py, V@0.18.0:vllm/config/speculative.py, and the classes of the "
@@ -284,7 +284,7 @@ def json_keys(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD449",
     WARNING,
-    "Keys of an option of JSON are those of the release, where vLLM passes over others",
+    "Every key of a JSON option exists in the release (options for which vLLM ignores unknown keys)",
     cure="correct the key, or remove it",
     source=(
         "V@0.13.0:vllm/config/attention.py, vllm/config/speculative.py, and the classes of the other options"
@@ -294,7 +294,7 @@ def open_json_keys(r: Rule, c: Context) -> Iterator[Finding]:
     known = _with_speculation(c, c.cluster.release.open_json_keys, refused=False)
     for instance, name, key, near in _other_keys(c, known):
         yield r.at(
-            f"--{name} of vllm {c.cluster.release.vllm} passes over the key {shown(key, 60)}{near}",
+            f"--{name} of vllm {c.cluster.release.vllm} ignores the key {shown(key, 60)}{near}",
             instance=instance.name,
             variable="pd_engine_args",
             seen=f"{name}: {shown(key, 60)}",
@@ -305,8 +305,8 @@ def open_json_keys(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD447",
     WARNING,
-    "An option of JSON is given as a whole, or by its keys, not both",
-    cure="put the keys behind dots into the mapping",
+    "A JSON option is set as a whole or key by key, not both",
+    cure="move the dotted keys into the mapping",
     source="V@0.13.0:vllm/utils/argparse_utils.py:344 (the keys come last, as a mapping of their own)",
 )
 def whole_or_keys(r: Rule, c: Context) -> Iterator[Finding]:
@@ -325,7 +325,7 @@ def whole_or_keys(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD418",
     ERROR,
-    "The parallel sizes of the planner are flags of the release",
+    "The release has a flag for every parallel size that is set",
     cure="set them to 1",
     source="A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md",
 )

@@ -15,14 +15,14 @@ _CONTRACT = "docs/variables.md"
 UNKNOWN_VARIABLE = declare(
     "PD101",
     ERROR,
-    "Every pd_ variable is one the collection knows",
+    "Every pd_ variable is known to the collection",
     cure="correct the name, or remove the variable",
     source=_CONTRACT,
 )
 BAD_VALUE = declare(
     "PD102",
     ERROR,
-    "Every variable has the type and range it is documented with",
+    "Every variable has its documented type and range",
     cure="correct the value",
     source=_CONTRACT,
 )
@@ -37,83 +37,83 @@ UNREADABLE = declare(
     "PD104",
     ERROR,
     "Every variable can be evaluated",
-    cure="correct the expression, or supply what it refers to",
+    cure="correct the expression, or define what it refers to",
     source=_CONTRACT,
 )
 UNKNOWN_RELEASE = declare(
     "PD105",
     ERROR,
-    "pd_release names a release that the collection has data for",
+    "The collection has data for the release in pd_release",
     cure="use a known release",
     source="plugins/plugin_utils/rollout/data/releases",
 )
 UNKNOWN_PROFILE = declare(
     "PD106",
     ERROR,
-    "pd_profile names a profile that exists",
-    cure="use a known profile, or generic and pd_engine_args",
+    "pd_profile names an existing profile",
+    cure="use a known profile, or generic with pd_engine_args",
     source="plugins/plugin_utils/rollout/data/profiles",
 )
 DIFFERS_IN_CLUSTER = declare(
     "PD107",
     ERROR,
-    "Variables of the whole cluster have one value",
+    "Cluster-wide variables have the same value on every host",
     cure="set it once, in group_vars/all",
     source=_CONTRACT,
 )
 NUMBER_AS_TEXT = declare(
     "PD109",
     HINT,
-    "A number is written as a number, not as text",
-    cure="remove the quotes; with -e give it as JSON, such as -e '{\"pd_proxy_port\": 8006}'",
+    "Numbers are written as numbers, not as text",
+    cure="remove the quotes; with -e pass it as JSON, such as -e '{\"pd_proxy_port\": 8006}'",
     source=_CONTRACT,
 )
 NO_INSTANCES = declare(
     "PD110",
     ERROR,
-    "There is a prefiller and a decoder: neither serves without the other",
-    cure="put hosts into both groups, prefiller and decoder",
+    "The inventory has a prefiller and a decoder: neither can serve alone",
+    cure="add hosts to both groups, prefiller and decoder",
     source="A@v0.13.0:docs/source/tutorials/pd_disaggregation_mooncake_multi_node.md",
 )
 EMPTY_INSTANCE = declare(
     "PD111",
     ERROR,
-    "Every instance has a host",
-    cure="put hosts into the group, or remove it",
+    "Every instance has at least one host",
+    cure="add hosts to the group, or remove the group",
     source=_CONTRACT,
 )
 STRAY_HOST = declare(
     "PD112",
     ERROR,
-    "Where a role has instance groups, each of its hosts is in one of them",
+    "If a role has instance groups, each of its hosts is in one of them",
     cure="move the host into one of the instance groups",
     source=_CONTRACT,
 )
 TWO_ROLES = declare(
     "PD113",
     ERROR,
-    "An instance has one role and one name",
-    cure="make one group for each role",
+    "Every instance has one role and a unique name",
+    cure="create a separate group for each role",
     source=_CONTRACT,
 )
 NO_PROXY = declare(
     "PD114",
     ERROR,
-    "One host runs the proxy",
-    cure="put the head of a prefiller into the group proxy",
+    "A host runs the proxy",
+    cure="add the head node of a prefiller to the group proxy",
     source="A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md",
 )
 TWO_DEPLOYMENTS = declare(
     "PD118",
     ERROR,
-    "A server belongs to one deployment, and so does an instance",
-    cure="set pd_deployment for whole instances, and give each deployment servers of its own",
+    "Every server and every instance belongs to one deployment only",
+    cure="set pd_deployment for whole instances, and give each deployment its own servers",
     source="docs/topologies.md",
 )
 NOT_ONE_ENGINE = declare(
     "PD119",
     ERROR,
-    "With pd_mode colocated there is one engine, in the group decoder, and nothing else",
+    "With pd_mode colocated, the inventory has one engine in the group decoder and nothing else",
     cure="empty the groups prefiller and proxy, or set pd_mode to disaggregated",
     source="docs/topologies.md",
 )
@@ -141,7 +141,7 @@ IPV6 = declare(
 BAD_INSTANCE = declare(
     "PD130",
     ERROR,
-    "The name of an instance can be that of a container and of a file",
-    cure="give the group another name; letters, digits, dots, dashes and underscores are fine",
+    "Instance names are valid as container and file names",
+    cure="rename the group; letters, digits, dots, dashes and underscores are allowed",
     source="docs/variables.md (names)",
 )

@@ -18,8 +18,8 @@ from .base import Context, at_node, finds, number, rule
 @rule(
     "PD115",
     ERROR,
-    "The inventory describes the topology that the playbook is for",
-    cure="use playbooks/deploy.yml, which takes any topology, or another inventory",
+    "The inventory has the topology that the playbook requires",
+    cure="use playbooks/deploy.yml, which accepts any topology, or another inventory",
     source="playbooks/deploy_1p1d.yml",
 )
 def wanted_topology(r: Rule, c: Context) -> Iterator[Finding]:
@@ -34,8 +34,8 @@ def wanted_topology(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD116",
     ERROR,
-    "Names of instances can be names of containers and files",
-    cure="give the group another name",
+    "Instances do not use reserved names",
+    cure="rename the group",
     source="docs/variables.md",
 )
 def instance_names(r: Rule, c: Context) -> Iterator[Finding]:
@@ -51,8 +51,8 @@ def instance_names(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD117",
     ERROR,
-    "Names of hosts can be names of directories, and stand in a comment of a script",
-    cure="give the host another name in the inventory, and its address as ansible_host",
+    "Host names are valid as directory names and in a script's comment",
+    cure="rename the host in the inventory, and set its address as ansible_host",
     source="docs/variables.md (names)",
 )
 def host_names(r: Rule, c: Context) -> Iterator[Finding]:
@@ -60,7 +60,7 @@ def host_names(r: Rule, c: Context) -> Iterator[Finding]:
         if not host_allowed(host):
             name = shown(host, 80)
             yield r.at(
-                f"the host {name} names a directory, and cannot",
+                f"the host name {name} is used as a directory name, but is not valid as one",
                 host=name,
                 seen=repr(host),
                 expected=HOST_EXPECTED,
@@ -70,8 +70,8 @@ def host_names(r: Rule, c: Context) -> Iterator[Finding]:
 SAME_ADDRESS = declare(
     "PD124",
     ERROR,
-    "Every host has an address of its own",
-    cure="correct ansible_host or pd_node_ip of one of them",
+    "Every host has its own address",
+    cure="correct ansible_host or pd_node_ip on one of them",
     source="A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md",
 )
 
@@ -82,7 +82,7 @@ def addresses_differ(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def same_address(addresses: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Hosts that share an address with one before them."""
+    """Hosts that have the same address as an earlier host."""
     by_address: dict[str, list[str]] = {}
     for host, address in addresses.items():
         if address is not None:
@@ -90,18 +90,18 @@ def same_address(addresses: Mapping[str, str | None]) -> Iterator[Finding]:
     for address, hosts in by_address.items():
         for host in hosts[1:]:
             yield SAME_ADDRESS.at(
-                f"{joined(hosts)} have one address",
+                f"{joined(hosts)} have the same address",
                 host=host,
                 variable="ansible_host",
                 seen=address,
-                expected=f"another address than that of {hosts[0]}",
+                expected=f"an address other than that of {hosts[0]}",
             )
 
 
 @rule(
     "PD125",
     WARNING,
-    "Addresses in the environment are those that the plan gives",
+    "Addresses in the environment match the plan",
     cure="leave the variable to the profile, or set it to $local_ip",
     source="V@0.13.0:vllm/utils/network_utils.py:33; CANN 8.5, environment variables of HCCL (HCCL_IF_IP)",
 )
@@ -126,8 +126,8 @@ def advertised_address(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD126",
     ERROR,
-    "Addresses and NICs in the environment, and the one of --host, are reached by those that must reach them",
-    cure="leave the variable to the profile, or set it to $local_ip, and one of a NIC to $nic_name",
+    "Addresses and NICs in the environment, and the --host address, can be reached by the peers",
+    cure="leave the variable to the profile, or set an address to $local_ip and a NIC to $nic_name",
     source=(
         "V@0.13.0:vllm/utils/network_utils.py:33, "
         "vllm/distributed/device_communicators/shm_broadcast.py:324; "
@@ -140,12 +140,12 @@ def reachable(r: Rule, c: Context) -> Iterator[Finding]:
         wrong = (*_addresses(c, instance, node, twice), *_interfaces(instance, node))
         yield from _found(r, instance, node, (w for w in wrong if w.fails))
     yield from _listens_elsewhere(
-        r, c, {LOOPBACK: "that only this server reaches", OTHER_NODE: "of another server"}
+        r, c, {LOOPBACK: "that only this server can reach", OTHER_NODE: "of another server"}
     )
     for instance, node in c.nodes("pd_engine_args"):
         if node.api_ports and node.flag("uds") is not None:
             yield r.at(
-                "with uds the API listens at a file only, and nobody else reaches it",
+                "with uds the API listens on a socket file only, and no other server can reach it",
                 **at_node(instance, node),
                 variable="pd_engine_args",
                 seen=f"uds: {shown(node.flag('uds'), 60)}",
@@ -155,23 +155,23 @@ def reachable(r: Rule, c: Context) -> Iterator[Finding]:
         tls = [name for name in ("ssl-certfile", "ssl-keyfile") if node.flag(name) is not None]
         if node.api_ports and tls:
             yield r.at(
-                "the API would speak TLS only, and the proxy and those who wait for it ask in plain HTTP",
+                "the API would accept TLS only, but the proxy and the readiness checks use plain HTTP",
                 **at_node(instance, node),
                 variable="pd_engine_args",
                 seen=" and ".join(tls),
                 expected="neither ssl-certfile nor ssl-keyfile",
-                cure="remove both from pd_engine_args; a server of HTTPS in front of the proxy can have them",
+                cure="remove both from pd_engine_args; an HTTPS server in front of the proxy can use them",
             )
 
 
 def _listens_elsewhere(r: Rule, c: Context, kinds: Mapping[str, str]) -> Iterator[Finding]:
-    """The proxy, and whoever waits for the engine, ask at the service address."""
+    """Yield engines that the proxy and the readiness checks cannot reach at the service address."""
     for instance, node in c.nodes("pd_engine_args"):
         host = node.flag("host")
         kind = _kind(host, c, node) if node.api_ports and isinstance(host, str) else None
         if kind is not None and kind in kinds:
             yield r.at(
-                f"the API would listen on an address {kinds[kind]}, and is asked at the service address",
+                f"the API would listen on an address {kinds[kind]}, but clients use the service address",
                 **at_node(instance, node),
                 variable="pd_engine_args",
                 seen=f"host: {shown(host, 60)}",
@@ -183,7 +183,7 @@ def _listens_elsewhere(r: Rule, c: Context, kinds: Mapping[str, str]) -> Iterato
 @rule(
     "PD127",
     WARNING,
-    "NICs in the environment are the one of the service address",
+    "NICs in the environment match the NIC of the service address",
     cure="set pd_interface, and leave the variable to the profile, or set it to $nic_name",
     source="CANN 8.5, environment variables of HCCL (HCCL_SOCKET_IFNAME); PyTorch, ProcessGroupGloo",
 )
@@ -195,7 +195,7 @@ def interfaces_agree(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD128",
     ERROR,
-    "No variable gives an engine data-parallel ranks that the plan does not know",
+    "No environment variable adds data-parallel ranks that are not in the plan",
     cure="remove it from pd_engine_env, and set data in pd_parallel",
     source=(
         "V@0.13.0:vllm/config/parallel.py:537; V@0.18.0:vllm/config/parallel.py:740; "
@@ -203,7 +203,7 @@ def interfaces_agree(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def ranks_of_the_environment(r: Rule, c: Context) -> Iterator[Finding]:
-    """vLLM reads them where its command line has one rank, and then waits for the others."""
+    """vLLM reads them if its command line has one rank, and then waits for the others."""
     name = "VLLM_DP_SIZE"
     for instance, node in c.nodes("pd_engine_env", "pd_parallel"):
         value = node.env.get(name, "1")
@@ -229,8 +229,8 @@ def ranks_of_the_environment(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def straight_to_the_proxy(r: Rule, c: Context) -> Iterator[Finding]:
-    """Decoders post to its /v1/metaserver with httpx, which reads these variables. Of no_proxy it takes
-    addresses one by one, and no networks."""
+    """Decoders post to its /v1/metaserver with httpx, which reads these variables. In no_proxy it accepts
+    single addresses, not networks."""
     for instance, node in c.nodes("pd_engine_env", "pd_kv_connector"):
         connector = connector_of(c.cluster, instance)
         if connector is None or connector.listener != "decoder" or instance.role != "decoder":
@@ -241,7 +241,7 @@ def straight_to_the_proxy(r: Rule, c: Context) -> Iterator[Finding]:
         far = [p.address for p in c.cluster.proxies if p.address and p.address not in near]
         if name is not None and far and "*" not in near and "$" not in passed:
             yield r.at(
-                f"decoders post to the proxy, and would ask {name} to pass it on",
+                f"decoders send requests to the proxy, and would send them through {name}",
                 **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"{name} without {far[0]} in no_proxy",
@@ -250,7 +250,7 @@ def straight_to_the_proxy(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _http_proxy(node: Node) -> str | None:
-    """The variable that gives an HTTP proxy, None where none does: lower case goes before upper case."""
+    """The variable that sets an HTTP proxy, None if none does; lower case takes precedence."""
     for name in ("http_proxy", "all_proxy"):
         given = name if name in node.env else name.upper()
         if node.env.get(given):
@@ -260,7 +260,7 @@ def _http_proxy(node: Node) -> str | None:
 
 @dataclass(frozen=True)
 class _Wrong:
-    """A variable with a value that is not the plan's; whether it cannot work."""
+    """A variable with a value that is not the plan's, and whether the engine fails with it."""
 
     name: str
     message: str
@@ -279,17 +279,17 @@ def _found(r: Rule, instance: Instance, node: Node, wrong: Iterable[_Wrong]) -> 
         )
 
 
-LOOPBACK = "an address of the server itself only"
-ALL = "the address that stands for all"
+LOOPBACK = "an address that only the server itself can use"
+ALL = "the address that means all interfaces"
 OTHER_NODE = "the address of another server of the plan"
-NO_IP = "no IP address"
-OTHER = "another address than the planned one"
-SHARED = "one address for several servers"
-IPV6 = "an IPv6 address, which Mooncake's transport does not take"
+NO_IP = "not an IP address"
+OTHER = "not the planned address"
+SHARED = "the same address on several servers"
+IPV6 = "an IPv6 address, which Mooncake's transport does not accept"
 
 
 def _kind(value: str, c: Context, node: Node) -> str | None:
-    """What an address is to a node, None where it is its own."""
+    """What kind of address this is for a node; None if it is the node's own."""
     text = value.strip().strip("[]")
     if text == node.address:
         return None
@@ -307,12 +307,12 @@ def _kind(value: str, c: Context, node: Node) -> str | None:
 
 
 def _asked(c: Context, instance: Instance) -> bool:
-    """Whether others connect to the instance's nodes."""
+    """Whether other servers connect to the instance's nodes."""
     return len(instance.nodes) > 1 or listens(c.cluster, instance)
 
 
 def _advertised_twice(c: Context) -> frozenset[str]:
-    """What several servers are to advertise that others connect to: at most one of them has that address."""
+    """Addresses that several servers would advertise to peers, although only one server can have each."""
     servers: dict[str, set[str]] = {}
     for instance, node in c.nodes("pd_engine_env"):
         value = node.env.get("VLLM_HOST_IP", "").strip()
@@ -322,27 +322,27 @@ def _advertised_twice(c: Context) -> frozenset[str]:
 
 
 def _addresses(c: Context, instance: Instance, node: Node, twice: frozenset[str]) -> Iterator[_Wrong]:
-    """Addresses by variable: what is wrong with each, and whether the engine can do with it.
+    """Yield the address variables that differ from the plan.
 
-    A variable whose value only the image or the server knows says nothing here, and neither does an empty
-    one, which is as none to all of them.
+    ``twice`` holds addresses that several servers would advertise. Variables whose value only the image or
+    the server knows are left out, and so are empty ones, which all readers treat as not set.
     """
     own, head = node.address or "$local_ip", instance.head.address or "$master_addr"
     several, ranks = len(instance.nodes) > 1, instance.parallel.chips > 1
     asked = _asked(c, instance)
-    # Variable, its value, who reads it for what, whom it concerns; which kinds fail.
+    # Variable, what it is used for, the kinds of addresses that fail, and the expected value.
     unreachable = (LOOPBACK, ALL, OTHER_NODE, SHARED)
     ipv4_only = c.cluster.release.limits.ipv6_refused and connector_of(c.cluster, instance) is not None
     for name, use, fails, expected in (
         (
             "VLLM_HOST_IP",
-            "peers are told to reach the engine there",
+            "peers connect to the engine at this address",
             (*(unreachable if asked else ()), IPV6),
             own,
         ),
         (
             "HCCL_IF_IP",
-            "HCCL meets the other ranks there",
+            "HCCL connects the ranks at this address",
             (*unreachable, NO_IP) if several else (OTHER_NODE,) if ranks else (),
             own,
         ),
@@ -357,23 +357,23 @@ def _addresses(c: Context, instance: Instance, node: Node, twice: frozenset[str]
             yield _Wrong(name, f"{name} is {kind}: {use}", expected, kind in fails)
     value = node.env.get("VLLM_LOOPBACK_IP", "")
     if value and ranks and not instance.spans_nodes and _kind(value, c, node) == OTHER_NODE:
-        message = f"VLLM_LOOPBACK_IP is {OTHER_NODE}: the ranks of one server meet there"
+        message = f"VLLM_LOOPBACK_IP is {OTHER_NODE}: the ranks of a server connect to each other at it"
         yield _Wrong("VLLM_LOOPBACK_IP", message, "127.0.0.1", fails=True)
     for name in ("MASTER_ADDR", "VLLM_DP_MASTER_IP"):
         value = node.env.get(name, head)
         if several and value and "$" not in value and value != head:
             message = (
-                f"{name} is another address than that of the first node, and is not read: the plan gives it"
+                f"{name} differs from the first node's address and has no effect: the plan sets the address"
             )
             yield _Wrong(name, message, head, fails=False)
 
 
-# HCCL's signs, and what a selector may have that an interface's name has not.
+# HCCL's operators, and characters that a selector may have but an interface name may not.
 _NO_NAME = frozenset("=^* \t")
 
 
 def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
-    """NICs by variable, against pd_interface or, without it, against each other."""
+    """Yield the NIC variables that differ from pd_interface or, if that is not set, from each other."""
     values = {
         name: node.env[name]
         for name in ("HCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
@@ -382,12 +382,12 @@ def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
     several, ranks = len(instance.nodes) > 1, instance.parallel.chips > 1
     family = node.env.get("HCCL_SOCKET_FAMILY", "")
     if family not in ("", "AF_INET") and "$" not in family:
-        message = "HCCL chooses an IPv6 address of the interface, and the service addresses are IPv4"
+        message = "HCCL chooses an IPv6 address of the interface, but the service addresses are IPv4"
         if family != "AF_INET6":
-            message = "HCCL ends with EI0001 where HCCL_SOCKET_FAMILY is neither AF_INET nor AF_INET6"
+            message = "HCCL stops with EI0001 if HCCL_SOCKET_FAMILY is neither AF_INET nor AF_INET6"
         yield _Wrong("HCCL_SOCKET_FAMILY", message, "AF_INET", fails=ranks and family != "AF_INET6")
     gloo = values.get("GLOO_SOCKET_IFNAME", "")
-    # An interface for all hosts, and nothing that cannot be one's name.
+    # A name for all hosts; lo and selectors that are not plain names do not count.
     named = gloo if gloo != "lo" and not set(gloo) & _NO_NAME else ""
     nic = node.settings.interface or named.split(",")[0].strip()
     expected = node.settings.interface or "$nic_name"
@@ -396,26 +396,24 @@ def _interfaces(instance: Instance, node: Node) -> Iterator[_Wrong]:
         hccl = name == "HCCL_SOCKET_IFNAME"
         if not hccl and set(value) & _NO_NAME:
             message = (
-                f"{name} has HCCL's signs in it"
+                f"{name} contains HCCL's operators (= or ^)"
                 if set(value) & {"=", "^"}
-                else f"{name} has a blank or a wildcard in it"
-            ) + ": others look for an interface of exactly that name"
+                else f"{name} contains a blank or a wildcard"
+            ) + ": other libraries look for an interface of exactly that name"
             yield _Wrong(name, message, expected, fails=ranks and name == "GLOO_SOCKET_IFNAME")
         elif names in (["lo"], ["=lo"]) and nic != "lo":
-            # HCCL_IF_IP goes before it.
+            # HCCL_IF_IP takes precedence over it.
             decides = not node.env.get("HCCL_IF_IP") if hccl else name == "GLOO_SOCKET_IFNAME"
             if several:
-                message = (
-                    f"{name} is an interface of the server itself only, and the instance has several nodes"
-                )
+                message = f"{name} is the loopback interface, but the instance has several nodes"
                 yield _Wrong(name, message, expected, fails=decides)
         elif nic and not (hccl_takes(value, nic) if hccl else nic in names):
-            whose = "of pd_interface" if node.settings.interface else "of GLOO_SOCKET_IFNAME"
-            yield _Wrong(name, f"{name} is another interface than that {whose}", expected, fails=False)
+            whose = "pd_interface" if node.settings.interface else "GLOO_SOCKET_IFNAME"
+            yield _Wrong(name, f"{name} differs from {whose}", expected, fails=False)
 
 
 def hccl_takes(selector: str, interface: str) -> bool:
-    """Whether HCCL_SOCKET_IFNAME takes an interface: `eth,enp` by how names begin, `=eth0` exactly, and
+    """Whether HCCL_SOCKET_IFNAME selects an interface: `eth,enp` by how names begin, `=eth0` exactly, and
     `^eth` and `^=eth0` all others."""
     excluded = selector.startswith("^")
     text = selector.removeprefix("^")

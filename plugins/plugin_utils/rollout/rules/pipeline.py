@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about pipelines: the split of the layers, and what decoders are told of it.
+"""Rules about pipelines: how layers are split, and what the decoders' configuration says about it.
 
-A decoder fetches each layer from the stage that it takes for its owner. Nothing compares that with what the
-prefiller does: a difference is no error at start, but wrong text.
+A decoder computes which stage holds a layer and fetches it from there. Nothing compares this with the
+prefiller's real split: a difference causes wrong text, not an error at start.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .transfer import sizes_told, transferring
 
 
 def parts(partition: object) -> tuple[int, ...] | None:
-    """The layers of each stage; None where the text is no partition."""
+    """The number of layers of each stage; None if the text is not a partition."""
     text = str(partition)
     given = re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6}){0,999}", text)
     return tuple(int(part) for part in text.split(",")) if given else None
 
 
 def even(layers: int, stages: int) -> tuple[int, ...]:
-    """How vLLM splits layers where it is not told: what is left over goes to the stages before the last
+    """vLLM's default split of layers: the remainder goes to the stages before the last one
     (V@0.13.0:vllm/distributed/utils.py:123-131).
 
     >>> even(61, 2), even(62, 4)
@@ -41,7 +41,7 @@ def even(layers: int, stages: int) -> tuple[int, ...]:
 @rule(
     "PD209",
     ERROR,
-    "With MooncakeConnectorV1, pipeline and prefill context parallel exclude each other",
+    "With MooncakeConnectorV1, pipeline and prefill context parallel are mutually exclusive",
     cure="set pipeline or prefill_context to 1",
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1125",
 )
@@ -61,7 +61,7 @@ def pipeline_or_context(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD210",
     ERROR,
-    "A decoder has no pipeline",
+    "A decoder uses no pipeline parallelism",
     cure="set pipeline to 1 for the decoder",
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197",
 )
@@ -80,12 +80,12 @@ def decoder_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD225",
     ERROR,
-    f"{LAYER_PARTITION} has one part for each pipeline rank, and all layers",
-    cure="correct it in pd_engine_env of the instance with the pipeline, and set it for no other",
+    f"{LAYER_PARTITION} has one entry per pipeline rank and covers all layers",
+    cure="correct it in pd_engine_env of the instance with the pipeline, and set it on no other instance",
     source="V@0.13.0:vllm/distributed/utils.py:111-122",
 )
 def partition_fits(r: Rule, c: Context) -> Iterator[Finding]:
-    """Engines without a pipeline read it, too, and find one part too many."""
+    """Engines without a pipeline read the variable too, and fail because it has more than one entry."""
     for instance, node in c.nodes("pd_parallel", "pd_engine_env", "pd_profile"):
         given = node.env.get(LAYER_PARTITION)
         if given is None:
@@ -99,7 +99,7 @@ def partition_fits(r: Rule, c: Context) -> Iterator[Finding]:
         elif layers is not None and sum(split) != layers:
             message = f"sum(partitions)={sum(split)} does not match num_hidden_layers={layers}."
         elif given != instance.head.env.get(LAYER_PARTITION):
-            message = "each node of one pipeline would split the layers in another way"
+            message = "the nodes of one pipeline would split the layers differently"
         else:
             continue
         yield r.at(
@@ -108,14 +108,14 @@ def partition_fits(r: Rule, c: Context) -> Iterator[Finding]:
             instance=instance.name,
             variable="pd_engine_env",
             seen=f"{LAYER_PARTITION}={shown(given, 60)}, pipeline {stages}",
-            expected=f"{stages} numbers, together {layers or 'all layers'}, the same on all nodes",
+            expected=f"{stages} numbers that add up to {layers or 'all layers'}, the same on all nodes",
         )
 
 
 @rule(
     "PD516",
     ERROR,
-    "The layerwise connector runs without a pipeline",
+    "The layerwise connector is used without a pipeline",
     cure="use MooncakeConnectorV1, or set pipeline to 1",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_layerwise_connector.py:210-224, 1081; "
@@ -138,7 +138,7 @@ def layerwise_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD518",
     ERROR,
-    "A prefiller with a pipeline has no decode context parallel",
+    "A prefiller with a pipeline uses no decode context parallel",
     cure="set pipeline or decode_context to 1 for the prefiller",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py (get_cp_group_meta); "
@@ -147,14 +147,14 @@ def layerwise_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def pipeline_or_decode_context(r: Rule, c: Context) -> Iterator[Finding]:
-    """With context ranks the decoder counts the prefiller's ports without its stages. Prefill context is
-    refused at start (PD209), decode context is not."""
+    """With context ranks the decoder computes the prefiller's ports without its stages. Prefill context is
+    rejected at start (PD209), decode context is not."""
     for instance, connector in transferring(c, "pd_parallel", role="prefiller"):
         sizes = instance.parallel
         if connector.pipeline and sizes.pipeline > 1 and sizes.decode_context > 1:
             yield r.at(
-                "decoders fetch the layers of all stages from the first one's ranks: wrong text, and no "
-                "word at start",
+                "decoders fetch the layers of all stages from the first stage's ranks: wrong text, but no "
+                "error at start",
                 instance=instance.name,
                 variable="pd_parallel",
                 seen=f"pipeline {sizes.pipeline}, decode_context {sizes.decode_context}",
@@ -165,7 +165,7 @@ def pipeline_or_decode_context(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD519",
     ERROR,
-    "Prefillers' pipelines are told as they are",
+    "The pipeline in kv_connector_extra_config matches the prefillers' pipeline",
     cure=(
         "remove pp_size and pp_layer_partition from pd_kv_extra_config: they are computed from pd_parallel "
         f"and from {LAYER_PARTITION} in the prefiller's pd_engine_env"
@@ -186,7 +186,7 @@ def stages_told(r: Rule, c: Context) -> Iterator[Finding]:
         size, partition = told.get("pp_size", 1), told.get("pp_layer_partition")
         if size != stages or isinstance(size, bool):
             yield r.at(
-                f"{prefiller.name} has {stages} pipeline ranks, and layers would be looked for in "
+                f"{prefiller.name} has {stages} pipeline ranks, but layers would be fetched from "
                 f"{shown(size, 20)}",
                 instance=instance.name,
                 variable="pd_kv_extra_config",
@@ -196,8 +196,8 @@ def stages_told(r: Rule, c: Context) -> Iterator[Finding]:
         elif stages > 1 and not _same_split(prefiller, partition):
             real = prefiller.head.env.get(LAYER_PARTITION)
             yield r.at(
-                f"{prefiller.name} splits its layers {f'as {shown(real, 60)}' if real else 'evenly'}, and is "
-                f"told of as {shown(partition, 60) if partition is not None else 'an even split'}",
+                f"{prefiller.name} splits its layers {f'as {shown(real, 60)}' if real else 'evenly'}, but is "
+                f"configured with {shown(partition, 60) if partition is not None else 'an even split'}",
                 instance=instance.name,
                 variable="pd_kv_extra_config",
                 seen=f"prefill.pp_layer_partition: {shown(partition, 60)}",
@@ -206,7 +206,7 @@ def stages_told(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _same_split(prefiller: Instance, partition: object) -> bool:
-    """Whether a told partition is the prefiller's own; about what is none PD225 and PD521 speak."""
+    """Whether a configured partition is the prefiller's own; invalid ones are left to PD225 and PD521."""
     stages = prefiller.parallel.pipeline
     env = prefiller.head.env.get(LAYER_PARTITION)
     real = None if env is None else parts(env)
@@ -220,7 +220,7 @@ def _same_split(prefiller: Instance, partition: object) -> bool:
 @rule(
     "PD520",
     ERROR,
-    "kv_connector_extra_config gives decoders no pipeline",
+    "kv_connector_extra_config sets no pipeline for decoders",
     cure="remove pp_size from decode in pd_kv_extra_config",
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197",
 )
@@ -243,8 +243,8 @@ def decode_pipeline_told(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD521",
     ERROR,
-    "A partition of the layers has one part for each pipeline rank, and all layers",
-    cure="correct prefill.pp_layer_partition in pd_kv_extra_config, or remove it for an even one",
+    "A layer partition has one entry per pipeline rank and covers all layers",
+    cure="correct prefill.pp_layer_partition in pd_kv_extra_config, or remove it for an even split",
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py (get_prefill_pp_indices)",
 )
 def layer_partition(r: Rule, c: Context) -> Iterator[Finding]:
@@ -271,5 +271,5 @@ def layer_partition(r: Rule, c: Context) -> Iterator[Finding]:
             instance=instance.name,
             variable="pd_kv_extra_config",
             seen=f"prefill.pp_layer_partition: {shown(text, 60)}",
-            expected=f"{shown(size, 20)} numbers, together {layers or 'all layers'}",
+            expected=f"{shown(size, 20)} numbers that add up to {layers or 'all layers'}",
         )

@@ -32,7 +32,7 @@ def _whose(use: PortUse) -> str:
 
 
 def _overlaps(uses: list[PortUse]) -> Iterator[tuple[PortUse, PortUse, tuple[int, int]]]:
-    """Pairs with a port in common, by a sweep: the later one first."""
+    """Yield pairs of uses with a port in common, and the first and last common port; the later use first."""
     active: list[PortUse] = []
     for use in sorted(uses, key=lambda u: (u.first, u.last)):
         active = [other for other in active if other.last >= use.first]
@@ -66,9 +66,9 @@ def listeners_apart(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD302",
     WARNING,
-    "Fixed ports are clear of the ranges that Mooncake takes ports from at random",
+    "Fixed ports are outside the ranges from which Mooncake picks random ports",
     cure=(
-        "choose ports outside of 15000-17000 and of AscendDirectTransport's range; leave pd_kv_port "
+        "choose ports outside 15000-17000 and outside AscendDirectTransport's range; leave pd_kv_port "
         "unset to have them computed"
     ),
     source="vllm-ascend PR 6455; Mooncake v0.3.7.post2 config.h:48, ascend_direct_transport.cpp:450",
@@ -90,13 +90,13 @@ def clear_of_random(r: Rule, c: Context) -> Iterator[Finding]:
                 if use.variable == "pd_kv_port":
                     cure += ", or leave pd_kv_port unset to have it computed"
                 yield r.at(
-                    f"{_whose(use)} lies where {whom} takes ports at random: starts fail now and then with "
-                    "zmq.error.ZMQError: Address already in use",
+                    f"{_whose(use)} is in the range from which {whom} picks random ports: starts fail now "
+                    "and then with zmq.error.ZMQError: Address already in use",
                     host=host,
                     instance=use.instance,
                     variable=use.variable,
-                    seen=f"{span(use.first, use.last)}, inside of {span(pool.first, pool.last)}",
-                    expected=f"outside of {span(pool.first, pool.last)}",
+                    seen=f"{span(use.first, use.last)}, inside {span(pool.first, pool.last)}",
+                    expected=f"outside {span(pool.first, pool.last)}",
                     cure=cure,
                 )
 
@@ -104,8 +104,8 @@ def clear_of_random(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD303",
     ERROR,
-    "Fixed ports are clear of HCCL's on the host",
-    cure="choose a port outside of HCCL's, or move those with HCCL_IF_BASE_PORT in pd_engine_env",
+    "Fixed ports are outside HCCL's port range on the host",
+    cure="choose a port outside HCCL's range, or move the range with HCCL_IF_BASE_PORT in pd_engine_env",
     source="vllm-ascend issues 1955, 9447 (EI0019, EJ0003, or a time-out of 120 s)",
 )
 def clear_of_hccl(r: Rule, c: Context) -> Iterator[Finding]:
@@ -114,20 +114,20 @@ def clear_of_hccl(r: Rule, c: Context) -> Iterator[Finding]:
             for use in (u for u in uses if u.kind == "fixed"):
                 if use.overlap(pool):
                     yield r.at(
-                        f"{_whose(use)} lies in the ports that HCCL needs",
+                        f"{_whose(use)} is in the range of ports that HCCL needs",
                         host=host,
                         instance=use.instance,
                         variable=use.variable,
                         seen=span(use.first, use.last),
-                        expected=f"outside of {span(pool.first, pool.last)}",
+                        expected=f"outside {span(pool.first, pool.last)}",
                     )
 
 
 @rule(
     "PD304",
     HINT,
-    "Fixed ports in Linux's range for outgoing connections are reserved on the servers",
-    cure="merge them into net.ipv4.ip_local_reserved_ports on the servers",
+    "Fixed ports within Linux's range for outgoing connections are reserved on the servers",
+    cure="add them to net.ipv4.ip_local_reserved_ports on the servers",
     source="Linux, Documentation/networking/ip-sysctl (ip_local_port_range, ip_local_reserved_ports)",
 )
 def reserved_on_servers(r: Rule, c: Context) -> Iterator[Finding]:
@@ -143,17 +143,17 @@ def reserved_on_servers(r: Rule, c: Context) -> Iterator[Finding]:
             by_ports.setdefault(",".join(span(*s) for s in sorted(set(spans))), []).append(host)
     for ports, hosts in by_ports.items():
         yield r.at(
-            f"an outgoing connection of {joined(hosts)} can hold one of these ports when the engine wants it",
+            f"an outgoing connection on {joined(hosts)} can hold one of these ports when the engine needs it",
             host=hosts[0] if len(hosts) == 1 else None,
-            seen=f"Linux hands out {low}-{high}",
-            expected=f"net.ipv4.ip_local_reserved_ports holds {ports}",
+            seen=f"Linux uses {low}-{high}",
+            expected=f"net.ipv4.ip_local_reserved_ports includes {ports}",
         )
 
 
 @rule(
     "PD305",
     ERROR,
-    "Ports are at most 65535, the last of each range as well, and within what their reader takes",
+    "Every port is at most 65535, up to the last of its range, and is accepted by the program that reads it",
     cure="choose a lower first port: pd_kv_port, or pd_api_port where every rank has its own",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:931; HCCL's environment variables "
@@ -191,31 +191,31 @@ def ports_exist(r: Rule, c: Context) -> Iterator[Finding]:
             )
 
 
-# A variable, what is wrong with it, what would not be.
+# A variable, what is wrong with it, and the expected value.
 Trouble = tuple[str, str, str]
 
 
 def _set(node: Node, name: str) -> bool:
-    """Whether a variable has a value that the plan knows."""
+    """Whether a variable has a value that is known to the plan."""
     return "$" not in node.env.get(name, "$") and node.env[name] != ""
 
 
 def _hccl_ports(node: Node) -> Iterator[Trouble]:
-    """Without HCCL, on one chip alone, nobody reads them, and they do no harm; nobody sets them there."""
+    """Engines on one chip do not use HCCL and ignore these variables; nobody sets them there."""
     name, last_chip = "HCCL_IF_BASE_PORT", max(node.chips, default=0)
     if _set(node, name):
         base = environment_port(node, name)
         if base is None or not HCCL_FIRST <= base <= HCCL_LAST:
-            message = f"HCCL takes {name} from {HCCL_FIRST} to {HCCL_LAST}, and ends with EI0001 otherwise"
+            message = f"HCCL accepts {name} from {HCCL_FIRST} to {HCCL_LAST}, and stops with EI0001 otherwise"
             yield name, message, f"a whole number from {HCCL_FIRST} to {HCCL_LAST}"
         elif base + last_chip > LAST:
-            message = f"the ports of HCCL end at {base + last_chip}: one for each chip from {name} on"
+            message = f"HCCL's ports end at {base + last_chip}: one for each chip from {name} on"
             yield name, message, f"at most {LAST - last_chip}"
     for name in ("HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_RANGE"):
         if _set(node, name) and port_ranges(node.env[name]) is None:
             yield (
                 name,
-                f"HCCL ends with EI0001 where {name} is no list of ports that do not overlap",
+                f"HCCL stops with EI0001 if {name} is not a list of ports that do not overlap",
                 "auto, or ports and ranges from 1 to 65535, such as 60000,60050-60100",
             )
 
@@ -231,42 +231,42 @@ def _ascend_direct_ports(c: Context, node: Node) -> Iterator[Trouble]:
     if base < 1 or last > LAST:
         yield (
             name,
-            f"AscendDirectTransport takes {release.ascend_direct_step} ports for each chip from {name} on, "
+            f"AscendDirectTransport uses {release.ascend_direct_step} ports for each chip from {name} on, "
             f"up to {last}",
             f"from 1 to {LAST - release.ascend_direct_step * chips}",
         )
 
 
 def _mooncake_names(c: Context, node: Node) -> list[str]:
-    """The variables of Mooncake's range that decide it."""
+    """The variables that set Mooncake's port range."""
     both = c.cluster.release.mooncake_rpc_variables
     given = [next((name for name in names if name in node.env), None) for names in both]
     return [name for name in given if name is not None and _set(node, name)]
 
 
 def _mooncake_ports(c: Context, node: Node) -> Iterator[Trouble]:
-    """Mooncake divides by the length of its range; from v0.3.11 on it goes on with its own."""
+    """Mooncake divides by the length of the range; from v0.3.11 on it uses its default range instead."""
     low, high = mooncake_limits(c.cluster, node)
     names = _mooncake_names(c, node)
     if names and low > high and not c.cluster.colocated and not c.cluster.release.mooncake_checks_range:
-        message = f"the range of Mooncake's RPC begins at {low} and ends at {high}"
+        message = f"Mooncake's RPC port range begins at {low} and ends at {high}"
         yield names[0], message, "a first port before the last"
 
 
 def _vllm_ports(node: Node) -> Iterator[Trouble]:
-    """An address of a service, as Kubernetes puts it into the environment, is no number."""
+    """The address of a service, which Kubernetes sets under the same name, is not a number."""
     for name in ("VLLM_PORT", "VLLM_DP_MASTER_PORT"):
         if not _set(node, name):
             continue
         port = environment_port(node, name)
         if port is None or not 0 <= port <= LAST:
-            yield name, f"vLLM reads {name} as a port, and ends where it is none", f"from 0 to {LAST}"
+            yield name, f"vLLM reads {name} as a port, and stops if it is not one", f"from 0 to {LAST}"
 
 
 @rule(
     "PD307",
     WARNING,
-    "Ports set in the environment do what they say",
+    "Ports set in the environment take effect",
     cure="correct the variable in pd_engine_env, or remove it",
     source=(
         "Mooncake v0.3.7.post2 config.cpp:242, v0.3.11.post1 config.cpp:289; "
@@ -286,7 +286,7 @@ def ports_do_something(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _ignored_ports(c: Context, node: Node) -> Iterator[Trouble]:
-    """Mooncake says in its log that it goes on with its own ports."""
+    """Yield variables that Mooncake or AscendDirectTransport ignores; Mooncake says so in its log."""
     release = c.cluster.release
     if c.cluster.colocated:
         return
@@ -294,21 +294,23 @@ def _ignored_ports(c: Context, node: Node) -> Iterator[Trouble]:
     for name in names:
         port = environment_port(node, name)
         if port is None or not 1 <= port <= LAST:
-            yield name, f"Mooncake passes over {name} where it is no port", f"from 1 to {LAST}"
+            yield name, f"Mooncake ignores {name} if it is not a port", f"from 1 to {LAST}"
         elif release.mooncake_checks_range and not mooncake_takes(port):
-            message = f"Mooncake takes {span(*release.mooncake_rpc)} where {name} is not its to take"
+            message = (
+                f"Mooncake uses {span(*release.mooncake_rpc)} if {name} is outside the ports that it accepts"
+            )
             yield name, message, "from 1024 to 32767, or from 61000 on"
     low, high = mooncake_limits(c.cluster, node)
     if names and low > high and release.mooncake_checks_range:
-        message = f"the range of Mooncake's RPC begins at {low} and ends at {high}: it takes its own"
+        message = f"Mooncake's RPC port range begins at {low} and ends at {high}: it uses its default range"
         yield names[0], message, "a first port before the last"
     base = release.ascend_direct_variable
     if base is not None and _set(node, base) and environment_port(node, base) is None:
-        yield base, f"AscendDirectTransport passes over {base} where it is no number", "a whole number"
+        yield base, f"AscendDirectTransport ignores {base} if it is not a number", "a whole number"
 
 
 def _vllm_starts(c: Context, node: Node) -> Iterator[Trouble]:
-    """vLLM's first port for what its processes open between themselves, not that of the API."""
+    """VLLM_PORT is the first port for connections between vLLM's processes, not the port of the API."""
     port = environment_port(node, "VLLM_PORT")
     if port is None:
         return
@@ -318,9 +320,9 @@ def _vllm_starts(c: Context, node: Node) -> Iterator[Trouble]:
     if near:
         yield (
             "VLLM_PORT",
-            "vLLM's processes take ports among themselves from VLLM_PORT on, and this one is for "
+            "vLLM's processes use VLLM_PORT and the ports above it internally, but this port is planned for "
             f"{near[0].purpose}",
-            "a port that nothing is planned for; pd_api_port sets that of the API",
+            "a port without another planned use; pd_api_port sets the port of the API",
         )
 
 
@@ -328,11 +330,11 @@ def _vllm_starts(c: Context, node: Node) -> Iterator[Trouble]:
     "PD306",
     WARNING,
     "KV ports of different instances do not overlap, even on different hosts",
-    cure="pin pd_kv_port 100 apart for each node, as the guides do, or leave it unset to have it computed",
+    cure="set pd_kv_port 100 apart for each node, as the guides do, or leave it unset to have it computed",
     source="A@v0.13.0:docs/source/tutorials/pd_disaggregation_mooncake_multi_node.md",
 )
 def kv_ports_apart(r: Rule, c: Context) -> Iterator[Finding]:
-    """Only where a port is pinned; on one host PD301 has said it already."""
+    """Only if a port is set in the inventory; ports on the same host are left to PD301."""
     pinned = {i.name for i in c.cluster.instances if any(n.settings.kv_port is not None for n in i.nodes)}
     if not pinned:
         return

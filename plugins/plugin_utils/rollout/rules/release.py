@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about what the chosen release knows: environment variables, keys of --additional-config, image."""
+"""Rules about what the chosen release supports: environment variables, --additional-config, image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..values import SAME, did_you_mean
 from .base import Context, additional_config, at_node, flag_number, flashcomm, number, rule
 from .transfer import whole_number
 
-# vLLM's own and vllm-ascend's variables begin with it.
+# Prefixes of vLLM's and vllm-ascend's own variables.
 _OURS = "VLLM_"
-# Variables of the libraries, the loader and Python that serving hangs on. The list of what they read is not
-# complete, and of the many others (CUDA_, NCCL_ …) nothing is said: they do nothing on these servers.
+# Variables of the libraries, the loader and Python that serving depends on. The list of what they read is not
+# complete. The many others (CUDA_, NCCL_ …) are not checked: they have no effect on these servers.
 _LIBRARIES = (
     "ACL_",
     "ASCEND_",
@@ -38,7 +38,7 @@ _LIBRARIES = (
     "TP_",
 )
 _SINGLE = frozenset({"DYNAMIC_EPLB", "PATH", "PYTHONHASHSEED", "PYTHONPATH"})
-# What upstream calls its image.
+# The name of upstream's image.
 _NAME = "vllm-ascend"
 # Seconds: a load of 15 minutes and the graph capture after it.
 SAFE_READY_TIMEOUT = 1200
@@ -46,7 +46,7 @@ _READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 
 
 def _places(c: Context) -> Iterator[tuple[str, Instance, tuple[Node, ...]]]:
-    """Every variable of pd_engine_env, the instance and its nodes that set it."""
+    """Yield every variable of pd_engine_env, with the instance and its nodes that set it."""
     for instance in c.instances("pd_engine_env"):
         by_name: dict[str, list[Node]] = {}
         for node in instance.nodes:
@@ -58,12 +58,12 @@ def _places(c: Context) -> Iterator[tuple[str, Instance, tuple[Node, ...]]]:
 
 
 def _one_host(instance: Instance, nodes: tuple[Node, ...]) -> str | None:
-    """The host, where it is one of several."""
+    """The host, if only one of several nodes sets the variable, else None."""
     return nodes[0].host if len(nodes) == 1 and len(instance.nodes) > 1 else None
 
 
 def _ours(release: Release) -> frozenset[str]:
-    """What the release reads of vLLM's and vllm-ascend's own variables."""
+    """vLLM's and vllm-ascend's own variables that the release reads."""
     return frozenset(name for name in release.environment if name.startswith(_OURS))
 
 
@@ -72,12 +72,12 @@ def _libraries(release: Release) -> frozenset[str]:
 
 
 def _readers(name: str) -> list[str]:
-    """The releases that read a variable."""
+    """The names of the releases that read a variable."""
     return [release for release in release_names() if name in load_release(release).environment]
 
 
 def _unknown(c: Context) -> Iterator[tuple[str, Instance, tuple[Node, ...]]]:
-    """The variables of pd_engine_env that nothing is known to read at the release."""
+    """Yield the variables of pd_engine_env that nothing in the release is known to read."""
     release = c.cluster.release
     for name, instance, nodes in _places(c):
         if name not in release.environment and name not in release.idle_env:
@@ -87,12 +87,12 @@ def _unknown(c: Context) -> Iterator[tuple[str, Instance, tuple[Node, ...]]]:
 @rule(
     "PD420",
     ERROR,
-    "No variable is a slip of the pen of one that vLLM or vllm-ascend reads",
+    "No variable is a misspelling of one that vLLM or vllm-ascend reads",
     cure="correct the variable's name",
     source="V@0.13.0:vllm/envs.py, A@v0.13.0:vllm_ascend/envs.py, and those of the other releases",
 )
 def environment_spelt(r: Rule, c: Context) -> Iterator[Finding]:
-    """The engine would start, and run without what was meant."""
+    """With such a variable the engine starts, but without the intended setting."""
     release = c.cluster.release
     for name, instance, nodes in _unknown(c):
         meant = None if _readers(name) else slip_of(name, _ours(release))
@@ -110,19 +110,19 @@ def environment_spelt(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD437",
     WARNING,
-    "Every variable of vLLM and vllm-ascend in the environment is one that the release reads",
-    cure="remove it from pd_engine_env; if the image reads it, the warning does no harm",
+    "The release reads every vLLM and vllm-ascend variable in the environment",
+    cure="remove it from pd_engine_env; if the image reads it, ignore this warning",
     source="V@0.13.0:vllm/envs.py, A@v0.13.0:vllm_ascend/envs.py, and those of the other releases",
 )
 def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
-    """Such a variable does nothing, and the engine starts. An image of one's own may read it."""
+    """Such a variable has no effect, and the engine starts. A custom image may read it."""
     release = c.cluster.release
     for name, instance, nodes in _unknown(c):
         readers = _readers(name)
         if not readers and (not name.startswith(_OURS) or slip_of(name, _ours(release))):
-            continue  # of slips PD420 speaks, and what others read is not known
+            continue  # misspellings are left to PD420, and what other programs read is not known
         where = standing(release, name, "environment")
-        # The list of what others than vLLM and vllm-ascend read is incomplete: only what is known to be gone.
+        # The list of variables of other programs is incomplete: only those known to be removed are reported.
         if not name.startswith(_OURS) and where.instead is None:
             continue
         known, cure = "", None
@@ -131,7 +131,7 @@ def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
         elif near := close_to(name, _ours(release)):
             known = f"; did you mean {near}?"
         elif _own_image(c):
-            known = ", nor does another; an image of your own may"
+            known = ", and neither does any other release; a custom image may"
         if where.instead is not None:
             cure = where.removal()
         elif where.comes_with is not None:
@@ -152,12 +152,12 @@ def environment_read(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD439",
     ERROR,
-    "Where vLLM refuses variables that it does not know, none is set",
+    "With fail-on-environ-validation, vLLM knows every variable that is set",
     cure="remove fail-on-environ-validation from pd_engine_args, or the variable",
     source="V@0.18.0:vllm/envs.py:1711 (validate_environ)",
 )
 def environment_validated(r: Rule, c: Context) -> Iterator[Finding]:
-    """vllm-ascend's own are not in vLLM's table."""
+    """vllm-ascend's own variables are not in vLLM's table, so vLLM rejects them too."""
     release = c.cluster.release
     for instance in c.instances("pd_engine_args", "pd_engine_env"):
         node = instance.head
@@ -178,8 +178,8 @@ def environment_validated(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD451",
     ERROR,
-    "Variables that engines read as whole numbers are some",
-    cure="write 1 for on and 0 for off, or the number, in pd_engine_env",
+    "Variables that engines read as whole numbers hold whole numbers",
+    cure="in pd_engine_env, write 1 for on and 0 for off, or the number",
     source="A@v0.13.0:vllm_ascend/envs.py, V@0.18.0:vllm/envs.py:634; integer_env in data/releases",
 )
 def whole_numbers(r: Rule, c: Context) -> Iterator[Finding]:
@@ -197,7 +197,7 @@ def whole_numbers(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _own_image(c: Context) -> bool:
-    """Whether the image is another than the release's, whatever registry it comes from."""
+    """Whether the image is not the release's, regardless of its registry."""
     name = c.cluster.declaration.image.rsplit("/", 1)[-1]
     return not re.match(rf"{_NAME}:{re.escape(c.cluster.release.name)}(\.post[0-9]+)?(-|@|$)", name)
 
@@ -205,8 +205,8 @@ def _own_image(c: Context) -> bool:
 @rule(
     "PD421",
     WARNING,
-    "Variables of the libraries, the loader and Python are spelt as they are known",
-    cure="correct the variable's name; if it is meant so, the warning does no harm",
+    "Variables of the libraries, the loader and Python have known names",
+    cure="correct the variable's name; if the name is intended, ignore this warning",
     source="plugins/plugin_utils/rollout/data/releases (libraries_env)",
 )
 def libraries_known(r: Rule, c: Context) -> Iterator[Finding]:
@@ -220,7 +220,7 @@ def libraries_known(r: Rule, c: Context) -> Iterator[Finding]:
             near = close_to(name, libraries, complete=False)
         if near is not None:
             yield r.at(
-                f"nothing is known of {name}; did you mean {near}?",
+                f"{name} is not a known variable; did you mean {near}?",
                 host=_one_host(instance, nodes),
                 instance=instance.name,
                 variable="pd_engine_env",
@@ -232,12 +232,12 @@ def libraries_known(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD422",
     WARNING,
-    "Every key of additional-config is one that the release reads",
+    "The release reads every key of additional-config",
     cure="correct the key in pd_engine_args, or remove it",
     source="A@v0.13.0:vllm_ascend/ascend_config.py, and those of the other releases",
 )
 def config_known(r: Rule, c: Context) -> Iterator[Finding]:
-    """vllm-ascend passes over keys that it does not know without a word."""
+    """vllm-ascend ignores unknown keys silently."""
     release = c.cluster.release
     for instance in c.instances("pd_engine_args"):
         for key in additional_config(instance.head):
@@ -250,7 +250,7 @@ def config_known(r: Rule, c: Context) -> Iterator[Finding]:
                 else did_you_mean(key, release.additional_config, SAME)
             )
             yield r.at(
-                f"release {release.name} passes over the key {shown(key, 60)}{near}{where.sentence()}",
+                f"release {release.name} ignores the key {shown(key, 60)}{near}{where.sentence()}",
                 instance=instance.name,
                 variable="pd_engine_args",
                 seen=f"additional-config: {shown(key, 60)}",
@@ -278,7 +278,7 @@ def _key_of_other_role(c: Context, elsewhere: str, r: Rule) -> Iterator[Finding]
 @rule(
     "PD423",
     ERROR,
-    "Keys of additional-config that one role refuses stand with the other only",
+    "Keys of additional-config that one role rejects are set for the other role only",
     cure="set the key in the group_vars of the other role, not of all",
     source="A@v0.18.0:vllm_ascend/platform.py:245, vllm_ascend/ascend_config.py:148",
 )
@@ -289,7 +289,7 @@ def config_of_role(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD424",
     WARNING,
-    "Keys of additional-config that one role passes over stand with the other only",
+    "Keys of additional-config that one role ignores are set for the other role only",
     cure="set the key in the group_vars of the other role, not of all",
     source="A@v0.23.0:vllm_ascend/platform.py:694",
 )
@@ -300,8 +300,8 @@ def config_passed_over(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD425",
     HINT,
-    "No variable is deprecated at the release",
-    cure="set the key in additional-config instead, before the release that no longer reads the variable",
+    "The release does not deprecate any variable that is set",
+    cure="set the key in additional-config instead; a later release will not read the variable",
     source="A@v0.23.0:vllm_ascend/ascend_config.py (_get_config_value)",
 )
 def environment_deprecated(r: Rule, c: Context) -> Iterator[Finding]:
@@ -310,7 +310,7 @@ def environment_deprecated(r: Rule, c: Context) -> Iterator[Finding]:
         users = [instance for instance, node in c.nodes("pd_engine_env") if name in node.env]
         if users:
             yield r.at(
-                f"{release.name} still reads {name} and says that a later release will not",
+                f"{release.name} still reads {name}, but announces that a later release will not",
                 instance=users[0].name if len({instance.name for instance in users}) == 1 else None,
                 variable="pd_engine_env",
                 seen=name,
@@ -321,37 +321,38 @@ def environment_deprecated(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD608",
     ERROR,
-    "The image is the release's",
+    "The image is built for pd_release",
     cure="set pd_image to the image of pd_release, or pd_release to the release of the image",
     source="A@v0.13.0:docs/source/installation.md (the tag names the release)",
 )
 def image_of_release(r: Rule, c: Context) -> Iterator[Finding]:
-    """Flags, ports and environment are the release's: another release in the image takes others."""
+    """Flags, ports and environment are those of pd_release; another release in the image needs others."""
     yield from _other_release(r, c, published=True)
 
 
 @rule(
     "PD613",
     WARNING,
-    "An image of one's own has no tag of another release",
-    cure="set pd_release to the release that the image is built from; a tag that counts builds does no harm",
+    "The tag of a custom image does not name another release",
+    cure="set pd_release to the release that the image is built from; if the tag counts builds, ignore this",
     source="A@v0.13.0:docs/source/installation.md (the tag names the release)",
 )
 def own_image_of_release(r: Rule, c: Context) -> Iterator[Finding]:
-    """The tag of an image of one's own may count its builds."""
+    """The tag of a custom image may be a build number that looks like a release."""
     yield from _other_release(r, c, published=False)
 
 
 def _other_release(r: Rule, c: Context, *, published: bool) -> Iterator[Finding]:
-    """Where the tag of an image names another release, of an image that has vllm-ascend's name or another."""
+    """Yield a finding if the image's tag names another release; ``published`` selects images with
+    vllm-ascend's name, else all others."""
     image, release = c.cluster.declaration.image, c.cluster.release
     name, _, tag = image.rsplit("/", 1)[-1].partition(":")
     match = re.match(r"v[0-9]+\.[0-9]+\.[0-9]+(?=-|@|$)", tag)
     if match and match[0] != release.name and match[0] in release_names() and published == (name == _NAME):
         yield r.at(
-            f"the image is of {match[0]}, and the plan would be of {release.name}"
+            f"the image is of release {match[0]}, but the plan would be for {release.name}"
             if published
-            else f"the tag is that of release {match[0]}, and the plan is of {release.name}",
+            else f"the tag names release {match[0]}, but the plan is for {release.name}",
             variable="pd_image",
             seen=image,
             expected=f"an image of {release.name}, such as {release.image}",
@@ -361,7 +362,7 @@ def _other_release(r: Rule, c: Context, *, published: bool) -> Iterator[Finding]
 @rule(
     "PD609",
     WARNING,
-    "vLLM waits long enough for its own engine",
+    "vLLM waits long enough for its own engine to start",
     cure=f'set {_READY_TIMEOUT}: "3600" in pd_engine_env',
     source="V@0.18.0:vllm/envs.py; vllm-ascend issues 7098, 6778",
 )
@@ -374,7 +375,7 @@ def ready_timeout(r: Rule, c: Context) -> Iterator[Finding]:
         seconds = default if value is None else number(value)
         if seconds is None or seconds < SAFE_READY_TIMEOUT:
             yield r.at(
-                f"vLLM itself ends an engine that loads longer than {shown(value or str(default), 20)} s, "
+                f"vLLM itself stops an engine that loads longer than {shown(value or str(default), 20)} s, "
                 "and a load of 15 minutes has been seen",
                 instance=instance.name,
                 variable="pd_engine_env",
@@ -386,8 +387,8 @@ def ready_timeout(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD610",
     WARNING,
-    "The time a prefiller keeps a finished prompt's cache is set by the variable that the connector reads",
-    cure="set the variable of the release",
+    "How long a prefiller keeps a finished prompt's cache is set in the variable that the connector reads",
+    cure="set the release's variable",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:162; "
         "A@v0.18.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_connector.py"
@@ -414,7 +415,7 @@ def _abort_variables() -> set[str]:
 @rule(
     "PD611",
     HINT,
-    "With FlashComm1 and prefill context parallel, a batch is a multiple of their ranks",
+    "With FlashComm1 and prefill context parallel, the batch size is a multiple of their ranks",
     cure="choose a multiple of tensor × prefill_context for max-num-batched-tokens",
     source="A@v0.18.0:vllm_ascend/ascend_config.py:73",
 )
@@ -438,7 +439,7 @@ def batch_rounded(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD612",
     WARNING,
-    "Fused MC2 is left out where the release notes say that it fails",
+    "Fused MC2 is off where the release notes say that it fails",
     cure="set VLLM_ASCEND_ENABLE_FUSED_MC2: null in pd_engine_env",
     source="A@v0.18.0 release notes, known issues (vllm-ascend issue 8320)",
 )
@@ -450,7 +451,7 @@ def fused_mc2(r: Rule, c: Context) -> Iterator[Finding]:
         value = number(instance.head.env.get(name, "0"))
         if value and (instance.role == "prefiller" or instance.parallel.data > 1):
             yield r.at(
-                "fused MC2 is not for prefillers of separate prefill and decode, nor for several "
+                "fused MC2 fails in prefillers of separate prefill and decode, and with several "
                 "data-parallel ranks",
                 instance=instance.name,
                 variable="pd_engine_env",

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about sizes that releases and connectors differ in."""
+"""Rules about sizes for which releases and connectors have different limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .transfer import transferring
 @rule(
     "PD220",
     ERROR,
-    "Prefill context parallel and data parallel go together at the release",
+    "The release supports prefill context parallel together with data parallel",
     cure="set prefill_context or data to 1, or use v0.18.0",
     source="A@v0.23.0:vllm_ascend/platform.py:351",
 )
@@ -38,7 +38,7 @@ def context_or_data(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD221",
     WARNING,
-    "Without MLA, the decode context size divides the tensor ranks of one key/value head",
+    "Without MLA, the decode context size divides the number of tensor ranks per key/value head",
     cure="choose a decode_context that divides tensor / key/value heads",
     source="A@v0.13.0:docs/source/user_guide/feature_guide/context_parallel.md (in no code)",
 )
@@ -62,19 +62,19 @@ def context_divides_heads(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD223",
     ERROR,
-    "One engine for prefill and decode has no pipeline beside multi-token prediction",
+    "A colocated engine does not combine a pipeline with multi-token prediction",
     cure="set pipeline to 1, or speculative-config: null in pd_engine_args",
     source="A@v0.23.0:vllm_ascend/platform.py:443",
 )
 def mtp_or_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
-    """A decoder has no pipeline at all (PD210), and a prefiller may have both."""
+    """A decoder must have no pipeline at all (PD210), and a prefiller may have both."""
     if not c.cluster.colocated or c.cluster.release.limits.mtp_with_pipeline:
         return
     for instance in c.instances("pd_parallel", "pd_engine_args"):
         speculation = instance.head.flag("speculative-config")
         if instance.parallel.pipeline < 2 or not isinstance(speculation, Mapping) or not speculation:
             continue
-        # Without a method vLLM takes that of the model, multi-token prediction where it has one.
+        # Without a method vLLM uses the model's own, which is multi-token prediction if the model has it.
         if "mtp" in str(speculation.get("method", "mtp")).lower():
             yield r.at(
                 "PP+MTP is only supported on PD-disaggregated P nodes (kv_role='kv_producer').",
@@ -88,12 +88,12 @@ def mtp_or_pipeline(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD522",
     ERROR,
-    "With the layerwise connector, decoders have no prefill context parallel",
+    "With the layerwise connector, decoders use no prefill context parallel",
     cure="set prefill_context to 1 for the decoder",
     source="A@v0.23.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_layerwise_connector.py:804",
 )
 def layerwise_decoder(r: Rule, c: Context) -> Iterator[Finding]:
-    """Before prefill context parallel is known to the connector PD511 says it for both roles."""
+    """For releases whose connector does not support prefill context parallel, PD511 covers both roles."""
     for instance, connector in transferring(c, "pd_parallel", role="decoder"):
         knows = connector.prefill_context_parallel
         if knows and connector.listener == "decoder" and instance.parallel.prefill_context > 1:

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets stand in files, not in what everyone can read."""
+"""Rules about secrets: they belong in files, not in what everyone can read."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SECRET_ENV = frozenset(
 @rule(
     "PD404",
     ERROR,
-    "No secret stands on a command line or in the plan",
+    "No secret is on a command line or in the plan",
     cure=(
-        "use pd_api_key for the API's key; give other secrets in a file that pd_extra_mounts puts into "
+        "use pd_api_key for the API key; pass other secrets in a file that pd_extra_mounts mounts into "
         "the container"
     ),
     source="docs/variables.md",
@@ -46,7 +46,7 @@ def no_secrets(r: Rule, c: Context) -> Iterator[Finding]:
         ]
         for name in names:
             yield r.at(
-                f"{name} would show a secret to every user of the server and in plan.json",
+                f"{name} would expose a secret to every user of the server and in plan.json",
                 **at_node(instance, node),
                 variable="pd_engine_args" if name.startswith("--") else "pd_engine_env",
                 seen=f"{name} (value not shown)",
@@ -57,8 +57,8 @@ def no_secrets(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD450",
     WARNING,
-    "What looks like a secret is given in a file",
-    cure="give it in a file that pd_extra_mounts puts into the container; keep it where it is none",
+    "Values that look like secrets are passed in a file",
+    cure="pass it in a file that pd_extra_mounts mounts into the container; keep it if it is not a secret",
     source="docs/variables.md",
 )
 def likely_secrets(r: Rule, c: Context) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def likely_secrets(r: Rule, c: Context) -> Iterator[Finding]:
                 else "the engine's command line, which every user of the server can read"
             )
             yield r.at(
-                f"{shown(place, 80)} looks like a secret: it stands in {where}, and in the plan's files",
+                f"{shown(place, 80)} looks like a secret: it is written to {where}, and to the plan's files",
                 **at_node(instance, node),
                 variable=variable,
                 seen=f"{shown(place, 80)} (value not shown)",

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about what values mean in the launch script, which expands variables in pd_engine_env only."""
+"""Rules about values in the launch script, which expands variables in pd_engine_env only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import Context, at_node, rule
 
 _DOCS = "docs/variables.md"
 
-# What the image, Docker or bash itself sets; other names may come from an image of one's own.
+# Variables that the image, Docker or bash itself sets; a custom image may set others.
 _SET_ELSEWHERE = frozenset(
     {
         "ASCEND_AICPU_PATH",
@@ -43,14 +43,14 @@ _SET_ELSEWHERE = frozenset(
         "UID",
     }
 )
-# bash keeps these for itself: an assignment ends the script.
+# Reserved by bash: an assignment ends the script.
 _READ_ONLY = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
-# The image's values of these are what CANN, the driver and vLLM are found by.
+# The image's values of these locate CANN, the driver and vLLM.
 _SEARCH_PATHS = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 
 
 def _given(node: Node) -> Iterator[tuple[str, str]]:
-    """The variables of pd_engine_env that have a value."""
+    """Yield the variables of pd_engine_env that have a value."""
     for name, value in node.settings.engine_env.items():
         if value is not None:
             yield name, value
@@ -59,8 +59,8 @@ def _given(node: Node) -> Iterator[tuple[str, str]]:
 @rule(
     "PD440",
     ERROR,
-    "A `$` in a value of pd_engine_env refers to a variable",
-    cure="write the value that is meant; write a dollar sign as \\$",
+    "Every `$` in a value of pd_engine_env refers to a variable",
+    cure="write out the value; write a literal dollar sign as \\$",
     source=_DOCS,
 )
 def expandable(r: Rule, c: Context) -> Iterator[Finding]:
@@ -70,7 +70,7 @@ def expandable(r: Rule, c: Context) -> Iterator[Finding]:
                 expansion.parse(value)
             except expansion.NotExpandable as error:
                 yield r.at(
-                    f"{name} holds {error.what}: the launch script expands variables and nothing else",
+                    f"{name} contains {error.what}: the launch script expands variables and nothing else",
                     **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name} with {error.seen}",
@@ -91,8 +91,8 @@ def expandable(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD441",
     WARNING,
-    "Every variable that a value of pd_engine_env refers to is set",
-    cure="set it in pd_engine_env, or correct its name; if the image sets it, the warning does no harm",
+    "Every variable that is referenced in pd_engine_env is set",
+    cure="set it in pd_engine_env, or correct its name; if the image sets it, ignore this warning",
     source=_DOCS,
 )
 def references_set(r: Rule, c: Context) -> Iterator[Finding]:
@@ -109,7 +109,7 @@ def references_set(r: Rule, c: Context) -> Iterator[Finding]:
                 near = did_you_mean(reference.name.lower(), expansion.SCRIPT_NAMES)
                 yield r.at(
                     f"{name} refers to {reference.name}, which nothing in the plan sets: unless the image "
-                    f"sets it, nothing stands in its place{near}",
+                    f"sets it, it expands to nothing{near}",
                     **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name} with ${reference.name}",
@@ -121,7 +121,7 @@ def references_set(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD442",
     ERROR,
-    "pd_engine_env leaves alone what the launch script and bash keep for themselves",
+    "pd_engine_env sets no variable that is reserved for the launch script or bash",
     cure="remove it from pd_engine_env; pd_node_ip sets the address, pd_interface the NIC",
     source="bash(1), Shell Variables; docs/variables.md",
 )
@@ -130,9 +130,9 @@ def own_names(r: Rule, c: Context) -> Iterator[Finding]:
         planned = {expansion.LOCAL_IP: node.address, expansion.MASTER_ADDR: instance.head.address}
         for name, _ in _given(node):
             if name in _READ_ONLY:
-                message, expected = f"bash lets nobody set {name}: the launch script would end there", None
+                message, expected = f"bash does not allow {name} to be set: the script would end there", None
             elif planned.get(name) is not None and node.env[name] != planned[name]:
-                message = f"the launch script has {name} from the plan, and uses it behind this value, too"
+                message = f"the launch script sets {name} from the plan, and uses it after this value as well"
                 expected = planned[name]
             else:
                 continue
@@ -148,7 +148,7 @@ def own_names(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD443",
     WARNING,
-    "Search paths in pd_engine_env keep what the image has in them",
+    "Search paths in pd_engine_env keep the image's entries",
     cure="append the variable itself, such as LD_LIBRARY_PATH: /some/path:$LD_LIBRARY_PATH",
     source="the image's ENV (CANN's set_env.sh); docs/variables.md",
 )
@@ -157,7 +157,7 @@ def search_paths(r: Rule, c: Context) -> Iterator[Finding]:
         for name, value in _given(node):
             if name in _SEARCH_PATHS and not re.search(rf"\$\{{?{name}\b", value):
                 yield r.at(
-                    f"{name} takes the place of the image's, by which CANN, the driver and vLLM are found",
+                    f"{name} replaces the image's value, which locates CANN, the driver and vLLM",
                     **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name}={shown(value, 80)}",
@@ -168,17 +168,17 @@ def search_paths(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD446",
     WARNING,
-    "A home directory in pd_engine_env is $HOME",
-    cure="write $HOME in place of ~; where the program itself reads the ~, the warning does no harm",
+    "A home directory in pd_engine_env is written as $HOME",
+    cure="write $HOME instead of ~; if the program itself expands the ~, ignore this warning",
     source="bash(1), Tilde Expansion; docs/variables.md",
 )
 def home_directory(r: Rule, c: Context) -> Iterator[Finding]:
-    """A shell expands it where it is not quoted; values here mean what they mean within quotes."""
+    """A shell expands ~ only outside quotes; values here are expanded as within double quotes."""
     for instance, node in c.nodes("pd_engine_env"):
         for name, value in _given(node):
             if re.search(r"(^|:)~/", value):
                 yield r.at(
-                    f"the ~ in {name} stays as it is, and few programs take it for a directory",
+                    f"the ~ in {name} is not expanded, and few programs read it as a directory",
                     **at_node(instance, node),
                     variable="pd_engine_env",
                     seen=f"{name} with ~/",
@@ -191,7 +191,7 @@ _OF_A_SHELL = re.compile(r"\$\([^)]{0,40}\)?|\$\{?[A-Z][A-Z0-9_]*\}?")
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value, keys as well."""
+    """Yield every text in a value, including the keys of mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -204,7 +204,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _as_they_stand(instance: Instance, node: Node) -> Iterator[tuple[str, str, str]]:
-    """The variables whose text reaches Docker or the command line as it stands: variable, where in it,
+    """Yield the texts that reach Docker or the command line unchanged: the variable, the place in it, the
     text."""
     settings = node.settings
     for spelt, value in settings.engine_args.items():
@@ -222,18 +222,18 @@ def _as_they_stand(instance: Instance, node: Node) -> Iterator[tuple[str, str, s
 @rule(
     "PD444",
     ERROR,
-    "The launch script's variables stand in pd_engine_env only",
-    cure="write out the value, or an expression of Ansible, such as {{ ansible_host }}",
+    "The launch script's variables are used in pd_engine_env only",
+    cure="write out the value, or use an Ansible expression such as {{ ansible_host }}",
     source=_DOCS,
 )
 def not_expanded_here(r: Rule, c: Context) -> Iterator[Finding]:
-    """`$local_ip` on a command line that the planner quotes is no address."""
+    """The planner quotes command lines, so `$local_ip` on one is not an address."""
     for instance, node in c.nodes():
         for variable, where, text in _as_they_stand(instance, node):
             for name in dict.fromkeys(_VARIABLE.findall(text)):
                 if name in expansion.SCRIPT_NAMES:
                     yield r.at(
-                        f"{variable} is taken as it stands, and ${name} in it stays these letters",
+                        f"{variable} is used literally, and ${name} in it is not expanded",
                         **at_node(instance, node),
                         variable=variable,
                         seen=f"{where}${name}",
@@ -244,9 +244,8 @@ def not_expanded_here(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD445",
     WARNING,
-    "What looks like a shell's variable or command stands in pd_engine_env only",
-    cure="write out the value, or an expression of Ansible; if these letters are meant, the warning does no "
-    "harm",
+    "Text that looks like a shell variable or command is used in pd_engine_env only",
+    cure="write out the value, or use an Ansible expression; if the text is literal, ignore this warning",
     source=_DOCS,
 )
 def looks_like_shell(r: Rule, c: Context) -> Iterator[Finding]:
@@ -259,7 +258,7 @@ def looks_like_shell(r: Rule, c: Context) -> Iterator[Finding]:
         match = _OF_A_SHELL.search(text)
         if match:
             yield r.at(
-                f"{variable} is taken as it stands, and {match[0]} in it stays these letters",
+                f"{variable} is used literally, and {match[0]} in it is not expanded",
                 variable=variable,
                 seen=shown(text, 80),
                 expected="the value",
@@ -269,7 +268,7 @@ def looks_like_shell(r: Rule, c: Context) -> Iterator[Finding]:
             match = _OF_A_SHELL.search(text)
             if match:
                 yield r.at(
-                    f"{variable} is taken as it stands, and {match[0]} in it stays these letters",
+                    f"{variable} is used literally, and {match[0]} in it is not expanded",
                     **at_node(instance, node),
                     variable=variable,
                     seen=f"{where}{match[0]}",

@@ -22,7 +22,7 @@ def _chips(chips: tuple[int, ...]) -> str:
 @rule(
     "PD201",
     ERROR,
-    "The chips of an instance divide evenly over its nodes",
+    "An instance's ranks divide evenly among its nodes",
     cure="change pd_parallel, or the number of hosts in the instance's group",
     source="V@0.13.0:vllm/v1/executor/multiproc_executor.py",
 )
@@ -42,7 +42,7 @@ def world_divides(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD202",
     ERROR,
-    "Tensor × pipeline × data ranks divide evenly over the nodes (prefill context is not counted there)",
+    "Tensor × pipeline × data ranks divide evenly among the nodes (prefill context is not counted)",
     cure="change pd_parallel, or the number of hosts in the instance's group",
     source="V@0.13.0:vllm/engine/arg_utils.py:1417-1436",
 )
@@ -63,7 +63,7 @@ def ranks_divide(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD203",
     ERROR,
-    "Every node has the chips that its ranks need",
+    "Every node has enough chips for its ranks",
     cure="lower tensor, prefill_context or data, add hosts to the instance, or give it more chips",
     source="A@v0.13.0:vllm_ascend/worker/worker.py",
 )
@@ -84,8 +84,8 @@ def enough_chips(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD204",
     HINT,
-    "No chip that an instance has stands idle",
-    cure="raise pd_parallel, or name the chips that it uses in pd_chips",
+    "No chip of an instance is idle",
+    cure="raise pd_parallel, or list only the chips that it uses in pd_chips",
     source="A@v0.13.0:docs/source/installation.md",
 )
 def idle_chips(r: Rule, c: Context) -> Iterator[Finding]:
@@ -93,7 +93,7 @@ def idle_chips(r: Rule, c: Context) -> Iterator[Finding]:
         need = instance.local_world_size
         if need < len(node.chips):
             yield r.at(
-                f"the instance has {len(node.chips)} chips here and uses {need}",
+                f"the instance has {len(node.chips)} chips on this host and uses {need}",
                 **at_node(instance, node),
                 variable="pd_chips",
                 seen=f"{len(node.chips)} chips",
@@ -104,7 +104,7 @@ def idle_chips(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD205",
     ERROR,
-    "A chip belongs to one instance",
+    "Every chip belongs to one instance only",
     cure="give each instance of the host its own chips with pd_chips",
     source="A@v0.13.0:vllm_ascend/worker/worker.py (Error in memory profiling)",
 )
@@ -129,7 +129,7 @@ def chips_apart(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD206",
     ERROR,
-    "Chips have the numbers of the server's chips",
+    "Chip numbers exist on the server",
     cure="correct pd_chips, or pd_chips_per_node",
     source="A@v0.13.0:docs/source/installation.md",
 )
@@ -150,7 +150,7 @@ def chips_exist(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD207",
     ERROR,
-    "The nodes' data-parallel ranks together are all of them, each once",
+    "The data-parallel ranks of all nodes add up to the data-parallel size",
     cure="make data_local × the number of nodes equal data",
     source="V@0.13.0:vllm/config/parallel.py:286",
 )
@@ -168,7 +168,7 @@ def data_ranks(r: Rule, c: Context) -> Iterator[Finding]:
             )
         elif sizes.data > 1 and sizes.data >= nodes and local * nodes != sizes.data:
             yield r.at(
-                f"{nodes} nodes with {local} ranks each are not the {sizes.data} ranks of data",
+                f"{nodes} nodes with {local} ranks each do not add up to {sizes.data} data-parallel ranks",
                 instance=instance.name,
                 variable="pd_parallel",
                 seen=f"data {sizes.data}, data_local {local}, {nodes} nodes",
@@ -179,8 +179,8 @@ def data_ranks(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD208",
     ERROR,
-    "A data-parallel rank fits into one node",
-    cure="give the instance at most as many hosts as data-parallel ranks, or make it several instances",
+    "A data-parallel rank fits on one node",
+    cure="give the instance at most as many hosts as data-parallel ranks, or split it into several instances",
     source="V@0.13.0:vllm/engine/arg_utils.py:1417-1436",
 )
 def data_rank_in_node(r: Rule, c: Context) -> Iterator[Finding]:
@@ -188,8 +188,8 @@ def data_rank_in_node(r: Rule, c: Context) -> Iterator[Finding]:
         data, nodes = instance.parallel.data, len(instance.nodes)
         if 1 < data < nodes:
             yield r.at(
-                f"{data} data-parallel ranks on {nodes} nodes: a rank of several nodes beside others is "
-                "not planned",
+                f"{data} data-parallel ranks on {nodes} nodes: a rank can span several nodes only if it is "
+                "the only one",
                 instance=instance.name,
                 variable="pd_parallel",
                 seen=f"data {data}, {nodes} nodes",
@@ -205,7 +205,7 @@ def _divisors(value: int, limit: int = 12) -> str:
 @rule(
     "PD211",
     ERROR,
-    "The decode context size divides the tensor size, and is not larger",
+    "The decode context size is a divisor of the tensor size",
     cure="choose a decode_context that divides tensor",
     source="V@0.13.0:vllm/engine/arg_utils.py:1354",
 )
@@ -225,7 +225,7 @@ def decode_context_divides(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD212",
     ERROR,
-    "The model's attention heads divide over the tensor ranks",
+    "The model's attention heads divide evenly among the tensor ranks",
     cure="choose a tensor size that divides the number of heads",
     source="V@0.13.0:vllm/config/model.py",
 )
@@ -246,7 +246,7 @@ def heads_divide(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD213",
     ERROR,
-    "Without MLA, decode context parallel fits the key/value heads",
+    "Without MLA, the decode context size fits the number of key/value heads",
     cure="lower decode_context, or raise tensor",
     source="V@0.13.0:vllm/config/model.py:1053",
 )
@@ -344,7 +344,7 @@ NODE_FLAGS = frozenset(
 @rule(
     "PD108",
     ERROR,
-    "The nodes of one instance agree: they are one engine",
+    "All nodes of an instance have the same engine settings",
     cure="set it once, in the group_vars of the instance",
     source="V@0.13.0:vllm/engine/arg_utils.py:1417-1436",
 )
@@ -359,7 +359,8 @@ def nodes_agree(r: Rule, c: Context) -> Iterator[Finding]:
                 value = _get(c, node, attribute)
                 if value is not first and value != first:
                     yield r.at(
-                        f"{variable} has another value than on {readable[0].host}, and both are one engine",
+                        f"{variable} differs from its value on {readable[0].host}, but both hosts form one "
+                        "engine",
                         **at_node(instance, node),
                         variable=variable,
                         seen=shown(value),
@@ -378,13 +379,13 @@ def _get(c: Context, node: Node, attribute: str) -> object:
 @rule(
     "PD222",
     ERROR,
-    "The planner says which chips an engine sees",
-    cure="remove it from pd_engine_env, and name the instance's chips in pd_chips",
+    "ASCEND_RT_VISIBLE_DEVICES is left to the planner",
+    cure="remove it from pd_engine_env, and list the instance's chips in pd_chips",
     source="A@v0.13.0:examples/external_online_dp/launch_online_dp.py",
 )
 def chips_by_name(r: Rule, c: Context) -> Iterator[Finding]:
-    """The container has the engine's chips only, and counts them from 0: the server's numbers would be wrong
-    there. All of them in order is what an engine sees without the variable."""
+    """The container has the engine's chips only and numbers them from 0, so the server's numbers would be
+    wrong there. Without the variable, an engine sees all of them in order."""
     for instance, node in c.nodes("pd_engine_env"):
         value = node.env.get("ASCEND_RT_VISIBLE_DEVICES")
         own = ",".join(map(str, range(len(node.chips))))

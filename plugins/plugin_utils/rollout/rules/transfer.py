@@ -19,7 +19,7 @@ OWN_SIDE = {"prefiller": "prefill", "decoder": "decode"}
 def transferring(
     c: Context, *variables: str, role: Role | None = None
 ) -> Iterator[tuple[Instance, Connector]]:
-    """The instances that transfer caches with a connector whose facts are known."""
+    """Yield the instances that transfer caches with a connector that the collection has data for."""
     if c.cluster.colocated:
         return
     for instance in c.instances("pd_kv_connector", *variables, role=role):
@@ -29,14 +29,13 @@ def transferring(
 
 
 def sizes_told(extra: Mapping[str, Any], side: str) -> Mapping[str, Any]:
-    """What is told of one side, empty where that is no mapping."""
+    """Return the sizes configured for one side; empty if they are not a mapping."""
     sizes = extra.get(side)
     return sizes if isinstance(sizes, Mapping) else {}
 
 
 def pairs(c: Context, *variables: str) -> Iterator[tuple[Instance, Instance, Connector]]:
-    """Each decoder with the prefillers of different sizes: one of each kind, so that the work stays
-    linear."""
+    """Yield each decoder with one prefiller of each size, so that the number of pairs stays linear."""
     if c.cluster.colocated:
         return
     prefillers = list(
@@ -53,7 +52,7 @@ def pairs(c: Context, *variables: str) -> Iterator[tuple[Instance, Instance, Con
 @rule(
     "PD507",
     ERROR,
-    "Prefiller and decoder have one block size, or sizes that the connector splits",
+    "Prefillers and decoders have the same block size, or sizes that the connector can split",
     cure=(
         "set block-size to the same number on both sides (128 is forced with prefix caching or chunked "
         "prefill)"
@@ -77,18 +76,19 @@ def one_block_size(r: Rule, c: Context) -> Iterator[Finding]:
         }
         if not together[connector.block_sizes]:
             yield r.at(
-                f"blocks of {p} tokens in {prefiller.name} cannot be read as blocks of {d} in {decoder.name}",
+                f"blocks of {p} tokens in {prefiller.name} cannot be read as blocks of {d} tokens in "
+                f"{decoder.name}",
                 instance=decoder.name,
                 variable="pd_engine_args",
                 seen=f"block-size {p} in {prefiller.name}, {d} in {decoder.name}",
-                expected="one block size",
+                expected="the same block size",
             )
 
 
 @rule(
     "PD508",
     WARNING,
-    "Engine ids are unique: one per node, or one per instance",
+    "Engine ids are unique, per node or per instance",
     cure="leave pd_engine_id unset to have it computed, or set it for each host",
     source=(
         "the guide; vllm-ascend appends a random suffix to each id (A@v0.13.0:vllm_ascend/platform.py:174, "
@@ -113,14 +113,14 @@ def engine_ids_unique(r: Rule, c: Context) -> Iterator[Finding]:
                 instance=instance.name,
                 variable="pd_engine_id",
                 seen=f"{engine_id} in {other.name} and in {instance.name}",
-                expected="another id in each instance",
+                expected="a different id in each instance",
             )
 
 
 @rule(
     "PD509",
     WARNING,
-    "The nodes of one prefiller have an engine id each",
+    "Each node of a prefiller has its own engine id",
     cure="leave pd_engine_id unset, or set it per host",
     source="A@v0.13.0:docs/source/tutorials/long_sequence_context_parallel_multi_node.md",
 )
@@ -134,24 +134,24 @@ def engine_ids_per_node(r: Rule, c: Context) -> Iterator[Finding]:
         for engine_id, hosts in by_id.items():
             if len(hosts) > 1:
                 yield r.at(
-                    f"{joined(hosts)} have one engine id; the guide asks for one per node",
+                    f"{joined(hosts)} have the same engine id; the guide requires one per node",
                     instance=instance.name,
                     variable="pd_engine_id",
                     seen=engine_id,
-                    expected="another id on each node",
+                    expected="a different id on each node",
                 )
 
 
 @rule(
     "PD510",
     ERROR,
-    "Prefillers and decoders use one connector",
+    "Prefillers and decoders use the same connector",
     cure="set pd_kv_connector once, in group_vars/all",
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py, mooncake_layerwise_connector.py",
 )
 def one_connector(r: Rule, c: Context) -> Iterator[Finding]:
-    """Of connectors that are made of several, one that both have is enough; of those that are not planned
-    here, who goes with whom is not known."""
+    """For connectors that combine several, one in common is enough; compatibility of connectors that are not
+    planned here is not known."""
     if c.cluster.colocated:
         return
     planned = c.cluster.release.connectors.keys()
@@ -161,7 +161,7 @@ def one_connector(r: Rule, c: Context) -> Iterator[Finding]:
         one, two = protocols(instance), protocols(first)
         if one.isdisjoint(two) and (one | two) <= planned:
             yield r.at(
-                f"{instance.name} and {first.name} would speak different protocols",
+                f"{instance.name} and {first.name} would use different protocols",
                 instance=instance.name,
                 variable="pd_kv_connector",
                 seen=instance.settings.connector,
@@ -170,7 +170,7 @@ def one_connector(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def protocols(instance: Instance) -> frozenset[str]:
-    """The connector's name; of one that is made of several, theirs."""
+    """The connector's name; for MultiConnector, the names of the connectors inside it."""
     inner = [entry.get("kv_connector") for entry in nested(instance.settings.kv_extra_config)]
     return frozenset(name for name in inner if isinstance(name, str)) or frozenset(
         [instance.settings.connector]
@@ -178,7 +178,7 @@ def protocols(instance: Instance) -> frozenset[str]:
 
 
 def nested(extra: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The connectors that one of several is made of, as far as they are mappings."""
+    """Return the connectors inside MultiConnector, as far as they are mappings."""
     listed = extra.get("connectors")
     return [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
 
@@ -186,7 +186,7 @@ def nested(extra: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 @rule(
     "PD537",
     ERROR,
-    "The hybrid manager of caches is on only with a connector that knows it",
+    "The hybrid KV cache manager is on only with a connector that supports it",
     cure="remove disable-hybrid-kv-cache-manager from pd_engine_args",
     source="V@0.13.0:vllm/distributed/kv_transfer/kv_connector/factory.py:57; hybrid in data/connectors",
 )
@@ -206,7 +206,7 @@ def hybrid_manager(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD513",
     WARNING,
-    "Prefiller and decoder take requests of one length",
+    "Prefillers and decoders accept requests of the same length",
     cure="set max-model-len to the same number on both sides",
     source=(
         "A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_server_example.py (one request "
@@ -222,23 +222,23 @@ def one_length(r: Rule, c: Context) -> Iterator[Finding]:
         first = first or (instance, length)
         if length != first[1]:
             yield r.at(
-                f"a request that {first[0].name} takes may be too long for {instance.name}, or the other "
+                f"a request that {first[0].name} accepts may be too long for {instance.name}, or the other "
                 "way round",
                 instance=instance.name,
                 variable="pd_engine_args",
                 seen=f"max-model-len {first[1]} in {first[0].name}, {length} in {instance.name}",
-                expected="one length",
+                expected="the same length",
             )
 
 
-# Read by int() when a worker makes its connector.
+# Read by int() when a worker creates its connector.
 _TIMES = ("ASCEND_TRANSFER_TIMEOUT", "HCCL_RDMA_TIMEOUT", "HCCL_RDMA_RETRY_CNT")
 
 
 @rule(
     "PD540",
     ERROR,
-    "Time-outs of the transfer are whole numbers",
+    "Transfer timeouts are whole numbers",
     cure="correct it in pd_engine_env",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/utils.py:56-65, "
@@ -267,7 +267,7 @@ def whole_times(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def whole_number(text: str) -> bool:
-    """Whether int() takes it; what a shell makes of a variable is not known here."""
+    """Whether int() accepts the value; values that the launch script expands are not known here."""
     if "$" in text:
         return True
     try:
@@ -280,12 +280,12 @@ def whole_number(text: str) -> bool:
 @rule(
     "PD541",
     ERROR,
-    "A decoder's kv_port is that of a prefiller of several nodes, or far from it",
-    cure="leave pd_kv_port unset to have it computed, or pin it 100 apart for each node",
+    "A decoder's kv_port equals that of a multi-node prefiller, or is far from it",
+    cure="leave pd_kv_port unset to have it computed, or set it 100 apart for each node",
     source="A@v0.23.0:vllm_ascend/distributed/kv_transfer/kv_p2p/mooncake_connector.py:3495-3512",
 )
 def own_port(r: Rule, c: Context) -> Iterator[Finding]:
-    """It takes a rank's distance from its own kv_port for the rank's number, and asks the host of another."""
+    """It computes a rank's number from its own kv_port, and connects to the wrong rank's host."""
     spread = [i for i, _ in transferring(c, "pd_kv_port", "pd_parallel", role="prefiller") if i.spans_nodes]
     for decoder, connector in transferring(c, "pd_kv_port", role="decoder"):
         if not connector.own_port_first:

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What both sides of a transfer are told of their sizes, and which sizes go together."""
+"""Rules about the sizes configured for both sides of a transfer, and which sizes are compatible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .transfer import OWN_SIDE, pairs, sizes_told, transferring
 @rule(
     "PD501",
     ERROR,
-    "kv_connector_extra_config says the engine's own sizes",
+    "kv_connector_extra_config has the engine's own sizes",
     cure="remove tp_size and dp_size from pd_kv_extra_config: they are computed from pd_parallel",
     source="A@v0.13.0:vllm_ascend/utils.py:1111-1139",
 )
@@ -49,18 +49,15 @@ def own_sizes(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD502",
     ERROR,
-    "All engines are told the same sizes of both sides, as far as the connector trusts them",
-    cure=(
-        "give all prefillers the same sizes, and all decoders; pd_kv_extra_config cannot differ between them"
-    ),
+    "All engines have the same sizes in kv_connector_extra_config, if the connector relies on them",
+    cure=("use the same sizes for all prefillers and for all decoders, and the same pd_kv_extra_config"),
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197; the keys: shared in "
         "plugins/plugin_utils/rollout/data/connectors"
     ),
 )
 def both_sides(r: Rule, c: Context) -> Iterator[Finding]:
-    """The peer's sizes are not cross-checked at start: a difference shows as wrong text, or as failed
-    transfers."""
+    """Engines do not compare the sizes at start: a difference shows as wrong text or failed transfers."""
     first: Instance | None = None
     told: Mapping[str, object] | None = None
     for instance, connector in transferring(c, "pd_parallel", "pd_kv_extra_config", "pd_engine_env"):
@@ -72,7 +69,7 @@ def both_sides(r: Rule, c: Context) -> Iterator[Finding]:
         elif sizes != told:
             names = [name for name in sizes if sizes[name] != told.get(name)]
             yield r.at(
-                f"{instance.name} is told other sizes than {first.name}",
+                f"{instance.name} is configured with other sizes than {first.name}",
                 instance=instance.name,
                 variable="pd_parallel",
                 seen=", ".join(f"{name} {shown(sizes[name], 40)}" for name in names),
@@ -81,7 +78,7 @@ def both_sides(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _trusted(connector: Connector, extra: Mapping[str, Any]) -> dict[str, object]:
-    """The told sizes that must be alike everywhere, by their full names."""
+    """The configured sizes that must be the same in all engines, by their full names."""
     defaults = {"pp_size": 1}
     return {
         f"{side}.{key}": sizes_told(extra, side).get(key, defaults.get(key))
@@ -93,7 +90,7 @@ def _trusted(connector: Connector, extra: Mapping[str, Any]) -> dict[str, object
 @rule(
     "PD503",
     ERROR,
-    "A decoder has at most as many tensor ranks as a prefiller, where the connector asks for it",
+    "A decoder has at most as many tensor ranks as a prefiller, if the connector requires it",
     cure="lower the decoder's tensor, or raise the prefiller's",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1105, mooncake_layerwise_connector.py:833 "
@@ -131,7 +128,7 @@ def tensor_order(r: Rule, c: Context) -> Iterator[Finding]:
     "PD504",
     ERROR,
     "Without MLA, the prefiller's tensor size is a multiple of the decoder's",
-    cure="choose a decoder's tensor that divides the prefiller's",
+    cure="choose a tensor size for the decoder that divides the prefiller's",
     source="A@v0.13.0:vllm_ascend/ascend_config.py:104",
 )
 def tensor_multiple(r: Rule, c: Context) -> Iterator[Finding]:
@@ -156,7 +153,7 @@ def tensor_multiple(r: Rule, c: Context) -> Iterator[Finding]:
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1360",
 )
 def context_multiple(r: Rule, c: Context) -> Iterator[Finding]:
-    """A bare assertion upstream, at the first request: minutes after a start that looked good."""
+    """Upstream, this is an assertion without a message at the first request, minutes after a normal start."""
     for prefiller, decoder, _ in pairs(c, "pd_parallel"):
         p, d = context_parallel(prefiller), context_parallel(decoder)
         if p % d:
@@ -174,7 +171,7 @@ def context_multiple(r: Rule, c: Context) -> Iterator[Finding]:
     "PD506",
     ERROR,
     "Without MLA, a decoder's key/value heads per rank are a multiple of a prefiller's",
-    cure="choose tensor sizes whose heads per rank divide",
+    cure="choose tensor sizes so that the decoder's heads per rank are a multiple of the prefiller's",
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1362-1367",
 )
 def heads_multiple(r: Rule, c: Context) -> Iterator[Finding]:
@@ -202,7 +199,7 @@ def heads_multiple(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD511",
     ERROR,
-    "The layerwise connector runs without prefill context parallel, or with one context rank on each node",
+    "The layerwise connector is used without prefill context parallel, or with one context rank per node",
     cure=(
         "use MooncakeConnectorV1, or set prefill_context to 1, or use a release from v0.21 on; with v0.18.0 "
         "a prefiller may have as many nodes as context ranks"
@@ -233,7 +230,7 @@ def layerwise_context(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD512",
     WARNING,
-    "With this release a decoder of DeepSeek-V3.1 has more than one tensor rank",
+    "With this release, a DeepSeek-V3.1 decoder has more than one tensor rank",
     cure="raise the decoder's tensor",
     source="A@v0.13.0 release notes, known issues",
 )
@@ -263,7 +260,7 @@ def decoder_tensor(r: Rule, c: Context) -> Iterator[Finding]:
     ),
 )
 def context_groups(r: Rule, c: Context) -> Iterator[Finding]:
-    """A bare assertion upstream, at the first request."""
+    """Upstream, this is an assertion without a message at the first request."""
     for prefiller, decoder, connector in pairs(c, "pd_parallel", "pd_profile"):
         if connector.tensor_order != "at_request":
             continue
@@ -286,13 +283,13 @@ def context_groups(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _enough_tensor(prefiller: Instance, decoder: Instance) -> bool:
-    """Where the kind of attention is not known, only what fails with all kinds is an error: without MLA, one
-    key/value head more makes one group of several ranks."""
+    """If the kind of attention is not known, only what fails with every kind is an error: without MLA, one
+    more key/value head makes one group of several ranks."""
     return prefiller.parallel.tensor >= decoder.parallel.tensor
 
 
 def _groups(instance: Instance, heads: int) -> int:
-    """Groups of tensor ranks that hold all key/value heads, and all parts of the context."""
+    """Number of groups of tensor ranks that hold all key/value heads and all parts of the context."""
     ranks = instance.parallel.tensor // heads
     return 1 if ranks == 0 else ranks // instance.parallel.decode_context
 
@@ -300,29 +297,29 @@ def _groups(instance: Instance, heads: int) -> int:
 @rule(
     "PD527",
     ERROR,
-    "A connector that knows no context ranks has the same decode context on both sides",
+    "With a connector that ignores context ranks, decode_context is the same on both sides",
     cure="set decode_context to the same number on both sides, or use MooncakeConnectorV1",
     source="A@v0.13.0:vllm_ascend/distributed/mooncake_layerwise_connector.py (no context rank is read)",
 )
 def same_decode_context(r: Rule, c: Context) -> Iterator[Finding]:
-    """Each rank sends its blocks one for one, and with decode context a rank has some of them only."""
+    """Blocks are transferred one by one, and with decode context parallel a rank holds only some of them."""
     for prefiller, decoder, connector in pairs(c, "pd_parallel"):
         p, d = prefiller.parallel.decode_context, decoder.parallel.decode_context
         if connector.listener == "decoder" and connector.tensor_order == "at_start" and p != d:
             yield r.at(
-                f"ranks of {prefiller.name} and {decoder.name} hold other blocks of a prompt, and these are "
-                "sent one for one",
+                f"ranks of {prefiller.name} and {decoder.name} hold different blocks of a prompt, but "
+                "blocks are transferred one by one",
                 instance=decoder.name,
                 variable="pd_parallel",
                 seen=f"decode_context {p} in {prefiller.name}, {d} in {decoder.name}",
-                expected="one decode_context",
+                expected="the same decode_context",
             )
 
 
 @rule(
     "PD514",
     ERROR,
-    "kv_connector_extra_config has the sizes that are read, and they are numbers",
+    "kv_connector_extra_config has all sizes that engines read from it, as numbers",
     cure="remove that entry from pd_kv_extra_config: the sizes are computed from pd_parallel",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:1175-1197, vllm_ascend/ascend_config.py:99; "
@@ -347,7 +344,8 @@ def sizes_present(r: Rule, c: Context) -> Iterator[Finding]:
             else:
                 continue  # what it has of its own side, PD501 compares
             yield r.at(
-                f"{missing.partition(':')[0]} is read at start, and this fails without a word about why",
+                f"{missing.partition(':')[0]} is read at start, and the engine would fail without giving a "
+                "reason",
                 instance=instance.name,
                 variable="pd_kv_extra_config",
                 seen=f"{side}: {shown(sizes, 60)}",

@@ -91,11 +91,11 @@ def test_a_slip_is_an_error(release: str, image: str | None, name: str, meant: s
 
 @pytest.mark.parametrize("image", [OWN_IMAGE, "registry.example/vllm-ascend:v0.23.0-a3"])
 def test_a_variable_of_an_own_build_is_let_pass(image: str) -> None:
-    """Without a suggestion that does not help; of an image of one's own it is said that it may read it."""
+    """Without a suggestion that does not help; for a custom image the message says that it may read it."""
     found = about(NEW, "VLLM_ASCEND_ENABLE_SFA_KV_QUANT_SPARSE_ATTENTION", image)
     assert {f.code for f in found} == {"PD437"}
     assert not any("did you mean" in f.message for f in found)
-    assert all(("an image of your own may" in f.message) is (image == OWN_IMAGE) for f in found)
+    assert all(("a custom image may" in f.message) is (image == OWN_IMAGE) for f in found)
 
 
 @pytest.mark.parametrize(
