@@ -45,6 +45,25 @@ pid:
   description: The engine's process ID.
   returned: always
   type: int
+findings:
+  description: Why the engine was not reloaded, as one finding.
+  returned: failure
+  type: list
+  elements: dict
+  sample:
+    - code: docker-not-reloaded
+      severity: error
+      host: null
+      instance: null
+      variable: null
+      chips: []
+      path: null
+      files: []
+      message: The Docker Engine did not apply its new configuration
+      seen: no reload within 10 s
+      expected: a reload event of the Docker Engine
+      cure: journalctl -u docker | tail
+      source: the Docker Engine's own message
 attributes:
   description: The engine's configuration in effect, as reported in its reload event.
   returned: if it was reloaded
@@ -63,16 +82,28 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._docker import engine
 from ..module_utils._docker.client import DEFAULT_SOCKET, DockerError
 
+NOT_RELOADED = (
+    "The Docker Engine did not apply its new configuration. It keeps the old one, but would not start again"
+    " with this daemon.json."
+)
+
 
 def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict[str, Any]:
-    """The attributes of the first reload after ``since``; raises DockerError."""
+    """Wait for a reload and return the attributes of its event.
+
+    since: time of the signal, in seconds since the epoch.
+    timeout: seconds to wait.
+    socket_path: the engine's socket.
+
+    Raises DockerError if there is no reload in time, or if the engine does not answer.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         events = engine.reload_events(since, time.time(), socket_path)
         if events:
             return dict(events[0].get("Actor", {}).get("Attributes", {}))
         time.sleep(engine.POLL_SECONDS)
-    raise DockerError(f"no reload within {timeout} s")
+    raise DockerError(f"no reload within {timeout} s", code="docker-not-reloaded")
 
 
 def main() -> None:
@@ -87,10 +118,9 @@ def main() -> None:
     params = module.params
     pid = engine.daemon_pid(params["pid_file"])
     if pid is None:
-        module.fail_json(
-            msg=f"{params['pid_file']} names no running dockerd, so it cannot be told to reload. "
-            "If the engine runs under another supervisor, restart it there."
-        )
+        seen = f"{params['pid_file']} names no running dockerd"
+        error = DockerError(seen, code="docker-process-unknown")
+        module.fail_json(**error.failure("The Docker Engine cannot be reloaded."))
         return
     if module.check_mode:
         module.exit_json(changed=True, pid=pid)
@@ -99,12 +129,8 @@ def main() -> None:
         os.kill(pid, signal.SIGHUP)
         attributes = wait_for_reload(since, params["timeout"], params["docker_socket"])
     except (OSError, DockerError) as error:
-        module.fail_json(
-            msg=f"The Docker Engine did not take over its new configuration: {error}. It goes on with the "
-            "old one, but would not start again with this daemon.json. Its log tells which option it "
-            "refuses: journalctl -u docker, or /var/log/docker.log where there is no systemd.",
-            pid=pid,
-        )
+        failed = DockerError(str(error), code="docker-not-reloaded")
+        module.fail_json(**failed.failure(NOT_RELOADED), pid=pid)
     module.exit_json(changed=True, pid=pid, attributes=attributes)
 
 

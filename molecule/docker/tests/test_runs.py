@@ -165,7 +165,7 @@ def test_a_refused_option_does_not_stay_unseen(host, run):
     # From 23.0 on dockerd is asked first; before, it refuses the reload.
     assert "dockerd refuses the merged configuration" in told(
         output
-    ) or "did not take over its new configuration" in told(output)
+    ) or "did not apply its new configuration" in told(output)
     assert engine_pid(host) == pid
 
 

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the Docker Engine can refuse. docs/failures.md is made from it."""
+"""Failures of the Docker Engine; the source of docs/failures.md."""
 
 from __future__ import annotations
 
@@ -12,28 +12,46 @@ DOCKER_CHECKS = Catalogue(
     Check(
         "docker-silent",
         "The Docker Engine does not answer",
-        "It does not run, hangs, or its socket is for root alone.",
+        "It is not running, hangs, or its socket is accessible to root alone.",
         ERROR,
         "an answer at the Docker Engine's socket",
-        "systemctl status docker; journalctl -u docker | tail  # and become: true",
+        "systemctl status docker; journalctl -u docker | tail  # or /var/log/docker.log; needs become: true",
         SOURCE,
     ),
     Check(
         "docker-refused",
         "The Docker Engine refuses a request",
-        "Its answer has the status of an error.",
+        "It answers with an error status.",
         ERROR,
         "an answer without an error",
-        "journalctl -u docker | tail",
+        "journalctl -u docker | tail  # or /var/log/docker.log",
         SOURCE,
     ),
     Check(
         "docker-image-refused",
-        "The Docker Engine has no use for an archive, or does not give an image",
-        "The archive is damaged, nothing on the server unpacks it, or the image was removed.",
+        "The Docker Engine cannot load an archive or save an image",
+        "The archive is damaged, nothing on the server can decompress it, or the image was removed.",
         ERROR,
-        "an archive that docker load takes, an image that docker save gives",
+        "an archive that docker load accepts, an image that docker save can write",
         "docker image ls; journalctl -u docker | tail",
+        SOURCE,
+    ),
+    Check(
+        "docker-process-unknown",
+        "The process of the Docker Engine cannot be found",
+        "It must be signalled to reload its configuration, and may run under another supervisor.",
+        ERROR,
+        "a pid file that names a running dockerd",
+        "restart the Docker Engine with the supervisor under which it runs",
+        "this collection, plugins/modules/docker_reload.py",
+    ),
+    Check(
+        "docker-not-reloaded",
+        "The Docker Engine did not apply its new configuration",
+        "It keeps the old one, but would not start again with this daemon.json.",
+        ERROR,
+        "a reload event of the Docker Engine",
+        "journalctl -u docker | tail  # or /var/log/docker.log: it names the rejected option",
         SOURCE,
     ),
 )

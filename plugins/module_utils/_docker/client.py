@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .._findings import RolloutError
+from .._findings import RolloutError, text_of
 from .catalogue import DOCKER_CHECKS
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
@@ -32,15 +32,28 @@ NO_TIME = "0001-01-01T00:00:00Z"
 
 
 class DockerError(RolloutError):
-    """The Docker Engine does not answer, or answers with an error.
-
-    `status`: of the answer; 0 where none came.
-    """
+    """The Docker Engine does not answer, or answers with an error."""
 
     def __init__(self, text: str, status: int = 0, code: str = "") -> None:
+        """Initialize the error with one finding.
+
+        text: what was seen.
+        status: HTTP status of the answer; 0 if there was none.
+        code: code of the finding; by default that of a refused request or of a silent engine.
+        """
         found = DOCKER_CHECKS.finding(code or ("docker-refused" if status else "docker-silent"), seen=text)
         super().__init__(found, text)
         self.status = status
+
+    def failure(self, headline: str) -> dict[str, Any]:
+        """Return the result of a module that fails because of this error; the headline begins its message."""
+        found = [finding.to_dict() for finding in self.findings]
+        return {
+            "failed": True,
+            "changed": False,
+            "findings": found,
+            "msg": text_of(self.findings, headline),
+        }
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -33,11 +33,7 @@ def docker_info(options: Mapping[str, Any]) -> dict[str, Any]:
     except DockerError as error:
         result["reason"] = str(error)
         if wait:
-            result.update(
-                failed=True,
-                msg=f"The Docker Engine did not answer within {wait} s: {error}. Its log tells why: "
-                "journalctl -u docker, or /var/log/docker.log where there is no systemd.",
-            )
+            result.update(error.failure(f"The Docker Engine did not answer within {wait} s."))
     else:
         result.update(
             running=True,

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What can end the start of engines and of the proxy. docs/failures.md is made from it."""
+"""Failures while engines and the proxy start; the source of docs/failures.md."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ SOURCE = "the container's state and its log"
 ENGINE_CHECKS = Catalogue(
     Check(
         "engine-ended",
-        "An engine or the proxy ended while it started",
-        "What this run has started and what fails is stopped, so that it is not restarted without end.",
+        "An engine or the proxy ended during its start",
+        "A container that this run has started is stopped if it fails, so that it is not restarted forever.",
         ERROR,
         "a container that runs until it is ready",
-        "docker logs {container}  # on {host}: the first error in it says why",
+        "docker logs {container}  # on {host}: the first error in it is the cause",
         SOURCE,
     ),
     Check(
         "engine-late",
         "An engine or the proxy is not ready in time",
-        "It still loads, waits for other nodes of its instance, or hangs.",
+        "It is still loading, is waiting for other nodes of its instance, or hangs.",
         ERROR,
-        "an answer of its health check within the time that the role waits",
-        "docker logs --tail 50 {container}  # on {host}; engine_ready_timeout if it only needs longer",
+        "an answer of its health check within the role's timeout",
+        "docker logs --tail 50 {container}  # on {host}; raise engine_ready_timeout if it only needs longer",
         SOURCE,
     ),
     Check(
         "engine-not-awaited",
-        "An engine is no longer awaited",
-        "Another one has failed, and without it there is no service.",
+        "The wait for an engine was ended",
+        "Another engine or the proxy has failed, and without it there is no service.",
         ERROR,
-        "every engine and the proxy become ready",
-        "cure what is said of the other one, then run again",
+        "all engines and the proxy become ready",
+        "fix the other failure, then run again",
         SOURCE,
+    ),
+    Check(
+        "engine-start-unrecorded",
+        "The start of an engine cannot be recorded",
+        "Without the record the next run cannot tell whether a node is still in the group of its start.",
+        ERROR,
+        "a deployment directory to which root can write",
+        "df {path}; ls -ld {path}  # free space, or repair the directory; then run again",
+        "this collection, plugins/module_utils/_serving/nodes.py",
     ),
 )

@@ -196,5 +196,5 @@ def info(options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         reports = watch(docker, options["targets"], options["hold"], options["settle"], options["log_lines"])
     except DockerError as error:
-        return {"failed": True, "changed": False, "msg": f"Cannot watch the engines: {error}"}
+        return error.failure("The engines cannot be watched.")
     return {"changed": False, "targets": reports}

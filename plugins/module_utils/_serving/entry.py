@@ -200,8 +200,7 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
                 image_ids[image] = identity
     except DockerError as error:
         if options["require_engine"] and not options["_check_mode"]:
-            why = f"Cannot list the containers of deployment {options['deployment']}: {error}"
-            return {"failed": True, "changed": False, "msg": why}
+            return error.failure(f"The containers of deployment {options['deployment']} cannot be listed.")
         reachable = False
         if not options["require_engine"] and (
             shutil.which("dockerd") or Path(options["docker_socket"]).exists()
@@ -220,7 +219,7 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         nodes = deployment_nodes.look(docker, options["planned"], containers, result["broken"])
     except DockerError as error:
-        return {"failed": True, "changed": False, "msg": f"Cannot look at the planned containers: {error}"}
+        return error.failure("The planned containers cannot be inspected.")
     # What runs may still not be as planned.
     result["broken"] += [
         node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]

@@ -55,9 +55,9 @@ def info(options: Mapping[str, Any]) -> dict[str, Any]:
                 break
             time.sleep(POLL_SECONDS)
     except OSError as error:
-        why = f"The measurement's folder has gone: {error}"
+        why = f"The measurement's folder cannot be used: {error}"
         return {"failed": True, "changed": False, "msg": why}
     except DockerError as error:
-        return {"failed": True, "changed": False, "msg": str(error)}
+        return error.failure("The measurement cannot be watched.")
     lines = last_lines(text, options["log_lines"])
     return {"changed": False, "running": running, "exit_code": code, "progress": far, "log": lines}

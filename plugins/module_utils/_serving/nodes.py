@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from .._docker.client import DockerApi, DockerError
+from .._findings import text_of
+from .catalogue import ENGINE_CHECKS
 from .probe import other_list
 
 INSTANCE = "pd_rollout.instance"
 # Says whose file it is.
+UNRECORDED = "The starts of this run cannot be recorded."
 MARK = "Written by ascend.pd_rollout: the last start of this node by a rollout."
 
 
@@ -155,9 +158,16 @@ def record(options: Mapping[str, Any]) -> dict[str, Any]:
                 # Which of its peers started with one that was there before is not known.
                 write_record(plan, {"generation": options["generation"] if is_ours else "", **start})
                 noted.append(plan["container"])
-    except (DockerError, OSError) as error:
-        why = f"Cannot note what this run has started: {error}"
-        return {"failed": True, "changed": bool(noted), "msg": why}
+    except DockerError as error:
+        return {**error.failure(UNRECORDED), "changed": bool(noted)}
+    except OSError as error:
+        finding = ENGINE_CHECKS.finding(
+            "engine-start-unrecorded",
+            path=str(record_path(plan).parent),
+            seen=error.strerror or str(error),
+        )
+        msg = text_of([finding], UNRECORDED)
+        return {"failed": True, "changed": bool(noted), "findings": [finding.to_dict()], "msg": msg}
     return {"changed": bool(noted), "started": started, "noted": noted}
 
 

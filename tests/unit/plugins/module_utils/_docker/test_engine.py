@@ -145,13 +145,16 @@ def test_a_refused_configuration_fails(daemon: Engine, capsys: pytest.CaptureFix
     daemon.reloads.append(time.time() - 60)
     result = call(capsys, docker_reload, docker_socket=daemon.server_address, timeout=1)
     assert result["failed"]
-    assert "did not take over its new configuration" in result["msg"]
+    assert "did not apply its new configuration" in result["msg"]
+    assert [finding["code"] for finding in result["findings"]] == ["docker-not-reloaded"]
+    assert result["findings"][0]["seen"] == "no reload within 1 s"
 
 
 def test_no_daemon_to_reload(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = call(capsys, docker_reload, pid_file=tmp_path / "docker.pid")
     assert result["failed"]
-    assert "names no running dockerd" in result["msg"]
+    assert "names no running dockerd" in result["findings"][0]["seen"]
+    assert [finding["code"] for finding in result["findings"]] == ["docker-process-unknown"]
 
 
 @pytest.mark.parametrize("text", ["", "x", "1"], ids=["empty", "text", "another process"])

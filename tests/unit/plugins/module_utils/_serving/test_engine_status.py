@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.engine_status import (
+    info,
     observe,
     probe,
     watch,
@@ -271,3 +272,13 @@ def test_the_report_comes_even_where_stopping_fails():
     docker.stop = lambda name: (_ for _ in ()).throw(DockerError("no answer"))
     report, _now = run(docker, baseline=0, stop=True)
     assert (report["failed"], report["stopped"]) == (True, False)
+
+
+def test_a_silent_docker_engine_is_a_finding(tmp_path):
+    socket_path = str(tmp_path / "docker.sock")
+    options = {"targets": [target()], "hold": 0, "settle": 0, "log_lines": 5, "docker_socket": socket_path}
+    result = info(options)
+    assert result["failed"]
+    assert [finding["code"] for finding in result["findings"]] == ["docker-silent"]
+    assert socket_path in result["findings"][0]["seen"]
+    assert result["msg"].startswith("The engines cannot be watched.")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action import benchmark_report as report_action
 from ansible_collections.ascend.pd_rollout.plugins.action.measurement_wait import verdict
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerApi
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import measurement_status as watch
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -132,3 +133,14 @@ def test_results_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     found, problems = report_action.read_results(tmp_path, ["a.json", "b.json", "c.json", "d.json"])
     assert list(found) == ["a.json"]
     assert [problem.split()[0] for problem in problems] == ["b.json", "c.json", "there"]
+
+
+def test_a_silent_docker_engine_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    socket_path = str(tmp_path / "docker.sock")
+    monkeypatch.setattr(watch, "DockerApi", lambda: DockerApi(socket_path))
+    (tmp_path / "heartbeat").touch()
+    result = watch.info(
+        {"directory": str(tmp_path), "container": "pd", "known": "", "hold": 0, "log_lines": 5}
+    )
+    assert result["failed"]
+    assert [finding["code"] for finding in result["findings"]] == ["docker-silent"]

@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import entry, nodes
 
 NODES = [{"host": "prefill2", "rank": 1}, {"host": "prefill1", "rank": 0}]
@@ -221,3 +222,34 @@ def test_a_proxy_that_does_not_answer_may_be_starting(docker, proxy):
 def test_a_node_that_does_not_run_is_told_as_it_is(docker, group, state, why):
     docker.list = [container("pd-decode1", state)] if state else []
     assert [node["why"] for node in state_of(group)["nodes"]] == [why]
+
+
+def recorded(docker, plan, monkeypatch):
+    """The result of deployment_record, with a Docker Engine in place of the real one."""
+    monkeypatch.setattr(nodes, "DockerApi", lambda _socket: docker)
+    options = {"planned": [plan], "before": [], "generation": "g", "docker_socket": "", "_check_mode": False}
+    return nodes.record(options)
+
+
+def test_a_record_that_cannot_be_written_is_a_finding(group, monkeypatch, tmp_path):
+    plan = {**group, "script_path": str(tmp_path / "missing" / "decode1.sh")}
+    result = recorded(Docker("pd-decode1"), plan, monkeypatch)
+    assert result["failed"]
+    (finding,) = result["findings"]
+    assert finding["code"] == "engine-start-unrecorded"
+    assert finding["path"] == str(tmp_path / "missing")
+    assert finding["seen"] == "No such file or directory"
+    assert result["msg"].startswith("The starts of this run cannot be recorded.")
+
+
+def test_a_silent_engine_is_a_finding_of_the_record(group, monkeypatch):
+    docker = Docker("pd-decode1")
+    monkeypatch.setattr(docker, "inspect", silent)
+    result = recorded(docker, group, monkeypatch)
+    assert result["failed"]
+    assert [finding["code"] for finding in result["findings"]] == ["docker-silent"]
+    assert result["findings"][0]["seen"] == "no answer"
+
+
+def silent(_name):
+    raise DockerError("no answer")
