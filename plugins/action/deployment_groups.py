@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ..module_utils._findings import RolloutError
 from ..plugin_utils._checks.results import registered
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
@@ -13,7 +14,7 @@ from ..plugin_utils._serving.groups import decide
 
 
 class ActionModule(ControllerAction):
-    """Decides for all hosts at once, on the controller, what is to be stopped."""
+    """Decides for all hosts at once, on the controller, which containers are stopped."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "servers": {"type": "list", "elements": "str", "required": True},
@@ -27,8 +28,8 @@ class ActionModule(ControllerAction):
             if (found := registered(task_vars, name, options["result"])) is not None and "nodes" in found
         }
         decision = decide(looks, options["servers"])
-        if decision.refusal:
-            return {"failed": True, "changed": False, "msg": decision.refusal}
+        if decision.refusals:
+            return RolloutError(decision.refusals).failure()
         for line in decision.reasons:
             show(line)
         return {"changed": False, "stop": decision.stop, "reasons": decision.reasons}

@@ -17,7 +17,8 @@ Errors that carry findings:
         RegistryError    a registry does not give the image
       DockerError        the Docker Engine does not answer, or refuses
         ImageError       it has no use for an archive, or does not give one
-      UnsafeFolder       others could exchange what root keeps in a folder
+      UnsafeFolder       other users could replace what root keeps in a folder
+      Refused            root must not work with a name or a path
       LockError          the lock of a server cannot be used
 """
 
@@ -229,6 +230,16 @@ class RolloutError(Exception):
     def finding(self) -> Finding:
         """The first of its findings."""
         return self.findings[0]
+
+    def failure(self, headline: str = "") -> dict[str, Any]:
+        """Return the result of a task that fails because of this error; ``headline`` begins its message."""
+        found = [finding.to_dict() for finding in self.findings]
+        return {
+            "failed": True,
+            "changed": False,
+            "findings": found,
+            "msg": text_of(self.findings, headline),
+        }
 
 
 def shown(value: object, limit: int = 200) -> str:

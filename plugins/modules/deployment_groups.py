@@ -51,6 +51,11 @@ stop:
   returned: success
   type: dict
   sample: {prefill1: [pd-prefiller], prefill2: [pd-prefiller]}
+findings:
+  description: One for each group that cannot be started, with code, servers, seen, expected and cure.
+  returned: failure
+  type: list
+  elements: dict
 reasons:
   description: The reasons, as shown on the screen.
   returned: success

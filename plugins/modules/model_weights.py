@@ -226,7 +226,7 @@ def main() -> None:
     try:
         safe_paths.own_path(params["path"], "model_weights_path (pd_model_path)")
     except safe_paths.Refused as error:
-        module.fail_json(msg=str(error), leftover=False)
+        module.fail_json(leftover=False, **error.failure())
     directory = Path(params["path"])
     report = inspection.inspect(
         params["path"],

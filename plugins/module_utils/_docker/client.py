@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from .._findings import RolloutError, text_of
+from .._findings import RolloutError
 from .catalogue import DOCKER_CHECKS
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
@@ -44,16 +44,6 @@ class DockerError(RolloutError):
         found = DOCKER_CHECKS.finding(code or ("docker-refused" if status else "docker-silent"), seen=text)
         super().__init__(found, text)
         self.status = status
-
-    def failure(self, headline: str) -> dict[str, Any]:
-        """Return the result of a module that fails because of this error; the headline begins its message."""
-        found = [finding.to_dict() for finding in self.findings]
-        return {
-            "failed": True,
-            "changed": False,
-            "findings": found,
-            "msg": text_of(self.findings, headline),
-        }
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -17,11 +17,25 @@ def _folder(code: str, title: str, why: str, expected: str, cure: str) -> Check:
 
 FOLDER_CHECKS = Catalogue(
     _folder(
+        "folder-name-invalid",
+        "The name of a deployment is not valid",
+        "Directories, files and containers that root creates and removes carry this name.",
+        "letters, digits, dots, dashes and underscores, a letter or a digit first, at most 63",
+        "correct the name",
+    ),
+    _folder(
         "folder-path-invalid",
         "The path of a folder is not valid",
         "Root makes and removes what is at that path.",
         "an absolute path below /, such as /data/folder",
         "correct the path",
+    ),
+    _folder(
+        "folder-not-trusted",
+        "Users other than root can change a directory or the path to it",
+        "They could replace what root writes there, or redirect root to another directory.",
+        "directories owned by root that no other user can write to",
+        "ls -ld {path}  # correct its owner or mode, or set pd_host_dir to a directory of root",
     ),
     _folder(
         "folder-unwritable",

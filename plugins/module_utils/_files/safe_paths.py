@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where root may write and remove: names and paths are judged here, at the place of their use.
+"""Decides where root may write and remove: names and paths are checked here, where they are used.
 
-The plan refuses the same values earlier and with more words. But a playbook that needs no plan, a role that
-is used by itself, and a variable of the command line come here without one.
+The plan refuses the same values earlier and in more detail. But a playbook that needs no plan, a role that is
+used on its own, and a variable from the command line reach this code without a plan.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from .._findings import RolloutError
 from . import private_folder
+from .catalogue import FOLDER_CHECKS
 
-# What a deployment, and what stands behind it in the name of a container, may be called: as Docker has it.
+# The name of a deployment, which is also a part of the names of its containers: Docker's rule.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-NAME_EXPECTED = "letters, digits, dots, dashes and underscores, a letter or a digit first, at most 63"
-# The last part of the path of a directory that is ours: such a name, and what it is for.
+# The last part of a deployment directory's path: such a name, and a suffix for its purpose.
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 PATH_EXPECTED = "an absolute path without '..', line breaks and other control characters"
 
-# Directories of the operating system and of the kernel: nothing of ours is made or removed right in them.
+# Directories of the operating system and of the kernel: nothing is created or removed directly in them.
 SYSTEM = re.compile(
     r"/|/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|lost\+found|proc|run|sbin|sys|tmp|usr|var)"
     r"|/usr/(bin|lib|lib32|lib64|local|sbin|share|src)|/var/(cache|lib|log|run|spool|tmp)"
@@ -33,59 +34,88 @@ SYSTEM = re.compile(
 
 API_KEY = "api_key"
 KEY_ID = ".id"
-# The ending of a note of the last start (deployment_nodes).
+# The suffix of the file that records the last start of a node (_serving/nodes.py).
 NOTE = ".started"
-# Stands in every launch script, and in every note of a start.
+# Contained in every launch script and in every record of a start.
 SCRIPT_MARK = b"Written by ascend.pd_rollout"
 MODE = 0o700
 
 
-class Refused(Exception):
-    """What was asked for would reach beyond what is ours."""
+# Every refusal ends its message with this.
+UNTOUCHED = "nothing was changed or removed"
 
 
-def refusal(variable: str, seen: object, expected: str) -> Refused:
-    return Refused(f"{variable} is {seen!r}. Expected: {expected}. Nothing was changed or removed.")
+class Refused(RolloutError):
+    """A name or a path with which root must not work; its finding gives the reason."""
+
+
+def refusal(
+    code: str, what: str, variable: str, seen: str, expected: str | None = None, path: str | None = None
+) -> Refused:
+    """Return the error for a value that is refused.
+
+    ``code``: of FOLDER_CHECKS; ``what``: what is wrong, as the predicate of a sentence about the variable;
+    ``variable``: the variable or option that sets the value; ``seen``: the value, or what was found there;
+    ``expected``: instead of the catalogue's; ``path``: the directory concerned, if it exists.
+    """
+    message = f"{variable} {what}; {UNTOUCHED}"
+    return Refused(
+        FOLDER_CHECKS.finding(code, message, variable=variable, seen=seen, expected=expected, path=path)
+    )
+
+
+def _invalid(what: str, variable: str, value: object, expected: str) -> Refused:
+    """Return the error for a path that is not valid, judged by its text alone."""
+    return refusal("folder-path-invalid", what, variable, repr(value), expected)
 
 
 def name(value: object, variable: str) -> str:
-    """The value, if it can be the name of a deployment."""
+    """Return the value if it is a valid name of a deployment; raise Refused otherwise."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise refusal(variable, value, NAME_EXPECTED)
+        raise refusal("folder-name-invalid", "is not a valid name", variable, repr(value))
     return value
 
 
 def path(value: object, variable: str) -> str:
-    """The value as a path without needless slashes, if it can be one that leads nowhere else."""
+    """Return the value as a path without redundant slashes; raise Refused if it is not absolute and plain."""
     if (
         not isinstance(value, str)
         or not value.startswith("/")
         or ".." in value.split("/")
         or any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in value)
     ):
-        raise refusal(variable, value, PATH_EXPECTED)
+        raise _invalid("is not a valid path", variable, value, PATH_EXPECTED)
     return "/" + "/".join(part for part in value.split("/") if part not in ("", "."))
 
 
 def own_path(value: object, variable: str) -> str:
-    """The value, if it is the path of a directory that root may fill and empty: none of the system's."""
+    """Return the path if root may fill and empty that directory: it is not one of the operating system's."""
     found = path(value, variable)
     if SYSTEM.fullmatch(found):
-        raise refusal(variable, value, f"{PATH_EXPECTED}, and not a directory of the operating system")
+        raise _invalid(
+            "is a directory of the operating system",
+            variable,
+            value,
+            f"{PATH_EXPECTED}, and not a directory of the operating system",
+        )
     return found
 
 
 def directory(value: object, variable: str) -> str:
-    """The value, if it can be the directory of a deployment: a name below a directory that is not the
-    system's."""
+    """Return the path if it can be the directory of a deployment: a name below a directory that is not the
+    operating system's. Raise Refused otherwise."""
     found = path(value, variable)
     parent, _, last = found.rpartition("/")
     if SYSTEM.fullmatch(parent or "/"):
-        raise refusal(
-            variable, value, "a directory below pd_host_dir, and that is none of the operating system's"
+        raise _invalid(
+            "is directly below a directory of the operating system",
+            variable,
+            value,
+            "a directory below pd_host_dir, which is not a directory of the operating system",
         )
     if not FOLDER.fullmatch(last):
-        raise refusal(
+        raise _invalid(
+            "does not end with a valid name",
             variable,
             value,
             "a path whose last part is a name of letters, digits, dots, dashes and underscores",
@@ -94,16 +124,19 @@ def directory(value: object, variable: str) -> str:
 
 
 def inside(value: object, parent: str, variable: str) -> str:
-    """The value, if it is the path of a file right in that directory."""
+    """Return the path if it is a file directly in the directory ``parent``; raise Refused otherwise."""
     found = path(value, variable)
     if found.rpartition("/")[0] != parent:
-        raise refusal(variable, value, f"a file in {parent}")
+        raise _invalid("is not in the deployment directory", variable, value, f"a file in {parent}")
     return found
 
 
 def others(status: os.stat_result, at: str = "") -> str | None:
-    """Who other than root can put something into a directory of this status, or None. In one with the sticky
-    bit nobody can exchange what is root's."""
+    """Return which users other than root can change entries of a directory, or None.
+
+    ``status``: the directory's; ``at``: its path, to read its access control list. In a directory with the
+    sticky bit nobody else can replace what root owns.
+    """
     if status.st_uid not in private_folder.trusted():
         return f"belongs to user {status.st_uid}"
     if status.st_mode & stat.S_ISVTX:
@@ -115,9 +148,10 @@ def others(status: os.stat_result, at: str = "") -> str | None:
 
 
 def distrust(wanted: str) -> str | None:
-    """Why the way to a directory, and the directory, are not root's alone, or None. What is not there yet is.
+    """Return why users other than root can change a directory or the path to it; None if they cannot.
 
-    A link is followed as the kernel would, if nobody else can have made it.
+    What does not exist yet is trusted. A link is followed, as the kernel does, if no other user can have made
+    it.
     """
     try:
         for at, status, _last in private_folder.way(wanted):
@@ -139,18 +173,20 @@ def distrust(wanted: str) -> str | None:
 
 
 def trust(wanted: str, variable: str) -> None:
-    """Refuse a directory in which others than root can exchange what root writes."""
+    """Raise Refused if users other than root can replace what root writes to a directory."""
     why = distrust(wanted)
     if why is not None:
-        raise Refused(
-            f"{variable} is {wanted!r}, but {why}: what root writes there could be exchanged, and root be "
-            "led elsewhere. Expected: directories of root that nobody else can write to. Correct their owner "
-            "or mode, or set pd_host_dir to a directory of root. Nothing was changed or removed."
+        raise refusal(
+            "folder-not-trusted",
+            f"is {wanted!r}, which users other than root can change",
+            variable,
+            why,
+            path=wanted,
         )
 
 
 def problem(wanted: str) -> str | None:
-    """Why root should not work in a directory of this path, there or not, or None."""
+    """Return why root must not work in a directory at this path, whether it exists or not; None if it may."""
     why = distrust(str(Path(wanted).parent))
     if why is not None:
         return why
@@ -164,8 +200,10 @@ def problem(wanted: str) -> str | None:
 
 
 def existing(wanted: str, variable: str) -> os.stat_result | None:
-    """The status of a directory of ours, None where there is none yet. A link or a file in its place is
-    refused."""
+    """Return the status of a deployment directory, None if it does not exist yet.
+
+    Raise Refused if a link or a file is in its place, or if users other than root can change the path to it.
+    """
     trust(str(Path(wanted).parent), variable)
     try:
         status = os.lstat(wanted)
@@ -173,15 +211,19 @@ def existing(wanted: str, variable: str) -> os.stat_result | None:
         return None
     if not stat.S_ISDIR(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "a file"
-        raise Refused(
-            f"{variable} is {wanted!r}, which is {kind}. Expected: a directory, or nothing. Remove it, or "
-            "choose another name. Nothing was changed or removed."
+        raise refusal(
+            "folder-is-none",
+            f"is {wanted!r}, which is {kind}",
+            variable,
+            kind,
+            "a directory, or nothing",
+            path=wanted,
         )
     return status
 
 
 def _begins(file: str, mark: bytes) -> bool:
-    """Whether a regular file, no link, has the mark near its beginning."""
+    """Return whether a regular file (not a link) contains the mark near its beginning."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -191,12 +233,12 @@ def _begins(file: str, mark: bytes) -> bool:
 
 
 def is_launch_script(file: str) -> bool:
-    """Whether a path is that of a launch script that this collection has written."""
+    """Return whether the file is a launch script that this collection has written."""
     return file.endswith(".sh") and _begins(file, SCRIPT_MARK)
 
 
 def is_ours(file: str) -> bool:
-    """Whether a file in a deployment's directory is one that a deployment writes."""
+    """Return whether a file in a deployment directory was written by a deployment."""
     last = Path(file).name
     if last in (API_KEY, API_KEY + KEY_ID):
         status = os.lstat(file)
@@ -209,7 +251,7 @@ def _owned(status: os.stat_result) -> bool:
 
 
 def _make_parents(folder: Path) -> None:
-    """Make a directory and those above it that are not there, for root alone."""
+    """Create a directory and its missing parents, for root alone."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -219,34 +261,43 @@ def _make_parents(folder: Path) -> None:
 
 
 def _held(wanted: str, status: os.stat_result, variable: str) -> list[str]:
-    """The names of what is in a directory of ours.
+    """Return the names of the entries of a deployment directory.
 
-    Below one with the sticky bit somebody else may have made it first, who can still exchange it, or write to
-    what is in it: that is refused, whatever it looks like.
+    Below a directory with the sticky bit another user may have created it first, and can still replace it or
+    write to its files: that is refused, whatever it looks like.
     """
     held = sorted(one.name for one in Path(wanted).iterdir())
     if held and status.st_uid not in private_folder.trusted():
-        raise Refused(
-            f"{variable} is {wanted!r}, which belongs to user {status.st_uid} and holds {listed(held)}. "
-            "Expected: a directory of root, or none. Look at what is in it, and remove it yourself. Nothing "
-            "was changed or removed."
+        raise refusal(
+            "folder-of-another-user",
+            f"is {wanted!r}, which belongs to user {status.st_uid} and contains {listed(held)}",
+            variable,
+            f"owner {status.st_uid}",
+            "a directory of root, or none",
+            path=wanted,
         )
     return held
 
 
 def make(wanted: str, variable: str, check_mode: bool = False) -> bool:
-    """Make a directory that is root's alone; whether that changed something. One that is there and not ours
-    is refused: its owner and mode are somebody's."""
+    """Create a directory for root alone; return whether that changed anything.
+
+    ``variable``: the variable that sets its path, for messages. Raise Refused if it exists and contains only
+    files that no deployment has written, because its owner and mode are then somebody else's.
+    """
     status = existing(wanted, variable)
     if status is not None and _owned(status):
         return False
     if status is not None:
         held = _held(wanted, status, variable)
         if held and not any(is_ours(f"{wanted}/{one}") for one in held):
-            raise Refused(
-                f"{variable} is {wanted!r}, which holds {listed(held)} and nothing of a deployment. "
-                "Expected: a directory of its own. Set pd_deployment or pd_host_dir to another one. Nothing "
-                "was changed."
+            raise refusal(
+                "folder-not-empty",
+                f"is {wanted!r}, which contains {listed(held)} and no files of a deployment",
+                variable,
+                f"{len(held)} other files",
+                "an empty directory, one of a deployment, or none",
+                path=wanted,
             )
     if check_mode:
         return True
@@ -265,8 +316,11 @@ def make(wanted: str, variable: str, check_mode: bool = False) -> bool:
 
 
 def remove(wanted: str, variable: str, check_mode: bool = False) -> tuple[bool, list[str]]:
-    """Remove what a deployment has written into its directory, and the directory if it is empty then: whether
-    that changed something, and what is left. Nothing that somebody else has put there is removed."""
+    """Remove the files of a deployment from its directory, and the directory if it is then empty.
+
+    Returns whether that changed anything, and the names of the files that stay because no deployment has
+    written them. ``variable``: the variable that sets its path, for messages.
+    """
     status = existing(wanted, variable)
     if status is None:
         return False, []
@@ -282,5 +336,6 @@ def remove(wanted: str, variable: str, check_mode: bool = False) -> tuple[bool, 
 
 
 def listed(names: Sequence[str]) -> str:
+    """Return the first three names, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

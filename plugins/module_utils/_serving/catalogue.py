@@ -28,6 +28,15 @@ ENGINE_CHECKS = Catalogue(
         SOURCE,
     ),
     Check(
+        "engine-group-incomplete",
+        "An instance has to be started, but one of its servers is not in this run",
+        "The nodes of an instance only start together: without the others they would wait in vain.",
+        ERROR,
+        "all servers of the instance in this run",
+        "ansible-playbook playbooks/deploy.yml --limit {hosts}  # or without --limit",
+        "this collection, role _container",
+    ),
+    Check(
         "engine-not-awaited",
         "The wait for an engine was ended",
         "Another engine or the proxy has failed, and without it there is no service.",

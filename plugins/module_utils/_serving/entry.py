@@ -134,8 +134,8 @@ def same_content(path: Path, content_digest: str) -> bool:
         return False
 
 
-def refused(options: Mapping[str, Any]) -> str | None:
-    """Why this call would reach beyond the deployment's directory, or None. Needs no server."""
+def refused(options: Mapping[str, Any]) -> safe_paths.Refused | None:
+    """Return the error if this call would reach beyond the deployment directory, or None. Needs no server."""
     try:
         safe_paths.name(options["deployment"], "container_deployment (pd_deployment)")
         if options.get("directory") is None:
@@ -148,7 +148,7 @@ def refused(options: Mapping[str, Any]) -> str | None:
                 if plan.get(key):
                     safe_paths.inside(plan[key], directory, f"{key} of {plan.get('container')}")
     except safe_paths.Refused as error:
-        return str(error)
+        return error
     return None
 
 
@@ -176,17 +176,17 @@ ARGUMENTS = {
 
 def state(options: Mapping[str, Any]) -> dict[str, Any]:
     """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
-    why = refused(options)
+    refusal = refused(options)
+    if refusal is not None:
+        return refusal.failure()
     directory = options.get("directory")
     try:
-        if why is None and directory is not None:
+        if directory is not None:
             safe_paths.existing(
                 safe_paths.directory(directory, "container_directory"), "container_directory (pd_host_dir)"
             )
     except safe_paths.Refused as error:
-        why = str(error)
-    if why is not None:
-        return {"failed": True, "changed": False, "msg": why}
+        return error.failure()
     docker = DockerApi(options["docker_socket"])
     reachable = True
     containers: list[dict[str, Any]] = []
@@ -233,9 +233,9 @@ def folder(options: Mapping[str, Any]) -> dict[str, Any]:
     wanted, state_, variable = options["path"], options["state"], options["variable"]
     check_mode = options["_check_mode"]
     left: list[str] = []
-    why = folder_refused(options)
-    if why is not None:
-        return {"failed": True, "changed": False, "msg": why}
+    refusal = folder_refused(options)
+    if refusal is not None:
+        return refusal.failure()
     if state_ == "named":
         return {"changed": False, "path": wanted, "left": []}
     try:
@@ -245,7 +245,7 @@ def folder(options: Mapping[str, Any]) -> dict[str, Any]:
         else:
             changed, left = safe_paths.remove(wanted, variable, check_mode)
     except safe_paths.Refused as error:
-        return {"failed": True, "changed": False, "msg": str(error)}
+        return error.failure()
     except OSError as error:
         why = f"{error.filename or wanted}: {error.strerror}"
         return {"failed": True, "changed": False, "msg": why}
@@ -267,8 +267,8 @@ FOLDER_ARGUMENTS = {
 }
 
 
-def folder_refused(options: Mapping[str, Any]) -> str | None:
-    """Why the module deployment_directory would not do it, or None. Needs no server."""
+def folder_refused(options: Mapping[str, Any]) -> safe_paths.Refused | None:
+    """Return the error if the module deployment_directory would refuse, or None. Needs no server."""
     variable = options.get("variable") or "path"
     try:
         if options.get("deployment") is not None:
@@ -278,5 +278,5 @@ def folder_refused(options: Mapping[str, Any]) -> str | None:
             return None
         safe_paths.directory(options.get("path"), variable)
     except safe_paths.Refused as error:
-        return str(error)
+        return error
     return None

@@ -18,7 +18,7 @@ from .._docker.client import DockerApi
 from .._files import safe_paths
 from .._files.contents import read_json
 from .._files.private_folder import check_name
-from .._findings import RolloutError, text_of
+from .._findings import RolloutError
 from . import hub, weights_copy, weights_install, weights_process, weights_rsync
 from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
@@ -189,18 +189,16 @@ def with_findings(
 
     @functools.wraps(work)
     def result(params: dict[str, Any]) -> dict[str, Any]:
-        failed = {"failed": True, "changed": False}
         try:
             # Weights that are not whole lose their name here: not a directory of the system.
             safe_paths.own_path(params["path"], "model_weights_path (pd_model_path)")
             check_name(params["path"])
             return work(params)
         except RolloutError as error:
-            return {**failed, "msg": text_of(error.findings), "finding": error.finding.to_dict()}
-        except safe_paths.Refused as error:
-            return {**failed, "msg": str(error)}
+            return error.failure()
         except OSError as error:
-            return {**failed, "msg": f"{error.filename}: {error.strerror}", "path": params["path"]}
+            why = f"{error.filename}: {error.strerror}"
+            return {"failed": True, "changed": False, "msg": why, "path": params["path"]}
 
     return result
 

@@ -143,8 +143,8 @@ class PipedModule(Answering, ActionBase):
     ENTRY: str
     FUNCTION: str
     ARGUMENTS: Mapping[str, Any]
-    #: Why arguments are not to be acted on, if that can be said without the server.
-    REFUSED: Callable[[Mapping[str, Any]], str | None] | None = None
+    #: Returns the error for arguments that must not be acted on, if that is known without the server.
+    REFUSED: Callable[[Mapping[str, Any]], _findings.RolloutError | None] | None = None
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -153,9 +153,9 @@ class PipedModule(Answering, ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        why = self.REFUSED(self._task.args) if self.REFUSED else None
-        if why is not None:
-            return {**result, "failed": True, "changed": False, "msg": why}
+        error = self.REFUSED(self._task.args) if self.REFUSED else None
+        if error is not None:
+            return {**result, **error.failure()}
         with self._within(LONGEST, f"{self._task.action} ran", lost=False):
             found = self._piped(task_vars)
             if found is None:

@@ -1,10 +1,10 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What has to be stopped so that a deployment can be as planned: of a group all of its nodes or none.
+"""Decides which containers are stopped before a deployment starts: all nodes of a group, or none.
 
-The nodes of an instance form one group when they start, and none can join it later. So where one of them is
-missing, was made by another plan or has been started since, the others run in vain: they are all stopped
-before any is started. Pure functions; they run on the controller, once for all servers.
+The nodes of an instance form one group when they start, and none can join it later. If one of them is
+missing, was created by another plan or has been started since, the others are of no use: all of them are
+stopped before any is started. Pure functions; they run on the controller, once for all servers.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...module_utils._findings import Finding
+from ...module_utils._serving.catalogue import ENGINE_CHECKS
+
 
 @dataclass
 class Group:
-    """An instance, with the nodes of it that this run has seen: (host, node) pairs."""
+    """An instance, with those of its nodes that this run has seen: (host, node) pairs."""
 
     instance: str
     hosts: Sequence[str]
     seen: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
     def why(self) -> str:
-        """Why its nodes cannot work together, in words; empty: they can."""
+        """Return why its nodes cannot work together; empty if they can."""
         for host, node in self.seen:
             if node["why"]:
                 return f"{host}: {node['why']}"
@@ -34,24 +37,25 @@ class Group:
         return ""
 
     def absent(self, play: Iterable[str]) -> list[str]:
-        """Its hosts that are not in this run."""
+        """Return its hosts that are not in this run."""
         present = set(play)
         return [host for host in self.hosts if host not in present]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`stop`: containers by host; `reasons`: lines for people; `refusal`: why nothing may be done."""
+    """``stop``: the containers to stop, by host; ``reasons``: lines for the screen; ``refusals``: why nothing
+    may be stopped, one finding for each instance."""
 
     stop: dict[str, list[str]]
     reasons: list[str]
-    refusal: str = ""
+    refusals: tuple[Finding, ...] = ()
 
 
 def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decision:
-    """From what each host's look has found (the results of deployment_info) to what is to be stopped.
+    """Return which containers to stop.
 
-    `play`: the hosts of this run.
+    ``looks``: the result of deployment_info by host; ``play``: the hosts of this run.
     """
     groups: dict[str, Group] = {}
     stop: dict[str, list[str]] = defaultdict(list)
@@ -78,12 +82,18 @@ def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decis
             stop[host].append(node["container"])
         if running:
             reasons.append(f"All nodes of {group.instance} are stopped and started together. {why}.")
-    return Decision(dict(stop), reasons, "\n".join(refusals))
+    return Decision(dict(stop), reasons, tuple(refusals))
 
 
-def _refusal(group: Group, why: str, absent: Sequence[str]) -> str:
-    return (
+def _refusal(group: Group, why: str, absent: Sequence[str]) -> Finding:
+    """Return the finding about a group that has to be started but has hosts outside this run."""
+    return ENGINE_CHECKS.finding(
+        "engine-group-incomplete",
         f"{group.instance} has to be started, and its nodes only start together, but {', '.join(absent)}"
-        f" {'is' if len(absent) == 1 else 'are'} not in this run ({why}). Nothing was stopped. Run again with"
-        f" --limit {','.join(group.hosts)}, or without --limit."
+        f" {'is' if len(absent) == 1 else 'are'} not in this run; nothing was stopped",
+        host=", ".join(absent),
+        instance=group.instance,
+        seen=why,
+        expected=f"{', '.join(group.hosts)} in this run",
+        hosts=",".join(group.hosts),
     )

@@ -143,4 +143,6 @@ def test_a_directory_of_the_system_is_no_place_of_weights(
             module.main()
         result = json.loads(capsys.readouterr().out)
         assert result["failed"]
-        assert result["msg"].startswith(f"model_weights_path (pd_model_path) is {path!r}. Expected: ")
+        assert result["findings"][0]["code"] == "folder-path-invalid"
+        assert result["findings"][0]["variable"] == "model_weights_path (pd_model_path)"
+        assert result["findings"][0]["seen"] == repr(path)

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import safe_paths
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.safe_paths import Refused
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.entry import folder, refused
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import shown
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.entry import folder, refused, state
 
 SCRIPT = "#!/usr/bin/env bash\n# decoder, on d1. Written by ascend.pd_rollout: change the inventory.\n"
 STRANGER = 12345
@@ -45,9 +46,13 @@ def test_names_of_deployments(value):
     ids=repr,
 )
 def test_other_names_are_refused_with_what_was_seen(value):
-    with pytest.raises(Refused) as told:
+    with pytest.raises(Refused) as raised:
         safe_paths.name(value, "pd_deployment")
-    assert str(told.value).startswith(f"pd_deployment is {value!r}. Expected: letters, digits")
+    finding = raised.value.finding
+    assert (finding.code, finding.variable) == ("folder-name-invalid", "pd_deployment")
+    assert finding.seen == repr(value)
+    assert finding.expected.startswith("letters, digits")
+    assert finding.message.endswith("nothing was changed or removed")
 
 
 @pytest.mark.parametrize(
@@ -88,8 +93,14 @@ def test_directories_of_deployments(value):
     ids=repr,
 )
 def test_other_directories_are_refused(value):
-    with pytest.raises(Refused):
-        safe_paths.directory(value, "x")
+    with pytest.raises(Refused) as raised:
+        safe_paths.directory(value, "pd_host_dir")
+    finding = raised.value.finding
+    assert (finding.code, finding.variable, finding.seen) == (
+        "folder-path-invalid",
+        "pd_host_dir",
+        shown(repr(value), 2000),
+    )
 
 
 def test_directories_of_weights():
@@ -107,7 +118,7 @@ def test_directories_of_weights():
         "weights",
         "",
     ):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match=r"^folder-path-invalid: x is "):
             safe_paths.own_path(value, "x")
 
 
@@ -116,23 +127,38 @@ def options(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "variable"),
+    ("changes", "code", "variable"),
     [
-        ({"deployment": ""}, "pd_deployment"),
-        ({"deployment": "../../root/x"}, "pd_deployment"),
-        ({"directory": "/pd"}, "pd_host_dir"),
-        ({"directory": "relative/pd"}, "pd_host_dir"),
-        ({"planned": [{"container": "pd-d", "script_path": "/etc/cron.d/x.sh"}]}, "script_path of pd-d"),
-        ({"planned": [{"container": "pd-d", "secret_path": "/root/.ssh/id_rsa"}]}, "secret_path of pd-d"),
+        ({"deployment": ""}, "folder-name-invalid", "pd_deployment"),
+        ({"deployment": "../../root/x"}, "folder-name-invalid", "pd_deployment"),
+        ({"directory": "/pd"}, "folder-path-invalid", "pd_host_dir"),
+        ({"directory": "relative/pd"}, "folder-path-invalid", "pd_host_dir"),
+        (
+            {"planned": [{"container": "pd-d", "script_path": "/etc/cron.d/x.sh"}]},
+            "folder-path-invalid",
+            "script_path of pd-d",
+        ),
+        (
+            {"planned": [{"container": "pd-d", "secret_path": "/root/.ssh/id_rsa"}]},
+            "folder-path-invalid",
+            "secret_path of pd-d",
+        ),
         (
             {"planned": [{"container": "pd-d", "script_path": "/etc/pd_rollout/pd/../x.sh"}]},
+            "folder-path-invalid",
             "script_path of pd-d",
         ),
     ],
 )
-def test_a_role_is_stopped_before_it_asks_the_server(changes, variable):
+def test_a_role_is_stopped_before_it_asks_the_server(changes, code, variable):
     assert refused(options()) is None
-    assert variable in refused(options(**changes))
+    finding = refused(options(**changes)).finding
+    assert finding.code == code
+    assert variable in finding.variable
+    # The module on the server answers the same.
+    result = state({**options(**changes), "_check_mode": False})
+    assert (result["failed"], result["findings"]) == (True, [finding.to_dict()])
+    assert result["msg"].startswith(f"ERROR {code}  {finding.variable}\n")
 
 
 def test_slices_of_the_plan_pass():
@@ -199,7 +225,8 @@ def test_a_directory_of_somebody_else_is_not_taken_over(root):
     (root / "weights" / "config.json").write_text("{}")
     result = run(root / "weights", "present")
     assert result["failed"]
-    assert "config.json" in result["msg"]
+    assert result["findings"][0]["code"] == "folder-not-empty"
+    assert "contains config.json and no files of a deployment" in result["findings"][0]["message"]
     assert (root / "weights").stat().st_mode & 0o777 == 0o755
     assert run(root / "weights", "absent")["left"] == ["config.json"]
 
@@ -210,7 +237,8 @@ def test_a_link_is_not_followed(root, state):
     (root / "link").symlink_to(elsewhere)
     result = run(root / "link", state)
     assert result["failed"]
-    assert "which is a link" in result["msg"]
+    assert result["findings"][0]["code"] == "folder-is-none"
+    assert "which is a link" in result["findings"][0]["message"]
     assert (elsewhere / "api_key").exists()
     assert (root / "link").is_symlink()
 
@@ -223,7 +251,8 @@ def test_a_host_dir_that_others_may_write_to(root, state):
     shared.chmod(0o777)
     result = run(pd, state)
     assert result["failed"]
-    assert f"{shared} can be written by every user" in result["msg"]
+    assert result["findings"][0]["code"] == "folder-not-trusted"
+    assert result["findings"][0]["seen"] == f"{shared} can be written by every user"
     assert (pd / "api_key").exists()
     # As in /tmp: nobody can exchange there what is root's.
     shared.chmod(0o1777)
@@ -242,7 +271,9 @@ def test_what_somebody_else_has_made_first(root, state):
     os.chown(pd, STRANGER, -1)
     result = run(pd, state)
     assert result["failed"]
-    assert f"belongs to user {STRANGER} and holds api_key, api_key.id, decoder.sh" in result["msg"]
+    assert result["findings"][0]["code"] == "folder-of-another-user"
+    held = "api_key, api_key.id, decoder.sh"
+    assert f"belongs to user {STRANGER} and contains {held}" in result["findings"][0]["message"]
     assert (pd / "api_key").exists()
     for one in pd.iterdir():
         one.unlink()
@@ -265,6 +296,13 @@ def test_who_becomes_root_may_own_the_host_dir(monkeypatch):
     assert others(STRANGER + 1, STRANGER, 0o40755) == f"belongs to user {STRANGER + 1}"
 
 
+def untrusted(path, state):
+    """What a finding about a path that others can change has seen."""
+    finding = run(path, state)["findings"][0]
+    assert finding["code"] == "folder-not-trusted"
+    return finding["seen"]
+
+
 def test_links_on_the_way(root):
     real = root / "real"
     real.mkdir()
@@ -272,11 +310,11 @@ def test_links_on_the_way(root):
     assert run(root / "way" / "pd", "present")["changed"]
     assert (real / "pd").is_dir()
     real.chmod(0o777)
-    assert "real can be written by every user" in run(root / "way" / "pd", "absent")["msg"]
+    assert "real can be written by every user" in untrusted(root / "way" / "pd", "absent")
     (root / "round").symlink_to("round")
-    assert "leads to itself" in run(root / "round" / "pd", "present")["msg"]
+    assert "leads to itself" in untrusted(root / "round" / "pd", "present")
     (root / "file").write_text("")
-    assert "is not a directory" in run(root / "file" / "pd", "present")["msg"]
+    assert "is not a directory" in untrusted(root / "file" / "pd", "present")
 
 
 def test_the_note_of_a_start_goes_with_its_script(root):

@@ -29,7 +29,7 @@ def looks(first=None, second=None, decoder=None):
 
 def test_what_is_as_planned_is_left_alone():
     decision = decide(looks(), ALL)
-    assert (decision.stop, decision.reasons, decision.refusal) == ({}, [], "")
+    assert (decision.stop, decision.reasons, decision.refusals) == ({}, [], ())
 
 
 @pytest.mark.parametrize(
@@ -71,16 +71,25 @@ def test_an_engine_that_is_alone_is_started_again_alone():
 def test_a_first_rollout_stops_nothing_and_says_nothing():
     absent = {"why": "there is no container", "running": False, "generation": ""}
     decision = decide(looks(absent, absent, absent), ALL)
-    assert (decision.stop, decision.reasons, decision.refusal) == ({}, [], "")
+    assert (decision.stop, decision.reasons, decision.refusals) == ({}, [], ())
 
 
 def test_a_group_without_a_node_in_this_run_is_refused():
     seen = {"prefill1": look("prefiller", PREFILL, why="there is no container", running=False)}
     decision = decide(seen, ["prefill1"])
-    assert "prefill2 is not in this run (prefill1: there is no container)" in decision.refusal
-    assert "--limit prefill1,prefill2" in decision.refusal
+    (finding,) = decision.refusals
+    assert finding.code == "engine-group-incomplete"
+    assert "prefill2 is not in this run; nothing was stopped" in finding.message
+    assert finding.seen == "prefill1: there is no container"
+    assert (finding.host, finding.instance) == ("prefill2", "prefiller")
+    assert "--limit prefill1,prefill2" in finding.cure
+
+
+def test_a_complete_group_is_not_refused():
+    absent = {"why": "there is no container", "running": False}
+    assert decide(looks(absent, absent), ALL).refusals == ()
 
 
 def test_one_node_of_a_group_that_works_may_be_looked_at_alone():
     decision = decide({"prefill1": look("prefiller", PREFILL)}, ["prefill1"])
-    assert (decision.stop, decision.refusal) == ({}, "")
+    assert (decision.stop, decision.refusals) == ({}, ())
