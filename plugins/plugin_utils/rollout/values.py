@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of values: each takes whatever stands in an inventory and gives a typed value, or BadValue."""
+"""Readers of values: each converts any value of an inventory to a typed value, or raises BadValue."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .names import of_system
 
 Word = TypeVar("Word", bound=str)
 
-# Largest size of one parallel group, in ranks: a typing error must not make the planner list a million ports.
+# Largest size of one parallel group, in ranks: a typo must not make the planner list a million ports.
 MAX_PARALLEL = 65536
 
 
 class BadValue(Exception):
-    """A value that cannot be read; ``expected`` says what could."""
+    """A value that cannot be read; ``expected`` describes the values that can."""
 
     def __init__(self, expected: str, seen: object = None, message: str | None = None) -> None:
         super().__init__(expected)
@@ -32,7 +32,10 @@ class BadValue(Exception):
 
 
 def whole(low: int, high: int, unit: str = "") -> Callable[[Any], int]:
-    """A reader of whole numbers in [low, high]; text of digits counts, as templates and -e give it."""
+    """Return a reader of whole numbers in [low, high], also from text of digits, as templates and -e pass it.
+
+    ``unit`` follows the range in the error's description.
+    """
     expected = f"a whole number from {low} to {high}{unit}"
 
     def read(value: Any) -> int:
@@ -72,7 +75,7 @@ def absolute_path(value: Any) -> str:
 
 
 def own_path(value: Any) -> str:
-    """The path of a directory in which something of ours is made or replaced."""
+    """Read the path of a directory that the collection may create or replace."""
     path = absolute_path(value)
     if of_system(path):
         raise BadValue("an absolute path that is not a directory of the operating system")
@@ -86,7 +89,7 @@ def yes_or_no(value: Any) -> bool:
 
 
 def switch(value: Any) -> bool:
-    """True or false; text counts, as -e gives it."""
+    """Read true or false, also from text, as -e passes it."""
     words = {"true": True, "yes": True, "false": False, "no": False}
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
@@ -94,7 +97,7 @@ def switch(value: Any) -> bool:
 
 
 def one_of(*words: Word) -> Callable[[Any], Word]:
-    """A reader of one of some words."""
+    """Return a reader that accepts one of ``words``."""
 
     def read(value: Any) -> Word:
         for known in words:
@@ -170,7 +173,7 @@ def read_parallel(value: Any) -> Parallel:
     problems: list[str] = []
     for key, size in value.items():
         if not isinstance(key, str) or key not in _PARALLEL_KEYS:
-            problems.append(f"{shown(key, 40)} is no size{did_you_mean(key, _PARALLEL_KEYS)}")
+            problems.append(f"{shown(key, 40)} is not a size{did_you_mean(key, _PARALLEL_KEYS)}")
             continue
         if key == "data_local" and size is None:
             continue
@@ -184,7 +187,7 @@ def read_parallel(value: Any) -> Parallel:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value as plain JSON types; BadValue if it holds anything that JSON does not."""
+    """Convert a value to plain JSON types; raises BadValue if it contains anything else."""
     if depth > 20:
         raise BadValue("a value nested at most 20 deep")
     if value is None or isinstance(value, bool):
@@ -227,15 +230,15 @@ def read_flags(value: Any) -> dict[str, Any]:
     return flags
 
 
-# Kinds of options whose text vLLM's parser reads as JSON: all of it, or what stands in braces.
+# Kinds of options whose text vLLM's parser reads as JSON: all of it, or only text in braces.
 JSON, JSON_OR_TEXT = "json", "union_dict_and_str"
 _QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")')
 
 
 def as_json(text: str) -> Any:
-    """What a text of JSON says; ValueError where it is none.
+    """Parse JSON text; raises ValueError if it is not JSON.
 
-    Numbers may have units, bare as they are from v0.23.0 on
+    Numbers may have units without quotes, as from v0.23.0 on
     (V@0.23.0:vllm/engine/arg_utils.py, _expand_json_human_readable_numbers).
     """
     parts = _QUOTED.split(text)
@@ -246,7 +249,7 @@ def as_json(text: str) -> Any:
         raise ValueError("nested too deeply, or with numbers that are not finite") from None
 
 
-_ENV_VALUES = "text, or a number; quote true and false, since programs differ in what they take for them"
+_ENV_VALUES = "text or a number; quote true and false, because programs read them differently"
 
 
 def read_env(value: Any) -> dict[str, str | None]:
@@ -297,18 +300,20 @@ def read_engine_id(value: Any) -> str:
 
 
 def read_secret(value: Any) -> bool:
-    """Whether a secret is set. Its value goes no further than this.
+    """Return whether a secret is set, never its value.
 
-    It is a header of HTTP for all who ask, of which httpx in the proxy takes ASCII only
-    (A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_server_example.py:557), and servers no
-    control characters.
+    All clients send it in an HTTP header; httpx in the proxy accepts ASCII only
+    (A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_server_example.py:557), and servers accept
+    no control characters.
     """
     if value is None:
         return False
     if not isinstance(value, str):
         raise BadValue("text", seen="(not shown)")
     if not re.fullmatch(r"[\x21-\x7e]*", value):
-        raise BadValue("letters, digits and signs of ASCII, without blanks and line ends", seen="(not shown)")
+        raise BadValue(
+            "ASCII letters, digits and punctuation, without blanks and line breaks", seen="(not shown)"
+        )
     return str(value) != ""
 
 
@@ -320,11 +325,11 @@ def _encodable(value: str) -> bool:
     return True
 
 
-# How close a name of hundreds must be to help.
+# How similar one of hundreds of names must be for a helpful suggestion.
 SAME = 0.8
 
 
 def did_you_mean(name: object, candidates: Iterable[str], cutoff: float = 0.6) -> str:
-    """A question for people, empty where nothing is as close as that."""
+    """Return a suggestion ("; did you mean …?"); empty if no known name is as similar as ``cutoff``."""
     matches = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=cutoff)
     return f"; did you mean {matches[0]}?" if matches else ""

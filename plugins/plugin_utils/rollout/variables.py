@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The variables of the contract: how each is read, its default, and what it means."""
+"""The variables of the inventory contract: how each is read, its default, and its meaning."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ T = TypeVar("T")
 DEFAULT_RELEASE = "v0.13.0"
 DEFAULT_PROFILE = "deepseek-v3.1-w8a8"
 
-# Largest server the planner believes in, in chips, for the same reason as values.MAX_PARALLEL.
+# Largest number of chips of a server, for the same reason as values.MAX_PARALLEL.
 MAX_CHIPS_PER_NODE = 1024
 
 
 @dataclass(frozen=True)
 class Variable(Generic[T]):
-    """A variable of the contract."""
+    """A variable of the inventory contract."""
 
     name: str
     read: Callable[[Any], T]
     default: T
     meaning: str
-    # Whether the cluster, a host or an instance has it.
+    # Whether it is set for the cluster, a host or an instance.
     scope: str = "instance"
     required: bool = False
-    # May hold a secret: its value is in no finding.
+    # May hold a secret: no finding shows its value.
     private: bool = False
-    # What the default is for people, where the value does not say it.
+    # How the documentation describes the default, if the value alone does not.
     default_text: str | None = None
 
 
@@ -64,14 +64,14 @@ def _optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
 
 _registry = text(
     r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*/?",
-    "a registry, such as registry.example:5000/mirror, behind its first / without upper case letters",
+    "a registry, such as registry.example:5000/mirror, without upper case letters after the first /",
 )
-# Docker takes no upper case in the name behind the registry, and no scheme. What has a dot, a port or upper
-# case before the first / is a registry (distribution/reference, splitDockerDomain).
+# Docker accepts neither upper case in the name after the registry nor a scheme. A part before the first /
+# with a dot, a port or upper case is a registry (distribution/reference, splitDockerDomain).
 _image = text(
     r"(?!\S*://)([^\s@/]*[.:A-Z][^\s@/]*/|localhost/)?[^\sA-Z@:]+(:[^\s@/]+)?(@sha256:[0-9a-f]{64})?",
-    "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, also with @sha256: and 64 digits"
-    ", without https:// and upper case letters in its name",
+    "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, optionally with @sha256: and 64 "
+    "hexadecimal digits, without https:// and without upper case letters in its name",
 )
 _interface = text(r"[A-Za-z0-9._:@-]{1,15}", "the name of a network interface")
 _deployment = text(DEPLOYMENT_NAME, DEPLOYMENT_EXPECTED)
@@ -83,45 +83,45 @@ RELEASE = Variable(
     "pd_release",
     word,
     DEFAULT_RELEASE,
-    "release of vllm-ascend; decides image, flags, ports, proxy",
+    "release of vllm-ascend; determines image, flags, ports and proxy",
     "cluster",
 )
 MODE: Variable[Mode] = Variable(
     "pd_mode",
     read_mode,
     "disaggregated",
-    "`disaggregated`: prefillers and decoders; `colocated`: one engine, the group `decoder`, does both, "
-    "without KV transfer and proxy",
+    "`disaggregated`: separate prefillers and decoders; `colocated`: one engine, in the group `decoder`, "
+    "does both, without KV transfer and proxy",
     "cluster",
 )
 SERVER: Variable[Server] = Variable(
     "pd_server",
     read_server,
     "atlas-a3",
-    "kind of the servers, `atlas-a3` or `atlas-a2`; decides the image and the number of chips",
+    "type of the servers, `atlas-a3` or `atlas-a2`; determines the image and the number of chips",
     "cluster",
 )
 IMAGE = Variable(
     "pd_image",
     _optional(_image),
     None,
-    "whole image reference, by tag, or pinned by the registry's digest: `name:tag@sha256:…`; its name on "
-    "servers is the one with the tag",
+    "complete image reference, by tag or pinned by the registry's digest: `name:tag@sha256:…`; on the "
+    "servers the image has the name with the tag",
     "cluster",
-    default_text="the release's, for `pd_server`",
+    default_text="the release's image for `pd_server`",
 )
 REGISTRY = Variable(
     "pd_image_registry",
     _optional(_registry),
     None,
-    "registry or mirror in front of the release's image",
+    "registry or mirror that precedes the name of the release's image",
     "cluster",
 )
 IMAGE_SOURCE: Variable[ImageSource] = Variable(
     "pd_image_source",
     one_of("registry", "pull", "archive", "none"),
     "registry",
-    "where servers get the image that none of them has: `registry` (can be resumed), `pull` (each server's "
+    "source of an image that no server has yet: `registry` (can be resumed), `pull` (by each server's "
     "own Docker), `archive` (a file made by `docker save`), `none` (one of the servers must have it)",
     "cluster",
 )
@@ -137,7 +137,7 @@ IMAGE_ARCHIVE_REMOTE_SRC = Variable(
     "pd_image_archive_remote_src",
     switch,
     True,
-    "whether that file is on the servers (`true`) or on the controller (`false`)",
+    "whether the archive is on the servers (`true`) or on the controller (`false`)",
     "cluster",
     default_text="`true`",
 )
@@ -145,7 +145,7 @@ WEIGHTS_SOURCE: Variable[WeightsSource] = Variable(
     "pd_weights_source",
     one_of("present", "server", "modelscope", "huggingface", "controller"),
     "present",
-    "where the weights come from: `present` (they are on all servers), `server` (one of the servers has "
+    "source of the weights: `present` (they are on all servers), `server` (one of the servers has "
     "them), `modelscope` or `huggingface` (one server downloads them), `controller` (a directory there)",
     "cluster",
 )
@@ -153,36 +153,36 @@ WEIGHTS_VERIFY: Variable[WeightsVerify] = Variable(
     "pd_weights_verify",
     one_of("none", "full"),
     "none",
-    "`full`: read every byte of the weights, which takes minutes, and compare with the list of hashes beside "
-    "them and between servers; `none`: sizes and headers only",
+    "`full`: read every byte of the weights, which takes minutes, and compare it with the list of hashes "
+    "next to them and between servers; `none`: check sizes and headers only",
     "cluster",
 )
 DEPLOYMENT = Variable(
     "pd_deployment",
     _deployment,
     "pd",
-    "name of the deployment: first part of container names, and a directory; instances with another one are "
-    "another deployment",
+    "name of the deployment, used as the first part of container names and as a directory; instances with "
+    "another name form another deployment",
     "cluster",
 )
 HOST_DIR = Variable(
-    "pd_host_dir", own_path, "/etc/pd_rollout", "directory of the launch scripts on servers", "cluster"
+    "pd_host_dir", own_path, "/etc/pd_rollout", "directory of the launch scripts on the servers", "cluster"
 )
 PLAN_DIR = Variable(
     "pd_plan_dir",
     _optional(text(r"[^\x00-\x1f]+", "a path")),
     None,
-    "where the plan is written on the controller",
+    "directory on the controller to which the plan is written",
     "cluster",
-    default_text="`plans/<inventory name>`: of the folder; of a file beside other inventories, "
-    "`<folder>-<file>`; of several, joined by `+`",
+    default_text="`plans/<inventory name>`: the folder's name; for a file next to other inventories, "
+    "`<folder>-<file>`; for several inventories, their names joined by `+`",
 )
 PROXY_PORT = Variable("pd_proxy_port", port, 8005, "port of the proxy", "cluster")
 API_KEY = Variable(
     "pd_api_key",
     read_secret,
     False,
-    "key that clients must send; stands in no plan, command line or log",
+    "API key that clients must send; not written to any plan, command line or log",
     "cluster",
     private=True,
     default_text="none",
@@ -191,7 +191,7 @@ CONCURRENCY = Variable(
     "pd_expected_concurrency",
     _optional(whole(1, 10**6)),
     None,
-    "requests at once that the decoders should take; a warning if they take fewer",
+    "number of concurrent requests that the decoders should serve; a warning if they serve fewer",
     "cluster",
 )
 
@@ -199,13 +199,13 @@ PROFILE = Variable(
     "pd_profile",
     word,
     DEFAULT_PROFILE,
-    "default engine arguments and environment per role (`generic` adds none of a model)",
+    "default engine arguments and environment per role (`generic` adds none for a specific model)",
 )
 MODEL_PATH = Variable(
     "pd_model_path", own_path, "/", "directory of the weights on the servers", required=True
 )
 SERVED_NAME = Variable("pd_served_model_name", word, "model", "name of the model in the API", required=True)
-NODE_IP = Variable("pd_node_ip", word, "", "service address, IPv4", "host", default_text="`ansible_host`")
+NODE_IP = Variable("pd_node_ip", word, "", "IPv4 service address", "host", default_text="`ansible_host`")
 INTERFACE = Variable(
     "pd_interface",
     _optional(_interface),
@@ -240,25 +240,30 @@ DP_MODE: Variable[DpMode] = Variable(
     "pd_dp_mode",
     read_dp_mode,
     "internal",
-    "`internal`: one API server in front of all data-parallel ranks; `external`: one for each rank, each on "
-    "a port and chips of its own",
+    "`internal`: one API server in front of all data-parallel ranks; `external`: one for each rank, each "
+    "with its own port and chips",
 )
 API_PORT = Variable(
     "pd_api_port",
     port,
     8004,
-    "port of the engine's API; with `pd_dp_mode: external` that of each node's first rank, the others count "
-    "up from it",
+    "port of the engine's API; with `pd_dp_mode: external` the port of each node's first rank, followed by "
+    "one port for each further rank",
 )
-MASTER_PORT = Variable("pd_master_port", port, 7001, "port at which the nodes of one instance meet")
+MASTER_PORT = Variable(
+    "pd_master_port", port, 7001, "port of the first node, to which the other nodes of an instance connect"
+)
 DP_RPC_PORT = Variable(
-    "pd_dp_rpc_port", port, 5980, "port at which data-parallel ranks of several nodes meet"
+    "pd_dp_rpc_port",
+    port,
+    5980,
+    "port to which the data-parallel ranks of an instance with several nodes connect",
 )
 KV_PORT = Variable(
     "pd_kv_port",
     _optional(port),
     None,
-    "first handshake port of the instance, one for each chip",
+    "first handshake port of the instance, which has one port for each chip",
     default_text="computed",
 )
 ENGINE_ID = Variable(
@@ -278,7 +283,7 @@ KV_EXTRA = Variable(
     "pd_kv_extra_config",
     read_mapping,
     _no_mapping,
-    "merged into `kv_connector_extra_config`",
+    "keys that are merged into `kv_connector_extra_config`",
     private=True,
     default_text="`{}`",
 )
@@ -286,7 +291,8 @@ ENGINE_ENV = Variable(
     "pd_engine_env",
     read_env,
     _no_env,
-    "environment over the profile's; `null` takes a variable away; `$NAME` is expanded, see below",
+    "environment variables, merged over the profile's; `null` removes a variable; `$NAME` is expanded, see "
+    "below",
     private=True,
     default_text="from the profile",
 )
@@ -294,9 +300,9 @@ ENGINE_ARGS = Variable(
     "pd_engine_args",
     read_flags,
     _no_mapping,
-    "long flags of `vllm serve` by name without dashes, over the profile's: `true` is the flag, `false` "
-    "its `--no-…` (`no-…: true` is the same), a "
-    "mapping JSON (as a whole, in place of the profile's), a list several words, `null` takes a flag away",
+    "long flags of `vllm serve` by name without dashes, merged over the profile's: `true` sets the flag, "
+    "`false` its `--no-…` (`no-…: true` is the same), a mapping is passed as JSON (and replaces the "
+    "profile's mapping as a whole), a list as several words, `null` removes a flag",
     private=True,
     default_text="from the profile",
 )
@@ -304,7 +310,7 @@ EXTRA_MOUNTS = Variable(
     "pd_extra_mounts",
     read_mounts,
     _no_mounts,
-    "more mounts: paths, or `{source, target, read_only}`",
+    "additional mounts of the containers: paths, or `{source, target, read_only}`",
     default_text="`[]`",
 )
 SHM_SIZE = Variable(
@@ -356,5 +362,5 @@ VARIABLES: tuple[Variable[Any], ...] = (
 
 KNOWN = frozenset(variable.name for variable in VARIABLES)
 
-# Set by the collection itself while it runs; an inventory has no business with them.
+# Set by the collection itself at run time; an inventory must not set them.
 RUNTIME = frozenset({"pd_plan"})

@@ -3,7 +3,7 @@
 """Reading an inventory: raw variables in, typed settings and findings out.
 
 Nothing here raises on bad input: a value that cannot be read is reported and replaced by its default, so
-that the rules still see the rest and all findings come at once.
+that the rules can check the rest and all findings are reported at once.
 """
 
 from __future__ import annotations

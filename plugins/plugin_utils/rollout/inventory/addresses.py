@@ -16,7 +16,10 @@ from .reader import Reader
 
 
 def service_address(host: str, variables: Mapping[str, Any], reader: Reader) -> str | None:
-    """The host's service address: pd_node_ip, else ansible_host, else its name where that is an address."""
+    """Return the host's service address: pd_node_ip, else ansible_host, else its name if that is an address.
+
+    None if there is no valid address; ``reader`` then has a finding.
+    """
     for variable in ("pd_node_ip", "ansible_host"):
         raw = variables.get(variable)
         if raw is None or raw == "":
@@ -45,7 +48,7 @@ def _ipv4(host: str, variable: str | None, raw: Any, reader: Reader) -> str | No
     except ValueError:
         reader.add(
             NOT_IPV4,
-            "the engine is given an address, and this is none",
+            "the engine needs an IP address, and this is not one",
             host=host,
             variable=variable,
             seen=seen,

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
-    """The inventory, typed, with every finding about values, names and groups."""
+    """Return the typed inventory and every finding about values, names and groups."""
     reader = Reader()
     check_names(raw, reader)
     shared = _cluster_values(raw, reader)
@@ -109,8 +109,8 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
 
 
 def _cluster_values(raw: RawInventory, reader: Reader) -> dict[str, Any]:
-    """The variables that a cluster has once: from the first host that sets them; another value elsewhere is
-    a finding."""
+    """Return the cluster-wide variables, from the first host that sets them; a different value on another
+    host is a finding."""
     values: dict[str, Any] = {}
     for variable in VARIABLES:
         if variable.scope != "cluster":
@@ -129,7 +129,7 @@ def _cluster_values(raw: RawInventory, reader: Reader) -> dict[str, Any]:
                 secret = variable is API_KEY
                 reader.add(
                     DIFFERS_IN_CLUSTER,
-                    f"{variable.name} has another value than on {origin}",
+                    f"{variable.name} differs from its value on {origin}",
                     host=host,
                     variable=variable.name,
                     seen="(not shown)" if secret else value,
@@ -212,9 +212,10 @@ def _profile(name: str, host: str, instance: str, unread: set[str], reader: Read
 
 
 def _pinned(image: str) -> tuple[str, str]:
-    """The name that an image has on servers, and its digest.
+    """Return the name that an image has on the servers, and its digest (empty without one).
 
-    An archive that is loaded keeps no name with a digest, so without a tag the image gets one made of it.
+    Loading an archive does not keep a name with a digest, so an image without a tag gets a tag made from its
+    digest.
     """
     name, _, digest = image.partition("@")
     if digest and ":" not in name.rpartition("/")[2]:

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The deployments of an inventory: each is planned for itself, on servers of its own."""
+"""The deployments of an inventory: each is planned separately, on its own servers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from .raw import RawGroup, RawInventory, plan_hosts
 
 
 def split(raw: RawInventory) -> dict[str, RawInventory]:
-    """The deployments of an inventory by name, in the order of the inventory: what has another
-    ``pd_deployment`` is planned for itself. An inventory without that variable is one."""
+    """Split an inventory into its deployments, by name and in the inventory's order.
+
+    Instances with different values of ``pd_deployment`` are planned separately. An inventory without that
+    variable is one deployment.
+    """
     parts: dict[str, tuple[list[RawGroup], list[str], dict[str, tuple[str, ...]]]] = {}
 
     def part(variables: Mapping[str, Any]) -> tuple[list[RawGroup], list[str], dict[str, tuple[str, ...]]]:
@@ -33,7 +36,7 @@ def split(raw: RawInventory) -> dict[str, RawInventory]:
             stray[role] = (*stray.get(role, ()), host)
     if len(parts) < 2:
         return {next(iter(parts), DEPLOYMENT.default): raw}
-    # An instance without hosts has no variables: the first deployment tells of it.
+    # An instance without hosts has no variables: it is reported with the first deployment.
     next(iter(parts.values()))[0].extend(group for group in raw.groups if not group.members)
     return {
         name: replace(raw, groups=tuple(groups), proxy_hosts=tuple(proxies), stray=stray)
@@ -42,14 +45,14 @@ def split(raw: RawInventory) -> dict[str, RawInventory]:
 
 
 def deployment_of(variables: Mapping[str, Any]) -> str:
-    """The deployment that variables name. A value that cannot be read is a finding of the reader, wherever it
-    stands."""
+    """Return the deployment that the variables name, or the default if the value is not text; the reader
+    reports such values."""
     name = variables.get(DEPLOYMENT.name, DEPLOYMENT.default)
     return str(name) if isinstance(name, str) else DEPLOYMENT.default
 
 
 def shared_servers(parts: Mapping[str, RawInventory]) -> Iterator[Finding]:
-    """Servers and instances that stand in more than one deployment."""
+    """Yield a finding for each server and instance that is in more than one deployment."""
     for raw in parts.values():
         for group in raw.groups:
             inside = dict.fromkeys(deployment_of(member.variables) for member in group.members)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Groups and names of an inventory: who is an instance, and under which name."""
+"""Checks of an inventory's groups and names: which groups are instances, and what they are called."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_names(raw: RawInventory, reader: Reader) -> None:
         if not instance_allowed(group.name):
             reader.add(
                 BAD_INSTANCE,
-                f"the group {name} names containers and files, and cannot",
+                f"the group name {name} is used in container and file names, but is not valid there",
                 instance=name,
                 seen=repr(group.name),
                 expected=INSTANCE_EXPECTED,
@@ -39,7 +39,7 @@ def check_names(raw: RawInventory, reader: Reader) -> None:
             if isinstance(name, str) and name.startswith("pd_") and name not in KNOWN and name not in RUNTIME:
                 reader.add(
                     UNKNOWN_VARIABLE,
-                    f"no variable is called {shown(name, 80)}{did_you_mean(name, KNOWN)}",
+                    f"there is no variable {shown(name, 80)}{did_you_mean(name, KNOWN)}",
                     host=host,
                     variable=shown(name, 80),
                 )
@@ -51,12 +51,12 @@ def check_roles(raw: RawInventory, reader: Reader) -> None:
             other = "decoder" if role == "prefiller" else "prefiller"
             reader.add(
                 NO_INSTANCES,
-                f"no host is in the group {role}: a {other} alone serves nothing",
+                f"the group {role} has no hosts: a {other} alone cannot serve",
                 instance=role,
                 expected=f"at least one host in {role}",
             )
     if not raw.proxy_hosts:
-        reader.add(NO_PROXY, "no host is in the group proxy", expected="one host in proxy")
+        reader.add(NO_PROXY, "the group proxy has no hosts", expected="one host in proxy")
 
 
 def check_colocated(raw: RawInventory, reader: Reader) -> None:
@@ -74,7 +74,7 @@ def check_colocated(raw: RawInventory, reader: Reader) -> None:
     for name in others:
         reader.add(
             NOT_ONE_ENGINE,
-            f"{name} has hosts, and the one engine in decoder has no use for them",
+            f"{name} has hosts, but a colocated deployment uses the group decoder only",
             instance=name,
             variable="pd_mode",
             expected="hosts in decoder only",
@@ -89,7 +89,7 @@ def check_groups(raw: RawInventory, reader: Reader) -> None:
         if group.name in seen:
             reader.add(
                 TWO_ROLES,
-                f"{group.name} is an instance of {seen[group.name]} and of {group.role}",
+                f"{group.name} is an instance of both {seen[group.name]} and {group.role}",
                 instance=group.name,
             )
         seen[group.name] = group.role

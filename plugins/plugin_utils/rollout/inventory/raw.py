@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the planner is given: groups, and each host's variables, as the inventory has them."""
+"""The planner's input: groups and each host's variables, as the inventory has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..model import ROLES, Role
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands for a variable whose expression could not be evaluated."""
+    """Placeholder for a variable whose expression could not be evaluated."""
 
     reason: str
 
@@ -33,19 +33,19 @@ class RawGroup:
 
 @dataclass(frozen=True)
 class RawInventory:
-    """What the planner is given: instances, the proxy's hosts, and each host's variables."""
+    """The planner's input: instances, the proxy's hosts, and each host's variables."""
 
     cluster: str
     groups: tuple[RawGroup, ...]
     proxy_hosts: tuple[str, ...]
     hosts: Mapping[str, Mapping[str, Any]]
-    # Hosts that stand in a role group beside its instance groups, by role.
+    # Hosts that are in a role group but in none of its instance groups, by role.
     stray: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GroupShape:
-    """A group as an inventory file writes it: hosts of its own, all hosts in order, and child groups."""
+    """A group as in an inventory file: its own hosts, all hosts in order, and its child groups."""
 
     hosts: tuple[str, ...]
     all_hosts: tuple[str, ...]
@@ -58,9 +58,10 @@ def raw_inventory(
     hosts: Mapping[str, Mapping[str, Any]],
     member_variables: Callable[[str, str], Mapping[str, Any]] | None = None,
 ) -> RawInventory:
-    """Instances from groups: each child of a role group is one; a role group without children is one itself.
+    """Build the planner's input from groups: each child group of a role group is an instance; a role group
+    without child groups is one itself.
 
-    ``member_variables(instance, host)`` gives the variables as that instance sees them, where a host has
+    ``member_variables(instance, host)`` returns the variables as that instance sees them, for hosts with
     several instances.
     """
     groups: list[RawGroup] = []
@@ -85,7 +86,7 @@ def raw_inventory(
 
 
 def plan_hosts(raw: RawInventory) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every host of the plan once, with its own variables: engines in plan order, then the proxy's."""
+    """Yield every host of the plan once, with its own variables: engines in plan order, then the proxy's."""
     names = [member.host for group in raw.groups for member in group.members]
     for host in dict.fromkeys([*names, *raw.proxy_hosts]):
         yield host, raw.hosts.get(host, {})

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reading one variable after the other, and collecting what is wrong with them."""
+"""Reads variables one by one, and collects what is wrong with them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 @dataclass
 class Reader:
-    """Collects what is wrong; the same trouble on many hosts becomes one finding."""
+    """Reads variables and collects findings; the same problem on many hosts becomes one finding."""
 
-    # The release in whose form profiles are read.
+    # The release for which profiles are read.
     release: str = DEFAULT_RELEASE
     # (rule, variable, message, seen, expected, cure) -> places
     troubles: dict[
@@ -69,7 +69,11 @@ class Reader:
         instance: str | None,
         unread: set[str],
     ) -> T:
-        """The variable's value there, its default where it is not set or cannot be read."""
+        """Return a variable's value, or its default if it is not set or cannot be read.
+
+        ``variables`` are those of ``host`` as ``instance`` sees them. If the value is missing or cannot be
+        read, a finding is added, and the variable's name to ``unread``.
+        """
         missing = object()
         raw = variables.get(variable.name, missing)
         if raw is missing or (variable.required and raw in (None, "")):
@@ -98,7 +102,7 @@ class Reader:
             if type(value) is int and isinstance(raw, str) and not variable.private:
                 self.add(
                     NUMBER_AS_TEXT,
-                    f"{variable.name} is text that reads as a number, and is taken for it",
+                    f"{variable.name} is text that looks like a number, and is read as one",
                     host=host,
                     instance=instance,
                     variable=variable.name,
@@ -110,7 +114,7 @@ class Reader:
             unread.add(variable.name)
             self.add(
                 BAD_VALUE,
-                error.message or f"{variable.name} has a value that it cannot have",
+                error.message or f"{variable.name} has an invalid value",
                 host=host,
                 instance=instance,
                 variable=variable.name,

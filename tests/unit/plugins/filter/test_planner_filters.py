@@ -72,7 +72,7 @@ def test_results(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], resul
         ("kv_ports", ([1], 0), "expected chips to be a whole number from 1"),
         ("kv_ports", ([1], 16, "v9"), "a release of v0.13.0"),
         ("handshake_ports", (0,), "a whole number from 1 to 65535"),
-        ("handshake_ports", (30000, {"tp": 2}), "tp is no size"),
+        ("handshake_ports", (30000, {"tp": 2}), "tp is not a size"),
         ("handshake_ports", (30000, {}, 2, 2), "expected node to be a whole number from 0 to 1"),
         ("reserved_ports", ({}, "p1"), "the plan that ascend.pd_rollout.plan makes"),
         ("reserved_ports", (PLAN, "p9"), "expected a host of the plan: p1, not 'p9'"),
