@@ -11,11 +11,11 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - An action that runs on the controller. One task with C(run_once) serves all servers. It puts together the
+  - An action that runs on the controller. One task with C(run_once) serves all servers. It collects the
     findings of M(ascend.pd_rollout.hccn_report), M(ascend.pd_rollout.host_check) and
     M(ascend.pd_rollout.host_reach), compares the servers, prints one table, worst first and grouped, and
     writes C(check.json) and C(check.md).
-  - A server without a result is a finding. It does not hide the others.
+  - A server without a result is reported as a finding. It does not hide the findings of others.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.controller
@@ -25,13 +25,13 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Returns the same result in check mode, and writes no file.
+    details: Returns the same result in check mode but writes no file.
   diff_mode:
     support: none
 options:
   chips:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_check) is
-      registered, if the chips were asked.
+      registered, if the chips were checked.
     type: str
   pings:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_ping) is
@@ -51,30 +51,30 @@ options:
     type: str
   weights:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.model_weights) is
-      registered, if it was looked at.
+      registered, if the weights were checked.
     type: str
   image_source:
     description:
-      - C(pd_image_source), where deployment takes the image from. A server that lacks the image is an
-        error only where nothing can bring it.
+      - C(pd_image_source), from which deployment gets the image. A server without the image is an error only
+        if no source for it exists.
     type: str
     default: registry
   image_archive:
-    description: Where the image's archive is on the servers, if it comes from there.
+    description: Path of the image's archive on the servers, if the image comes from there.
     type: str
     default: ""
   weights_source:
     description:
-      - C(pd_weights_source), where deployment takes the weights from. Only with V(present) they must be
-        there already.
+      - C(pd_weights_source), from which deployment gets the weights. Only with V(present) must they already
+        be on the servers.
     type: str
     default: present
   clock_seconds:
-    description: How far the clocks of two servers may be apart, in seconds.
+    description: By how much the clocks of two servers may differ, in seconds.
     type: float
     default: 2.0
   repairs:
-    description: Whether the play goes on and starts what was deployed. That it does not run is then a hint.
+    description: Whether the play continues and starts the deployment. That it is not running is then a hint.
     type: bool
     default: false
   waivers:
@@ -82,7 +82,7 @@ options:
       - Findings that do not count. Each has RV(ignore:code), RV(ignore:place) (a server, or a pattern such as
         V(decode*)), RV(ignore:reason) and RV(ignore:expires) (a date; the finding counts again from the day
         after).
-      - A finding between servers is waived where the pattern meets all of them.
+      - A finding about several servers is waived if the pattern matches all of them.
     type: list
     elements: raw
     default: []
@@ -115,19 +115,19 @@ ok:
   returned: always
   sample: true
 findings:
-  description: All findings that stand, worst first, told apart by server.
+  description: All findings that count, worst first, separately for each server.
   type: list
   elements: dict
-  returned: where the task does not fail
+  returned: success
   sample: []
 waived:
-  description: Those that a waiver covers, with its reason and date.
+  description: The findings that a waiver covers, with its reason and date.
   type: list
   elements: dict
-  returned: where the task does not fail
+  returned: success
   sample: []
 msg:
-  description: The counts.
+  description: The numbers of servers, chips, pings, connections and findings.
   type: str
   returned: always
   sample: "Checks: 3 servers, 48 chips, HCCS, 96 pings, 74 connections: all good"

@@ -57,6 +57,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+findings:
+  description: Why the directory was refused, with code, variable, seen, expected and cure.
+  returned: failure
+  type: list
+  elements: dict
 path:
   description: The directory.
   returned: success

@@ -67,6 +67,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+findings:
+  description: Why it failed, with code, seen, expected and cure.
+  returned: failure
+  type: list
+  elements: dict
 strays:
   description: Containers of the deployment that the plan does not have on this server.
   returned: always

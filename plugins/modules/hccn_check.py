@@ -11,15 +11,15 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Asks C(hccn_tool) and C(npu-smi) everything about the given chips in one call, the chips in parallel and
-    one query at a time per chip, each with a time-out. A tool that hangs is killed and never hangs the run.
-  - Returns the state of each chip, and findings with code, chips, what was seen, what was expected, a cure
-    as a command and the source.
+  - Queries C(hccn_tool) and C(npu-smi) about the given chips in one call, the chips in parallel and one query
+    at a time for each chip, each with a timeout. A tool that hangs is killed, so it never hangs the run.
+  - Returns the state of each chip, and findings with code, chips, the value seen, the value expected, a
+    command as the cure, and the source.
   - Nothing is changed on the server.
-  - Which network decides depends on O(fabric). Between the servers of one super pod (Atlas A3) traffic goes
-    over HCCS, so the vNIC, the place in the super pod and TLS are errors while the RoCE port's link and
-    health are warnings, because in some pods the unused port shows link C(DOWN) and net health C(Init)
-    although HCCS works. Over RoCE it is the other way round.
+  - Which network matters depends on O(fabric). Between the servers of one super pod (Atlas A3) traffic uses
+    HCCS, so findings about the vNIC, the position in the super pod and TLS are errors, while those about the
+    RoCE port's link and health are warnings, because in some pods the unused port shows link C(DOWN) and net
+    health C(Init) although HCCS works. Over RoCE it is the reverse.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.fast_path
@@ -31,58 +31,59 @@ options:
   chips:
     description:
       - Physical ids of the chips to check, as C(hccn_tool -i) counts them.
-      - With an empty list nothing is asked and nothing found.
+      - With an empty list nothing is queried and the result is empty.
     type: list
     elements: int
     default: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
   timeout:
     description:
-      - Longest time for one query, in seconds.
-      - A chip is given up after two time-outs, so the whole call ends soon after twice this time.
+      - Timeout of one query, in seconds.
+      - A chip is skipped after two timeouts, so the whole call ends soon after twice this time.
     type: float
     default: 10.0
   fabric:
     description:
       - The network between the servers.
-      - V(auto) takes O(planned_fabric), or, where that is V(auto) too, HCCS unless the tools work and every
-        chip says that it stands in no super pod.
+      - V(auto) uses O(planned_fabric). If that is V(auto) too, it uses HCCS, unless the tools work and every
+        chip reports that it is not in a super pod.
     type: str
     choices: [auto, hccs, roce]
     default: auto
   planned_fabric:
     description:
-      - The network between the servers as product and environment of the plan decide it, C(fabric) in it.
-      - V(hccs) is Atlas A3, and still gives way to RoCE where every chip says that its server stands in no
-        super pod; V(both) is an Atlas A3 whose environment sends one part of the traffic over RoCE.
+      - The network between the servers that follows from the plan's product and environment; C(fabric) in the
+        plan.
+      - V(hccs) means Atlas A3; RoCE is still used if every chip reports that its server is not in a super
+        pod. V(both) means Atlas A3 with an environment that sends part of the traffic over RoCE.
     type: str
     choices: [auto, hccs, roce, both]
     default: auto
   alone:
     description:
       - Whether the plan has engines on this server only.
-      - Then a server that stands in no super pod is checked over HCCS, too, if O(planned_fabric) says so,
-        since that connects the chips inside a server.
+      - If so, a server that is not in a super pod is also checked over HCCS if O(planned_fabric) is V(hccs),
+        because HCCS connects the chips within a server.
     type: bool
     default: false
   tls:
     description:
-      - The TLS switch that all chips shall have.
-      - V(any) demands only that the chips of the server agree, and warns where TLS is on.
+      - The TLS switch that all chips must have.
+      - V(any) only requires that the chips of the server agree, and warns if TLS is on.
     type: str
     choices: [any, "off", "on"]
     default: any
   super_pod:
-    description: The Super Pod ID that the server shall be in. Not checked where omitted.
+    description: The Super Pod ID that the server must have. Not checked if omitted.
     type: int
   driver_minimum:
-    description: The oldest NPU driver that will do, such as V(25.2.0). Not checked where omitted.
+    description: The oldest NPU driver that is accepted, such as V(25.2.0). Not checked if omitted.
     type: str
   hccn_conf:
-    description: Path of the file with the addresses of the chips, which the KV transfer reads.
+    description: Path of the file with the chips' addresses, which the KV transfer reads.
     type: path
     default: /etc/hccn.conf
 notes:
-  - Most driver versions answer to root only, so run it with C(become). It says so if that is what is missing.
+  - Most driver versions only answer root, so run it with C(become). A finding reports missing privileges.
 seealso:
   - module: ascend.pd_rollout.hccn_ping
   - module: ascend.pd_rollout.hccn_report
@@ -108,7 +109,7 @@ ok:
   returned: always
   sample: true
 fabric:
-  description: The network that the findings were judged for, V(hccs), V(roce) or V(both).
+  description: The network for which the findings were evaluated, V(hccs), V(roce) or V(both).
   type: str
   returned: always
   sample: hccs
@@ -118,7 +119,7 @@ driver:
   returned: always
   sample: 25.5.0
 chips:
-  description: The state of each chip. A value that the chip did not say is null.
+  description: The state of each chip. A value that the chip did not report is null.
   type: list
   elements: dict
   returned: always
@@ -139,7 +140,7 @@ chips:
       server_index: 4
       npu_health: OK
 findings:
-  description: What is wrong, worst first; chips that show the same are one finding.
+  description: What is wrong, worst first. Chips with the same problem share one finding.
   type: list
   elements: dict
   returned: always
@@ -156,22 +157,22 @@ findings:
       cure: hccn_tool -i 3 -vnic -g; npu-smi info -t hccs -i $((3 / 2)) -c $((3 % 2))
       source: "vllm-ascend v0.13.0, docs: PD disaggregation, Mooncake, multi-node: verify the environment"
 make_conf:
-  description: Whether O(hccn_conf) is not there and an empty one is all that is needed.
+  description: Whether O(hccn_conf) is missing and an empty file is sufficient.
   type: bool
   returned: when there are chips to check
   sample: false
 queries:
-  description: How many commands were run.
+  description: The number of commands that were run.
   type: int
   returned: always
   sample: 145
 seconds:
-  description: How long all queries took together, in seconds.
+  description: Duration of all queries together, in seconds.
   type: float
   returned: always
   sample: 0.52
 msg:
-  description: The result for people, one line a finding.
+  description: The result as text, with one line for each finding.
   type: str
   returned: always
   sample: "16 chips, HCCS, driver 25.5.0: all good (145 queries in 0.5 s)"

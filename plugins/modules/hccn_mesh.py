@@ -6,17 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hccn_mesh
-short_description: Say which chips shall ping which
+short_description: Choose which chips ping which
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(hccn_check).
   - An action that runs on the controller. One task with C(run_once) serves all servers. From the results of
-    M(ascend.pd_rollout.hccn_check) it makes the targets that each server gives to
+    M(ascend.pd_rollout.hccn_check) it computes each server's targets for
     M(ascend.pd_rollout.hccn_ping).
-  - Chips without an address, and pairs of servers in different super pods, are left out. They have a
-    finding already.
+  - Chips without an address, and pairs of servers in different super pods, are left out. They already have
+    a finding.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.controller
@@ -24,11 +24,11 @@ extends_documentation_fragment:
 options:
   mesh:
     description:
-      - V(full) is every chip to every chip of the other servers.
-      - V(pairs) is every chip to the chip of the same id on every other server.
-      - V(ring) is every chip to the chip of the same id on two neighbours, so the pings of a chip do not
-        grow with the number of servers.
-      - V(none) makes no targets.
+      - V(full) pings from every chip to every chip of the other servers.
+      - V(pairs) pings from every chip to the chip with the same id on every other server.
+      - V(ring) pings from every chip to the chip with the same id on two neighbours, so the number of pings
+        of a chip does not grow with the number of servers.
+      - V(none) pings nothing.
     type: str
     choices: [none, ring, pairs, full]
     default: ring
@@ -40,7 +40,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Say who pings whom
+- name: Choose which chips ping which
   ascend.pd_rollout.hccn_mesh:
     servers: "{{ ansible_play_hosts }}"
     result: result
@@ -48,7 +48,7 @@ EXAMPLES = r"""
   run_once: true
   register: mesh
 
-- name: Ping
+- name: Ping the chips of other servers
   ascend.pd_rollout.hccn_ping:
     kind: "{{ mesh.kind }}"
     targets: "{{ mesh.targets[inventory_hostname] | default({}) }}"
@@ -58,24 +58,24 @@ EXAMPLES = r"""
 
 RETURN = r"""
 mesh:
-  description: Who pings whom, as it was asked for.
+  description: The mesh, as given in O(mesh).
   type: str
   returned: always
   sample: ring
 kind:
-  description: What the fabric needs, C(hccs_ping) or C(ping).
+  description: The kind of ping that the fabric needs, C(hccs_ping) or C(ping).
   type: str
   returned: always
   sample: hccs_ping
 targets:
-  description: For each server, for each of its chips, the addresses to ping.
+  description: The addresses to ping, by server and chip.
   type: dict
   returned: always
   sample:
     decode1:
       "0": [192.168.2.199]
 count:
-  description: How many pings that makes.
+  description: The number of pings.
   type: int
   returned: always
   sample: 96

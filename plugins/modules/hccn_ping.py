@@ -11,9 +11,9 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Runs all pings of one server in one call, the chips in parallel and one ping at a time per chip, which
-    is all that a chip can serve. Each has a time-out; one that hangs is killed and counts as failed.
-  - Failed pings are results, not failures of the module. M(ascend.pd_rollout.hccn_report) judges them.
+  - Runs all pings of one server in one call, the chips in parallel and one ping at a time for each chip,
+    because a chip cannot run more. Each ping has a timeout; one that hangs is killed and counts as failed.
+  - Failed pings are results, not failures of the module. M(ascend.pd_rollout.hccn_report) evaluates them.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.fast_path
@@ -26,13 +26,12 @@ options:
     required: true
   kind:
     description:
-      - V(hccs_ping) goes over HCCS to vNIC addresses (Atlas A3), V(ping) over RoCE to the addresses of the
-        ports.
+      - V(hccs_ping) pings vNIC addresses over HCCS (Atlas A3), V(ping) the addresses of the ports over RoCE.
     type: str
     choices: [hccs_ping, ping]
     default: hccs_ping
   timeout:
-    description: Longest time for one ping, in seconds.
+    description: Timeout of one ping, in seconds.
     type: float
     default: 10.0
 seealso:
@@ -52,8 +51,8 @@ EXAMPLES = r"""
 RETURN = r"""
 failed_pings:
   description:
-    - The pings that did not succeed. C(unknown) is V(true) with those that the tool did not make, because it
-      was occupied or knows no such ping.
+    - The pings that did not succeed. C(unknown) is V(true) for those that the tool did not send, because it
+      was busy or does not support this ping.
   type: list
   elements: dict
   returned: always
@@ -62,17 +61,17 @@ failed_pings:
       address: 192.168.2.199
       seen: 0 of 3 packets received (This pkt send fail!)
 count:
-  description: How many pings were made.
+  description: The number of pings that were tried.
   type: int
   returned: always
   sample: 3
 seconds:
-  description: How long all of them took together, in seconds.
+  description: Duration of all pings together, in seconds.
   type: float
   returned: always
   sample: 2.1
 msg:
-  description: The result for people.
+  description: The result as text.
   type: str
   returned: always
   sample: 2 of 3 pings succeeded in 2.1 s

@@ -11,15 +11,15 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Looks, in one call, whether the server has what the plan wants of it. That is the devices, free NPUs and
-    ports, the NIC with its address and routes, the Docker Engine, space, memory, the right architecture and
-    hardware for the image, driver and firmware, and kernel parameters that matter.
-  - Nothing is changed on the server. With O(listen) a temporary listener is left on the free ports of the
-    plan, so that the other servers can try them with M(ascend.pd_rollout.host_reach). It ends when all of
-    them have taken leave, when that module ends it, and in any case after O(listen_seconds). Where no other
-    server will use a port there is none. It says nothing to those who do not know the run's secret, and does
-    nothing for them.
-  - What containers of the deployment hold already (ports, NPUs) is not foreign.
+  - Checks in one call whether the server meets the plan's requirements. These are devices, free NPUs and
+    ports, the NIC with its address and routes, the Docker Engine, disk space, memory, an architecture and
+    hardware that match the image, driver and firmware, and relevant kernel parameters.
+  - Nothing is changed on the server. With O(listen) a temporary listener stays on the free ports of the
+    plan, so that the other servers can test them with M(ascend.pd_rollout.host_reach). It ends when all of
+    them have signed off, when that module stops it, and in any case after O(listen_seconds). No
+    listener is started if no other server will use a port of this one. It does not answer clients that do
+    not know the run's secret.
+  - Ports and NPUs that containers of the deployment already use are not reported.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.fast_path
@@ -29,35 +29,37 @@ extends_documentation_fragment:
   - ascend.pd_rollout.options.fail
 options:
   wants:
-    description: What the plan wants of the server, as P(ascend.pd_rollout.host_requirements#filter) gives it.
+    description:
+      - The plan's requirements for the server, as returned by
+        P(ascend.pd_rollout.host_requirements#filter).
     type: dict
     required: true
   listen:
-    description: Whether to leave the listener.
+    description: Whether to start the listener.
     type: bool
     default: false
   listen_seconds:
-    description: Longest life of the listener, in seconds.
+    description: Maximum lifetime of the listener, in seconds.
     type: float
     default: 120.0
   token:
     description:
-      - The secret of the run, by which listeners and those who try them know each other.
-      - The action sets it; without one there is no listener.
+      - The secret of the run, by which listeners and their clients recognize each other.
+      - The action plugin sets it. Without a secret no listener is started.
     type: str
     default: ""
   timeout:
-    description: Longest time for one call of C(npu-smi), in seconds.
+    description: Timeout of one call of C(npu-smi), in seconds.
     type: float
     default: 10.0
   image_gigabytes:
-    description: Space that the image takes, in GB. Not checked with V(0), or where the image is there.
+    description: Space that the image needs, in GB. Not checked with V(0), or if the server has the image.
     type: float
     default: 0.0
   image_archive:
     description:
-      - The image's archive on the server.
-      - Where it is there, its size counts instead of O(image_gigabytes).
+      - Path of the image's archive on the server.
+      - If the archive exists, its size is used instead of O(image_gigabytes).
     type: str
     default: ""
   weights_path:
@@ -66,22 +68,22 @@ options:
     default: ""
   weights_gigabytes:
     description:
-      - Space that the weights take, in GB, where their directory is not there yet.
+      - Space that the weights need, in GB, if their directory does not exist yet.
       - Not checked with V(0).
     type: float
     default: 0.0
   memory_gigabytes:
-    description: Memory that the server must have, in GB. V(0) is not checked.
+    description: Memory that the server must have, in GB. Not checked with V(0).
     type: float
     default: 0.0
   firmware_minimum:
     description:
-      - The oldest firmware of the NPUs that will do, such as V(7.8.0.2.212).
-      - Where it is empty, that of the release, if its data name one.
+      - The oldest NPU firmware that is accepted, such as V(7.8.0.2.212).
+      - If empty, the firmware listed for the release is used, if there is one.
     type: str
     default: ""
   docker_root:
-    description: Where the engine will keep images, as long as there is none to ask.
+    description: Where the Docker Engine will store images. Only used while no engine answers.
     type: path
     default: /var/lib/docker
 seealso:
@@ -114,30 +116,30 @@ findings:
       instance: null
       variable: null
       chips: []
-      message: "port 8004 (API) is taken: python3 (pid 4242)"
+      message: "port 8004 (API) is in use: python3 (pid 4242)"
       seen: python3 (pid 4242) listens at 0.0.0.0:8004
-      expected: nobody listens on it but this deployment
+      expected: only this deployment listens on it
       cure: "ss -ltnp sport = :8004"
       source: the plan's port table
 facts:
-  description: What servers are compared by.
+  description: The facts that are compared between servers.
   type: dict
   returned: always
   sample:
     {interface: eth0, mtu: 1500, driver: 25.5.0, firmware: [7.8.0.2.212], architecture: aarch64, image: true}
 listening:
-  description: Ports on which the temporary listener stands.
+  description: The ports on which the temporary listener accepts connections.
   type: list
   elements: int
   returned: always
   sample: [7001, 8004, 8005]
 listener:
-  description: How the listener is told to end; null if there is none.
+  description: The listener's process, by which it can be stopped. Null if there is none.
   type: dict
   returned: always
   sample: {pid: 4711, started: 123456}
 msg:
-  description: The result for people, one line a finding.
+  description: The result as text, with one line for each finding.
   type: str
   returned: always
   sample: all good

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_reach
-short_description: Try ports of other servers, or end this server's temporary listener
+short_description: Test ports of other servers, or stop this server's temporary listener
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(host_check).
-  - Connects to the listeners that M(ascend.pd_rollout.host_check) has left on the other servers, many at a
-    time, and tells which do not answer, and how far the clocks are apart.
-  - With O(name) it takes leave of them afterwards. A listener of which all have taken leave ends by itself.
-  - With O(stop) it ends the listener of this server.
+  - Connects to the listeners that M(ascend.pd_rollout.host_check) has started on the other servers, many at
+    a time, and reports which do not answer, and by how much the clocks differ.
+  - With O(name) it signs off from them afterwards. A listener ends when all its clients have signed off.
+  - With O(stop) it stops the listener of this server.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.fast_path
@@ -23,29 +23,29 @@ extends_documentation_fragment:
 options:
   targets:
     description:
-      - What to try, as M(ascend.pd_rollout.host_targets) gives it. Each has RV(ignore:server), the name that
-        must answer, RV(ignore:address) and RV(ignore:port).
+      - The ports to test, as returned by M(ascend.pd_rollout.host_targets). Each has RV(ignore:server), the
+        name that must answer, RV(ignore:address) and RV(ignore:port).
     type: list
     elements: dict
     default: []
   timeout:
-    description: Longest time for one connection, in seconds.
+    description: Timeout of one connection, in seconds.
     type: float
     default: 3.0
   name:
-    description: This server's name in the plan. Without it no leave is taken.
+    description: This server's name in the plan. Without it the server does not sign off.
     type: str
     default: ""
   token:
     description:
-      - The secret of the run, by which listeners and those who try them know each other.
-      - The action sets it; a listener that has another one does not answer.
+      - The secret of the run, by which listeners and their clients recognize each other.
+      - The action plugin sets it. A listener with another secret does not answer.
     type: str
     default: ""
   listener:
     description:
-      - This server's own listener, as M(ascend.pd_rollout.host_check) returned it, which should end by itself
-        once all others have taken leave.
+      - This server's own listener, as M(ascend.pd_rollout.host_check) returned it. It should end by itself
+        once all others have signed off.
     type: dict
     suboptions:
       pid:
@@ -53,15 +53,15 @@ options:
         type: int
         required: true
       started:
-        description: The kernel's start time of it.
+        description: Its start time, as the kernel reports it.
         type: int
         required: true
   patience:
-    description: How long to wait for that end, in seconds.
+    description: How long to wait for the listener to end, in seconds.
     type: float
     default: 3.0
   stop:
-    description: The listener to end, as M(ascend.pd_rollout.host_check) returned it.
+    description: The listener to stop, as M(ascend.pd_rollout.host_check) returned it.
     type: dict
     suboptions:
       pid:
@@ -69,20 +69,20 @@ options:
         type: int
         required: true
       started:
-        description: The kernel's start time of it, so that no other process is ended.
+        description: Its start time, as the kernel reports it, so that no other process is stopped.
         type: int
         required: true
 """
 
 EXAMPLES = r"""
-- name: Try the ports of the other servers
+- name: Test the ports of the other servers
   ascend.pd_rollout.host_reach:
     targets: "{{ reach.targets[inventory_hostname] | default([]) }}"
     name: "{{ inventory_hostname }}"
     listener: "{{ result.listener }}"
   register: reached
 
-- name: Take the temporary listener away, if somebody has not come to it
+- name: Stop the temporary listener if a client has not signed off
   ascend.pd_rollout.host_reach:
     stop: "{{ result.listener }}"
   when: reached.lingering
@@ -90,28 +90,28 @@ EXAMPLES = r"""
 
 RETURN = r"""
 count:
-  description: How many connections were tried.
+  description: The number of connections that were tried.
   type: int
   returned: always
   sample: 42
 unreachable_ports:
-  description: Those that did not answer, or by somebody else.
+  description: Ports that did not answer, or where a different server answered.
   type: list
   elements: dict
   returned: always
   sample: [{server: prefill1, address: 10.0.0.11, port: 8004, problem: timeout, seen: no answer within 3 s}]
 clocks:
-  description: By server, its time less this server's, and how exact that is, both in seconds.
+  description: By server, its clock minus this server's, and the uncertainty, both in seconds.
   type: dict
   returned: always
   sample: {prefill1: [0.0002, 0.0004]}
 lingering:
-  description: Whether O(listener) is still there.
+  description: Whether O(listener) is still running.
   type: bool
   returned: always
   sample: false
 stopped:
-  description: Whether a listener was there and ended.
+  description: Whether a listener was running and has been stopped.
   type: bool
   returned: always
   sample: false

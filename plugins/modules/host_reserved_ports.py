@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_reserved_ports
-short_description: Keep ports from outgoing connections
+short_description: Reserve ports, so that outgoing connections do not use them
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Adds ports to C(net.ipv4.ip_local_reserved_ports), at once and for the next boot. What is reserved already
-    stays reserved.
+  - Adds ports to C(net.ipv4.ip_local_reserved_ports), immediately and for the next boot. Ports that are
+    already reserved stay reserved.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -24,15 +24,15 @@ attributes:
 options:
   ports:
     description:
-      - Ports and ranges, joined with commas, as P(ascend.pd_rollout.reserved_ports#filter) gives them.
+      - Ports and ranges, separated by commas, as returned by P(ascend.pd_rollout.reserved_ports#filter).
     type: str
     required: true
   path:
-    description: The file that sets them at boot.
+    description: The file that sets the reserved ports at boot.
     type: path
     default: /etc/sysctl.d/90-pd-rollout.conf
   proc:
-    description: The kernel's file.
+    description: The kernel's file that sets the reserved ports now.
     type: path
     default: /proc/sys/net/ipv4/ip_local_reserved_ports
 """
@@ -46,7 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reserved:
-  description: All ports that are reserved now.
+  description: All ports that are reserved after the task.
   type: str
   returned: always
   sample: 7001,8004-8005,36100-36115,60000-60031
@@ -63,7 +63,7 @@ HEAD = "# Written by ascend.pd_rollout: ports of the plan, and what was reserved
 
 
 def content(ranges: str) -> str:
-    """The drop-in."""
+    """Return the content of the file below /etc/sysctl.d."""
     return f"{HEAD}{KEY} = {ranges}\n"
 
 
@@ -81,7 +81,7 @@ def main() -> None:
         present = parsers.parse_ranges(proc.read_text())
         before = path.read_text() if path.exists() else ""
     except OSError as error:
-        module.fail_json(msg=f"cannot read the reserved ports: {error}")
+        module.fail_json(msg=f"The reserved ports cannot be read: {error}")
     wanted = parsers.merged_ranges([*present, *parsers.parse_ranges(module.params["ports"])])
     text = parsers.range_text(wanted)
     changed = wanted != parsers.merged_ranges(present) or before != content(text)
@@ -94,7 +94,7 @@ def main() -> None:
             part.chmod(0o644)
             part.replace(path)
         except OSError as error:
-            module.fail_json(msg=f"cannot reserve {text}: {error}")
+            module.fail_json(msg=f"The ports {text} cannot be reserved: {error}")
     module.exit_json(
         changed=changed,
         reserved=text,

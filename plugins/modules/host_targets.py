@@ -6,18 +6,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_targets
-short_description: Choose who tries which ports of whom
+short_description: Choose the ports that each server tests on the others
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(host_check).
   - An action that runs on the controller. One task with C(run_once) serves all servers. From the plan and the
-    results of M(ascend.pd_rollout.host_check) it makes the targets of M(ascend.pd_rollout.host_reach) for
-    every server.
-  - A server tries the ports that it will use when the deployment runs. That is, the proxy the APIs, the nodes
-    of an instance its head's master and RPC ports, decoders the prefillers' handshake ports (or the other way
-    round), and peers both ends of the ranges that HCCL and Mooncake take ports from.
+    results of M(ascend.pd_rollout.host_check) it computes every server's targets for
+    M(ascend.pd_rollout.host_reach).
+  - A server tests the ports that it will use when the deployment runs. The proxy tests the APIs, the nodes of
+    an instance test its head's master and RPC ports, decoders test the prefillers' handshake ports (or the
+    reverse), and peers test both ends of the ranges from which HCCL and Mooncake pick ports.
   - Servers without a result are left out.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
@@ -33,7 +33,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Choose who tries which ports
+- name: Choose the ports to test
   ascend.pd_rollout.host_targets:
     plan: "{{ pd_plan }}"
     servers: "{{ ansible_play_hosts_all }}"
@@ -44,12 +44,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 targets:
-  description: By server, what it tries.
+  description: The ports that each server tests.
   type: dict
   returned: always
   sample: {decode1: [{server: prefill1, address: 10.0.0.11, port: 36100}]}
 count:
-  description: How many connections that is.
+  description: The number of connections.
   type: int
   returned: always
   sample: 58

@@ -6,23 +6,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_weights
-short_description: Verify the weights of a model and set the dtype in its C(config.json)
+short_description: Verify a model's weights and set the dtype in its C(config.json)
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Looks at a model directory in safetensors format on the server and reports everything that would stop an
+  - Inspects a model directory in safetensors format on the server and reports everything that would stop an
     engine minutes after its start, all at once.
-  - Every shard that any C(*.safetensors.index.json) names must be there (quantized models have an index
-    of their own, such as C(quant_model_weight_w8a8_dynamic.safetensors.index.json)), and its size must be
-    what its header says. Only the headers are read, a few kilobytes each, never the tensors.
-  - No leftovers of an unfinished download, C(config.json) and the tokenizer readable, the description of the
-    quantization there if the model is quantized.
-  - The dtype in C(config.json) (V(torch_dtype), or V(dtype) as newer models have it) is set to O(dtype)
-    if it is one of O(replaceable). Only that value's text changes; the original is kept beside it as
-    C(config.json.orig), and the new file takes its place in one step. Nothing is changed while anything
-    else is wrong.
-  - Several servers may do this at the same time in one shared directory.
+  - Every shard listed in any C(*.safetensors.index.json) must exist (quantized models have an index of their
+    own, such as C(quant_model_weight_w8a8_dynamic.safetensors.index.json)), and its size must match its
+    header. Only the headers are read, a few kilobytes each, never the tensors.
+  - There must be no files of an unfinished download. C(config.json) and the tokenizer must be readable, and a
+    quantized model must have its quantization description.
+  - The dtype in C(config.json) (V(torch_dtype), or V(dtype) in newer models) is set to O(dtype) if it is one
+    of O(replaceable). Only that value's text changes. The original is kept next to it as
+    C(config.json.orig), and the new file replaces it atomically. Nothing is changed while there is any other
+    error.
+  - Several servers may do this at the same time in a shared directory.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -39,7 +39,7 @@ options:
     required: true
   dtype:
     description:
-      - The dtype that C(config.json) must name. Empty to leave it alone.
+      - The dtype that C(config.json) must have. If empty, the dtype is not checked.
     type: str
     default: bfloat16
   replaceable:
@@ -53,23 +53,23 @@ options:
     default: true
   quantization:
     description:
-      - Whether C(quant_model_description.json) must be there. V(ascend) requires it, V(none) does not look,
+      - Whether C(quant_model_description.json) must exist. V(ascend) requires it, V(none) does not check it,
         V(auto) requires it if the directory has files of a quantized model (C(quant_model_*)).
     type: str
     choices: [auto, ascend, none]
     default: auto
   hashes:
     description:
-      - V(full) reads every byte and returns the SHA-256 of every file. That takes minutes for hundreds of
-        gigabytes, and finds what sizes and headers do not show. Lists as C(sha256sum) writes them
-        (C(SHA256SUMS), C(*.sha256)) in the directory are compared.
+      - V(full) reads every byte and returns the SHA-256 of every file. This takes minutes for hundreds of
+        gigabytes and detects damage that sizes and headers do not show. Files are compared with lists in the
+        directory in the format of C(sha256sum) (C(SHA256SUMS), C(*.sha256)).
     type: str
     choices: [none, full]
     default: none
   leftovers:
     description:
-      - Files that are there only while weights are brought, such as a token. RV(leftover) tells whether a run
-        that was killed has left one of them.
+      - Files that exist only while weights are transferred, such as a token. RV(leftover) reports whether a
+        killed run has left one of them.
     type: list
     elements: path
     default: []
@@ -81,11 +81,11 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Verify the weights and have them loaded as bfloat16
+- name: Verify the weights and set their dtype to bfloat16
   ascend.pd_rollout.model_weights:
     path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
 
-- name: Only look, and go on
+- name: Verify the weights without changing or failing
   ascend.pd_rollout.model_weights:
     path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
     patch: false
@@ -110,7 +110,7 @@ findings:
       description: The file or directory.
       type: str
     message:
-      description: The finding as one sentence.
+      description: The finding in one sentence.
       type: str
     seen:
       description: What was seen.
@@ -122,10 +122,10 @@ findings:
       description: What to do.
       type: str
     source:
-      description: Where this is known from.
+      description: Source of this information.
       type: str
     files:
-      description: All files concerned, where there are several. Left out where the task fails.
+      description: All affected files, if there are several. Omitted if the task fails.
       type: list
       elements: str
   sample:
@@ -134,7 +134,7 @@ findings:
       path: /weights/model.safetensors.index.json
       message: "/weights/model.safetensors.index.json: 1 of 163 shards missing ..."
       seen: "1 of 163 shards missing: model-00007-of-00163.safetensors"
-      expected: all 163 shards that the index names
+      expected: all 163 shards listed in the index
       cure: copy or download these files again
       source: "vllm-ascend v0.13.0: docs/source/tutorials/..."
       files: [model-00007-of-00163.safetensors]
@@ -150,39 +150,39 @@ shards:
   type: int
   sample: 163
 bytes:
-  description: Bytes in the safetensors files that are whole.
+  description: Bytes in the complete safetensors files.
   returned: always
   type: int
 dtype:
-  description: The dtype that C(config.json) names now (in check mode, would name); null if it names none.
+  description: The dtype in C(config.json) after the task, or as it would be in check mode. Null if none.
   returned: always
   type: str
   sample: bfloat16
 leftover:
   description:
-    - Whether a transfer of weights, its secret, its signs beside the weights or one of O(leftovers) is there,
-      all of which are of use only while weights are brought.
+    - Whether a transfer of weights, its secret, its marker files next to the weights or one of O(leftovers)
+      exists. All of them are needed only while weights are transferred.
   returned: always
   type: bool
 leftover_files:
-  description: Those of O(leftovers) that are there.
+  description: The files of O(leftovers) that exist.
   returned: always
   type: list
   elements: str
 fingerprint:
   description:
-    - Equal on all servers that hold the same model. Made of names, sizes, shard headers and the contents
-      of the small files, with the dtype as it is after this task; the tensors are not read.
+    - Equal on all servers that have the same model. Computed from names, sizes, shard headers and the
+      contents of the small files, with the dtype as it is after this task. The tensors are not read.
     - Empty if the directory cannot be read.
   returned: always
   type: str
 hashes:
-  description: The SHA-256 of every file of the model, with C(config.json) as it is after this task.
+  description: The SHA-256 of every file of the model, with C(config.json) as it is after the task.
   returned: if O(hashes=full)
   type: dict
   sample: {config.json: 5d41402abc4b2a76b9719d911017c592ae1f1d2b3c4d5e6f708192a3b4c5d6e7}
 original:
-  description: Where the original C(config.json) is kept.
+  description: Path of the original C(config.json).
   returned: if C(config.json) was changed
   type: str
 """

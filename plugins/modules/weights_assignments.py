@@ -6,17 +6,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: weights_assignments
-short_description: Decide which servers get a model's weights, and from where
+short_description: Decide which servers receive a model's weights, and from which source
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights).
-  - An action that runs on the controller. One task with C(run_once) decides for all servers, from what
-    M(ascend.pd_rollout.model_weights) has seen on each.
-  - Weights that are whole are left alone. A server gets them from another that has them, and only if none
-    has from outside, once for the site.
-  - It fails with everything that stands against it, such as whole weights of two different models, or
+  - An action that runs on the controller. One task with C(run_once) decides for all servers, based on the
+    result of M(ascend.pd_rollout.model_weights) on each.
+  - Complete weights are left alone. A server gets the weights from another server that has them. Only if none
+    has them does one server get them from outside, once for the site.
+  - It fails with everything that prevents the transfer, such as complete weights of two different models, or
     findings that another copy does not cure.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
@@ -29,11 +29,11 @@ attributes:
     support: full
 options:
   source:
-    description: Where the weights come from if no server has them.
+    description: The source of the weights if no server has them.
     type: str
     required: true
   id:
-    description: The model's name at the hub.
+    description: The model's name on the hub.
     type: str
     default: ""
   directory:
@@ -41,11 +41,13 @@ options:
     type: str
     default: ""
   seed:
-    description: The server that gets them first. By default the first that has them, or that lacks them.
+    description:
+      - The server that gets the weights first. By default the first one that has them, or else the first one
+        that lacks them.
     type: str
     default: ""
   manifest:
-    description: A file on the controller with SHA-256 sums, made by C(make bundle) or by C(sha256sum).
+    description: A file on the controller with SHA-256 sums, written by C(make bundle) or C(sha256sum).
     type: str
     default: ""
   result:
@@ -54,18 +56,18 @@ options:
     required: true
   probes:
     description:
-      - Name of the variable with each server's result of M(ascend.pd_rollout.weights_probe), of which the
-        address is read.
+      - Name of the variable with each server's result of M(ascend.pd_rollout.weights_probe), which provides
+        its address.
     type: str
   listed:
     description:
       - Name of the variable with each server's result of M(ascend.pd_rollout.weights_probe), called again
-        after it had run on all servers. With it, the result says who takes from whom.
+        after it had run on all servers. With it, the result says which server copies from which.
     type: str
 """
 
 EXAMPLES = r"""
-- name: Decide who gets the weights
+- name: Decide which servers receive the weights
   ascend.pd_rollout.weights_assignments:
     servers: "{{ ansible_play_hosts }}"
     result: model_weights_result
@@ -77,47 +79,48 @@ EXAMPLES = r"""
 
 RETURN = r"""
 wanted:
-  description: The servers that get the weights.
+  description: The servers that receive the weights.
   returned: success
   type: list
   elements: str
   sample: [prefill2, decode1]
 bring:
-  description: Whether there is anything to bring, and this is not check mode.
+  description: Whether there are weights to transfer and this is not check mode.
   returned: success
   type: bool
 seed:
-  description: The server from which they go to the others.
+  description: The server from which the others copy.
   returned: success
   type: str
   sample: prefill1
 outside:
-  description: Whether that one has to be given them first.
+  description: Whether that server must get the weights from outside first.
   returned: success
   type: bool
 servers:
-  description: All that take part.
+  description: All servers that take part.
   returned: success
   type: list
   elements: str
 damaged:
-  description: By server, the files that are there and not what they should be.
+  description: By server, the files that exist but are damaged.
   returned: success
   type: dict
 run:
-  description: What distinguishes this run from others.
-  returned: if a server gets weights
+  description: An identifier of this run.
+  returned: if a server receives weights
   type: str
 hashes:
-  description: SHA-256 by file name, of the manifest.
-  returned: if a server gets weights
+  description: SHA-256 by file name, from the manifest.
+  returned: if a server receives weights
   type: dict
 jobs:
-  description: By server, its address, those from which it takes, nearest first, and those that take from it.
+  description:
+    - By server, its address, the servers from which it copies (nearest first), and those that copy from it.
   returned: with O(listed)
   type: dict
 shared:
-  description: By server, the one whose file system it shares.
+  description: By server, the server whose file system it shares.
   returned: with O(listed)
   type: dict
 secret:
@@ -125,7 +128,7 @@ secret:
   returned: with O(listed)
   type: str
 findings:
-  description: All that stands against it.
+  description: Everything that prevents the transfer.
   returned: failure
   type: list
   elements: dict

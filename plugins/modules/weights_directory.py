@@ -6,14 +6,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: weights_directory
-short_description: Prepare the directory that a model's weights are brought into, or complete it
+short_description: Prepare the directory into which a model's weights are transferred, or complete it
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(model_weights). Weights grow in a hidden directory beside O(path),
-    C(.NAME.incoming), and get their name in one step when they are complete. An interrupted run leaves them
-    there, and the next one resumes.
+  - Internal to the role C(model_weights). Weights are written to a hidden directory next to O(path),
+    C(.NAME.incoming), which is renamed atomically when they are complete. An interrupted run leaves them
+    there, and the next run resumes.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.server
@@ -27,18 +27,17 @@ options:
   state:
     description:
       - With V(staged) the hidden directory exists. Incomplete weights at O(path) become that directory.
-      - With V(present) what was downloaded into it is verified, also by the hashes that the hub gave, and
-        moved to O(path).
+      - With V(present) the download in it is verified, also by the hub's hashes, and moved to O(path).
     type: str
     choices: [staged, present]
     required: true
   damaged:
-    description: Files that are known to be damaged, for O(state=staged).
+    description: Files that are known to be damaged. Used with O(state=staged).
     type: list
     elements: str
     default: []
   hashes:
-    description: SHA-256 by relative file name, for O(state=present).
+    description: SHA-256 by relative file name. Used with O(state=present).
     type: dict
     default: {}
 """
@@ -57,7 +56,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 staging:
-  description: The hidden directory in which the weights grow.
+  description: The hidden directory into which the weights are written.
   returned: success
   type: str
   sample: /root/.cache/.DeepSeek-V3.1_w8a8mix_mtp.incoming

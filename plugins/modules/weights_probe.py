@@ -11,8 +11,8 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(model_weights). Leaves a small hidden file of this server beside O(path), and
-    lists those of all servers that it sees there.
+  - Internal to the role C(model_weights). Writes a small hidden file of this server next to O(path), and
+    lists the files of all servers that it finds there.
   - The list is complete once the module has run on all servers, so call it twice.
   - M(ascend.pd_rollout.weights_transfer) with O(ascend.pd_rollout.weights_transfer#module:state=absent)
     removes the file.
@@ -41,7 +41,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Leave a file beside the weights
+- name: Write a file next to the weights
   ascend.pd_rollout.weights_probe: &probe
     path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
     run: 0123456789ab
@@ -54,15 +54,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 address:
-  description: The service address that was given.
+  description: The service address, as given in O(address).
   returned: success
   type: str
 writable:
-  description: Whether the file could be written. In a directory without write access no file is seen.
+  description: Whether the file could be written. Without write access to the directory it stays unseen.
   returned: success
   type: bool
 seen:
-  description: The servers whose files are seen, this one included where it may write.
+  description: The servers whose files were found, including this one if it can write.
   returned: success
   type: list
   elements: str

@@ -11,11 +11,11 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(model_weights). Starts or ends the background process that copies weights to this
+  - Internal to the role C(model_weights). Starts or stops the background process that copies weights to this
     server and serves them to others. M(ascend.pd_rollout.weights_transfer_info) reports its progress.
-  - The servers form a chain. Each runs an rsync daemon of its own for the time of the rollout, on its
-    service address, with a secret made for this run, open only to the servers behind it in the chain. It
-    ends with the run, or by itself when nobody asks anything of it or takes from it for O(job.idle) seconds.
+  - The servers form a chain. During the rollout each runs its own rsync daemon on its service address, with a
+    secret generated for this run, which only accepts the servers behind it in the chain. It ends with the
+    run, or by itself after O(job.idle) seconds without a query or a client.
   - Needs C(rsync) on the server.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
@@ -29,8 +29,8 @@ attributes:
 options:
   state:
     description:
-      - With V(present) the process runs. It serves and, if O(job.sources) names servers, copies.
-      - With V(absent) the process is ended, and its secret and the files of
+      - With V(present) the process runs. It serves and, if O(job.sources) lists servers, copies.
+      - With V(absent) the process is stopped, and its secret and the files of
         M(ascend.pd_rollout.weights_probe) are removed.
     type: str
     choices: [present, absent]
@@ -40,7 +40,7 @@ options:
     type: str
     required: true
   job:
-    description: What this server does. Needed for O(state=present).
+    description: This server's part of the transfer. Required with O(state=present).
     type: dict
     suboptions:
       address:
@@ -56,35 +56,35 @@ options:
         type: str
         required: true
       sources:
-        description: The servers from which it takes, the nearest first. Empty on the one that has all.
+        description: The servers from which it copies, the nearest first. Empty on the one that has all files.
         type: list
         elements: dict
         default: []
       clients:
-        description: The addresses that may take from it.
+        description: The addresses of the servers that may copy from it.
         type: list
         elements: str
         default: []
       bandwidth:
-        description: The most that it takes, in MB/s. V(0) is no limit.
+        description: Maximum rate at which it copies, in MB/s. V(0) means no limit.
         type: float
         default: 0
       patience:
-        description: Seconds without an answer after which it turns to the next source.
+        description: Seconds without an answer after which it switches to the next source.
         type: float
         default: 60
       idle:
-        description: Seconds without a question, and without a server that takes from it, after which it ends.
+        description: Seconds without a query and without a client after which it ends.
         type: float
         default: 120
       hashes:
-        description: SHA-256 by relative name.
+        description: SHA-256 by relative file name.
         type: dict
         default: {}
 """
 
 EXAMPLES = r"""
-- name: Start to copy the weights from another server
+- name: Start copying the weights from another server
   ascend.pd_rollout.weights_transfer:
     path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
     name: decode1
@@ -96,7 +96,7 @@ EXAMPLES = r"""
         - name: prefill1
           address: 10.0.0.11
 
-- name: End the transfer
+- name: Stop the transfer
   ascend.pd_rollout.weights_transfer:
     path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
     name: decode1

@@ -11,26 +11,26 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to the role C(model_weights). Reports how far the process of
-    M(ascend.pd_rollout.weights_transfer) is, or a download in a container. The action
-    M(ascend.pd_rollout.weights_wait) calls it again and again.
-  - The process takes each call as a sign that the run still waits for it.
+  - Internal to the role C(model_weights). Reports the progress of the process of
+    M(ascend.pd_rollout.weights_transfer), or of a download in a container. The action plugin
+    M(ascend.pd_rollout.weights_wait) calls it repeatedly.
+  - Each call shows the process that the run is still waiting for it.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.server
   - ascend.pd_rollout.options.weights
 options:
   container:
-    description: The container that downloads, to report on it instead.
+    description: The container that downloads the weights, to report its progress instead.
     type: str
   hold:
-    description: Seconds after which it returns if nothing has ended before.
+    description: Seconds after which it returns if the transfer has not ended before.
     type: float
     default: 0
 """
 
 EXAMPLES = r"""
-- name: Report how far the transfer is
+- name: Report the progress of the transfer
   ascend.pd_rollout.weights_transfer_info:
     path: /root/.cache/DeepSeek-V3.1_w8a8mix_mtp
     hold: 2
@@ -38,7 +38,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: How far the transfer is.
+  description: The progress of the transfer.
   returned: success
   type: dict
   contains:
@@ -50,22 +50,22 @@ status:
       description: The server from which it fetches; empty where it has none.
       type: str
     done:
-      description: Bytes that are there.
+      description: Bytes that are complete.
       type: int
     total:
-      description: Bytes of the whole; null while that is not known.
+      description: Total bytes; null while unknown.
       type: int
     rate:
       description: Bytes a second, over the last seconds.
       type: float
     received:
-      description: Bytes that came over the network in this run.
+      description: Bytes received over the network in this run.
       type: int
     finding:
-      description: What ended it, with code, path, seen, expected and cure.
+      description: Why it failed, with code, path, seen, expected and cure.
       type: dict
     log:
-      description: The last lines of the log, if it ended badly.
+      description: The last lines of the log, if it failed.
       type: list
       elements: str
 """

@@ -6,22 +6,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: weights_wait
-short_description: Wait until a model's weights have come to a server, with progress on the screen
+short_description: Wait for the transfer of a model's weights to a server, and show its progress
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Internal to the role C(model_weights).
-  - Asks M(ascend.pd_rollout.weights_transfer_info) again and again, and shows a line every few seconds with
-    MB, MB/s, the time left and the server from which they come.
-  - It fails with the finding that ended the transfer.
+  - Calls M(ascend.pd_rollout.weights_transfer_info) repeatedly, and shows a line every few seconds with MB,
+    MB/s, the time left and the server from which the weights are copied.
+  - Fails with the finding that ended the transfer.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.calls
 attributes:
   check_mode:
     support: full
-    details: Waits for nothing in check mode.
+    details: Does not wait in check mode.
   diff_mode:
     support: none
 options:
@@ -30,7 +30,7 @@ options:
     type: str
     required: true
   container:
-    description: The container that downloads, to wait for it instead.
+    description: The container that downloads the weights, to wait for it instead.
     type: str
 """
 
@@ -42,15 +42,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: The last state, as M(ascend.pd_rollout.weights_transfer_info) gives it.
+  description: The last status, as returned by M(ascend.pd_rollout.weights_transfer_info).
   returned: always
   type: dict
 seconds:
-  description: Seconds that it took.
+  description: Duration of the wait in seconds.
   returned: always
   type: float
 findings:
-  description: What ended it, with code, path, seen, expected and cure.
+  description: Why it failed, with code, path, seen, expected and cure.
   returned: failure
   type: list
   elements: dict
