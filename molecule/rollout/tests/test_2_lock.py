@@ -60,7 +60,7 @@ def test_the_second_rollout_hears_of_the_first(play, held, server, tmp_path):
     assert "bob on control2 (process 4711) has been rolling out pd on decode1 since" in told(done)
     assert re.search(r"lock-held decode1 .* for [3-9] min \d+ s ", told(done))
     assert "after 5 min 0 s of silence the lock is free to be taken" in told(done)
-    assert "TASK [Give back the lock]" not in done.stdout, "it goes no further"
+    assert "TASK [Release the lock]" not in done.stdout, "it goes no further"
     assert locked(server) == ["decode1"], "what it had locked itself is free again"
     assert not (tmp_path / "plan").exists(), "the files are those of the rollout that goes on"
 
@@ -101,7 +101,7 @@ def test_a_run_that_fails_gives_its_locks_back(play, server):
     done = play("playbooks/deploy_1p1d.yml", "--tags", "image", "-e", "docker_image_digest=nonsense")
     assert done.returncode != 0
     assert "docker_image_digest is no digest" in told(done)
-    assert "TASK [Give back the lock]" not in done.stdout, "the run itself did not"
+    assert "TASK [Release the lock]" not in done.stdout, "the run itself did not"
     given_back(server)
 
 
