@@ -26,20 +26,20 @@ from ._findings import ERROR, Catalogue, Check, RolloutError
 LOCK_CHECKS = Catalogue(
     Check(
         "lock-held",
-        "Another rollout is at work on a server",
-        "Two rollouts at once would undo each other. A run that ends releases its lock, and one that gives "
-        "no sign of life loses it after a while.",
+        "Another rollout is running on a server",
+        "Concurrent rollouts would undo each other's changes. A run releases its lock when it ends; a run "
+        "that gives no sign of life loses its lock after some time.",
         ERROR,
         "one rollout at a time",
-        "wait until it has ended; if you know that it has, -e deploy_lock_force=true  # or rm {path} there",
+        "wait until it ends; if you know that it has ended, -e deploy_lock_force=true  # or rm {path} there",
         "this collection, docs/architecture.md",
     ),
     Check(
         "lock-unusable",
-        "The lock of a server cannot be used",
-        "It is a file in a folder in which only root can write.",
+        "The lock file of a server cannot be used",
+        "It is a file in a folder to which only root can write.",
         ERROR,
-        "a lock that root can read and write, in a folder that exists",
+        "a lock file that root can read and write, in an existing folder",
         "ls -l {path}  # the lock needs root (become: true)",
         "this collection, docs/architecture.md",
     ),
@@ -82,7 +82,7 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         owner = os.fstat(handle).st_uid
         if owner not in private_folder.trusted():
-            seen = f"of user {owner}, who could hold it for ever: look whose it is, remove it"
+            seen = f"belongs to user {owner}, who could hold it forever; check the file and remove it"
             raise LockError(held, seen)
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

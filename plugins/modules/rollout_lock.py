@@ -111,7 +111,7 @@ findings:
       message: alice on control1 (process 4711) has been rolling out pd on prefill1
       seen: its last sign of life was 12 s ago
       expected: one rollout at a time
-      cure: wait until it has ended; if you know that it has, -e deploy_lock_force=true
+      cure: wait until it ends; if you know that it has ended, -e deploy_lock_force=true
       source: this collection, docs/architecture.md
 """
 

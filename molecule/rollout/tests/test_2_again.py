@@ -184,5 +184,5 @@ def test_an_interrupted_run_is_completed_by_the_next(play, plan, server):
     ask = "curl -fsS --noproxy '*' -H 'Content-Type: application/json' -d %s %s"
     server("prefill1").check_output(ask, body, url)
     done = sound(play(DEPLOY))
-    assert "prefill1 proxy is started again: its list of backends has been changed" in done.stdout
+    assert "prefill1 proxy is restarted: its list of backends has been changed" in done.stdout
     assert changed(sound(play(DEPLOY))) == set()

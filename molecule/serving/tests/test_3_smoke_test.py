@@ -51,11 +51,11 @@ def test_a_decoder_that_fails_is_told_although_the_proxy_says_200(host, play):
     assert done.returncode != 0
     assert (
         "is answered with status 200, but the body is empty" in done.stdout
-        or "has no whole answer" in done.stdout
+        or "has no complete answer" in done.stdout
     )
     assert "Asked directly, the prefiller" in done.stdout
-    assert "gives no whole answer" in done.stdout
-    assert "and whether it runs" in done.stdout
+    assert "gives no complete answer" in done.stdout
+    assert "Check whether the engine at" in done.stdout
     done = play(CONVERGE)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -69,4 +69,4 @@ def test_an_unexpected_answer_fails_and_a_request_too_long_is_told_by_the_prefil
     assert "does not match" in done.stdout
     assert "fails with HTTP 500" in done.stdout
     assert "gives HTTP 400" in done.stdout
-    assert "correct the request" in done.stdout
+    assert "Correct the request" in done.stdout

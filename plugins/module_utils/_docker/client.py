@@ -86,10 +86,10 @@ def answering(
             raise DockerError(_reason(path, answer.status, answer.read()), answer.status)
         yield answer
     except FileNotFoundError as error:
-        raise DockerError(f"no answer from the Docker Engine: no socket {socket_path}") from error
+        raise DockerError(f"no answer from the Docker Engine: there is no socket {socket_path}") from error
     except PermissionError as error:
         raise DockerError(
-            f"no answer from the Docker Engine: {socket_path} is only for root, run with become"
+            f"no answer from the Docker Engine: only root can access {socket_path}; use become"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         why = str(error) or type(error).__name__

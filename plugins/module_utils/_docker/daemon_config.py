@@ -73,7 +73,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     keys = [key for key, _value in pairs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise BrokenConfig(f"the key {twice[0]!r} stands twice in one object")
+        raise BrokenConfig(f"the key {twice[0]!r} occurs twice in one object")
     return dict(pairs)
 
 

@@ -31,11 +31,11 @@ def info(socket_path: str = DEFAULT_SOCKET) -> dict[str, Any]:
     try:
         answer = json.loads(get("/info", socket_path, ANSWER_SECONDS))
     except ValueError as error:
-        raise DockerError(f"{socket_path} answered something else than JSON") from error
+        raise DockerError(f"{socket_path} did not answer with JSON") from error
     if not isinstance(answer, dict) or not answer.get("ServerVersion"):
         # What an engine says that is still starting, or whose containerd is dead.
         errors = "; ".join(answer.get("ServerErrors") or []) if isinstance(answer, dict) else ""
-        raise DockerError(f"the engine is not ready: {errors or 'it does not tell its version'}")
+        raise DockerError(f"the engine is not ready: {errors or 'it reports no version'}")
     return answer
 
 

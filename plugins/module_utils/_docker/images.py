@@ -77,7 +77,7 @@ class Images:
                 yield from iter(lambda: answer.read(PIECE), b"")
         except DockerError as error:
             if error.status == 404:
-                raise ImageError(f"there is no {reference} any more", 404) from error
+                raise ImageError(f"the image {reference} no longer exists", 404) from error
             raise
 
     def load(self, content: Iterable[bytes], timeout: float) -> list[str]:
@@ -128,8 +128,8 @@ def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator
     """What a program makes of the pieces."""
     if shutil.which(command[0]) is None:
         raise ImageError(
-            f"the archive is compressed with {command[0]}, which is not on this server: install {command[0]},"
-            " or pack the archive with gzip"
+            f"the archive is compressed with {command[0]}, which is not installed on this server. Install"
+            f" {command[0]}, or compress the archive with gzip"
         )
     program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     # Pipes, as asked for.
@@ -151,7 +151,9 @@ def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator
     feeder.start()
     yield from iter(lambda: made.read(PIECE), b"")
     if program.wait():
-        raise ImageError(f"{command[0]} cannot read it: {errors.read().decode('utf-8', 'replace').strip()}")
+        raise ImageError(
+            f"{command[0]} cannot read the archive: {errors.read().decode('utf-8', 'replace').strip()}"
+        )
 
 
 def counted(content: Iterable[bytes], note: Callable[[int], None]) -> Iterator[bytes]:

@@ -1,14 +1,14 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Why a folder on a server cannot be used. docs/failures.md is made from it."""
+"""Reasons why a folder on a server cannot be used; the source of docs/failures.md."""
 
 from __future__ import annotations
 
 from .._findings import ERROR, Catalogue, Check
 
 SOURCE = "this collection, plugins/module_utils/_files"
-# Whoever may write to a folder decides what root reads or runs from it.
-EXCHANGED = "What root reads or runs from it could be exchanged by somebody else."
+# Whoever can write to a folder decides what root reads or runs from it.
+REPLACEABLE = "Another user could replace what root reads or runs from it."
 
 
 def _folder(code: str, title: str, why: str, expected: str, cure: str) -> Check:
@@ -26,7 +26,7 @@ FOLDER_CHECKS = Catalogue(
     _folder(
         "folder-path-invalid",
         "The path of a folder is not valid",
-        "Root makes and removes what is at that path.",
+        "Root creates and removes files at that path.",
         "an absolute path below /, such as /data/folder",
         "correct the path",
     ),
@@ -39,44 +39,44 @@ FOLDER_CHECKS = Catalogue(
     ),
     _folder(
         "folder-unwritable",
-        "A folder cannot be made",
+        "A folder cannot be created",
         "The file system is read-only, full, or refuses root.",
-        "a folder that can be made",
+        "a folder that can be created",
         "findmnt -T {path}  # choose a folder on a disk to which root on this server can write",
     ),
     _folder(
         "folder-unreadable",
         "A folder cannot be opened",
-        "Whose it is cannot be seen.",
+        "Its owner cannot be determined.",
         "a folder that root can open",
         "findmnt -T {path}  # repair the mount or the link, or choose another folder",
     ),
     _folder(
         "folder-is-none",
-        "Something that is no folder has its path",
-        "It is not replaced: somebody may need it.",
+        "The path of a folder is not a folder",
+        "It is not replaced, because somebody may need it.",
         "a folder, or nothing",
         "ls -ld {path}  # remove it, or choose another folder",
     ),
     _folder(
         "folder-writable-by-others",
-        "Others can write to a folder",
-        EXCHANGED,
+        "Other users can write to a folder",
+        REPLACEABLE,
         "a folder, and folders above it, in which only its owner can write",
-        "chmod go-w {path}  # after a look at what is in it; or choose another folder",
+        "chmod go-w {path}  # check its content first; or choose another folder",
     ),
     _folder(
         "folder-of-another-user",
         "A folder belongs to another user",
-        EXCHANGED,
-        "root as owner, of it and of the folders above it",
-        "ls -ld {path}  # choose a folder below one that is root's",
+        REPLACEABLE,
+        "root as the owner of the folder and of all folders above it",
+        "ls -ld {path}  # choose a folder below one that belongs to root",
     ),
     _folder(
         "folder-not-empty",
         "A folder is in use for something else",
-        "What this collection keeps there is removed again, with all that is in the folder.",
-        "an empty folder, or one that an earlier run has left",
-        "choose a folder that is used for nothing else",
+        "This collection removes its files there later, with everything else in the folder.",
+        "an empty folder, or one from an earlier run",
+        "choose a folder that is not used for anything else",
     ),
 )

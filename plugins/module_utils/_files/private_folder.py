@@ -47,7 +47,7 @@ def check_name(path: str) -> None:
     elif ".." in parts:
         seen = 'a path with ".."'
     elif not any(part not in ("", ".") for part in parts):
-        seen = "the root of all files"
+        seen = "the root directory"
     elif any(unicodedata.category(sign) in BREAKING for sign in path):
         seen = "a path with a line break or another control character"
     else:
@@ -152,9 +152,7 @@ def _make(path: str, last: bool) -> None:
 def _check_one(path: str, found: os.stat_result, users: set[int], last: bool) -> None:
     """Raise UnsafeFolder for one folder of the way."""
     if not stat.S_ISDIR(found.st_mode):
-        raise UnsafeFolder(
-            FOLDER_CHECKS.finding("folder-is-none", path=path, seen="something that is no folder")
-        )
+        raise UnsafeFolder(FOLDER_CHECKS.finding("folder-is-none", path=path, seen="not a folder"))
     _owned(path, found, users, "a folder", last)
     writers = "all users" if found.st_mode & stat.S_IWOTH else writing_group(path, found)
     own = "its " if writers.startswith("group ") else ""
@@ -171,13 +169,13 @@ def _check_one(path: str, found: os.stat_result, users: set[int], last: bool) ->
 def _owned(path: str, found: os.stat_result, users: set[int], what: str, last: bool = True) -> None:
     if found.st_uid not in users:
         # What somebody else has put into the last one stays theirs, and may be open.
-        cure = f"look what is in it, and remove it (rm -r {path})" if last else f"run: chown root {path}"
+        cure = f"check its content and remove it (rm -r {path})" if last else f"run: chown root {path}"
         raise UnsafeFolder(
             FOLDER_CHECKS.finding(
                 "folder-of-another-user",
                 path=path,
                 seen=f"{what} of {_user(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):04o}",
-                cure=f"choose a folder below one that is root's, or {cure}",
+                cure=f"choose a folder below one that belongs to root, or {cure}",
             )
         )
 
@@ -189,7 +187,7 @@ def writing_group(path: str, found: os.stat_result) -> str:
     # With a list of rights the group's bits are the most that any of the list has (acl(5)).
     rights = _list(path)
     if any(not _is_trusted(*right) for right in rights):
-        return "users of its list of rights (getfacl)"
+        return "users in its access control list (getfacl)"
     if rights and not any(tag == ACL_GROUP_OBJ for tag, _number in rights):
         return ""
     return "" if _trusted_group(found.st_gid) else f"group {_group(found.st_gid)}"

@@ -118,7 +118,7 @@ def directory(value: object, variable: str) -> str:
             "does not end with a valid name",
             variable,
             value,
-            "a path whose last part is a name of letters, digits, dots, dashes and underscores",
+            "a path whose last part consists of letters, digits, dots, dashes and underscores",
         )
     return found
 
@@ -142,9 +142,9 @@ def others(status: os.stat_result, at: str = "") -> str | None:
     if status.st_mode & stat.S_ISVTX:
         return None
     if status.st_mode & stat.S_IWOTH:
-        return "can be written by every user"
+        return "is writable by every user"
     group = private_folder.writing_group(at, status)
-    return f"can be written by {group}" if group else None
+    return f"is writable by {group}" if group else None
 
 
 def distrust(wanted: str) -> str | None:

@@ -62,7 +62,7 @@ def completion_text(body: str) -> str:
     try:
         return str(json.loads(body)["choices"][0]["text"] or "")
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise BadAnswerError(f"no completion: {body[:300]!r}") from error
+        raise BadAnswerError(f"the body is not a completion: {body[:300]!r}") from error
 
 
 def chat_stream_text(body: str) -> str:
@@ -85,11 +85,11 @@ def chat_stream_text(body: str) -> str:
                 parts.append(delta.get("reasoning_content") or "")
                 parts.append(delta.get("content") or "")
         except (ValueError, AttributeError) as error:
-            raise BadAnswerError(f"an event that is no JSON: {data[:300]!r}") from error
+            raise BadAnswerError(f"an event is not JSON: {data[:300]!r}") from error
         if "error" in event:
-            raise BadAnswerError(f"an error in the stream: {json.dumps(event['error'])[:300]}")
+            raise BadAnswerError(f"the stream contains an error: {json.dumps(event['error'])[:300]}")
     if not parts and not ended:
-        raise BadAnswerError(f"no event stream: {body[:300]!r}")
+        raise BadAnswerError(f"the body is not an event stream: {body[:300]!r}")
     if not ended:
         raise BadAnswerError(f"the stream broke off before [DONE], after {''.join(parts)[:120]!r}")
     return "".join(parts)

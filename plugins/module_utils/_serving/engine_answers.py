@@ -52,7 +52,7 @@ def error_text(error: Exception) -> str:
         try:
             body = error.read().decode("utf-8", errors="replace")
         except (OSError, http.client.HTTPException):
-            return f"HTTP {error.code}, of which the text did not come"
+            return f"HTTP {error.code}, but its text was not received"
         return f"HTTP {error.code}: {api_message(body)!r}"
     return str(getattr(error, "reason", error)) or type(error).__name__
 
@@ -93,7 +93,7 @@ def _ask(http_client: Client, path: str, side: str, url: str, body: Mapping[str,
     except urllib.error.HTTPError as error:
         return Answer(side, url, error.code, error_text(error))
     except (OSError, http.client.HTTPException) as error:
-        return Answer(side, url, UNREACHABLE, f"no whole answer ({error_text(error)})")
+        return Answer(side, url, UNREACHABLE, f"no complete answer ({error_text(error)})")
     if not text.strip():
         return Answer(side, url, 200, "HTTP 200 with an empty body")
     return Answer(side, url, ANSWERS, "an answer")
@@ -119,24 +119,27 @@ def cure(answers: Sequence[Answer], model: str) -> str:
     kinds = {answer.kind for answer in answers}
     failing = [answer for answer in answers if answer.kind != ANSWERS]
     if not failing and alone:
-        return "The engine answers this time: look at its log for what failed before."
+        return "The engine answers this time. Its log shows what failed before."
     if not failing:
         return (
-            "Every engine answers by itself, so the fault lies between them: look at the proxy's log and list"
-            " of engines, and at the decoder's log for a failed transfer of the KV cache."
+            "Each engine answers directly, so the fault is between them. Check the proxy's log and its list"
+            " of engines, and the decoder's log for a failed transfer of the KV cache."
         )
     where = ", ".join(dict.fromkeys(answer.url for answer in failing[:NAMED]))
     for found, advice in (
-        (UNREACHABLE, f"Look at the log of the engine at {where}, and whether it runs; a deploy starts it."),
-        (401, "The engines ask for an API key: is pd_api_key the same everywhere?"),
-        (403, "The engines ask for an API key: is pd_api_key the same everywhere?"),
-        (404, f"Is {model!r} the engines' --served-model-name?"),
+        (
+            UNREACHABLE,
+            f"Check whether the engine at {where} is running, and its log; playbooks/deploy.yml starts it.",
+        ),
+        (401, "The engines require an API key. Check that pd_api_key is the same everywhere."),
+        (403, "The engines require an API key. Check that pd_api_key is the same everywhere."),
+        (404, f"Check that {model!r} is the engines' --served-model-name."),
     ):
         if found in kinds:
             return advice
     if any(isinstance(kind, int) and 400 <= kind < 500 for kind in kinds):
         return (
-            "The engines refuse this request, they have not failed: correct the request (the smoke test's are"
-            " smoke_test_prompt and smoke_test_max_tokens), or what the engines' arguments allow."
+            "The engines refuse this request; they have not failed. Correct the request (for the smoke test"
+            " smoke_test_prompt and smoke_test_max_tokens), or the limits in the engines' arguments."
         )
-    return f"Look at the log of the engine at {where}."
+    return f"Check the log of the engine at {where}."

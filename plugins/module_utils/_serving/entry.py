@@ -207,8 +207,8 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         ):
             # Without an engine there is none to remove, but one that is down starts its containers again.
             warnings = [
-                f"The containers of deployment {options['deployment']}, if there are any, stay: {error}. "
-                "Start the Docker Engine (systemctl start docker), and run again."
+                f"The containers of deployment {options['deployment']}, if any, were not removed: {error}. "
+                "Start the Docker Engine (systemctl start docker), and run the playbook again."
             ]
     ids = key_ids(options["planned"], options["secret_digest"])
     result = compare(containers, options["roles"], options["planned"], ids, image_ids)
@@ -252,8 +252,8 @@ def folder(options: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"changed": changed, "path": wanted, "left": left}
     if left:
         result["msg"] = (
-            f"{wanted} stays: it holds {safe_paths.listed(left)}, which no deployment has written. "
-            "Look at it, and remove it yourself."
+            f"{wanted} was kept, because it contains {safe_paths.listed(left)}, which no deployment has "
+            "written. Check the content and remove it yourself."
         )
         result["warnings"] = [result["msg"]]
     return result

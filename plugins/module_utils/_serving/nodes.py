@@ -84,7 +84,7 @@ def difference(container: Mapping[str, Any] | None) -> str:
         return "there is no container"
     if container["State"] != "running":
         return f"its container is {container['State']}"
-    return "its container was made by another plan, or from another image"
+    return "its container was created from another plan or another image"
 
 
 def look(

@@ -24,7 +24,7 @@ def fetch(url: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> tuple[bytes | Non
         return None, f"HTTP {error.code}"
     except http.client.HTTPException as error:
         # Something else than an HTTP server has the port, or an answer breaks off.
-        return None, f"no whole HTTP answer: {error!r}"
+        return None, f"no complete HTTP answer: {error!r}"
     except (OSError, ValueError) as error:
         return None, str(getattr(error, "reason", error))
 
@@ -41,7 +41,7 @@ def probe(
     try:
         answer = json.loads(body)
     except ValueError:
-        return False, f"no JSON: {body[:80]!r}"
+        return False, f"not JSON: {body[:80]!r}"
     seen = {key: answer.get(key) for key in expect} if isinstance(answer, dict) else answer
     return seen == expect, f"answers {json.dumps(seen, sort_keys=True)}"
 

@@ -51,14 +51,14 @@ DECODER_METRIC = "vllm:generation_tokens_total"
 METRICS_SETTLE_SECONDS = 2.0
 
 WRONG_KV = (
-    "The decoder reads a wrong KV cache. Look whether /etc/hccn.conf exists on every server and is mounted"
-    " into every engine's container (the decoder's plog says `'device ip' is not set correctly`), and whether"
-    " prefiller and decoder name the same sizes in kv_connector_extra_config."
+    "The decoder reads a wrong KV cache. Check that /etc/hccn.conf exists on every server and is mounted"
+    " into every engine's container (otherwise the decoder's plog says `'device ip' is not set correctly`),"
+    " and that prefiller and decoder have the same sizes in kv_connector_extra_config."
 )
 
 # Where one engine does prefill and decode there is neither a proxy nor a transfer to blame.
 WRONG_ENGINE = (
-    "The engine computes nonsense: look whether its weights are whole and config.json says bfloat16."
+    "The engine computes nonsense. Check that its weights are complete and that config.json has bfloat16."
 )
 
 
@@ -162,10 +162,10 @@ class SmokeTest:
             ]
             metric = PREFILLER_METRIC if side == "prefiller" else DECODER_METRIC
             self._wrong(
-                f"No {side} served the requests: {metric} did not move at {urls}"
+                f"No {side} served the requests: {metric} did not increase at {urls}"
                 + "".join(f" ({r})" for r in refused),
-                f"Look at the proxy's list of {side}s and at the {side}'s log. An answer that only one side"
-                " worked on says nothing about the transfer of the KV cache.",
+                f"Check the proxy's list of {side}s and the {side}'s log. An answer to which only one side"
+                " contributed does not test the transfer of the KV cache.",
             )
 
     def _body(self, **more: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class SmokeTest:
         try:
             text, first, seconds = self.http.post(url + path, body)
         except (OSError, http.client.HTTPException) as error:
-            how = "fails with" if isinstance(error, urllib.error.HTTPError) else "has no whole answer:"
+            how = "fails with" if isinstance(error, urllib.error.HTTPError) else "has no complete answer:"
             self.unanswered.append((f"The {name} ({url}{path}) {how} {error_text(error)}", path, body))
             return None
         self.seconds[name] = round(seconds, 3)
@@ -209,7 +209,7 @@ class SmokeTest:
         self.result[name] = text
         fault = degenerate(text)
         if fault:
-            self._wrong(f"The text of the {name} is no answer: {fault}: {text[:200]!r}", self.text_cure)
+            self._wrong(f"The text of the {name} is not an answer: {fault}: {text[:200]!r}", self.text_cure)
         return text
 
     def _compare(self, completion: str) -> None:
@@ -217,15 +217,15 @@ class SmokeTest:
         if expect and not re.search(expect, completion):
             self._wrong(
                 f"The completion of {self.p['prompt']!r} does not match {expect!r}: {completion[:200]!r}",
-                self.text_cure + " Or the expectation does not fit the model.",
+                self.text_cure + " Or the expected text does not suit the model.",
             )
         if not self.p["match_words"] or self.alone:
             return
         reference = self._ask("reference", self.urls["decoder"][0])
         if reference is not None and not same_beginning(completion, reference, self.p["match_words"]):
             self._wrong(
-                f"Through prefiller and decoder {self.p['prompt']!r} goes on with {completion[:120]!r},"
-                f" the decoder alone says {reference[:120]!r}",
+                f"Through prefiller and decoder, {self.p['prompt']!r} is continued with {completion[:120]!r},"
+                f" by the decoder alone with {reference[:120]!r}",
                 WRONG_KV,
             )
 
@@ -247,6 +247,6 @@ def result(options: Mapping[str, Any]) -> dict[str, Any]:
         **test.result,
         "failed": True,
         "changed": False,
-        "msg": "\n".join(["The deployment does not answer as it should:", *lines]),
+        "msg": "\n".join(["The deployment does not answer correctly:", *lines]),
         "problems": test.problems,
     }

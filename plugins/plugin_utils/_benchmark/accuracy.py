@@ -57,15 +57,15 @@ def datasets_of(wanted: Sequence[Any]) -> tuple[list[dict[str, Any]], list[str]]
             problems.append(f"{name} has unknown fields: {', '.join(unknown)}; known are {known}")
         elif missing:
             problems.append(
-                f"{name} is not known ({', '.join(KNOWN)} are); give its {' and '.join(missing)} as well"
+                f"{name} is not known ({', '.join(KNOWN)} are); set its {' and '.join(missing)} as well"
             )
         elif not all(PLACE.fullmatch(str(dataset[key])) for key in ("config", "folder")):
             places = f"{dataset['config']}, {dataset['folder']}"
-            problems.append(f"{name}: config and folder are plain names, not {places}")
+            problems.append(f"{name}: config and folder must be plain names, not {places}")
         else:
             found.append({"key": name, **dataset})
     if not wanted:
-        problems.append("no data set is named")
+        problems.append("the list of data sets is empty")
     return found, problems
 
 
@@ -95,10 +95,10 @@ def read_summary(text: str) -> list[Score]:
         if not row:
             continue
         if len(row) != len(rows[0]) or len(row) <= len(COLUMNS):
-            raise BadSummary(f"a line has {len(row)} columns, its head {len(rows[0])}: {','.join(row)}")
+            raise BadSummary(f"a line has {len(row)} columns, the header {len(rows[0])}: {','.join(row)}")
         found = SCORE.match(row[-1])
         if found is None and row[-1].strip() != "-":
-            raise BadSummary(f"{row[-1]!r} is no score")
+            raise BadSummary(f"{row[-1]!r} is not a score")
         scores.append(Score(row[0], row[2], float(found[1]) if found else None))
     return scores
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 MISSING = (
-    "No plot: the Python of this controller has no matplotlib. `pip install matplotlib` installs it"
-    " (requirements-plot.txt names the version that is tested); the figures are complete without."
+    "No plot was drawn, because this controller's Python has no matplotlib. Install it with `pip install"
+    " matplotlib` (requirements-plot.txt pins the tested version). The figures are complete without it."
 )
 
 # Dates that find room below the plot.

@@ -14,8 +14,8 @@ ROWS = (
     ("ttft", "TTFT", "s", 1.0),
     ("tpot", "TPOT", "ms", 1000.0),
     ("itl", "ITL", "ms", 1000.0),
-    ("e2el", "whole answer", "s", 1.0),
-    ("request_throughput", "throughput of a request", "tok/s", 1.0),
+    ("e2el", "complete answer", "s", 1.0),
+    ("request_throughput", "throughput per request", "tok/s", 1.0),
 )
 HEAD = ("", "mean", "p50", "p90", "p99")
 
@@ -96,8 +96,8 @@ def comparisons(
     if reference.get("ttft"):
         if not all(summary["case"].get(key) == reference.get(key) for key in ("input_len", "prompts")):
             said.append(
-                f"The reference (TTFT {reference['ttft']} s) is for {reference.get('input_len')} tokens in"
-                f" and {reference.get('prompts')} requests: not comparable with this load."
+                f"The reference (TTFT {reference['ttft']} s) applies to {reference.get('input_len')} tokens"
+                f" in and {reference.get('prompts')} requests, so it is not comparable with this load."
             )
         elif first and first["ttft"]:
             mean = first["ttft"]["mean"]
@@ -108,7 +108,7 @@ def comparisons(
         said.append("This is the first result of this cluster.")
         return said
     if not comparable(summary["case"], last.get("case", {})):
-        said.append(f"The last result ({last['name']}) is of another load: not comparable.")
+        said.append(f"The last result ({last['name']}) has another load, so it is not comparable.")
         return said
     before = {point["concurrency"]: point for point in last["points"]}
     for point in summary["points"]:

@@ -92,8 +92,8 @@ def problems_of(plan: Mapping[str, Any], case: Case, concurrency: Sequence[int],
         positive = False
     if not positive:
         found.append(
-            f"rate is {case.rate}, expected a number of requests a second above 0, or inf for all at once:"
-            " vllm bench serve stops with 'Obtained non-positive request rate' at 0, which the guide names"
+            f"rate is {case.rate}, expected a number of requests per second above 0, or inf for all at once:"
+            " at 0, which the guide uses, vllm bench serve stops with 'Obtained non-positive request rate'"
         )
     for engine in _engines(plan):
         limit = flag_value(engine["argv"], "--max-model-len")
@@ -119,8 +119,8 @@ def waiting(plan: Mapping[str, Any], concurrency: Sequence[int], prompts: int) -
             rooms[role] = sum(size for size in sizes if size)
     most = max((min(number or prompts, prompts) for number in concurrency), default=0)
     return [
-        f"Up to {most} requests at a time, but the {role}s take {seats} together (--max-num-seqs x data"
-        " parallel size): the others wait, and their TTFT counts the wait."
+        f"Up to {most} requests are sent at a time, but the {role}s process only {seats} together"
+        " (--max-num-seqs x data parallel size). The others wait, and their TTFT includes the wait."
         for role, seats in rooms.items()
         if seats < most
     ]

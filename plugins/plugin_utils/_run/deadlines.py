@@ -38,9 +38,7 @@ LONGEST = 900.0
 SILENT = 4 * 3600.0
 # Seconds for putting an end to a connection, which needs no answer of the server.
 ENDING = 10.0
-CURE = (
-    "Look whether the server runs and the network to it works; then run again, it goes on from what is there."
-)
+CURE = "Check that the server is running and reachable, then run the playbook again; it resumes from there."
 
 
 class Silence:
@@ -61,8 +59,8 @@ class Silence:
             self._last, self._since = state, now
         elif now - self._since > self._limit:
             raise AnsibleError(
-                f"Nothing has changed about {self._what} for {now - self._since:.0f} s: {state}. Look for a"
-                " disk or a mount on the server that hangs (dmesg); then run again, it goes on where it was."
+                f"No progress of {self._what} for {now - self._since:.0f} s: {state}. Check the server for a"
+                " disk or a mount that hangs (dmesg), then run the playbook again; it resumes from there."
             )
 
 
@@ -123,7 +121,7 @@ def limited(connection: Any, seconds: float, doing: str, lost: bool = True) -> I
             raise
         why = " ".join(str(error).split()).rstrip(".")
         raise AnsibleConnectionFailure(
-            f"The server could not be reached any more while {doing}: {why}. {CURE}"
+            f"The server became unreachable while {doing}: {why}. {CURE}"
         ) from None
 
 

@@ -96,11 +96,11 @@ def left_behind(holder: Mapping[str, Any], max_age: float, max_silence: float) -
         return f"it is {span(holder['age'])} old, more than {span(max_age)}"
     if holder.get("machine") == machine():
         if holder.get("boot") != boot():
-            return "this controller has booted since"
+            return "this controller has been rebooted since"
         pid = int(holder.get("pid") or 0)
         began = process_start(pid)
         if began != holder.get("started") and not (began is None and _hidden(pid)):
-            return f"its process {pid} has ended without giving it back"
+            return f"its process {pid} has ended without releasing it"
     return None
 
 
@@ -139,12 +139,12 @@ def refusal(holder: Mapping[str, Any], host: str, path: str, max_silence: float)
     max_silence: seconds without a sign of life after which the lock may be taken.
     """
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder["since"])))
-    what = holder.get("deployment") or "something"
+    what = holder.get("deployment") or "a deployment"
     seen = None
     if holder.get("silent") is not None:
         seen = (
-            f"its last sign of life was {span(holder['silent'])} ago; after {span(max_silence)} of silence "
-            "the lock is free to be taken"
+            f"its last sign of life was {span(holder['silent'])} ago; after {span(max_silence)} without one "
+            "the lock can be taken over"
         )
     return LOCK_CHECKS.finding(
         "lock-held",

@@ -68,7 +68,7 @@ def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decis
                 )
             elif node["why"] and node["container"] in look["running"]:
                 stop[host].append(node["container"])
-                reasons.append(f"{host} {node['instance']} is started again: {node['why']}.")
+                reasons.append(f"{host} {node['instance']} is restarted: {node['why']}.")
     refusals = []
     for group in groups.values():
         why = group.why()
@@ -86,10 +86,10 @@ def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decis
 
 
 def _refusal(group: Group, why: str, absent: Sequence[str]) -> Finding:
-    """Return the finding about a group that has to be started but has hosts outside this run."""
+    """Return the finding about a group that must be started but has hosts outside this run."""
     return ENGINE_CHECKS.finding(
         "engine-group-incomplete",
-        f"{group.instance} has to be started, and its nodes only start together, but {', '.join(absent)}"
+        f"{group.instance} must be started, and its nodes can only start together, but {', '.join(absent)}"
         f" {'is' if len(absent) == 1 else 'are'} not in this run; nothing was stopped",
         host=", ".join(absent),
         instance=group.instance,

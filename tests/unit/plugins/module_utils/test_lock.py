@@ -127,7 +127,7 @@ def test_a_folder_in_which_only_owners_remove_will_do_but_for_what_others_have_p
     assert lock.release("ours") is True
     nobody = pwd.getpwnam("nobody").pw_uid
     os.chown(tmp_path / ".lock.held", nobody, -1)
-    with pytest.raises(LockError, match=rf"of user {nobody}, who could hold it|cannot be written"):
+    with pytest.raises(LockError, match=rf"belongs to user {nobody}, who could hold it|cannot be written"):
         lock.acquire(OURS)
 
 
@@ -153,7 +153,7 @@ def test_the_lock_of_a_process_that_lives_stays():
 
 
 def test_the_lock_of_a_process_that_ended_is_left_behind():
-    assert "has ended without giving it back" in left_behind(ended_process())
+    assert "has ended without releasing it" in left_behind(ended_process())
 
 
 def test_another_process_of_the_same_number_is_not_the_owner():
@@ -185,7 +185,7 @@ def test_another_container_of_the_same_image_has_other_numbers(monkeypatch):
 
 def test_a_lock_from_before_the_controller_booted():
     owner = {**lock_owner.describe(os.getpid(), "pd"), "boot": "earlier"}
-    assert left_behind(owner) == "this controller has booted since"
+    assert left_behind(owner) == "this controller has been rebooted since"
 
 
 def test_of_another_controller_without_signs_of_life_the_age_tells():
@@ -265,7 +265,7 @@ def test_the_second_is_told_who_and_since_when(run):
     assert "bob on control2 (process 4711) has been rolling out pd on prefill1 since" in said
     assert re.search(r"for 3 min \d+ s", said)
     assert "its last sign of life was" in result["msg"]
-    assert "after 5 min 0 s of silence the lock is free to be taken" in said
+    assert "after 5 min 0 s without one the lock can be taken over" in said
     assert "deploy_lock_force=true" in result["msg"]
     assert run.guarded == []
     assert json.loads(run.path.read_text())["run"] == "other"
@@ -275,7 +275,7 @@ def test_a_lock_left_behind_is_taken_over_and_that_is_said(run):
     run.path.write_text(json.dumps({**ended_process(), "since": time.time()}))
     result = run()
     assert not result.get("failed")
-    assert "has ended without giving it back" in run.shown[0]
+    assert "has ended without releasing it" in run.shown[0]
     assert json.loads(run.path.read_text())["pid"] == os.getppid()
 
 

@@ -177,5 +177,5 @@ def test_what_an_engine_that_is_down_still_has_is_told(tmp_path, monkeypatch, in
     )
     assert (found["reachable"], found["strays"]) == (False, [])
     told = " ".join(found.get("warnings", []))
-    assert ("containers of deployment pd, if there are any, stay" in told) == installed
+    assert ("containers of deployment pd, if any, were not removed" in told) == installed
     assert bool(told) == installed

@@ -198,7 +198,7 @@ def test_of_a_folder_with_a_list_of_rights_counts_who_may_write_by_it(tmp_path, 
         assert told == ""
     else:
         assert "getfacl" in refused(disk).seen
-        assert told.endswith("can be written by users of its list of rights (getfacl)")
+        assert told.endswith("is writable by users in its access control list (getfacl)")
 
 
 def test_a_group_that_may_not_write_by_the_list_is_no_matter(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_the_files_indentation_and_order_stay(indent: int | str) -> None:
         ('{"debug": true,}', "line 1, column"),
         ('{"debug": true', "line 1, column"),
         ("[]", "a JSON list"),
-        ('{"debug": true, "debug": false}', "'debug' stands twice"),
+        ('{"debug": true, "debug": false}', "'debug' occurs twice"),
         ("debug = true", "line 1, column 1"),
     ],
 )

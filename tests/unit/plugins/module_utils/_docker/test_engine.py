@@ -97,7 +97,7 @@ def test_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = call(capsys, docker_info, docker_socket=tmp_path / "docker.sock")
     assert not result["running"]
     assert "failed" not in result
-    assert result["reason"] == f"no answer from the Docker Engine: no socket {tmp_path}/docker.sock"
+    assert result["reason"] == f"no answer from the Docker Engine: there is no socket {tmp_path}/docker.sock"
 
 
 def test_an_engine_that_does_not_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -252,7 +252,7 @@ def test_a_host_dir_that_others_may_write_to(root, state):
     result = run(pd, state)
     assert result["failed"]
     assert result["findings"][0]["code"] == "folder-not-trusted"
-    assert result["findings"][0]["seen"] == f"{shared} can be written by every user"
+    assert result["findings"][0]["seen"] == f"{shared} is writable by every user"
     assert (pd / "api_key").exists()
     # As in /tmp: nobody can exchange there what is root's.
     shared.chmod(0o1777)
@@ -286,11 +286,11 @@ def test_who_becomes_root_may_own_the_host_dir(monkeypatch):
 
     assert others(0, 0, 0o40775) is None
     assert others(STRANGER, STRANGER, 0o40700) == f"belongs to user {STRANGER}"
-    assert others(0, STRANGER, 0o40775) == f"can be written by group {STRANGER}"
+    assert others(0, STRANGER, 0o40775) == f"is writable by group {STRANGER}"
     assert others(0, STRANGER, 0o40755) is None
     monkeypatch.setenv("SUDO_UID", str(STRANGER))
     assert others(STRANGER, STRANGER, 0o40755) is None
-    assert others(STRANGER, STRANGER, 0o40775) == f"can be written by group {STRANGER}"
+    assert others(STRANGER, STRANGER, 0o40775) == f"is writable by group {STRANGER}"
     monkeypatch.setenv("SUDO_GID", str(STRANGER))
     assert others(STRANGER, STRANGER, 0o40775) is None
     assert others(STRANGER + 1, STRANGER, 0o40755) == f"belongs to user {STRANGER + 1}"
@@ -310,7 +310,7 @@ def test_links_on_the_way(root):
     assert run(root / "way" / "pd", "present")["changed"]
     assert (real / "pd").is_dir()
     real.chmod(0o777)
-    assert "real can be written by every user" in untrusted(root / "way" / "pd", "absent")
+    assert "real is writable by every user" in untrusted(root / "way" / "pd", "absent")
     (root / "round").symlink_to("round")
     assert "leads to itself" in untrusted(root / "round" / "pd", "present")
     (root / "file").write_text("")
@@ -340,7 +340,7 @@ def test_the_check_says_the_same_before(root):
     pd = deployed(root)
     assert safe_paths.problem(str(pd)) is None
     root.chmod(0o777)
-    assert safe_paths.problem(str(pd)) == f"{root} can be written by every user"
+    assert safe_paths.problem(str(pd)) == f"{root} is writable by every user"
     root.chmod(0o755)
     (root / "link").symlink_to(pd)
     (root / "file").write_text("")

@@ -238,7 +238,7 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
 
 
 CASES["directory open to others"] = (
-    {"directory_open": "/etc/pd_rollout can be written by every user"},
+    {"directory_open": "/etc/pd_rollout is writable by every user"},
     {},
     ["host-directory-open"],
 )

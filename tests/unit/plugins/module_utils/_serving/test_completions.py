@@ -94,8 +94,8 @@ def test_chat_stream_counts_reasoning():
     [
         pytest.param("", "empty", id="empty"),
         pytest.param(event(content="Par"), "broke off", id="cut"),
-        pytest.param("data: {nope\n", "no JSON", id="no-json"),
-        pytest.param("<html></html>", "no event stream", id="html"),
+        pytest.param("data: {nope\n", "not JSON", id="no-json"),
+        pytest.param("<html></html>", "not an event stream", id="html"),
         pytest.param('data: {"error": {"message": "boom"}}\n', "boom", id="error"),
     ],
 )

@@ -221,7 +221,7 @@ def base():
         ("/sick", {}, False, "HTTP 503"),
         ("/healthcheck", {"prefill_instances": 1}, True, 'answers {"prefill_instances": 1}'),
         ("/healthcheck", {"prefill_instances": 2}, False, 'answers {"prefill_instances": 1}'),
-        ("/health", {"prefill_instances": 1}, False, "no JSON: b''"),
+        ("/health", {"prefill_instances": 1}, False, "not JSON: b''"),
     ],
 )
 def test_probe(base, path, expect, ready, seen):

@@ -117,12 +117,12 @@ def http_error(code, text=""):
         pytest.param(
             {"completion": completion(" Berlin, a big city.")},
             {},
-            "the decoder alone says",
+            "by the decoder alone with",
             "hccn.conf",
             id="other",
         ),
         pytest.param({"completion": completion("")}, {}, "it is empty", "hccn.conf", id="empty-text"),
-        pytest.param({}, {"expect": "Rome"}, "does not match 'Rome'", "expectation", id="unexpected"),
+        pytest.param({}, {"expect": "Rome"}, "does not match 'Rome'", "the expected text", id="unexpected"),
         pytest.param(
             {"served": ("decoder",)}, {}, "No prefiller served", "list of prefillers", id="no-prefiller"
         ),
@@ -145,19 +145,19 @@ TOO_LONG = json.dumps({"error": {"message": "The prompt is longer than 16384 tok
         pytest.param(
             {"completion": http_error(500, "Internal Server Error"), "prefiller": http_error(400, TOO_LONG)},
             f"the prefiller {PREFILLER} gives HTTP 400: 'The prompt is longer than 16384 tokens.'",
-            "correct the request",
+            "Correct the request",
             id="the-proxy-says-500-for-400",
         ),
         pytest.param(
             {"completion": http_error(500), "prefiller": ConnectionRefusedError("refused")},
-            f"the prefiller {PREFILLER} gives no whole answer (refused)",
-            f"the engine at {PREFILLER}, and whether it runs",
+            f"the prefiller {PREFILLER} gives no complete answer (refused)",
+            f"Check whether the engine at {PREFILLER} is running",
             id="prefiller-gone",
         ),
         pytest.param(
             {"completion": http_error(500), "prefiller": http_error(500, "EngineDeadError")},
             f"the prefiller {PREFILLER} gives HTTP 500: 'EngineDeadError'",
-            f"Look at the log of the engine at {PREFILLER}.",
+            f"Check the log of the engine at {PREFILLER}.",
             id="prefiller-failed",
         ),
         pytest.param(
@@ -166,7 +166,7 @@ TOO_LONG = json.dumps({"error": {"message": "The prompt is longer than 16384 tok
         pytest.param(
             {"completion": http_error(500), "prefiller": http_error(404)},
             "HTTP 404",
-            "'deepseek_v3' the engines' --served-model-name",
+            "'deepseek_v3' is the engines' --served-model-name",
             id="404",
         ),
         pytest.param(
@@ -177,7 +177,7 @@ TOO_LONG = json.dumps({"error": {"message": "The prompt is longer than 16384 tok
         ),
         pytest.param(
             {"chat": "", "decoder": ConnectionRefusedError("refused")},
-            f"the decoder {DECODER} gives no whole answer (refused)",
+            f"the decoder {DECODER} gives no complete answer (refused)",
             f"the engine at {DECODER}",
             id="empty-stream",
         ),
@@ -190,7 +190,7 @@ TOO_LONG = json.dumps({"error": {"message": "The prompt is longer than 16384 tok
         pytest.param(
             {"completion": ConnectionRefusedError("refused")},
             f"the prefiller {PREFILLER} gives an answer; the decoder {DECODER} gives an answer",
-            "look at the proxy's log",
+            "Check the proxy's log",
             id="proxy-gone",
         ),
     ],
@@ -279,10 +279,10 @@ def test_one_engine_for_both_is_asked_itself_and_compared_with_nothing():
 @pytest.mark.parametrize(
     ("answers", "cure"),
     [
-        ({"completion": http_error(500)}, "Look at the log of the engine"),
-        ({"completion": http_error(400, TOO_LONG)}, "correct the request"),
-        ({"completion": ConnectionRefusedError("refused")}, "whether it runs"),
-        ({"chat": ""}, "Look at the log of the engine"),
+        ({"completion": http_error(500)}, "Check the log of the engine"),
+        ({"completion": http_error(400, TOO_LONG)}, "Correct the request"),
+        ({"completion": ConnectionRefusedError("refused")}, "is running"),
+        ({"chat": ""}, "Check the log of the engine"),
         ({"completion": completion(" is is is is is is is is")}, "weights"),
     ],
     ids=["500", "400", "refused", "empty", "garbage"],
@@ -332,4 +332,4 @@ def test_an_error_whose_text_does_not_come_is_still_one(error):
             raise error
 
     told = urllib.error.HTTPError("http://x", 500, "", None, Cut())
-    assert error_text(told) == "HTTP 500, of which the text did not come"
+    assert error_text(told) == "HTTP 500, but its text was not received"

@@ -84,7 +84,7 @@ def test_a_summary_is_read(text: str, value: float | None) -> None:
         ("", "does not begin with dataset"),
         ("a,b\n", "does not begin with dataset"),
         ("dataset,version,metric,mode,m\naime2024,-\n", "a line has 2 columns"),
-        ("dataset,version,metric,mode,m\naime2024,-,accuracy,gen,good\n", "'good' is no score"),
+        ("dataset,version,metric,mode,m\naime2024,-,accuracy,gen,good\n", "'good' is not a score"),
     ],
     ids=["empty", "another table", "a short line", "a word"],
 )
@@ -137,7 +137,7 @@ def test_everything_that_is_wrong_with_data_sets_is_said() -> None:
         assert part in str(error.value)
     with pytest.raises(AnsibleFilterError, match="plain names"):
         accuracy_datasets([{"name": "m", "config": "c.py", "folder": "m\n"}])
-    with pytest.raises(AnsibleFilterError, match="no data set is named"):
+    with pytest.raises(AnsibleFilterError, match="the list of data sets is empty"):
         accuracy_datasets([])
     with pytest.raises(AnsibleFilterError, match="expected a list"):
         accuracy_datasets(3)

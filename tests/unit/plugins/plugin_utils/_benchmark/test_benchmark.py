@@ -229,7 +229,7 @@ def test_what_cannot_be_compared_is_not() -> None:
     now = summary("2", [1.0] * 3, input_len=100)
     said = report.comparisons(now, REFERENCE, {**summary("1", [1.0] * 3), "name": "1"})
     assert "not comparable with this load" in said[0]
-    assert "of another load: not comparable" in said[1]
+    assert "another load, so it is not comparable" in said[1]
     assert report.comparisons(now, {}, None) == ["This is the first result of this cluster."]
 
 

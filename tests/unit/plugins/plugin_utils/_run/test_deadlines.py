@@ -95,8 +95,8 @@ def test_a_connection_that_breaks_is_said_in_words():
         return str(told.value)
 
     assert broken(lost=True).startswith(
-        "The server could not be reached any more while the weights were awaited: Shared connection to"
-        " 10.0.0.1 closed. Look"
+        "The server became unreachable while the weights were awaited: Shared connection to"
+        " 10.0.0.1 closed. Check"
     )
     assert broken(lost=False) == "Shared connection to 10.0.0.1\nclosed."
 
@@ -197,5 +197,5 @@ def test_a_wait_goes_on_while_anything_changes_and_not_for_ever(monkeypatch):
     now[0] += deadlines.SILENT
     silence.hear({"done": 99})
     now[0] += 1
-    with pytest.raises(AnsibleError, match=r"Nothing has changed about the weights of decode1 for 14401 s"):
+    with pytest.raises(AnsibleError, match=r"No progress of the weights of decode1 for 14401 s"):
         silence.hear({"done": 99})

@@ -65,7 +65,7 @@ def test_a_rollout_that_is_not_known_differs_from_none():
 def test_an_engine_that_is_alone_is_started_again_alone():
     decision = decide(looks(decoder={"why": "its container is restarting"}), ALL)
     assert decision.stop == {"decode1": ["pd-decode1"]}
-    assert decision.reasons == ["decode1 decode1 is started again: its container is restarting."]
+    assert decision.reasons == ["decode1 decode1 is restarted: its container is restarting."]
 
 
 def test_a_first_rollout_stops_nothing_and_says_nothing():
