@@ -121,7 +121,7 @@ def test_a_group_that_has_lost_a_node_is_repaired_by_the_first_run(play, state, 
     # It waits for its head, and gives up some time.
     other = r"^error +host-deployed-(apart|stopped) +prefill2 "
     assert re.search(other, check.stdout, re.MULTILINE), check.stdout
-    assert "decoder does not run" not in check.stdout
+    assert "decoder is not running" not in check.stdout
 
     part = play(*ENGINES, "--limit", "prefill2")
     assert part.returncode != 0

@@ -1,8 +1,8 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the modules hccn_check and hccn_ping do once their arguments are read.
+"""Entry points of the modules hccn_check and hccn_ping.
 
-It needs nothing of Ansible: the actions of the same names also run it as a plain script.
+They need nothing from Ansible: the action plugins of the same names also run them as a plain script.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PING_ARGUMENTS = {
 
 
 def check(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask the chips and judge; the result of the module, with `failed` where it fails."""
+    """Query the chips and evaluate the answers; return the module's result, with ``failed`` if it fails."""
     if options["timeout"] <= 0:
         return _refused(f"timeout must be more than 0 seconds, not {options['timeout']:g}")
     chips = sorted(set(options["chips"]))
@@ -71,7 +71,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
             options["alone"],
         ),
     )
-    # A folder in its place, as Docker makes one for -v of a file that is missing, can be mounted as well.
+    # A directory in its place, which Docker creates for -v of a missing file, can be mounted as well.
     state.make_conf = state.make_conf and not os.path.lexists(_path(options, "hccn_conf"))
     result = {"changed": False, "ok": state.ok, "msg": evaluate.summary(state), **state.to_dict()}
     if options["fail"] and not state.ok:
@@ -84,7 +84,7 @@ def _refused(why: str) -> dict[str, Any]:
 
 
 def ping(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Ping from the chips; the result of hccn_ping."""
+    """Ping from the chips; return the result of hccn_ping."""
     try:
         targets = {
             int(chip): [str(ipaddress.IPv4Address(address)) for address in addresses]
@@ -116,5 +116,5 @@ def ping(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _path(options: Mapping[str, Any], name: str) -> str:
-    """A path with what stands for the server's own directories in it."""
+    """Return an option's path with environment variables and ``~`` expanded on the server."""
     return str(Path(os.path.expandvars(options[name])).expanduser())

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""From the answers of one server to its state and its findings. Pure functions, no Ansible."""
+"""Evaluates the answers of one server: its state and its findings. Pure functions, no Ansible."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .findings import conf_findings, hccs_findings, npu_findings, port_findings,
 from .query import ServerAnswers
 from .readings import Expectations, chip_state, fabric_of, needs_no_conf, read
 
-# The fabrics in the words of reports.
+# The names of the fabrics in reports.
 FABRICS = {"hccs": "HCCS", "roce": "RoCE", "both": "HCCS and RoCE"}
 
 
 @dataclass
 class ServerState:
-    """What one server says of itself, its chips by id, and what is wrong with it."""
+    """The state of one server, of its chips by id, and the findings about them."""
 
     fabric: str
     driver: str | None
     chips: dict[int, dict[str, Any]]
     findings: list[Finding] = field(default_factory=list)
-    # /etc/hccn.conf is not there, and an empty one is all that is needed.
+    # Whether /etc/hccn.conf is missing and an empty file is sufficient.
     make_conf: bool = False
     seconds: float = 0.0
     queries: int = 0
@@ -44,7 +44,7 @@ class ServerState:
 
 
 def judge(answers: ServerAnswers, expect: Expectations) -> ServerState:
-    """Everything that is wrong with this server, grouped, worst first."""
+    """Return the server's state with all findings, the worst first; chips with one problem are grouped."""
     readings = {
         chip: {query: read(answer) for query, answer in asked.items()}
         for chip, asked in answers.chips.items()
@@ -75,7 +75,7 @@ def judge(answers: ServerAnswers, expect: Expectations) -> ServerState:
 
 
 def summary(state: ServerState) -> str:
-    """One line on the server, then one line a finding."""
+    """Return one line for the server, then one line for each finding."""
     fabric = FABRICS[state.fabric]
     lines = [
         f"{len(state.chips)} chips, {fabric}, driver {state.driver or 'unknown'}: "
@@ -85,7 +85,10 @@ def summary(state: ServerState) -> str:
 
 
 def ping_failure(answer: Answer, timeout: float) -> str | None:
-    """None where the ping succeeded, else what was seen. Only a clear success counts as one."""
+    """Return None if the ping succeeded, otherwise what was seen; only an explicit success counts.
+
+    ``timeout``: of the ping, in seconds, for the text.
+    """
     if answer.problem == "timeout":
         return f"no answer within {timeout:g} s, killed"
     if answer.problem is not None:
@@ -95,7 +98,7 @@ def ping_failure(answer: Answer, timeout: float) -> str | None:
         return None
     lines = [line.strip() for line in answer.text.splitlines() if line.strip()]
     if ping is not None and ping.sent is not None:
-        # What became of the packets that did not arrive: "This pkt send fail!", "recv time out seq=0".
+        # The tool's lines about lost packets: "This pkt send fail!", "recv time out seq=0".
         why = dict.fromkeys(
             line for line in lines if re.search(r"\bfail|\btime[ ]?out\b|unreachable", line, re.I)
         )
@@ -104,7 +107,7 @@ def ping_failure(answer: Answer, timeout: float) -> str | None:
 
 
 def ping_unknown(answer: Answer) -> bool:
-    """Did the tool not ping at all? Then its answer says nothing of the connection."""
+    """Return whether the tool did not ping at all, so that its answer says nothing about the connection."""
     if answer.problem is not None or parsers.parse_ping(answer.text) is not None:
         return False
     return parsers.is_busy(answer.text) or parsers.is_unsupported(answer.text)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with the chips of one server, by what they say. Pure functions."""
+"""Yields the findings about the chips of one server. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from . import parsers
 from .catalogue import HCCN_CHECKS, chip_words
 from .readings import Expectations, Reading, needs_no_conf, no_super_pod, not_listed, pod_of, tls_switch
 
-# Queries that concern the ways to other servers alone.
+# Queries that only concern connections to other servers.
 BETWEEN_SERVERS = frozenset({"vnic", "spod-info"})
 
-# The check that a query feeds: an answer that fails weighs as much as the state that it hides.
+# The check that uses a query: a failed query is as severe as the state that it hides.
 _WEIGHT = {
     "link": "hccn-link-down",
     "net_health": "hccn-net-health",
@@ -33,13 +33,13 @@ _WEIGHT = {
 
 _GOOD_HEALTH = "Success"
 
-# Neither good nor bad: nothing has been detected yet, an address was just set, the chip does not know, or the
+# Neither good nor bad: nothing has been detected yet, an address was just set, the state is unknown, or the
 # detection itself has failed (hccn_tool/tool_ops.c).
 _OPEN_HEALTH = frozenset({"init", "detect ip set", "thread error", "unknown"})
 
 
 def _grouped(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, list[int]]]:
-    """Chips by what was seen: sixteen chips that say the same are one finding."""
+    """Group chips by what was seen: sixteen chips with the same value share one finding."""
     groups: dict[Any, list[int]] = defaultdict(list)
     for seen, chip in pairs:
         groups[seen].append(chip)
@@ -49,7 +49,7 @@ def _grouped(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, list[int]]]:
 def tool_findings(
     readings: dict[int, dict[str, Reading]], info: Reading, fabric: str, expect: Expectations
 ) -> Iterable[Finding]:
-    """What went wrong with the asking. One finding per tool and kind, with the queries concerned."""
+    """Yield findings about failed queries: one for each tool and kind of failure, with its queries."""
     problems = [
         (reading, "npu-smi" if query == "spod-info" else "hccn_tool", query, chip)
         for chip, found in readings.items()
@@ -348,7 +348,7 @@ def tls_findings(
         yield HCCN_CHECKS.finding(
             "hccn-tls-on", f"TLS is on for all {len(on)} chips", fabric=fabric, chips=on, seen="tls switch[1]"
         )
-    # A certificate that nobody uses may expire.
+    # An unused certificate may expire.
     for code, status, words in (
         ("hccn-tls-expired", 2, "has expired"),
         ("hccn-tls-expiring", 1, "expires soon"),

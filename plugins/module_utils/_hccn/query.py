@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Asks hccn_tool and npu-smi: chips in parallel, one query at a time per chip."""
+"""Queries hccn_tool and npu-smi: chips in parallel, one query at a time for each chip."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ NPU_SMI = "/usr/local/bin/npu-smi"
 VERSION_INFO = "/usr/local/Ascend/driver/version.info"
 HCCN_CONF = "/etc/hccn.conf"
 
-# Where installations of the driver put npu-smi; a session over ssh may lack the last ones in PATH.
+# Where driver installations put npu-smi; an ssh session may lack the last ones in PATH.
 NPU_SMI_PLACES = (NPU_SMI, "/usr/local/sbin/npu-smi", "/usr/bin/npu-smi", "/usr/sbin/npu-smi")
 
-# The queries of one chip, in the order in which they are asked.
+# The queries of one chip, in their order.
 CHIP_QUERIES = ("link", "net_health", "netdetect", "gateway", "lldp", "ip", "vnic", "tls")
 
-# How often an answer that the tool is busy is asked for again, and after how many seconds.
+# How many times a query is tried while the tool is busy, and the pause between attempts in seconds.
 ATTEMPTS = 4
 PAUSE = 1.0
 
-# After this many time-outs a chip is not asked any more: its driver hangs, and the run shall not.
+# After this many timeouts a chip is no longer queried: its driver hangs, and the run must not.
 TIMEOUTS_PER_CHIP = 2
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Where the tools are, and how long one query may take (seconds)."""
+    """The paths of the tools, and the timeout of one query in seconds."""
 
     hccn_tool: str = HCCN_TOOL
     npu_smi: str = NPU_SMI
@@ -51,7 +51,7 @@ class Tools:
 
 
 def npu_smi_at(path: str, places: Sequence[str] = NPU_SMI_PLACES) -> str:
-    """That path, or where npu-smi is if it is not there but at another of its usual places."""
+    """Return the path, or where npu-smi is if it is not there but in another of its usual places."""
     if path not in places or os.path.lexists(path):
         return path
     return next((place for place in places if os.path.lexists(place)), shutil.which("npu-smi") or path)
@@ -69,7 +69,7 @@ class ServerAnswers:
 
     @property
     def count(self) -> int:
-        """How many commands were run."""
+        """The number of commands that were run."""
         return 1 + sum(
             1 for asked in self.chips.values() for one in asked.values() if one.problem != "not_asked"
         )
@@ -83,8 +83,8 @@ def read_file(path: str) -> str | None:
 
 
 def _npu_of(chip: int, info: Answer) -> tuple[int, int]:
-    """NPU and chip on it, as npu-smi counts, of a physical chip id; two an NPU where the table is silent."""
-    # Compiled on the server at every call: better while the tools answer than before they are asked.
+    """Return npu-smi's numbers of NPU and chip for a chip's id; two chips per NPU without its table."""
+    # Its patterns are compiled on every call: here that happens while the tools are answering.
     table = parsers.parse_npu_info(info.text) if info.problem is None else None
     for row in table.chips if table else ():
         if row.phy_id == chip:
@@ -93,7 +93,10 @@ def _npu_of(chip: int, info: Answer) -> tuple[int, int]:
 
 
 def patiently(command: Command, pause: float = PAUSE) -> Chain:
-    """The answer; asked for again where the tool is busy with somebody else's question."""
+    """Return the answer to a command, repeated while the tool is busy with another process's query.
+
+    ``pause``: between attempts, in seconds.
+    """
     answer = yield command
     for _again in range(ATTEMPTS - 1):
         if answer.problem is not None or not parsers.is_busy(answer.text):
@@ -104,7 +107,7 @@ def patiently(command: Command, pause: float = PAUSE) -> Chain:
 
 
 def ask_in_turn(commands: Iterable[Command], limit: int = TIMEOUTS_PER_CHIP) -> Chain:
-    """Ask one question after the other; after `limit` time-outs the rest is not asked."""
+    """Run commands one after the other and return their answers; skip the rest after ``limit`` timeouts."""
     answers: list[Answer] = []
     for command in commands:
         hung = sum(1 for answer in answers if answer.problem == "timeout")
@@ -116,7 +119,7 @@ def ask_in_turn(commands: Iterable[Command], limit: int = TIMEOUTS_PER_CHIP) -> 
 
 
 def _chip(chip: int, tools: Tools) -> Chain:
-    """Everything about one chip; the last question needs npu-smi's table."""
+    """Return all answers about one chip by query; the last query needs npu-smi's table."""
     answers = yield from ask_in_turn(tools.hccn(chip, query) for query in CHIP_QUERIES)
     npu, on_npu = _npu_of(chip, (yield ResultOf("info")))
     spod = tools.smi("spod-info", "-t", "spod-info", "-i", str(npu), "-c", str(on_npu))
@@ -131,9 +134,9 @@ def query_server(
     version_info: str = VERSION_INFO,
     hccn_conf: str = HCCN_CONF,
 ) -> ServerAnswers:
-    """Ask everything about these chips, all chips at once."""
+    """Run all queries about these chips, all chips at once, and return the answers of the server."""
     begin = time.monotonic()
-    # npu-smi's table comes first: it is there when the first chip needs it.
+    # npu-smi's table is requested first, so it is ready when the first chip needs it.
     chains: dict[Hashable, Chain] = {
         "info": once(tools.smi("info")),
         **{chip: _chip(chip, tools) for chip in chips},
@@ -145,10 +148,10 @@ def query_server(
 
 
 def _ping(command: Command) -> Chain:
-    """The answer of a ping; of a second one where a part of the packets was lost.
+    """Return the answer of a ping, or of a second one if some of the packets were lost.
 
-    The first ping of a neighbour loses the packet that waits for its address: "recv time out seq=0", and the
-    others arrive.
+    The first ping of a neighbour loses the packet that waits for its address, "recv time out seq=0", while
+    the others arrive.
     """
     answer = yield from patiently(command)
     ping = parsers.parse_ping(answer.text) if answer.problem is None else None
@@ -158,9 +161,10 @@ def _ping(command: Command) -> Chain:
 
 
 def ping_chips(targets: Mapping[int, Sequence[str]], kind: str, tools: Tools) -> dict[int, dict[str, Answer]]:
-    """Ping from every chip its addresses, one after the other. A chip serves one ping at a time.
+    """Ping each chip's targets, one after the other because a chip serves one ping at a time.
 
-    All targets are tried, hanging ones too: that one pair is dead says nothing about the next.
+    ``targets``: the addresses by chip; ``kind``: ``hccs_ping`` or ``ping``. Returns the answers by chip and
+    address. All targets are tried even if some hang, because one dead pair says nothing about the next.
     """
 
     def pings_of(chip: int) -> Chain:

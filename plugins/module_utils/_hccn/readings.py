@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What each answer says, and what one server's answers say together. Pure functions."""
+"""Reads the values from the answers of one server, and combines them. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .._commands import Answer
 from . import driver_messages, parsers
 
-# Queries whose answer may lack the value because nothing is configured; all others must say it.
+# Queries whose answer may lack the value because nothing is configured; all others must have it.
 MAY_BE_UNSET = ("gateway", "lldp", "ip", "vnic", "tls")
 
 _PARSERS: dict[str, Callable[[str], object]] = {
@@ -32,10 +32,11 @@ _NO_VNIC = parsers.Vnic(None, None)
 
 @dataclass(frozen=True)
 class Expectations:
-    """What is declared. `tls`: any, off or on. `super_pod` and `driver_minimum`: None where nothing is.
+    """What is declared for a server.
 
-    `planned` is the fabric that product and environment of the plan decide: auto where there is no plan.
-    `alone`: the plan has engines on this server only.
+    ``fabric``: as declared; ``planned``: the fabric that follows from the plan's product and environment, or
+    ``auto`` without a plan; ``tls``: ``any``, ``off`` or ``on``; ``super_pod`` and ``driver_minimum``: None
+    if not declared; ``timeout``: of a query, in seconds; ``alone``: the plan has engines on this server only.
     """
 
     fabric: str = "auto"
@@ -49,12 +50,12 @@ class Expectations:
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer, read. `problem`: None, or why there is no value; then `seen` shows the tool's words.
+    """The value of an answer. ``problem``: None, or why there is no value; ``seen``: then the tool's output.
 
-    `unsupported`: the failure says that there is no such command, and nothing of the chip.
+    ``unsupported``: the command does not exist, so the failure says nothing about the chip.
     """
 
-    # What the query's parser makes of it, each its own type.
+    # The result of the query's parser; each has its own type.
     value: Any = None
     problem: str | None = None
     seen: str = ""
@@ -62,7 +63,7 @@ class Reading:
 
 
 def read(answer: Answer) -> Reading:
-    """The value of an answer, or the reason why there is none."""
+    """Return the value of an answer, or the reason why there is none."""
     if answer.problem is not None:
         return Reading(problem=answer.problem, seen=answer.text)
     value = _PARSERS[answer.query](answer.text)
@@ -71,7 +72,7 @@ def read(answer: Answer) -> Reading:
     seen = driver_messages.shown(answer.text)
     if parsers.wants_root(answer.text):
         return Reading(problem="needs_root", seen=seen)
-    # hccn_tool calls what is not configured an error, with an exit status. No certificate: TLS off.
+    # hccn_tool reports an unset value as an error, with an exit status. No certificate means TLS off.
     if answer.query in ("ip", "gateway") and parsers.says_unset(answer.text):
         return Reading()
     if answer.query == "tls" and parsers.has_no_certificate(answer.text):
@@ -90,11 +91,11 @@ def read(answer: Answer) -> Reading:
 
 
 def fabric_of(readings: dict[int, dict[str, Reading]], expect: Expectations) -> str:
-    """Declared, or what product and environment of the plan decide, or what every chip says.
+    """Return the fabric: as declared, as the plan's product and environment imply, or as the chips report.
 
-    A vNIC says nothing: Atlas A2 has one too. spod-info answers on every A3 and on no A2
-    (npucli/npu_chip_info_ext.c), and an A3 that stands in no super pod has an index beyond its servers. A
-    chip that hangs or refuses says nothing of the fabric: then the stricter reading holds for an A3.
+    A vNIC is no evidence: Atlas A2 has one too. spod-info answers on every A3 and on no A2
+    (npucli/npu_chip_info_ext.c), and an A3 outside any super pod has an index beyond its servers. A chip that
+    hangs or refuses is no evidence either: the stricter reading then applies to an A3.
     """
     if expect.fabric != "auto":
         return expect.fabric
@@ -102,22 +103,22 @@ def fabric_of(readings: dict[int, dict[str, Reading]], expect: Expectations) -> 
         return "hccs" if expect.planned == "auto" else expect.planned
     pods = [found["spod-info"] for found in readings.values()]
     if all(pod.value is not None and not pod.value.inside for pod in pods):
-        # Inside a server HCCS connects the chips, whatever the server stands in.
+        # Within a server HCCS connects the chips, with or without a super pod.
         return "hccs" if expect.alone and expect.planned == "hccs" else "roce"
     if expect.planned == "both":
         return "both"
-    # That an Atlas A3 is planned weighs more than a tool that does not know spod-info.
+    # A planned Atlas A3 outweighs a tool that does not know spod-info.
     outside = expect.planned == "auto" and all(map(no_super_pod, pods))
     return "roce" if outside and _some_answer(readings) else "hccs"
 
 
 def _some_answer(readings: dict[int, dict[str, Reading]]) -> bool:
-    """Does any chip have a link: that is, do the tools work at all?"""
+    """Return whether any chip reports its link, that is, whether the tools work at all."""
     return any(found["link"].value is not None for found in readings.values())
 
 
 def chip_state(chip: int, found: dict[str, Reading], info: Reading) -> dict[str, Any]:
-    """One chip as plain data, for people and for the comparison between servers."""
+    """Return the state of one chip as plain data, for reports and for the comparison between servers."""
     vnic = found["vnic"].value or _NO_VNIC
     gateway, ip, pod = found["gateway"].value, found["ip"].value, pod_of(found)
     row = next((row for row in info.value.chips if row.phy_id == chip), None) if info.value else None
@@ -130,7 +131,7 @@ def chip_state(chip: int, found: dict[str, Reading], info: Reading) -> dict[str,
         "ip": ip.address if ip else None,
         "vnic": vnic.address,
         "vnic_status": vnic.status,
-        # No certificate means that TLS is off; no answer means that nobody knows.
+        # No certificate means that TLS is off; no answer means that it is unknown.
         "tls": None if found["tls"].problem else tls_switch(found["tls"]),
         "sdid": pod.sdid if pod else None,
         "super_pod": pod.pod if pod else None,
@@ -141,29 +142,29 @@ def chip_state(chip: int, found: dict[str, Reading], info: Reading) -> dict[str,
 
 
 def pod_of(found: dict[str, Reading]) -> parsers.SuperPod | None:
-    """Where the chip stands in its super pod; None where it stands in none, or does not say."""
+    """Return the chip's position in its super pod; None if it is in none, or does not report it."""
     pod = found["spod-info"].value
     return pod if pod is not None and pod.inside else None
 
 
 def tls_switch(reading: Reading) -> int:
-    """The TLS switch: without a certificate it is off."""
+    """Return the TLS switch, 1 or 0; without a certificate it is off."""
     return int(reading.value.switch) if reading.value else 0
 
 
 def not_listed(readings: Iterable[int], info: Reading) -> set[int]:
-    """The chips that npu-smi does not list; none where it lists nothing."""
+    """Return the chips that npu-smi does not list; none if it lists nothing at all."""
     listed = {row.phy_id for row in info.value.chips} if info.value else set(readings)
     return {chip for chip in readings if chip not in listed}
 
 
 def no_super_pod(reading: Reading) -> bool:
-    """Does npu-smi say that the chip has no such thing, as on servers outside of super pods?"""
+    """Return whether npu-smi reports that the chip has no super pod, as on servers outside of super pods."""
     return reading.problem == "failed" and "support" in reading.seen.lower()
 
 
 def needs_no_conf(readings: dict[int, dict[str, Reading]], fabric: str) -> bool:
-    """Whether nobody needs an address from /etc/hccn.conf: all goes over HCCS, and no chip has one."""
+    """Return whether /etc/hccn.conf needs no addresses: all traffic uses HCCS, and no chip has one."""
     return fabric == "hccs" and all(
         found["ip"].problem is None and found["ip"].value is None for found in readings.values()
     )

@@ -25,7 +25,10 @@ LOG_LINES = 400
 
 
 def findings(wants: Mapping[str, Any], docker: DockerApi, ask: Callable[..., Any] = probe) -> list[Finding]:
-    """What does not serve although it was deployed. `wants`: what the plan wants of this server."""
+    """Return findings about deployed containers that do not serve.
+
+    ``wants``: the plan's requirements for this server; ``ask``: the function that makes a health check.
+    """
     serving = wants.get("serving") or []
     try:
         listed = docker.containers({DEPLOYMENT: wants["deployment"]}) if serving else []
@@ -38,7 +41,7 @@ def findings(wants: Mapping[str, Any], docker: DockerApi, ask: Callable[..., Any
 
 
 def laid(one: Mapping[str, Any]) -> bool:
-    """Whether a rollout has laid down the launch script here."""
+    """Return whether a rollout has written the launch script on this server."""
     try:
         return Path(one["script_path"]).is_file()
     except OSError:
@@ -48,10 +51,14 @@ def laid(one: Mapping[str, Any]) -> bool:
 def judge(
     docker: DockerApi, one: Mapping[str, Any], container: Mapping[str, Any] | None, ask: Callable[..., Any]
 ) -> Iterable[Finding]:
-    """At most one finding about one container of the plan. `container`: as the engine lists it."""
+    """Yield at most one finding about a planned container.
+
+    ``one``: the container and its health check, as planned; ``container``: as the Docker Engine lists it, or
+    None; ``ask``: the function that makes a health check.
+    """
     if container is None:
         if laid(one):
-            yield stopped(one, "there is no container, only its launch script")
+            yield stopped(one, "no container, only its launch script")
         return
     details = docker.inspect(one["container"])
     if details is None or details["State"]["Status"] != "running":
@@ -70,7 +77,7 @@ def judge(
     if silent:
         yield HOST_CHECKS.finding(
             "host-deployed-silent",
-            f"{one['title']} runs, but does not answer as it should",
+            f"{one['title']} runs but does not answer correctly",
             instance=one["instance"],
             seen=f"{'; '.join(silent)}{how_far(docker, one, details)}",
             container=one["container"],
@@ -80,7 +87,7 @@ def judge(
 def stopped(one: Mapping[str, Any], seen: str) -> Finding:
     return HOST_CHECKS.finding(
         "host-deployed-stopped",
-        f"{one['title']} does not run",
+        f"{one['title']} is not running",
         instance=one["instance"],
         seen=seen,
         container=one["container"],
@@ -93,7 +100,7 @@ def how_it_ended(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str
     state = details["State"]
     text = f"container {state['Status']}, exit code {state['ExitCode']}"
     if state.get("OOMKilled"):
-        text += ", killed for want of memory"
+        text += ", killed because it ran out of memory"
     if not str(state.get("FinishedAt") or "0001").startswith("0001"):
         text += f", ended {state['FinishedAt'][:19]}Z"
     told = state.get("Error") or reason(docker.logs(one["container"], LOG_LINES, since=state["StartedAt"]))
@@ -101,7 +108,7 @@ def how_it_ended(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str
 
 
 def unanswered(one: Mapping[str, Any], ask: Callable[..., Any]) -> list[str]:
-    """The health checks that fail, of one server or of several ranks, each with what was seen."""
+    """Return the health checks that fail, of one API server or of several ranks, each with its answer."""
     urls = [rank["health_url"] for rank in one["ranks"]] or [one["health_url"]] * bool(one["health_url"])
     if not urls:
         return []
@@ -113,14 +120,14 @@ def unanswered(one: Mapping[str, Any], ask: Callable[..., Any]) -> list[str]:
 
 
 def how_far(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """What the log says of a start that goes on, and how many there were."""
+    """Return the progress of a start from the container's log, and the number of restarts; may be empty."""
     text = docker.logs(
         one["container"], LOG_LINES * max(1, len(one["ranks"])), since=details["State"]["StartedAt"]
     )
     latest = progress(text)
     words = ""
     if latest is not None and latest.phase != READY:
-        words = f"; it starts: {latest.text}"
+        words = f"; still starting: {latest.text}"
     elif not split_lines(text):
         words = "; its log is empty"
     restarts = details.get("RestartCount") or 0

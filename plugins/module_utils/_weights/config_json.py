@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""JSON files of a model: read whole, and changed at one place only."""
+"""Reads the JSON files of a model, and changes a single value in one."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ LFS_MAGIC = b"version https://git-lfs"
 
 
 class JsonError(ValueError):
-    """A JSON file that cannot be used; the text says what was seen."""
+    """A JSON file that cannot be used; the text describes what was found."""
 
 
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
 def _skip(text: str, start: int) -> int:
-    """The place of the first character from there that is no white space."""
+    """Return the position of the first character from ``start`` on that is not white space."""
     match = _WHITESPACE.match(text, start)
     return match.end() if match else start
 
 
-# Reads a string of JSON up to its end. In no stub, and in every Python.
+# Parses a JSON string up to its end. Missing from type stubs, but in every Python.
 _scan_string = json_decoder.scanstring  # type: ignore[attr-defined]
 
 
 def value_spans(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
-    """The place (first, past the last character) of each value of the JSON object at ``start``."""
+    """Return the span (first character, end) of each value of the JSON object at ``start``, by key."""
     decoder = json.JSONDecoder()
     spans: dict[str, tuple[int, int]] = {}
     position = _skip(text, start)
@@ -56,7 +56,7 @@ def value_spans(text: str, start: int = 0) -> dict[str, tuple[int, int]]:
 
 
 def load_object(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The JSON object in a file and the file's bytes."""
+    """Return the JSON object in a file, and the file's bytes; raise JsonError if there is none."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -74,14 +74,14 @@ def load_object(path: Path) -> tuple[dict[str, Any], bytes]:
             f"not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         ) from error
     except RecursionError as error:
-        raise JsonError("JSON nested too deep") from error
+        raise JsonError("JSON nested too deeply") from error
     if not isinstance(value, dict):
         raise JsonError(f"a JSON {type(value).__name__}, not an object")
     return value, data
 
 
 def dtype_spans(text: str) -> dict[str, tuple[int, int]]:
-    """Where the model's dtype stands in the text of config.json, by key.
+    """Return the spans of the model's dtype in the text of config.json, by key.
 
     It is a key of the object itself; multi-modal models have it in ``text_config``, which vLLM asks next.
     """
@@ -96,7 +96,10 @@ def dtype_spans(text: str) -> dict[str, tuple[int, int]]:
 
 
 def with_dtype(text: str, wanted: str, replaceable: tuple[str, ...]) -> str:
-    """The text of config.json with the dtype's value replaced, every other character as it was."""
+    """Return the text of config.json with the dtype replaced and every other character unchanged.
+
+    ``wanted``: the new dtype; ``replaceable``: the dtypes that may be replaced by it.
+    """
     for start, end in sorted(dtype_spans(text).values(), reverse=True):
         if json.loads(text[start:end]) in replaceable:
             text = text[:start] + json.dumps(wanted) + text[end:]

@@ -1,7 +1,7 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Full hashes of a model's files, for those who ask for them: every byte is read, which takes minutes.
+"""Full hashes of a model's files, computed on request: every byte is read, which takes minutes.
 
 Nothing here imports Ansible.
 """
@@ -17,22 +17,22 @@ from pathlib import Path
 from .._files import contents
 from .._files.contents import READERS
 
-# What a model consists of; notes and pictures beside it do not count.
+# The files that make up a model; notes and images next to them do not count.
 SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".tiktoken", ".py", ".jinja")
-# Lists of `sha256sum`, as some publishers lay them beside the weights.
+# Lists in the format of `sha256sum`, as some publishers put them next to the weights.
 MANIFEST = re.compile(r"^(sha256sums?(\.txt)?|.+\.sha256)$", re.IGNORECASE)
 UNREADABLE = "unreadable"
 _LINE = re.compile(r"^([0-9a-fA-F]{64}) [ *](.+)$")
 
 
 def counts(name: str) -> bool:
-    """Whether a file (its path below the model's directory) is part of the model."""
+    """Return whether a file (its path below the model's directory) is part of the model."""
     hidden = "/" in name and name.startswith(".")
     return name.endswith(SUFFIXES) and not hidden and not MANIFEST.match(name)
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file in hexadecimal, or ``unreadable``."""
+    """Return the SHA-256 of a file in hexadecimal, or ``unreadable``."""
     try:
         return contents.sha256(path)
     except OSError:
@@ -40,7 +40,7 @@ def sha256(path: Path) -> str:
 
 
 def hash_all(directory: Path, names: Iterable[str]) -> dict[str, str]:
-    """The hashes of these files, several at a time."""
+    """Return the SHA-256 of these files by name, computed several at a time."""
     ordered = sorted(names)
     if not ordered:
         return {}
@@ -49,7 +49,7 @@ def hash_all(directory: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def manifest(directory: Path, names: Iterable[str]) -> dict[str, str]:
-    """What lists of `sha256sum` in the directory promise, by file."""
+    """Return the hashes in the directory's ``sha256sum`` lists, by file name."""
     promised: dict[str, str] = {}
     for name in names:
         if "/" in name or not MANIFEST.match(name):
@@ -66,11 +66,11 @@ def manifest(directory: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def broken(promised: Mapping[str, str], hashes: Mapping[str, str]) -> list[str]:
-    """The files whose hash is not the promised one."""
+    """Return the files whose hash differs from the promised one."""
     return sorted(name for name, digest in promised.items() if hashes.get(name, digest) != digest)
 
 
 def combined(hashes: Mapping[str, str]) -> str:
-    """One fingerprint of all."""
+    """Return one fingerprint of all hashes."""
     text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(hashes.items()))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

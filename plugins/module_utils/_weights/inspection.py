@@ -1,11 +1,10 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What can be known about a model directory without reading its tensors.
+"""Inspects a model directory without reading its tensors.
 
 A safetensors file begins with eight bytes (little endian: the length of its header) and the header, a
-JSON object that gives every tensor its place. From these few kilobytes follows the exact size of the
-file, so a shard that was only half copied is found without reading hundreds of gigabytes. Nothing here
-imports Ansible.
+JSON object with the position of every tensor. These few kilobytes determine the exact size of the file, so
+a partially copied shard is found without reading hundreds of gigabytes. Nothing here imports Ansible.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from .safetensors import NUMBERED_SHARD, SHARD_SUFFIX, Shard, ShardError, read_s
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
-# How the name must end for the quantization of vLLM-Ascend to read the file.
+# vLLM-Ascend's quantization reads the file whose name ends like this.
 QUANT_DESCRIPTION_NAME = "quant_model_description.json"
 
 # Any one of these sets is a vocabulary that vLLM can load.
@@ -40,7 +39,7 @@ TOKENIZER_SETS = (
     ("tiktoken.model",),
 )
 
-# Directories in which downloaders keep what is not finished yet.
+# Directories in which downloaders keep unfinished files.
 DOWNLOAD_DIRECTORIES = ("._____temp",)
 
 # Headers are read by several threads: on network storage each is a round trip.
@@ -51,7 +50,7 @@ SHOWN_FILES = 3
 
 @dataclass
 class Report:
-    """Everything seen in one model directory."""
+    """The result of inspecting a model directory."""
 
     path: str
     findings: list[Finding] = field(default_factory=list)
@@ -74,10 +73,10 @@ def _names(files: list[str] | tuple[str, ...]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-# What is said of shards that cannot be complete: one finding a kind, however many files.
+# How findings describe broken shards: one finding for each kind, however many files.
 _SHARD_KINDS = {
     "weights-shard-truncated": "too short",
-    "weights-shard-oversized": "longer than their headers say",
+    "weights-shard-oversized": "longer than their headers allow",
     "weights-shard-corrupt": "without a readable safetensors header",
     "weights-shard-unreadable": "not readable",
     "weights-shard-lfs-pointer": "Git LFS pointers",
@@ -85,12 +84,12 @@ _SHARD_KINDS = {
 
 
 def finding(code: str, directory: Path, path: Path | str, seen: str, **more: Any) -> Finding:
-    """What is wrong with a file of a model, or with the directory itself; `more` as Check.at takes it."""
+    """Return a finding about a file of a model, or about its directory; ``more``: arguments of Check.at."""
     return WEIGHTS_CHECKS.finding(code, path=str(path), seen=seen, directory=directory, **more)
 
 
 class Inspector:
-    """Looks at one model directory and gathers every finding."""
+    """Inspects one model directory and collects every finding."""
 
     def __init__(
         self, directory: Path, dtype: str | None, replaceable: tuple[str, ...], quantization: str
@@ -168,7 +167,7 @@ class Inspector:
         return [name for name in self.files if "/" not in name and name.endswith(suffix)]
 
     def _indexes(self) -> dict[str, set[str]]:
-        """Read every index; returns the tensors that each listed shard must hold."""
+        """Read every index and return the tensors that each listed shard must contain."""
         listed: dict[str, set[str]] = {}
         for name in self._top(INDEX_SUFFIX):
             path = self.directory / name
@@ -178,7 +177,7 @@ class Inspector:
                     raise JsonError("no weight_map")
                 strange = [shard for shard in weight_map.values() if not _plain(shard)]
                 if strange:
-                    raise JsonError(f"a weight_map that names {strange[0]!r}")
+                    raise JsonError(f"a weight_map that lists {strange[0]!r}")
             except JsonError as error:
                 self._add("weights-index-invalid", path, str(error))
                 continue
@@ -193,7 +192,7 @@ class Inspector:
                     "weights-shard-missing",
                     path,
                     f"{len(missing)} of {len(shards)} shards missing: {_names(missing)}",
-                    expected=f"all {len(shards)} shards that the index names",
+                    expected=f"all {len(shards)} shards listed in the index",
                     files=tuple(missing),
                 )
         return listed
@@ -226,7 +225,7 @@ class Inspector:
         self._tensors(listed)
 
     def _numbered(self, present: list[str], listed: dict[str, set[str]]) -> None:
-        """Shards that are numbered but stand in no index: the index itself is what is missing."""
+        """Report numbered shards that no index lists: their index is missing."""
         orphans = [name for name in present if name not in listed and NUMBERED_SHARD.match(name)]
         broken_index = any(finding.code == "weights-index-invalid" for finding in self.report.findings)
         if orphans and not broken_index:
@@ -234,13 +233,13 @@ class Inspector:
             self._add(
                 "weights-index-missing",
                 self.directory,
-                f"{len(orphans)} numbered shards that no index names: {_names(orphans)}",
-                expected=", ".join(f"{stem}{INDEX_SUFFIX}" for stem in stems) + " beside its shards",
+                f"{len(orphans)} numbered shards that no index lists: {_names(orphans)}",
+                expected=", ".join(f"{stem}{INDEX_SUFFIX}" for stem in stems) + " next to its shards",
                 files=tuple(orphans),
             )
 
     def _tensors(self, listed: dict[str, set[str]]) -> None:
-        """The shards must hold the tensors for which the index names them: else they are of another model."""
+        """Report shards that lack tensors listed for them in the index: they belong to another model."""
         wrong = [
             name
             for name, tensors in sorted(listed.items())
@@ -251,7 +250,7 @@ class Inspector:
             self._add(
                 "weights-index-mismatch",
                 self.directory,
-                f"{len(wrong)} shards lack tensors that the index promises, e.g. {example} in {wrong[0]}",
+                f"{len(wrong)} shards lack tensors listed in the index, e.g. {example} in {wrong[0]}",
                 files=tuple(wrong),
             )
 
@@ -291,7 +290,7 @@ class Inspector:
                 path,
                 seen,
                 expected=f'"{self.dtype}"',
-                cure="grep dtype {path}  # the weights meant? then set model_weights_dtype, or the value",
+                cure="grep dtype {path}  # if these are the intended weights, set model_weights_dtype",
             )
             return
         after = with_dtype(text, self.dtype, self.replaceable).encode("utf-8")
@@ -324,7 +323,7 @@ class Inspector:
         wanted = self.quantization == "ascend" or (self.quantization == "auto" and quantized)
         if self.quantization == "none" or not (wanted or described):
             return
-        # vLLM looks no further if config.json says it (weight_utils.py, get_quant_config).
+        # vLLM does not look further if config.json has it (weight_utils.py, get_quant_config).
         if not described and "quantization_config" in self.config:
             return
         if not described:
@@ -353,7 +352,7 @@ class Inspector:
                 self._add("weights-quant-description-invalid", path, str(error))
 
     def _fingerprint(self) -> None:
-        """Names, sizes, shard headers and small files: the same on all servers with the same model."""
+        """Compute the fingerprint of the model from names, sizes, shard headers and small files."""
         for name in self.files:
             if not model_hashes.counts(name):
                 continue
@@ -375,7 +374,7 @@ class Inspector:
         self.report.fingerprint = self._hash.hexdigest()
 
 
-# Larger files count in the fingerprint by their size alone.
+# Only the size of larger files is part of the fingerprint.
 SMALL_BYTES = 64 * 1024 * 1024
 
 
@@ -384,7 +383,7 @@ def _small(path: Path) -> bool:
 
 
 def _plain(name: object) -> bool:
-    """Whether a shard's name in an index stays inside the model's directory."""
+    """Return whether a shard's name in an index stays inside the model's directory."""
     return isinstance(name, str) and bool(name) and not name.startswith("/") and ".." not in name.split("/")
 
 
@@ -395,14 +394,18 @@ def _raise(error: OSError) -> None:
 def inspect(
     path: str, dtype: str | None, replaceable: tuple[str, ...] = ("float16",), quantization: str = "auto"
 ) -> Report:
-    """Look at a model directory; changes nothing."""
+    """Inspect a model directory without changing anything.
+
+    ``path``: the directory; ``dtype``: the dtype that config.json must have (None: any); ``replaceable``: the
+    dtypes that may be replaced by it; ``quantization``: ``auto``, ``ascend`` or ``none``, as for the module.
+    """
     return Inspector(Path(path), dtype, replaceable, quantization).inspect()
 
 
 def with_hashes(report: Report) -> Report:
-    """The same report with the hash of every file, compared with a list of them that lies in the directory.
+    """Return the report with the hash of every file, compared with the lists of hashes in the directory.
 
-    Reads everything. The fingerprint is then made of the hashes, with config.json as it will be.
+    Reads every byte. The fingerprint is then computed from the hashes, with config.json as it will be.
     """
     directory = Path(report.path)
     names = files_below(directory)
@@ -415,13 +418,13 @@ def with_hashes(report: Report) -> Report:
         hashes[CONFIG_NAME] = hashlib.sha256(report.patch.after).hexdigest()
     findings = list(report.findings)
     if wrong:
-        what = f"{len(wrong)} of {len(promised)} files have another content: {_names(wrong)}"
+        what = f"the content of {len(wrong)} of {len(promised)} files differs: {_names(wrong)}"
         findings.append(finding("weights-hash-mismatch", directory, directory, what, files=wrong))
     return replace(report, findings=findings, hashes=hashes, fingerprint=model_hashes.combined(hashes))
 
 
 def without_patch(report: Report, wanted: str) -> Report:
-    """The same report where the dtype may not be patched: a finding instead of a patch."""
+    """Return the report with a finding instead of a patch, for runs that must not patch the dtype."""
     if report.patch is None:
         return report
     directory = Path(report.path)
@@ -437,7 +440,7 @@ def without_patch(report: Report, wanted: str) -> Report:
 
 
 def not_patched(report: Report, wanted: str, error: Exception) -> Finding:
-    """The finding for a config.json that should have been patched and could not be."""
+    """Return the finding about a config.json that should have been patched but could not be."""
     directory = Path(report.path)
     return finding(
         "weights-dtype-not-patched",

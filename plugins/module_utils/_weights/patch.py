@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Setting the dtype in config.json, so that another process sees the old file or the new one."""
+"""Sets the dtype in config.json atomically: other processes see either the old file or the new one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class ConfigPatch:
 
 
 class ConfigChanged(Exception):
-    """config.json is no longer what was read."""
+    """config.json has changed since it was read."""
 
 
 def _write_beside(target: Path, data: bytes) -> Path:
-    """A temporary file in the target's directory with the target's mode and owner, safely on the disk."""
+    """Write a temporary file next to the target, with its mode and owner, and return its path."""
     status = target.stat()
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.{socket.gethostname()}.", dir=target.parent)
     try:
@@ -47,7 +47,7 @@ def _write_beside(target: Path, data: bytes) -> Path:
 
 
 def _keep_original(target: Path, data: bytes) -> Path:
-    """Keep what is replaced as config.json.orig; an older original is never overwritten."""
+    """Keep the replaced file as config.json.orig, never overwriting an older original; return its path."""
     temporary = _write_beside(target, data)
     try:
         number = 0
@@ -73,13 +73,12 @@ def _keep_original(target: Path, data: bytes) -> Path:
 
 
 def apply_patch(directory: Path, patch: ConfigPatch) -> Path:
-    """Replace config.json by its patched text; returns where the original is kept.
+    """Replace config.json with its patched text and return the path of the original.
 
     Servers that share the directory may do this at the same time without a lock: each writes a file of
-    its own name and renames it over config.json, and all of them computed the same text. Raises OSError
-    where the directory cannot be written, and :class:`ConfigChanged` if someone else changed the file in
-    between. A symbolic link (as in the hub's cache) is replaced by a file; what it points to stays as it
-    is.
+    its own name and renames it over config.json, and all of them compute the same text. Raises OSError if
+    the directory is not writable, and ConfigChanged if another process has changed the file in between. A
+    symbolic link (as in the hub's cache) is replaced by a file; its target stays unchanged.
     """
     target = directory / CONFIG_NAME
     kept = _keep_original(target, patch.before)

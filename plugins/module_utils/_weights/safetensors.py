@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shards: what the header of a safetensors file says, and whether the file is whole."""
+"""Reads the header of a safetensors file and checks that the file is complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERED_SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5}
 
 @dataclass(frozen=True)
 class Shard:
-    """What the header of one safetensors file says."""
+    """The contents of one safetensors header."""
 
     name: str
     size: int
@@ -35,7 +35,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardError:
-    """Why one safetensors file cannot be whole."""
+    """Why a safetensors file cannot be complete: code of the finding, value seen, value expected."""
 
     name: str
     code: str
@@ -44,7 +44,7 @@ class ShardError:
 
 
 def read_shard(directory: Path, name: str) -> Shard | ShardError:
-    """Read the header of one safetensors file and compare the file's size with it."""
+    """Read the header of a safetensors file and compare it with the file's size; the error is returned."""
     try:
         with (directory / name).open("rb") as stream:
             status = os.fstat(stream.fileno())
@@ -73,7 +73,7 @@ def read_shard(directory: Path, name: str) -> Shard | ShardError:
     except OSError as error:
         seen = f"cannot be read: {error.strerror}"
         if isinstance(error, FileNotFoundError) and (directory / name).is_symlink():
-            seen = f"a link to {os.readlink(directory / name)}, which is not there"
+            seen = f"a link to {os.readlink(directory / name)}, which does not exist"
         return ShardError(name, "weights-shard-unreadable", seen, "a readable file")
     if len(header) < length:
         return ShardError(

@@ -18,14 +18,14 @@ LOG_LEVEL = "DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)"
         (
             f"{LOG_LEVEL}\ndcmi module initialize failed. ret is -8005\n",
             "dcmi module",
-            "the driver is not up",
+            "the driver is not running",
         ),
         (
             f"{LOG_LEVEL}\r\ndcmi model initialized failed, because the device is used. ret is -8020\r\n",
             "dcmi model",
-            "the device is used: another container",
+            "the device is in use: another container",
         ),
-        ("npu get board type failed. ret is -8009\n", "npu get board type", "dmesg says more"),
+        ("npu get board type failed. ret is -8009\n", "npu get board type", "see dmesg"),
         ("dcmi module initialize failed. ret is -8999\n", "dcmi module", None),
         ("vnic ipaddr: 192.168.80.05\n", "vnic ipaddr", None),
     ],
@@ -53,4 +53,4 @@ def test_the_check_of_the_chips_shows_the_reason() -> None:
     found = verdict.read(Answer("npu-smi", "info", text, 255))
     assert found.problem == "failed"
     assert "ret is -8005" in found.seen
-    assert "-8005: the driver is not up" in found.seen
+    assert "-8005: the driver is not running" in found.seen

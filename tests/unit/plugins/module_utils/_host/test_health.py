@@ -80,7 +80,7 @@ def test_what_serves_is_no_finding(engine):
 def test_a_container_that_is_gone_is_told_by_its_script(engine):
     (one,) = look(Docker(), engine)
     assert (one.code, one.severity) == ("host-deployed-stopped", "error")
-    assert one.message == "decode1 does not run"
+    assert one.message == "decode1 is not running"
 
 
 def test_a_silent_docker_engine_runs_nothing(engine):
@@ -103,7 +103,7 @@ def test_what_does_not_answer_says_how_far_it_is(engine):
     (one,) = look(Docker("running", LOADING, restarts=2), engine, answers=refused)
     assert (one.code, one.severity) == ("host-deployed-silent", "error")
     assert one.seen == (
-        "http://10.0.0.3:8004/health Connection refused; it starts: loading shards 43 of 163"
+        "http://10.0.0.3:8004/health Connection refused; still starting: loading shards 43 of 163"
         "; the Docker Engine has restarted it (2 times)"
     )
     (one,) = look(Docker("running", READY), engine, answers=(False, "HTTP 503"))
@@ -130,7 +130,7 @@ def test_a_proxy_with_another_list_does_not_answer_as_planned(engine):
 
     (one,) = look(Docker("running", READY), {**proxy, "health_url": "http://x/healthcheck"}, answers=answers)
     assert asked == [("http://x/healthcheck", expected)]
-    assert one.message == "proxy runs, but does not answer as it should"
+    assert one.message == "proxy runs but does not answer correctly"
 
 
 def test_a_node_that_was_started_alone_is_told_though_it_runs(engine):
