@@ -1,10 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Findings: what is wrong or risky, each with its place, what was seen and expected, its cure and source.
+"""Findings: what is wrong or risky, each with its place, the value seen and expected, its cure and source.
 
-The planner's rules, the checks of servers and of weights, and the transfers all make the same kind of
-finding, each from an entry of a catalogue, and all print it the same way. A new check is one entry and one
-use of it:
+The planner's rules, the checks of servers and of weights, and the transfers all create the same kind of
+finding from an entry of a catalogue, and all print it the same way. A new check is one entry and one use:
 
     HOST_CHECKS = Catalogue(Check("host-thp", "Transparent huge pages are off", "It …", "hint", …), …)
     yield HOST_CHECKS.finding("host-thp", host=name, seen="never")
@@ -13,10 +12,10 @@ Errors that carry findings:
 
     RolloutError
       PlanError          the inventory cannot be planned
-      TransferError      weights or an image did not come to a server
-        RegistryError    a registry does not give the image
-      DockerError        the Docker Engine does not answer, or refuses
-        ImageError       it has no use for an archive, or does not give one
+      TransferError      weights or an image could not be transferred to a server
+        RegistryError    a registry does not provide the image
+      DockerError        the Docker Engine does not answer, or refuses a request
+        ImageError       it rejects an archive, or does not provide one
       UnsafeFolder       other users could replace what root keeps in a folder
       Refused            root must not work with a name or a path
       LockError          the lock of a server cannot be used
@@ -45,17 +44,17 @@ SEVERITIES: tuple[Severity, ...] = (ERROR, WARNING, HINT)
 
 # Characters of a line on the screen.
 WIDTH = 108
-# Names, and values that differ from place to place, that a screen shows; of more the first ones.
+# The most names or differing values that the screen shows; of more, only the first ones.
 FEW = 8
 _LABELS = ("seen", "expected", "cure", "source")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. Its place is what is set of host, instance, variable, chips and path.
+    """A finding. Its place consists of those of host, instance, variable, chips and path that are set.
 
-    `host` and `instance` may name several, separated by a comma and a space. `chips` are the ids of chips,
-    `path` a file or directory on the host, and `files` the names of all files concerned, below it.
+    ``host`` and ``instance`` may name several, separated by a comma and a space. ``chips`` are ids of chips,
+    ``path`` is a file or directory on the host, and ``files`` are the names of all affected files below it.
     """
 
     code: str
@@ -74,33 +73,33 @@ class Finding:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The servers that it names."""
+        """The names of its servers."""
         return tuple((self.host or "").split(", ")) if self.host else ()
 
     @property
     def instances(self) -> tuple[str, ...]:
-        """The instances that it names."""
+        """The names of its instances."""
         return tuple((self.instance or "").split(", ")) if self.instance else ()
 
     @property
     def place(self) -> str:
-        """Where it is, as `prefill1 / prefiller / pd_kv_port`; the message names chips and paths."""
+        """Its place, such as ``prefill1 / prefiller / pd_kv_port``; the message names chips and paths."""
         parts = (few(self.hosts), few(self.instances), self.variable)
         return shown(" / ".join(part for part in parts if part), 400)
 
     @property
     def sentence(self) -> str:
-        """All of it in one line, where there is no room for a block."""
+        """The finding in one line, for places without room for a block."""
         seen = f" ({self.seen})" if self.seen else ""
         return f"{self.code}: {self.message}{seen}; {self.cure}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return it as a JSON object."""
         return {**asdict(self), "chips": list(self.chips), "files": list(self.files)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Finding:
-        """From JSON; what a finding does not have is left out."""
+        """Return the finding from a JSON object; unknown keys are ignored."""
         known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
         for name in ("chips", "files"):
             known[name] = tuple(known.get(name) or ())
@@ -115,7 +114,7 @@ class ByFabric:
     roce: Severity
 
     def over(self, fabric: str) -> Severity:
-        """The severity over `hccs` or `roce`; over `both` the worse of the two."""
+        """Return the severity over ``hccs`` or ``roce``; over ``both``, the worse of the two."""
         if fabric == "both":
             return min(self.hccs, self.roce, key=SEVERITIES.index)
         return self.roce if fabric == "roce" else self.hccs
@@ -123,12 +122,12 @@ class ByFabric:
 
 @dataclass(frozen=True)
 class Check:
-    """What a code means: an entry of a catalogue, from which the documentation is made.
+    """The meaning of a code: an entry of a catalogue, from which the documentation is generated.
 
-    `cure` is a command or a sentence; words in braces are filled in for each finding: `{host}`, `{chip}` (the
-    first of the chips), `{chips}`, `{path}`, and whatever else `at` is given. `hccs_cure` is the cure where
-    HCCS carries the traffic, if it is another one. `between`: the check compares servers. `limit`: characters
-    of what was seen and expected that are kept.
+    ``cure`` is a command or a sentence; words in braces are filled in for each finding: ``{host}``,
+    ``{chip}`` (the first of the chips), ``{chips}``, ``{path}``, and the further arguments of ``at``.
+    ``hccs_cure``: the cure where HCCS carries the traffic, if it differs. ``between``: the check compares
+    servers. ``limit``: the most characters of the values seen and expected that are kept.
     """
 
     code: str
@@ -143,7 +142,7 @@ class Check:
     limit: int = 2000
 
     def severity_over(self, fabric: str) -> Severity:
-        """The severity, over a fabric where it depends on that: `hccs`, `roce` or `both`."""
+        """Return the severity, over a fabric (``hccs``, ``roce`` or ``both``) if it depends on that."""
         return self.severity.over(fabric) if isinstance(self.severity, ByFabric) else self.severity
 
     def at(
@@ -163,11 +162,11 @@ class Check:
         fabric: str = "",
         **fill: object,
     ) -> Finding:
-        """The finding at a place.
+        """Return the finding at a place.
 
-        Without a message the title stands for it, with the path. `severity`, `expected` and `cure` replace
-        those of the entry; `fabric` chooses between its severities and cures. `fill` has values for words in
-        braces of the cure.
+        Without a message the title is used, with the path. ``severity``, ``expected`` and ``cure`` replace
+        those of the entry; ``fabric`` selects among its severities and cures. ``fill``: values for the words
+        in braces in the cure.
         """
         concerned = tuple(sorted(set(chips)))
         text = cure or (self.hccs_cure if fabric == "hccs" and self.hccs_cure else self.cure)
@@ -199,7 +198,7 @@ class Check:
 
 
 class Catalogue(Dict[str, Check]):
-    """Checks by their codes; a code stands for one check only."""
+    """Checks by code; each code belongs to one check."""
 
     def __init__(self, *checks: Check) -> None:
         super().__init__()
@@ -207,19 +206,19 @@ class Catalogue(Dict[str, Check]):
             self.declare(check)
 
     def declare(self, check: Check) -> Check:
-        """Enter a check; raises ValueError where its code is taken."""
+        """Add a check and return it; raise ValueError if its code is already used."""
         if check.code in self:
             raise ValueError(f"two checks have the code {check.code}")
         self[check.code] = check
         return check
 
     def finding(self, code: str, message: str = "", **place: Any) -> Finding:
-        """A finding of the check with this code; the rest is what `Check.at` takes."""
+        """Return a finding of the check with this code; ``place``: arguments of ``Check.at``."""
         return self[code].at(message, **place)
 
 
 class RolloutError(Exception):
-    """What ends a run or a part of it; carries every finding about that, the worst first."""
+    """An error that ends a run or a part of it; carries all its findings, the worst first."""
 
     def __init__(self, findings: Finding | Iterable[Finding], summary: str = "") -> None:
         listed = [findings] if isinstance(findings, Finding) else findings
@@ -243,14 +242,14 @@ class RolloutError(Exception):
 
 
 def shown(value: object, limit: int = 200) -> str:
-    """A value as one short line for people."""
+    """Return a value as one printable line of at most ``limit`` characters."""
     text = value if isinstance(value, str) else repr(value)
     text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def numbers(values: Iterable[int]) -> str:
-    """Ranges as people write them: 0-3, 7."""
+    """Return numbers as ranges: ``0-3, 7``."""
     ordered_values = sorted(set(values))
     parts: list[str] = []
     begin = 0
@@ -263,7 +262,7 @@ def numbers(values: Iterable[int]) -> str:
 
 
 def few(names: Iterable[str]) -> str:
-    """Names for a screen: at most eight, of more the first two and the number of the others."""
+    """Return names for the screen: all if there are at most eight, else the first two and a count."""
     listed = list(names)
     if len(listed) <= FEW:
         return ", ".join(listed)
@@ -271,12 +270,12 @@ def few(names: Iterable[str]) -> str:
 
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that stop a rollout."""
+    """Return the findings that stop a rollout."""
     return [one for one in findings if one.severity == ERROR]
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Worst first, then by code and place, so that two runs print the same; each finding once."""
+    """Return each finding once, the worst first, then by code and place, so that output is stable."""
     return sorted(
         dict.fromkeys(findings),
         key=lambda one: (
@@ -292,7 +291,7 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def counted(findings: Iterable[Finding]) -> str:
-    """`2 errors, 1 warning`, or `all good`."""
+    """Return the numbers by severity: ``2 errors, 1 warning``, or ``all good``."""
     listed = [one.severity for one in findings]
     numbers_of = ((name, listed.count(name)) for name in SEVERITIES)
     parts = [f"{number} {name}{'s' * (number > 1)}" for name, number in numbers_of if number]
@@ -301,25 +300,25 @@ def counted(findings: Iterable[Finding]) -> str:
 
 # ---- The same finding at several places
 
-# What differs from server to server although the cause is one: addresses, processes, and how much is used or
-# free. The finding of each server has them in what was seen or expected.
+# Values that differ between servers although the cause is the same: addresses, process ids, and amounts used
+# or free. The finding of each server contains them in the value seen or expected.
 _MEASURED = re.compile(r"\b[0-9]+(?:\.[0-9]+){3}\b|\bpid [0-9]+\b|\b[0-9]+(?:\.[0-9]+)? [KMGT]?B\b")
 _WORD = re.compile(r"\w[\w.-]*")
-# Names of groups, and ordinary words of the messages.
+# Names of groups that are also ordinary words in messages.
 _ROLE_WORDS = frozenset({"prefiller", "decoder", "proxy"})
 
 
 def grouped(findings: Iterable[Finding], limit: int | None = None) -> list[Finding]:
-    """One finding for each cause, with all its places; a setting of all instances that breaks a rule in sixty
-    of them is one.
+    """Return one finding for each cause, with all its places: a setting of all instances that breaks a rule
+    in sixty of them is one finding.
 
-    Findings with one message are one, whatever was seen at each place; measured values in it do not count.
-    Where messages name their own place, they are the same where the same was seen. So are, in findings about
-    the inventory, those that name other instances or hosts. Two findings at one place that say different
-    things stay two.
+    Findings with the same message are merged, whatever was seen at each place; measured values in the message
+    are ignored. Messages that name their own place count as equal if the same was seen. In findings about the
+    inventory, so do messages that name other instances or hosts. Two findings at one place with different
+    messages stay separate.
 
-    What was seen, what is expected and the cure are told apart by place where they differ. `limit`: how many
-    such values are told, for a screen; None: all.
+    If the values seen, the values expected or the cures differ, each is listed with its places. ``limit``:
+    how many such values are listed, for the screen; None: all.
     """
     listed = list(findings)
     names = {name for one in listed for name in (one.host, one.instance) if name}
@@ -344,7 +343,7 @@ class _Group:
     messages: dict[tuple[str | None, str | None], str]
 
     def takes(self, one: Finding) -> bool:
-        """Whether nothing else is said of the finding's place."""
+        """Return whether the group has no different message for the finding's place."""
         return self.messages.get((one.host, one.instance), one.message) == one.message
 
     def add(self, one: Finding) -> None:
@@ -369,7 +368,7 @@ class _Group:
         )
 
     def _told_apart(self, name: str, limit: int | None) -> str | None:
-        """A field's value; where places differ in it, each value with its places."""
+        """Return a field's value; if it differs between places, each value with its places."""
         places: dict[str, dict[str, None]] = {}
         for one in self.findings:
             value = getattr(one, name)
@@ -385,10 +384,10 @@ class _Group:
 
 
 def _causes(one: Finding, names: set[str]) -> list[tuple[object, ...]]:
-    """What findings of one cause have in common, in either of two ways."""
+    """Return the keys by which findings with the same cause are recognized; one in common is enough."""
     own = {name for name in (one.host, one.instance) if name}
-    # What stands in the inventory names others as it names its own place. Between servers, from where to
-    # where is all that there is to say.
+    # Findings about the inventory may name other places, which are blanked too. In findings between servers
+    # the names of both ends are the content.
     blanked = names if one.variable or one.instance else own
     message = _MEASURED.sub("\0", one.message)
     cure = re.sub(r"[0-9]+", "\0", _unnamed(one.cure, own, own))
@@ -401,7 +400,7 @@ def _causes(one: Finding, names: set[str]) -> list[tuple[object, ...]]:
 
 
 def _unnamed(text: str, names: set[str], own: set[str]) -> str:
-    """A text without these names. The word for a role is a name only at its own place."""
+    """Return the text without these names. A word for a role counts as a name only at its own place."""
 
     def blank(match: re.Match[str]) -> str:
         word = match.group(0).rstrip(".")
@@ -411,13 +410,13 @@ def _unnamed(text: str, names: set[str], own: set[str]) -> str:
     return _WORD.sub(blank, text)
 
 
-# ---- For people
+# ---- Output
 
 
 def render_text(findings: Iterable[Finding], everywhere: str = "") -> Iterator[str]:
-    """The findings for a screen, line by line: one short block for each cause, with an empty line behind it.
+    """Yield the lines for the screen: a short block for each cause, each followed by an empty line.
 
-    `everywhere` stands for the place of a finding that has none.
+    ``everywhere``: the place that is printed for a finding without one.
     """
     for one in grouped(findings, FEW):
         yield f"{one.severity.upper()} {one.code}  {one.place or everywhere}".rstrip()
@@ -428,7 +427,7 @@ def render_text(findings: Iterable[Finding], everywhere: str = "") -> Iterator[s
 
 
 def _wrapped(begin: str, text: str) -> list[str]:
-    # A cure is to be copied: no word of it is broken.
+    # Cures are copied by users, so no word is broken.
     return textwrap.wrap(
         re.sub(r"\s*\n\s*", " ", text.strip()),
         WIDTH,
@@ -440,12 +439,12 @@ def _wrapped(begin: str, text: str) -> list[str]:
 
 
 def brief(findings: Iterable[Finding]) -> list[str]:
-    """One line for each finding, without cures: the result of one server."""
+    """Return one line for each finding, without cures, for the result of one server."""
     return [f"{one.severity.upper():<8}{one.code}: {one.message}" for one in findings]
 
 
 def text_of(findings: Iterable[Finding], head: str = "", log: Sequence[str] = ()) -> str:
-    """One text for the message that a task ends with: a headline, the findings, the last lines of a log."""
+    """Return the message with which a task ends: a headline, the findings, and the last lines of a log."""
     lines = [head] if head else []
     lines += list(render_text(findings))[:-1]
     lines += [f"  {'log' if at == 0 else '':<10}{line}" for at, line in enumerate(log)]
@@ -453,7 +452,7 @@ def text_of(findings: Iterable[Finding], head: str = "", log: Sequence[str] = ()
 
 
 def render_markdown(findings: Iterable[Finding], limit: int | None = None) -> Iterator[str]:
-    """The findings as a list of Markdown, with all places of each; with a limit a few of them."""
+    """Yield the findings as a Markdown list with all their places; ``limit``: show at most so many values."""
     for one in grouped(findings, limit):
         all_of_it = " / ".join(part for part in (one.host, one.instance, one.variable) if part)
         place = one.place if limit else all_of_it
@@ -468,11 +467,11 @@ def render_markdown(findings: Iterable[Finding], limit: int | None = None) -> It
 
 
 def _prose(text: str) -> str:
-    """Text in which Markdown reads nothing of its own."""
+    """Return the text escaped for Markdown."""
     return re.sub(r"([\\`*|])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _code(text: str) -> str:
-    """A command to be copied."""
+    """Return a command as Markdown code."""
     line = " ".join(text.split())
     return f"`` {line} ``" if "`" in line else f"`{line}`"

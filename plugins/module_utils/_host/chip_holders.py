@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Containers of others that hold chips, and processes that have them open. Nothing is changed.
+"""Finds containers outside the deployment that hold chips, and processes that have them open.
 
 The driver gives a chip to one unprivileged container at a time, whether it computes or sleeps, from its first
 use on: the next one stops with `dcmi model initialized failed, because the device is used. ret is -8020`
@@ -35,9 +35,10 @@ _SECONDS = 10
 
 @dataclass(frozen=True)
 class ChipHolder:
-    """A running container that is not ours. `alone`: nobody else gets its chips.
+    """A running container outside the deployment.
 
-    `pid`: a process of it, where the Docker Engine does not know it.
+    ``alone``: its chips are not available to others; ``pid``: one of its processes, if the Docker Engine does
+    not know the container.
     """
 
     name: str
@@ -48,7 +49,7 @@ class ChipHolder:
 
 
 def of_docker(containers: Iterable[Mapping[str, Any]], own: set[str], socket_path: str) -> list[ChipHolder]:
-    """The Docker Engine's running containers that have chips, without our own."""
+    """Return the Docker Engine's running containers that have chips, without the deployment's own."""
     found = []
     begin = time.monotonic()
     for one in containers:
@@ -56,7 +57,7 @@ def of_docker(containers: Iterable[Mapping[str, Any]], own: set[str], socket_pat
             continue
         if time.monotonic() - begin > _SECONDS:
             break
-        # One that ends meanwhile holds nothing any more.
+        # A container that ends meanwhile no longer holds anything.
         with suppress(DockerError, ValueError):
             path = f"/containers/{quote(one['Id'])}/json"
             details = json.loads(get(path, socket_path, _SECONDS))
@@ -67,7 +68,7 @@ def of_docker(containers: Iterable[Mapping[str, Any]], own: set[str], socket_pat
 
 
 def holder_of(details: Mapping[str, Any]) -> ChipHolder | None:
-    """What `docker inspect` shows of a container, if it has chips."""
+    """Return the holder from the output of ``docker inspect``, or None if the container has no chips."""
     host, config = details.get("HostConfig") or {}, details.get("Config") or {}
     name = str(details.get("Name") or details.get("Id", "")[:12]).lstrip("/")
     given = (parsers.chip_of_device(str(one.get("PathOnHost", ""))) for one in host.get("Devices") or ())
@@ -100,11 +101,12 @@ def of_other_runtimes(
     containers_of: Callable[[int], list[str]],
     names: Mapping[str, str],
 ) -> list[ChipHolder]:
-    """Containers whose devices the Docker Engine does not tell, by their devices.
+    """Return the containers whose devices the Docker Engine does not report, found by their devices.
 
-    They are those of other runtimes (Kubernetes, podman), and those that a hook or CDI gives devices to.
-    Every container has a /dev of its own, which one of its processes shows. A privileged one has all devices
-    of the server in it, whatever it does: that says nothing. `names`: of the Docker Engine's containers.
+    These are containers of other runtimes (Kubernetes, podman) and those that get devices from a hook or CDI.
+    Every container has its own /dev, which is visible through one of its processes. A privileged container
+    has all devices of the server, whether it uses them or not, so it is skipped. ``pids``: the processes to
+    check; ``known``: ids of containers to skip; ``names``: of the Docker Engine's containers, by id.
     """
     found: dict[str, ChipHolder] = {}
     spaces = set()
@@ -128,7 +130,7 @@ def of_other_runtimes(
             name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
             of_docker = next((names[one] for one in reversed(ids) if one in names), None)
             alone = capable is not None
-            # A container has several such spaces where it runs systemd, or containers of its own.
+            # A container has several mount namespaces if it runs systemd, or containers of its own.
             found.setdefault(
                 ids[-1] if ids else name,
                 ChipHolder(
@@ -196,7 +198,7 @@ def _chips_in(folder: str) -> tuple[int, ...]:
 
 
 def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
-    """By chip, the processes that have its device open; those in containers, too, as root."""
+    """Return the processes that have a chip's device open, by chip; as root also those in containers."""
     wanted = set(chips)
     devices = device_numbers("/dev")
     found: dict[int, list[int]] = {}
@@ -216,7 +218,7 @@ def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
 
 
 def device_numbers(folder: str) -> dict[int, int]:
-    """The chips by the numbers of their devices; empty where those do not tell them apart."""
+    """Return the chips by device number; empty if the numbers are not distinct."""
     found: dict[int, int] = {}
     chips = 0
     with suppress(OSError), os.scandir(folder) as entries:

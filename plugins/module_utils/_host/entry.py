@@ -1,8 +1,8 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the modules host_check and host_reach do once their arguments are read.
+"""Entry points of the modules host_check and host_reach.
 
-It needs nothing of Ansible: the actions of the same names also run it as a plain script.
+They need nothing from Ansible: the action plugins of the same names also run them as a plain script.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ REACH_ARGUMENTS = {
 
 
 def check(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Look at the server and judge; the result of host_check, with `failed` where it fails."""
+    """Inspect and evaluate the server; return the result of host_check, with ``failed`` if it fails."""
     wants = options["wants"]
     state = query.look(wants, options)
     limits = Limits(
@@ -72,9 +72,9 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     )
     ok = not errors_of(findings)
     listener = None
-    # Without a NIC that carries the address there is nothing to listen on, and a finding says so.
+    # Without a NIC that has the address nothing can listen, which has its own finding.
     nic = carrying(state.nics, wants["address"])
-    # Without a token nobody could prove that he belongs to the run.
+    # Without a token no client could prove that it belongs to the run.
     if options["listen"] and options.get("token") and wants.get("clients") and nic is not None and nic.up:
         listener, _refused = host_listener.start(
             wants["address"],
@@ -99,7 +99,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reach(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Try the targets, take leave, and see this server's own listener end; the result of host_reach."""
+    """Test the targets, sign off, and wait for this server's listener; return the result of host_reach."""
     targets, listener, stop = options["targets"], options["listener"], options["stop"]
     token = options.get("token", "")
     trials = host_listener.attempt_all(targets, options["timeout"], token)
@@ -132,7 +132,7 @@ def _take_leave(
     timeout: float,
     token: str,
 ) -> None:
-    """Of every server of which a port has answered, once."""
+    """Sign off once from every server of which a port has answered."""
     heard = {
         target["server"]: (target["address"], target["port"])
         for target, trial in zip(targets, trials)

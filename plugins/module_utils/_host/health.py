@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what was deployed on a server runs and answers, as findings of its check.
+"""Checks that deployed containers run and answer.
 
 Nothing is said of what was never deployed there: without a container and without a launch script.
 """

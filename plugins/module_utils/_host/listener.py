@@ -1,18 +1,17 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""A temporary listener on the ports of the plan, and the other side that tries them.
+"""A temporary listener on the planned ports, and the client that tests them.
 
-The listener is a process of its own that outlives the task, so that all servers can listen before any of them
-tries: no forks, no order of tasks and no slow server decide the result. It ends when all who were to try
-have taken leave, when its server is told to end it, and by itself after a while.
+The listener is a separate process that outlives the task, so that all servers listen before any of them
+connects: forks, task order and slow servers do not affect the result. It ends when all expected clients have
+signed off, when it is stopped on its server, and by itself after its lifetime.
 
-It says nothing to strangers, and nothing that they say ends it: who comes proves first that he knows the
-run's token, which servers get over ssh and which never crosses the network between them. The listener then
-does so, too:
+It does not answer strangers, and they cannot end it: a client first proves that it knows the run's token,
+which servers get over ssh and which never crosses the network between them. The listener then does the same:
 
     client    ascend.pd_rollout hello NONCE MAC
     listener  ascend.pd_rollout NAME TIME NONCE MAC      the server's name and time
-    client    ascend.pd_rollout done NAME MAC            that client needs the listener no more
+    client    ascend.pd_rollout done NAME MAC            this client no longer needs the listener
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ from typing import Any, cast
 from .. import _process
 
 GREETING = "ascend.pd_rollout"
-# Closing at once instead of waiting (TIME_WAIT), which could keep an engine from binding the port.
+# Close at once instead of entering TIME_WAIT, which could keep an engine from binding the port.
 _RESET = struct.pack("ii", 1, 0)
 _WORKERS = 64
 _GREETING_LIMIT = 512
-# Guests at a time, where the process may open that many files; the one that came first goes for the next.
+# The most guests at a time, if the process may open that many files; the oldest makes way for the next.
 _GUESTS = 4096
-# Before Python 3.10 the time-out of a socket is an error of its own.
+# Before Python 3.10 a socket's timeout is a separate error.
 TIMED_OUT = (TimeoutError, socket.timeout)
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A running listener. `started`: the kernel's start time, so that nobody else is ended in its place."""
+    """A running listener. ``started``: its start time by the kernel, so that no other process is stopped."""
 
     pid: int
     started: int
@@ -62,10 +61,12 @@ def start(
     clients: Iterable[str] = (),
     token: str = "",
 ) -> tuple[Listener | None, dict[int, str]]:
-    """Listen on these ports for so many seconds; also the ports that could not be had, and why.
+    """Start a listener; return it (None without any free port) and the ports that failed, each with the
+    reason.
 
-    `clients`: who will take leave (`take_leave`); without any the listener stays until it is ended.
-    `token`: what those know who are answered.
+    ``address``, ``ports``: where it listens; ``name``: of this server; ``lifetime``: in seconds; ``clients``:
+    the servers that will sign off (``take_leave``), without any it stays until it is stopped; ``token``: the
+    secret that clients must know.
     """
     sockets: list[socket.socket] = []
     refused: dict[int, str] = {}
@@ -94,7 +95,7 @@ def start(
 
 
 def proof(token: str, *words: str) -> str:
-    """That who says these words knows the token."""
+    """Return the proof that the sender of these words knows the token."""
     return hmac.new(token.encode(), "\0".join(words).encode(), hashlib.sha256).hexdigest()
 
 
@@ -103,7 +104,7 @@ def _proves(given: str, token: str, *words: str) -> bool:
 
 
 class _Guest:
-    """Who has connected. `nonce`: what he was told, once he has shown that he knows the token."""
+    """A connected client. ``nonce``: sent to it once it has proved that it knows the token."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -112,17 +113,17 @@ class _Guest:
 
 
 class _Doorkeeper:
-    """Answers guests; strangers are sent away without a word."""
+    """Answers guests; strangers are disconnected without an answer."""
 
     def __init__(self, name: str, clients: Iterable[str], token: str) -> None:
         self.name = name
         self.token = token
         self.left_to_come = set(clients)
-        # Nonces of clients: a word that somebody has heard on the way is not taken twice.
+        # Nonces of clients that were used, so that a recorded message cannot be replayed.
         self.heard: set[str] = set()
 
     def stays(self, guest: _Guest) -> bool:
-        """Listen to a guest; whether he may stay."""
+        """Read from a guest; return whether its connection stays open."""
         said = guest.sock.recv(_GREETING_LIMIT)
         guest.said += said
         if not said or len(guest.said) > _GREETING_LIMIT:
@@ -161,7 +162,11 @@ def serve(
     clients: set[str] | None = None,
     token: str = "",
 ) -> None:
-    """Answer those who know the token until all clients have taken leave or the time is up."""
+    """Answer clients that know the token until all have signed off or the lifetime is over.
+
+    ``sockets``: the listening sockets; ``name``: of this server; ``lifetime``: in seconds; ``clients``: the
+    servers that will sign off.
+    """
     deadline = time.monotonic() + lifetime
     doorkeeper = _Doorkeeper(name, clients or (), token)
     guests: OrderedDict[int, _Guest] = OrderedDict()
@@ -200,14 +205,14 @@ def serve(
 
 
 def _most_guests(listening: int) -> int:
-    """As many as can be let in without running out of files."""
+    """Return how many guests can be accepted without running out of file descriptors."""
     files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _GUESTS if files == resource.RLIM_INFINITY else files - listening - 16
     return max(1, min(_GUESTS, allowed))
 
 
 def _greeted(one: socket.socket, token: str) -> list[str]:
-    """Say hello to whoever listens; name, time and nonce of a listener that knows the token, else nothing."""
+    """Greet the listener; return its name, time and nonce if it knows the token, otherwise an empty list."""
     nonce = secrets.token_hex(16)
     one.sendall(f"{GREETING} hello {nonce} {proof(token, 'hello', nonce)}\n".encode())
     said = b""
@@ -222,7 +227,10 @@ def _greeted(one: socket.socket, token: str) -> list[str]:
 
 
 def take_leave(address: str, port: int, own_name: str, timeout: float, token: str = "") -> bool:
-    """Tell a listener that this server has tried all that it wanted; whether it was heard."""
+    """Sign off from a listener; return whether it received that.
+
+    ``address``, ``port``: of the listener; ``own_name``: this server's; ``timeout``: in seconds.
+    """
     try:
         with socket.create_connection((address, port), timeout) as one:
             told = _greeted(one, token)
@@ -238,15 +246,15 @@ def take_leave(address: str, port: int, own_name: str, timeout: float, token: st
 
 
 def stop(pid: int, started: int, patience: float = 2.0) -> bool:
-    """End that listener; whether it was still there. `patience`: seconds until it is ended by force."""
+    """Stop a listener; return whether it was still running. ``patience``: seconds until it is killed."""
     return _process.end_started(pid, started, patience)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one connection. `problem`: None, timeout, refused, silent, other or error.
+    """The result of one connection. ``problem``: None, timeout, refused, silent, other or error.
 
-    `clock`: the other server's time less ours, and how exact that is, both in seconds.
+    ``clock``: the other server's time minus ours, and its uncertainty, both in seconds.
     """
 
     problem: str | None
@@ -255,7 +263,10 @@ class Trial:
 
 
 def attempt(address: str, port: int, name: str, timeout: float, token: str = "") -> Trial:
-    """Connect, and see who answers."""
+    """Connect to a port and check that the expected server answers.
+
+    ``name``: of that server; ``timeout``: in seconds.
+    """
     one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     one.settimeout(timeout)
     silent = Trial("timeout", f"no answer within {timeout:g} s")
@@ -281,14 +292,14 @@ def attempt(address: str, port: int, name: str, timeout: float, token: str = "")
             return Trial("error", error.strerror or str(error))
         after = time.time()
     if not told:
-        return Trial("other", "something else than the listener answers")
+        return Trial("other", "something other than the listener answers")
     if told[0] != name:
         return Trial("other", f"{told[0]} answers")
     return Trial(None, "", (float(told[1]) - (before + after) / 2, (after - before) / 2))
 
 
 def attempt_all(targets: Sequence[Mapping[str, Any]], timeout: float, token: str = "") -> list[Trial]:
-    """All of them, many at a time, in the order of the targets."""
+    """Test all targets, many at a time; return the results in their order."""
     if not targets:
         return []
     with ThreadPoolExecutor(min(_WORKERS, len(targets))) as pool:

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The Docker Engine of this server, and what it is made of."""
+"""Queries the Docker Engine of this server and its components."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCKER_MINIMUM = "20.10.10"
 
 @dataclass(frozen=True)
 class Docker:
-    """The Docker Engine. `problem`: why it does not answer; None with `installed` False: there is none."""
+    """The Docker Engine, if ``installed``. ``problem``: why it does not answer, or None."""
 
     installed: bool
     problem: str | None = None
@@ -43,12 +43,12 @@ class Docker:
 
 
 def container_name(listed: Mapping[str, Any]) -> str:
-    """The name of a container as the engine lists it."""
+    """Return the name of a container from the engine's list."""
     return str((listed.get("Names") or ["?"])[0]).lstrip("/")
 
 
 def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict[str, Any]]]:
-    """The engine, and its running containers."""
+    """Return the engine and its running containers."""
     installed = engine.dockerd_path() is not None
     try:
         info = engine.info(socket_path)
@@ -86,7 +86,7 @@ def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict[str,
 
 
 def seccomp_profile(options: object) -> str:
-    """The profile of `name=seccomp,profile=default` in the engine's security options; empty: no seccomp."""
+    """Return the profile from ``name=seccomp,profile=default`` in the security options; empty: no seccomp."""
     if not isinstance(options, list):
         return "default"
     for one in options:
@@ -97,9 +97,9 @@ def seccomp_profile(options: object) -> str:
 
 
 def knows_clone3(version: str) -> bool | None:
-    """Whether the engine's program names clone3, as builds do that have it in their seccomp list.
+    """Return whether the engine's program contains clone3, as builds with it in their seccomp list do.
 
-    None where the program cannot be read, or is not the one that answers (after an update without a restart).
+    None if the program cannot be read, or is not the running one (after an update without a restart).
     """
     pid = engine.daemon_pid()
     path = f"/proc/{pid}/exe" if pid else engine.dockerd_path()
@@ -113,7 +113,7 @@ def knows_clone3(version: str) -> bool | None:
 
 
 def components(socket_path: str) -> tuple[str | None, str]:
-    """The version of runc, and `Podman Engine` where that answers in the Docker Engine's place."""
+    """Return the version of runc, and ``Podman Engine`` if Podman answers in place of the Docker Engine."""
     try:
         told = json.loads(get("/version", socket_path, engine.ANSWER_SECONDS)).get("Components") or ()
     except (DockerError, ValueError):

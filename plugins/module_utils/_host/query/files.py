@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files, directories and devices, and how much room there is."""
+"""Reads files, directories, devices and free space."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..._hccn.query import npu_smi_at
 
 
 def elsewhere(path: str | None) -> str | None:
-    """Where npu-smi is, if it is not at the path that the containers mount."""
+    """Return the path of npu-smi if it is not at the path that the containers mount, otherwise None."""
     found = npu_smi_at(path) if path and not is_there(path) else path
     return found if found != path else None
 
 
 def is_there(path: str) -> bool:
-    """Whether there is something; where that may not be looked at, it is not known to be missing."""
+    """Return whether the path exists; also True if access is denied, since it is not known to be missing."""
     try:
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -36,7 +36,7 @@ def is_device(path: str) -> bool:
 
 
 def free_bytes(path: str) -> int | None:
-    """Free bytes where the path is, or will be; None where nothing can be written."""
+    """Return the free bytes where the path is or will be; None if the file system is not writable."""
     place = Path(path)
     while not is_there(str(place)) and place != place.parent:
         place = place.parent
@@ -55,7 +55,7 @@ def file_bytes(path: str) -> int | None:
 
 
 def file_system_bytes(path: str) -> int | None:
-    """The size of a file system of its own at that path; None where there is none."""
+    """Return the size in bytes of the file system mounted at the path; None if there is none."""
     try:
         found = os.statvfs(path) if os.path.ismount(path) else None
     except OSError:

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""NICs, addresses and routes of this server, and the rules of its firewall."""
+"""Reads NICs, addresses, routes and firewall rules of this server."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _IFREQ = 40
 
 _IFREQS = 1024
 
-# Somewhere on the internet: a UDP socket "connected" there sends nothing and tells the default route's
-# address. It is what vLLM's get_ip asks.
+# A public address: "connecting" a UDP socket to it sends nothing and reveals the default route's source
+# address. vLLM's get_ip does the same.
 FAR = "8.8.8.8"
 
 _NFT_SECONDS = 3.0
@@ -34,7 +34,7 @@ _NFT_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Nic:
-    """A NIC. `up`: administratively up, with a carrier."""
+    """A NIC. ``up``: administratively up, with carrier."""
 
     name: str
     up: bool
@@ -43,7 +43,7 @@ class Nic:
 
 
 def firewall_rules() -> Chain:
-    """The firewall's rules: of iptables where there is one, else of nftables."""
+    """Return the firewall's rules: of iptables if present, otherwise of nftables."""
     answer = yield Command("iptables", "-S", ["iptables", "-w", "1", "-S"], _NFT_SECONDS)
     if answer.problem is None and answer.status == 0:
         return tuple(f"iptables: {rule}" for rule in parsers.parse_iptables(answer.text)[:50])
@@ -64,7 +64,7 @@ def look_at_nics() -> Iterable[Nic]:
 
 
 def addresses_by_nic() -> dict[str, list[str]]:
-    """IPv4 addresses, from the kernel: no program is needed."""
+    """Return the IPv4 addresses by NIC, directly from the kernel."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         names = array.array("B", bytes(_IFREQ * _IFREQS))
         request = struct.pack("iL", len(names), names.buffer_info()[0])
@@ -79,7 +79,7 @@ def addresses_by_nic() -> dict[str, list[str]]:
 
 
 def source_address(address: str) -> str | None:
-    """The address that packets to that one leave from. Nothing is sent."""
+    """Return the source address of packets to an address. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         try:
             one.connect((address, 9))
@@ -96,7 +96,7 @@ def look_at_ways(peers: Mapping[str, str]) -> dict[str, tuple[str | None, str | 
 
 
 def look_at_firewall() -> Iterable[str]:
-    """Services that keep packets out, whose rules need not show."""
+    """Yield firewall services, whose rules may not be visible."""
     if any((read_file(f"/proc/{pid}/comm") or "").strip() == "firewalld" for pid in process_ids()):
         yield "firewalld is running"
     if re.search(r"^ENABLED=yes", read_file("/etc/ufw/ufw.conf") or "", re.MULTILINE):

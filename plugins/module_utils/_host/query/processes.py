@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Processes: who listens on a port, and in which container."""
+"""Finds processes that listen on a port, and their containers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .. import parsers
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has a port. `own`: a container of this deployment."""
+    """A process that uses a port. ``own``: it belongs to a container of this deployment."""
 
     port: int
     address: str
@@ -28,7 +28,8 @@ class Holder:
 
 
 def in_container(pid: int, names: Mapping[str, str]) -> str:
-    """Its container, where the engine knows it: the innermost one, since a server may run in one itself."""
+    """Return the process's container as text, if the engine knows it: the innermost one, because the server
+    itself may run in a container."""
     known = [identity for identity in containers_of(pid) if identity in names]
     return f" in container {names[known[0]]}" if known else ""
 
@@ -38,13 +39,16 @@ def containers_of(pid: int) -> list[str]:
 
 
 def command(pid: int) -> str:
-    """The program of a process and its first word, without what may be a secret."""
+    """Return the program of a process and its first argument, without what may be a secret."""
     words = (read_file(f"/proc/{pid}/cmdline") or "").split("\0")[:2]
     return " ".join(word for word in words if word)[:80] or (read_file(f"/proc/{pid}/comm") or "").strip()
 
 
 def holders(ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str]) -> Iterable[Holder]:
-    """Who has any of these ports."""
+    """Yield the processes that use any of these ports.
+
+    ``own``: ids of the deployment's containers; ``names``: of all containers, by id.
+    """
     ranges = list(ports)
     found: dict[int, parsers.Socket] = {}
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -64,7 +68,7 @@ def holders(ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str,
 
 
 def owners_of(inodes: set[int]) -> dict[int, int]:
-    """The processes that hold sockets, by the sockets' inodes."""
+    """Return the processes that hold sockets, by the sockets' inodes."""
     found: dict[int, int] = {}
     for pid in process_ids():
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:

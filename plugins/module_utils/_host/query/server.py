@@ -1,8 +1,8 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at a server: everything that the checks need, in one go, and nothing is changed.
+"""Reads everything about a server that the checks need, in one pass. Changes nothing.
 
-What cannot be read is None: which finding follows is for evaluate to say.
+A value that cannot be read is None; ``evaluate`` decides which finding follows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .processes import Holder, command, containers_of, holders, in_container, pr
 
 DEPLOYMENT = "pd_rollout.deployment"
 
-# Who has which chips, and which chips somebody has, by the driver.
+# The driver's list of the processes that hold chips, and of the chips that are held.
 NAMESPACES, UDEVICES = "/proc/uda/namespace_node", "/proc/uda/udevice"
 
 # An idle chip has 2.8 to 3.5 GB of its memory in use, whatever its size: 5 % of 64 GB, 9 % of the 32 GB of a
@@ -39,24 +39,24 @@ HBM_IDLE_MB = 4096
 
 @dataclass(frozen=True)
 class HostState:
-    """What a server says of itself."""
+    """The state of a server, as read on it."""
 
     devices_missing: tuple[str, ...] = ()
     paths_missing: tuple[str, ...] = ()
     npu: NpuInfo | None = None
-    # Where npu-smi is, if it is not where the containers mount it from.
+    # The path of npu-smi, if it is not the one that the containers mount.
     npu_smi: str | None = None
-    # Running containers of others with chips, and the NPUs that several containers may share.
+    # Running containers outside the deployment with chips, and NPUs that several containers may share.
     chip_holders: tuple[ChipHolder, ...] = ()
     shared_npus: frozenset[int] = frozenset()
-    # Where memory of a chip is in use: by chip, the processes that have its device open.
+    # For chips whose memory is in use: the processes that have the device open, by chip.
     openers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    # Those among npu-smi's processes that belong to this deployment.
+    # Processes listed by npu-smi that belong to this deployment.
     own_pids: frozenset[int] = frozenset()
     own_running: bool = False
-    # Whether we are root, who sees everything.
+    # Whether the check runs as root, which can read everything.
     root: bool = True
-    # Why the deployment's directory is not root's alone; empty: it is.
+    # Why users other than root can change the deployment directory; empty if they cannot.
     directory_open: str = ""
     commands: Mapping[int, str] = field(default_factory=dict)
     driver: str | None = None
@@ -66,10 +66,10 @@ class HostState:
     reserved: tuple[tuple[int, int], ...] = ()
     nics: tuple[Nic, ...] = ()
     default_address: str | None = None
-    # By peer: the address that packets leave from, and the NIC; None where there is no way.
+    # By peer: the source address of packets, and the NIC; None if there is no route.
     ways: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     docker: Docker = field(default_factory=lambda: Docker(False))
-    # By path: free bytes, None where it cannot be written.
+    # By path: free bytes, None if it is not writable.
     free: Mapping[str, int | None] = field(default_factory=dict)
     archive_bytes: int | None = None
     weights_there: bool = True
@@ -83,7 +83,10 @@ class HostState:
 
 
 def look(wants: Mapping[str, Any], options: Mapping[str, Any]) -> HostState:
-    """Look at this server with the eyes of the plan: at its files while the tools answer."""
+    """Return the state of this server; its files are read while the tools answer.
+
+    ``wants``: the plan's requirements; ``options``: the options of host_check.
+    """
     tools = Tools(npu_smi=options["npu_smi"], timeout=options["timeout"])
     with ThreadPoolExecutor(max_workers=1) as pool:
         asked = pool.submit(ask_tools, tools, bool(wants["chips"]))
@@ -92,7 +95,7 @@ def look(wants: Mapping[str, Any], options: Mapping[str, Any]) -> HostState:
 
 @dataclass(frozen=True)
 class ToolAnswers:
-    """What npu-smi tells, and the rules of the firewall."""
+    """The answers of npu-smi, and the rules of the firewall."""
 
     npu: NpuInfo | None
     firmware: tuple[str, ...]
@@ -100,7 +103,7 @@ class ToolAnswers:
 
 
 def ask_tools(tools: Tools, with_chips: bool) -> ToolAnswers:
-    """Ask npu-smi and the firewall at the same time, and all NPUs at once."""
+    """Query npu-smi and the firewall at the same time, and all NPUs at once."""
     found = run_chains({"npus": _npus(tools, with_chips), "rules": firewall_rules()})
     npu = found["npus"]
     numbers = sorted({chip.npu for chip in npu.chips}) if npu else []
@@ -121,7 +124,7 @@ def _npus(tools: Tools, with_chips: bool) -> Chain:
 def look_at_files(
     wants: Mapping[str, Any], options: Mapping[str, Any], asked: Future[ToolAnswers], tools: Tools
 ) -> HostState:
-    """What is read, not asked for; at the end with what the tools told meanwhile."""
+    """Return the state from files, combined with the tools' answers (``asked``) at the end."""
     docker, containers = look_at_docker(wants.get("image") or "", options["docker_socket"])
     own = {
         one["Id"]
@@ -140,7 +143,7 @@ def look_at_files(
     pids = {one.pid for one in told.npu.processes} if told.npu else set()
     every = told.npu.chips if told.npu else ()
     full = {chip.phy_id for chip in full_chips(every, chips)} if not own else set()
-    # Of all chips: a reset of one is a reset of all.
+    # For all chips, because resetting one resets all.
     opened = chip_holders.openers(process_ids(), {chip.phy_id for chip in every}) if full else {}
     pids = pids.union(*opened.values())
     return HostState(
@@ -178,7 +181,7 @@ def look_at_files(
 
 
 def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]:
-    """Those of the wanted chips whose memory somebody has."""
+    """Return the wanted chips whose memory is in use."""
     numbers = set(wanted)
     return [
         chip
@@ -193,9 +196,9 @@ def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]
 def holders_of_chips(
     chips: set[int], containers: list[dict[str, Any]], own: set[str], docker: Docker, socket_path: str
 ) -> list[ChipHolder]:
-    """Containers of others, of whatever runtime, with any of these chips."""
+    """Yield containers outside the deployment, of any runtime, that have any of these chips."""
     found = chip_holders.of_docker(containers, own, socket_path)
-    # Of an engine that does not answer nobody knows which containers are ours.
+    # If the engine does not answer, the deployment's own containers are unknown.
     if docker.problem is None:
         told = {one.name for one in found}
         names = {one["Id"]: container_name(one) for one in containers}
@@ -209,7 +212,7 @@ def holders_of_chips(
 
 
 def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]) -> frozenset[int]:
-    """The NPUs with chips that those containers have, which several containers may use."""
+    """Return the NPUs of these containers' chips that several containers may share."""
     held = {chip for one in holders if one.alone for chip in one.chips}
     numbers = sorted({chip.npu for chip in npu.chips if chip.phy_id in held}) if npu else []
     answers = run_chains(
@@ -223,7 +226,7 @@ def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]
 
 
 def look_at_kernel() -> dict[str, str]:
-    """Parameters that matter, as far as the kernel has them."""
+    """Return the relevant kernel parameters that exist."""
     governors = {
         (read_file(str(path)) or "").strip()
         for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
