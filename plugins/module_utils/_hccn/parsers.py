@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What hccn_tool, npu-smi and the driver's files say, as values.
+"""Parses the output of hccn_tool and npu-smi, and the driver's files.
 
 Pure functions over text. Spaces, tabs, CRLF and full-width colons vary between driver versions, so every
 parser looks for its label and forgives the rest. A parser returns None (or None in a field) where the text
@@ -16,33 +16,33 @@ from typing import Any
 IPV4 = r"(\d{1,3}(?:\.\d{1,3}){3})"
 COLON = r"[ \t]*[:：=][ \t]*"
 UNSET_ADDRESS = "0.0.0.0"
-# `0000:9D:00.0`, the second line's place of a chip.
+# `0000:9D:00.0`, a chip's bus id in its second line.
 _BUS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:")
 
-# Compute servers of one super pod. The driver takes an index beyond them for "in no super pod", and
-# -hccs_ping refuses addresses of such servers (hccn_product_ext/tool_ext.h A3_SUPERPOD_MAX_NUMS, tool_cmd.c).
+# Compute servers in one super pod. To the driver a higher index means "in no super pod", and -hccs_ping
+# refuses addresses of such servers (hccn_product_ext/tool_ext.h A3_SUPERPOD_MAX_NUMS, tool_cmd.c).
 SUPER_POD_SERVERS = 48
 
-# What tools print instead of an answer, also with exit status 0.
+# What the tools print instead of a result, also with exit status 0.
 ERROR_TEXT = re.compile(
     r"\berr(or)?\b|\bfail(ed|ure|s)?\b|\binvalid\b|\bnot support|\bcannot\b|\bunable\b|\bdenied\b"
     r"|\bnot permitted\b|\btime(d)? ?out\b|\bis not exist\b|\bunreachable\b|\bunsupported\b|错误|失败|不支持",
     re.IGNORECASE,
 )
-# The library under the tools says this before anything else, good answers too.
+# The library under the tools prints this first, even before good output.
 NOISE = re.compile(r"^[^\n]*DrvMngGetConsoleLogLevel[^\n]*$", re.MULTILINE)
-# How hccn_tool says that nothing is configured, with an exit status that differs between drivers:
+# How hccn_tool reports that nothing is configured; the exit status differs between drivers:
 # "Get ipconf failed, because no ip was preset there!" (hccn_tool/cmd.c).
 UNSET_TEXT = re.compile(r"\bno (ip|gateway) was preset\b", re.IGNORECASE)
-# "Execute failed: Link status is down.": where there is no link, nobody is at its other end.
+# "Execute failed: Link status is down.": without a link there is no neighbour.
 LINK_DOWN_TEXT = re.compile(r"\blink status is down\b", re.IGNORECASE)
-# "No certificate found, please set certs firstly!" (hccn_tool/cmd.c), and other versions' words for it.
+# "No certificate found, please set certs firstly!" (hccn_tool/cmd.c), and its wording in other versions.
 NO_CERTIFICATE = re.compile(
     r"\bno certificates?\b|certificates?[ \t]+(?:(?:does|do|is|are|was)[ \t]+)?not[ \t]+(?:found|exist)",
     re.IGNORECASE,
 )
-# The product, the virtual machine or the driver has no such command: the answer says nothing of the chip. The
-# last is "permission denied: pls check this cmd run environment." (ascend950, hccn_tool/tool_cmd_err.c).
+# The product, the virtual machine or the driver has no such command: the answer says nothing about the chip.
+# The last is "permission denied: pls check this cmd run environment." (ascend950, hccn_tool/tool_cmd_err.c).
 UNSUPPORTED_TEXT = re.compile(
     r"\bnot support(ed)?\b|\bunsupported\b|\binvalid major cmd\.|不支持|\bcheck this cmd run environment\b",
     re.IGNORECASE,
@@ -72,7 +72,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Vnic:
-    """The virtual NIC over HCCS, the address that peers ping on Atlas A3."""
+    """The virtual NIC over HCCS, whose address peers ping on Atlas A3."""
 
     status: str | None
     address: str | None
@@ -81,7 +81,8 @@ class Vnic:
 
 @dataclass(frozen=True)
 class Tls:
-    """`expiration`: the worst of all certificates, 0 normal, 1 near, 2 expired. `certificates`: kind, end."""
+    """The TLS state. ``expiration``: the worst of all certificates: 0 normal, 1 near, 2 expired;
+    ``certificates``: kind and last day of each."""
 
     switch: int
     expiration: int = 0
@@ -90,7 +91,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Ping:
-    """`sent` and `received` are None where the driver only says success or not."""
+    """The result of a ping. ``sent`` and ``received`` are None if the driver does not count packets."""
 
     success: bool
     sent: int | None = None
@@ -99,7 +100,7 @@ class Ping:
 
 @dataclass(frozen=True)
 class SuperPod:
-    """`npu-smi info -t spod-info`: where a chip stands in its super pod."""
+    """A chip's position in its super pod, from ``npu-smi info -t spod-info``."""
 
     sdid: int
     pod: int
@@ -108,13 +109,13 @@ class SuperPod:
 
     @property
     def inside(self) -> bool:
-        """Whether the server stands in a super pod: one that does not has an index beyond all of them."""
+        """Whether the server is in a super pod: its index is within the range of a super pod's servers."""
         return self.server_index is None or self.server_index < SUPER_POD_SERVERS
 
 
 @dataclass(frozen=True)
 class NpuChip:
-    """One chip of the table of `npu-smi info`. Memory in MB."""
+    """A chip in the table of ``npu-smi info``. Memory in MB."""
 
     npu: int
     chip: int
@@ -137,7 +138,9 @@ class NpuProcess:
 
 @dataclass(frozen=True)
 class NpuInfo:
-    """`processes_told`: there is a table of processes. `unread`: the lines of it that were not understood."""
+    """The table of ``npu-smi info``. ``processes_told``: it contains a process table; ``unread``: lines of
+    that
+    which could not be parsed."""
 
     version: str | None
     chips: tuple[NpuChip, ...]
@@ -147,7 +150,7 @@ class NpuInfo:
 
     @property
     def processes_known(self) -> bool:
-        """Whether nobody but these processes uses the chips, as far as npu-smi sees."""
+        """Whether the list of processes is complete, as far as npu-smi can see."""
         return self.processes_told and not self.unread
 
 
@@ -156,7 +159,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _labelled(text: str, label: str, value: str, start: str = r"^[ \t]*") -> str | None:
-    """The value after `label:`, whatever stands around the colon."""
+    """Return the value after ``label:``, with any white space around the colon; None if there is none."""
     pattern = re.compile(start + label + COLON + value, re.IGNORECASE)
     for line in _lines(text):
         found = pattern.search(line)
@@ -166,7 +169,7 @@ def _labelled(text: str, label: str, value: str, start: str = r"^[ \t]*") -> str
 
 
 def first_line(text: str, width: int = 160) -> str:
-    """The first line that says something, to show what was seen."""
+    """Return the first line that is not empty, for the value seen."""
     for line in _lines(text):
         if line.strip():
             return line.strip()[:width]
@@ -178,7 +181,7 @@ def is_error(text: str) -> bool:
 
 
 def says_unset(text: str) -> bool:
-    """Does the tool say that nothing is configured? That is an answer, whatever the exit status."""
+    """Return whether the tool reports an unset value, which is a valid answer whatever the exit status."""
     return UNSET_TEXT.search(text) is not None
 
 
@@ -203,18 +206,18 @@ def wants_root(text: str) -> bool:
 
 
 def parse_link(text: str) -> str | None:
-    """`link status: UP` → "UP"."""
+    """Return "UP" from ``link status: UP``."""
     value = _labelled(text, r"link[ _]status", r"(\w+)")
     return value.upper() if value else None
 
 
 def parse_net_health(text: str) -> str | None:
-    """`net health status: Receive timeout` → "Receive timeout"."""
+    """Return "Receive timeout" from ``net health status: Receive timeout``."""
     return _labelled(text, r"net[ _]health[ _]status", r"(\S.*)")
 
 
 def parse_netdetect(text: str) -> str | None:
-    """`netdetect addr: 11.12.165.1` → "11.12.165.1"; "0.0.0.0" where no target is set.
+    """Return "11.12.165.1" from ``netdetect addr: 11.12.165.1``; "0.0.0.0" if no target is set.
 
     `addr` is the driver's source (hccn_tool/tool_ops.c), `address` older documentation.
     """
@@ -222,7 +225,7 @@ def parse_netdetect(text: str) -> str | None:
 
 
 def parse_gateway(text: str) -> Gateway | None:
-    """`default gateway:11.12.165.1, Iface:eth0`."""
+    """Parse ``default gateway:11.12.165.1, Iface:eth0``."""
     address = _labelled(text, r"default[ _]gateway", IPV4)
     if address is None or address == UNSET_ADDRESS:
         return None
@@ -230,7 +233,7 @@ def parse_gateway(text: str) -> Gateway | None:
 
 
 def parse_lldp(text: str) -> str | None:
-    """The switch port, from the line `Ifname: 400GE1/1/5:1` among the TLVs.
+    """Return the switch port from the line ``Ifname: 400GE1/1/5:1`` among the TLVs.
 
     What stands there is for the switch to say: some have `Local: …` or `MAC: …` under `Port ID TLV`.
     """
@@ -246,7 +249,7 @@ def parse_lldp(text: str) -> str | None:
 
 
 def parse_ip(text: str) -> Address | None:
-    """`ipaddr:11.12.165.80`, `netmask:255.255.255.0`."""
+    """Parse ``ipaddr:11.12.165.80`` and ``netmask:255.255.255.0``."""
     address = _labelled(text, r"ip[ _]?addr(?:ess)?", IPV4)
     if address is None or address == UNSET_ADDRESS:
         return None
@@ -254,7 +257,8 @@ def parse_ip(text: str) -> Address | None:
 
 
 def parse_vnic(text: str) -> Vnic:
-    """`vnic link status: UP`, `vnic ipaddr: 192.168.2.199`, `vnic netmask: …`; lines may be missing."""
+    """Parse ``vnic link status: UP``, ``vnic ipaddr: 192.168.2.199`` and ``vnic netmask: …``; lines may be
+    missing."""
     status = _labelled(text, r"vnic[ _]link[ _]status", r"(\w+)")
     address = _labelled(text, r"vnic[ _]ip[ _]?addr(?:ess)?", IPV4)
     return Vnic(
@@ -265,7 +269,7 @@ def parse_vnic(text: str) -> Vnic:
 
 
 def parse_tls(text: str) -> Tls | None:
-    """`dev_id:0, tls switch[0](0:disable, …`, then every certificate with its dates and its status.
+    """Parse ``dev_id:0, tls switch[0](0:disable, …``, then every certificate with its dates and its status.
 
     None without a certificate, which counts as off. The line `tls expiration status[2]` goes to stderr and
     the others to stdout (hccn_tool/tool_tls.c), so where both are one pipe it can stand before all of them:
@@ -282,7 +286,7 @@ def parse_tls(text: str) -> Tls | None:
 
 
 def parse_ping(text: str) -> Ping | None:
-    """Both forms of `-ping` and `-hccs_ping`: packets counted, or `… ping success`. None: neither."""
+    """Parse both forms of ``-ping`` and ``-hccs_ping``: a packet count, or ``… ping success``; else None."""
     counted = re.search(
         r"(\d+)\s+packets?\s+transmitted\s*,\s*(\d+)\s+(?:packets?\s+)?received", text, re.IGNORECASE
     )
@@ -297,7 +301,7 @@ def parse_ping(text: str) -> Ping | None:
 
 
 def parse_spod(text: str) -> SuperPod | None:
-    """`SDID : 16777216`, `Super Pod Size : 384`, `Super Pod ID : 0`, `Server Index : 4`."""
+    """Parse ``SDID : 16777216``, ``Super Pod Size : 384``, ``Super Pod ID : 0`` and ``Server Index : 4``."""
     number = r"(0x[0-9a-fA-F]+|\d+)"
 
     def labelled(label: str) -> int | None:
@@ -316,7 +320,7 @@ def _cells(line: str) -> list[str]:
 
 
 def parse_npu_info(text: str) -> NpuInfo | None:
-    """The table of `npu-smi info`: two lines a chip, then the processes.
+    """Parse the table of ``npu-smi info``: two lines for each chip, then the processes.
 
     Columns go by their headings: driver 26 adds `Process id in container` to the processes, and Atlas 350 has
     `NPU ID` where the others have `NPU     Chip`. Where an NPU is one chip (Atlas A2) there is no column
@@ -376,7 +380,7 @@ def parse_npu_info(text: str) -> NpuInfo | None:
 
 
 def _is_head(cells: list[str], health: int) -> bool:
-    """Is it a chip's first line, which names its kind?"""
+    """Return whether this is a chip's first line, which contains its type."""
     words = " ".join(cells[:health]).split()
     return len(words) > 1 and words[0].isdigit() and not words[1].isdigit()
 
@@ -387,7 +391,7 @@ def _number(text: str) -> int | None:
 
 
 def _process(cells: list[str], columns: dict[str, int]) -> NpuProcess | None:
-    """A row of the processes; None where it is none, or cannot be read."""
+    """Parse a row of the process table; return None if it is not one, or cannot be parsed."""
     at = columns["process id"]
     if len(cells) != len(columns):
         return None
@@ -405,20 +409,22 @@ def _process(cells: list[str], columns: dict[str, int]) -> NpuProcess | None:
 
 
 def _says_no_process(line: str, cells: list[str]) -> bool:
-    """`No running processes found in NPU 1`, a row of NA (Atlas 350), or an empty one."""
+    """Return whether a row reports no process: ``No running processes found in NPU 1``, only NA (Atlas 350),
+    or
+    empty."""
     if "no running process" in line.lower():
         return True
     return len(cells) > 1 and all(cell in ("", "NA", "N/A", "-") for cell in cells[1:])
 
 
 def parse_driver_version(text: str) -> str | None:
-    """`Version=25.5.0` of the driver's version.info."""
+    """Return the version from ``Version=25.5.0`` in the driver's version.info; None if there is none."""
     value = _labelled(text, r"version", r"([\w.\-]+)")
     return value or None
 
 
 def version_key(version: str) -> tuple[Any, ...]:
-    """Orders 25.2.3 < 25.5.rc1 < 25.5.0: a release candidate comes before its release."""
+    """Return a sort key for versions: 25.2.3 < 25.5.rc1 < 25.5.0, a release candidate before its release."""
     return tuple(
         (-1, int(re.sub(r"\D", "", part) or 0))
         if part.lower().startswith("rc")
@@ -428,7 +434,7 @@ def version_key(version: str) -> tuple[Any, ...]:
 
 
 def parse_hccn_conf(text: str) -> dict[int, dict[str, str]]:
-    """`address_3=11.12.165.83` … → {3: {"address": "11.12.165.83"}}; anything else is left out."""
+    """Return {3: {"address": "11.12.165.83"}} from ``address_3=11.12.165.83``; other lines are ignored."""
     chips: dict[int, dict[str, str]] = {}
     for line in _lines(text):
         found = re.match(r"[ \t]*([A-Za-z][\w-]*?)_(\d+)[ \t]*=[ \t]*(\S+)[ \t]*$", line)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what Linux says of a server: /proc, /sys, firewalls, image names. Pure functions."""
+"""Parses files in /proc and /sys, firewall rules and image names. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LISTEN = 0x0A
 TIME_WAIT = 0x06
 CLOSED = 0x07
 
-# proc(5): the columns of /proc/net/tcp that are used.
+# proc(5): the columns of /proc/net/tcp that are needed.
 _LOCAL, _STATE, _INODE = 1, 3, 9
 
-# The driver's numbers of virtual NPUs (devdrv_user_common.h: VDAVINCI_VDEV_OFFSET, VDAVINCI_MAX_VFID_NUM).
+# The driver's numbering of virtual NPUs (devdrv_user_common.h: VDAVINCI_VDEV_OFFSET, VDAVINCI_MAX_VFID_NUM).
 FIRST_VIRTUAL, VIRTUAL_OF_A_CHIP = 100, 16
 
 # UDA_NS_NUM of the driver.
@@ -46,7 +46,7 @@ class Socket:
 
 @dataclass(frozen=True)
 class Route:
-    """A route of /proc/net/route; network and mask as numbers."""
+    """A route from /proc/net/route; network and mask are integers."""
 
     interface: str
     network: int
@@ -55,7 +55,7 @@ class Route:
 
 
 def _address(word: str) -> str:
-    """An address of /proc/net/tcp or tcp6: words of 32 bits in the machine's own order."""
+    """Return an address from /proc/net/tcp or tcp6: 32-bit words in the machine's byte order."""
     words = [int(word[at : at + 8], 16) for at in range(0, len(word), 8)]
     raw = b"".join(struct.pack("=I", one) for one in words)
     if len(raw) == 4:
@@ -66,7 +66,7 @@ def _address(word: str) -> str:
 
 
 def parse_sockets(text: str) -> list[Socket]:
-    """/proc/net/tcp or /proc/net/tcp6; lines that cannot be read are left out."""
+    """Parse /proc/net/tcp or /proc/net/tcp6; lines that cannot be parsed are ignored."""
     found = []
     for line in text.splitlines():
         fields = line.split()
@@ -81,7 +81,7 @@ def parse_sockets(text: str) -> list[Socket]:
 
 
 def parse_routes(text: str) -> list[Route]:
-    """/proc/net/route, without routes that are down or reject."""
+    """Parse /proc/net/route, without routes that are down or reject packets."""
     found = []
     for line in text.splitlines()[1:]:
         fields = line.split()
@@ -93,7 +93,7 @@ def parse_routes(text: str) -> list[Route]:
 
 
 def route_to(routes: Iterable[Route], address: str) -> str | None:
-    """The NIC over which packets to the address leave: longest prefix, then lowest metric."""
+    """Return the NIC through which packets to the address leave: longest prefix, then lowest metric."""
     try:
         wanted = int.from_bytes(socket.inet_aton(address), "big")
     except OSError:
@@ -103,7 +103,7 @@ def route_to(routes: Iterable[Route], address: str) -> str | None:
 
 
 def parse_ranges(text: str) -> list[tuple[int, int]]:
-    """`8004,36100-36115` as pairs of first and last; words that are no ports are left out."""
+    """Return ``8004,36100-36115`` as pairs of first and last port; words that are not ports are ignored."""
     found = []
     for word in re.split(r"[,\s]+", text.strip()):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
@@ -114,7 +114,7 @@ def parse_ranges(text: str) -> list[tuple[int, int]]:
 
 
 def merged_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same ports in as few ranges as possible."""
+    """Return the same ports in as few ranges as possible."""
     made: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if made and first <= made[-1][1] + 1:
@@ -125,12 +125,12 @@ def merged_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def range_text(ranges: Iterable[tuple[int, int]]) -> str:
-    """Ranges as net.ipv4.ip_local_reserved_ports takes them."""
+    """Return ranges in the format of net.ipv4.ip_local_reserved_ports."""
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def uncovered(wanted: Iterable[tuple[int, int]], have: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What of the wanted ports is not in those that are there."""
+    """Return the wanted ports that are not in ``have``."""
     left = merged_ranges(wanted)
     for first, last in merged_ranges(have):
         kept = []
@@ -139,25 +139,25 @@ def uncovered(wanted: Iterable[tuple[int, int]], have: Iterable[tuple[int, int]]
                 kept.append((begin, min(end, first - 1)))
             if end > last:
                 kept.append((max(begin, last + 1), end))
-            # Neither: all of it is there.
+            # If neither applies, all of it is covered.
         left = [(begin, end) for begin, end in kept if begin <= end]
     return merged_ranges(left)
 
 
 def within(ranges: Iterable[tuple[int, int]], limits: tuple[int, int]) -> list[tuple[int, int]]:
-    """The part of the ranges inside the limits."""
+    """Return the part of the ranges within the limits."""
     cut = ((max(first, limits[0]), min(last, limits[1])) for first, last in ranges)
     return [(first, last) for first, last in cut if first <= last]
 
 
 def parse_port_range(text: str) -> tuple[int, int] | None:
-    """/proc/sys/net/ipv4/ip_local_port_range."""
+    """Parse /proc/sys/net/ipv4/ip_local_port_range."""
     words = text.split()
     return (int(words[0]), int(words[1])) if len(words) == 2 and all(w.isdigit() for w in words) else None
 
 
 def parse_cgroup(text: str) -> list[str]:
-    """Ids of the containers in /proc/PID/cgroup, the innermost of each line."""
+    """Return the ids of the containers in /proc/PID/cgroup, the innermost of each line."""
     found = []
     for line in text.splitlines():
         ids = re.findall(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", line)
@@ -167,30 +167,30 @@ def parse_cgroup(text: str) -> list[str]:
 
 
 def parse_visible_devices(environment: Iterable[str]) -> list[int]:
-    """The chips of `ASCEND_VISIBLE_DEVICES=0-2,4`, which Ascend Docker Runtime gives to a container."""
+    """Return the chips of ``ASCEND_VISIBLE_DEVICES=0-2,4``, which Ascend Docker Runtime gives a container."""
     found: set[int] = set()
     for entry in environment:
         name, _equals, value = entry.partition("=")
         if name == "ASCEND_VISIBLE_DEVICES":
-            # `Ascend910-3` is a chip, too; `void` is none.
+            # `Ascend910-3` is a chip too; `void` is not.
             for first, last in parse_ranges(re.sub(r"Ascend\w*-", "", value)):
                 found |= set(range(first, min(last, first + 1023) + 1))
     return sorted({chip_of_number(number) for number in found})
 
 
 def chip_of_number(number: int) -> int:
-    """The chip of a device's number: those of virtual NPUs begin at 100, and a chip has 16 of them."""
+    """Return the chip of a device number: virtual NPUs start at 100, with 16 for each chip."""
     return number if number < FIRST_VIRTUAL else (number - FIRST_VIRTUAL) // VIRTUAL_OF_A_CHIP
 
 
 def chip_of_device(path: str) -> int | None:
-    """`/dev/davinci3` → 3; `/dev/vdavinci116`, a virtual NPU → 1, its chip."""
+    """Return the chip of a device: 3 for ``/dev/davinci3``, 1 for the virtual NPU ``/dev/vdavinci116``."""
     match = re.fullmatch(r"/dev/v?davinci(\d+)", path)
     return chip_of_number(int(match.group(1))) if match else None
 
 
 def parse_namespaces(text: str) -> list[tuple[int, list[int]]] | None:
-    """The driver's own account of who has chips, /proc/uda/namespace_node; None where it is another form.
+    """Parse /proc/uda/namespace_node, the driver's list of chip holders; None if the format is unknown.
 
     The first process of each mount namespace that opened chips, and the chips, which no other one gets. The
     numbers from 128 on are those of privileged ones, which take nothing for themselves (uda_proc_fs.c,
@@ -210,7 +210,7 @@ def parse_namespaces(text: str) -> list[tuple[int, list[int]]] | None:
 
 
 def parse_udevices(text: str) -> set[int] | None:
-    """The chips that a container has opened, of /proc/uda/udevice; None where it is another form.
+    """Return the chips that a container has opened, from /proc/uda/udevice; None if the format is unknown.
 
     That of a container that has ended stays until the next one opens the chip (uda_access.c).
     """
@@ -226,25 +226,25 @@ def parse_udevices(text: str) -> set[int] | None:
 
 
 def parse_device_share(text: str) -> bool | None:
-    """`Device-share Status : True` of `npu-smi info -t device-share`: may several containers use the chip?"""
+    """Return whether containers may share a chip, from ``npu-smi info -t device-share``; None if unknown."""
     found = re.findall(r"^[ \t]*Device-share Status[ \t]*:[ \t]*(\w+)", text, re.MULTILINE | re.I)
     return all(one.lower() == "true" for one in found) if found else None
 
 
 def parse_os_release(text: str) -> tuple[str, str]:
-    """ID and PRETTY_NAME of /etc/os-release."""
+    """Return ID and PRETTY_NAME from /etc/os-release."""
     values = dict(re.findall(r"^(\w+)=[\"']?(.*?)[\"']?[ \t\r]*$", text, re.MULTILINE))
     return values.get("ID", "").lower(), values.get("PRETTY_NAME") or values.get("ID", "")
 
 
 def parse_capabilities(text: str) -> int | None:
-    """The effective capabilities of /proc/PID/status."""
+    """Return the effective capabilities from /proc/PID/status as a bit mask."""
     match = re.search(r"^CapEff:[ \t]*([0-9a-fA-F]+)", text, re.MULTILINE)
     return int(match.group(1), 16) if match else None
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
-    """/proc/meminfo in bytes."""
+    """Return the values of /proc/meminfo in bytes."""
     return {
         match.group(1): int(match.group(2)) * 1024
         for match in re.finditer(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)
@@ -252,13 +252,13 @@ def parse_meminfo(text: str) -> dict[str, int]:
 
 
 def parse_choice(text: str) -> str | None:
-    """The chosen word of `always [madvise] never`."""
+    """Return the selected word of ``always [madvise] never``."""
     match = re.search(r"\[(\w+)\]", text)
     return match.group(1) if match else None
 
 
 def parse_firmware(text: str) -> str | None:
-    """The firmware of `npu-smi info -t board`."""
+    """Return the firmware version from ``npu-smi info -t board``."""
     match = re.search(
         r"^[ \t]*Firmware Version[ \t]*:[ \t]*(\S+)", text.replace("\r", ""), re.MULTILINE | re.I
     )
@@ -266,12 +266,12 @@ def parse_firmware(text: str) -> str | None:
 
 
 def parse_iptables(text: str) -> list[str]:
-    """What keeps packets out, of `iptables -S`: a closed INPUT, and rules that drop or reject."""
+    """Return what blocks packets in ``iptables -S``: a closed INPUT chain, and rules that drop or reject."""
     found = []
     for line in text.splitlines():
         words = line.split()
         closed = words[:2] == ["-P", "INPUT"] and words[2:] != ["ACCEPT"]
-        # Chains of Docker's own forwarding say nothing of the server's ports.
+        # Docker's forwarding chains do not affect the server's ports.
         rule = words[:1] == ["-A"] and not words[1].startswith(("DOCKER", "FORWARD"))
         if closed or (rule and any(word in ("DROP", "REJECT") for word in words)):
             found.append(line.strip())
@@ -279,7 +279,7 @@ def parse_iptables(text: str) -> list[str]:
 
 
 def parse_nft(text: str) -> list[str]:
-    """The same of `nft list ruleset`: input hooks that drop, and rules that drop or reject."""
+    """Return the same from ``nft list ruleset``: input hooks that drop, and rules that drop or reject."""
     found = []
     chain, hook = "", False
     for line in text.splitlines():
@@ -296,7 +296,7 @@ def parse_nft(text: str) -> list[str]:
 
 
 def closes(rule: str, port: int) -> bool:
-    """Does a rule of iptables or nftables name this port, or all?"""
+    """Return whether a rule of iptables or nftables applies to this port, or to all ports."""
     named = re.findall(r"(?:--dports?|dport)\s+(?:\{([^}]*)\}|([\d,:-]+))", rule)
     if not named:
         return True
@@ -305,7 +305,8 @@ def closes(rule: str, port: int) -> bool:
 
 
 def concerns(rule: str, addresses: Iterable[str]) -> bool:
-    """Can a rule of iptables or nftables meet packets between these? What it excepts is not judged."""
+    """Return whether a rule of iptables or nftables can match packets between these addresses; its exceptions
+    are ignored."""
     known = [ipaddress.ip_address(address) for address in addresses]
     for named in re.findall(r"(?<!! )(?:-s|-d|saddr|daddr)\s+(?!!)(?:\{([^}]*)\}|([\d./]+))", rule):
         networks = [_network(text) for text in (named[0] or named[1]).split(",")]
@@ -322,7 +323,7 @@ def _network(text: str) -> ipaddress.IPv4Network | None:
 
 
 def hardware(names: Iterable[str], chips_per_npu: int) -> str | None:
-    """`a3`, `a2` or None where it is not clear, from the names in npu-smi's table.
+    """Return ``a3``, ``a2``, or None if it is not clear, from the names in npu-smi's table.
 
     An A3 NPU shows as Ascend910 with two chips, an A2 as 910B1 … 910B4 with one.
     """
@@ -337,7 +338,7 @@ def hardware(names: Iterable[str], chips_per_npu: int) -> str | None:
 
 
 def image_hardware(image: str) -> str | None:
-    """The hardware that an image's tag names; None where the tag is of another kind, or there is none."""
+    """Return the hardware from an image's tag; None if the tag has another format, or there is none."""
     name = image.split("@")[0].rpartition("/")[2]
     tag = name.partition(":")[2]
     if _A3_TAG.search(tag):
@@ -348,5 +349,5 @@ def image_hardware(image: str) -> str | None:
 
 
 def architecture(machine: str) -> str | None:
-    """Docker's word for `uname -m`."""
+    """Return Docker's name for the architecture of ``uname -m``; None if there is no image for it."""
     return {"aarch64": "arm64", "arm64": "arm64", "x86_64": "amd64", "amd64": "amd64"}.get(machine)
