@@ -1,19 +1,19 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter accuracy_datasets: a thin cover of plugin_utils/accuracy.py."""
+"""Filter accuracy_datasets: a thin wrapper around plugin_utils/_benchmark/accuracy.py."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: accuracy_datasets
-short_description: What is known of data sets for AISBench
+short_description: Settings of data sets for AISBench
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Turns names into AISBench's configuration, the folder of the data, and the reference. C(aime2024),
-    C(aime2025), C(gsm8k), C(gpqa) and C(math500) are known. A mapping gives others, or replaces what
-    is known.
+  - Looks up AISBench's configuration, the folder of the data, and the reference for each name. C(aime2024),
+    C(aime2025), C(gsm8k), C(gpqa) and C(math500) are known. A mapping defines another data set, or overrides
+    the settings of a known one.
 options:
   _input:
     description: Names, or mappings with C(name), C(config), C(folder), C(reference), C(tolerance), C(url).
@@ -23,7 +23,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show what stands behind a name
+- name: Show the settings of two data sets
   ansible.builtin.debug:
     msg: "{{ ['aime2024', {'name': 'gsm8k', 'reference': 95.0}] | ascend.pd_rollout.accuracy_datasets }}"
   # => [{"key": "aime2024", "name": "aime2024", "config": "aime2024_gen_0_shot_chat_prompt.py",
@@ -32,7 +32,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The data sets. C(name) is what AISBench's summary calls it, C(key) what it was asked for as.
+  description: The data sets. C(name) is the name in AISBench's summary, C(key) the name that was passed.
   type: list
   elements: dict
 """

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter benchmark_runs: a thin cover of plugin_utils/benchmark_runs.py."""
+"""Filter benchmark_runs: a thin wrapper around plugin_utils/_benchmark/runs.py."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Makes C(vllm bench serve) commands against the proxy, one for each number of requests at a time and each
-    repeat.
-  - What the engines would refuse (a length beyond C(--max-model-len), a rate of 0) is an error here, all of
-    it at once.
+  - Creates C(vllm bench serve) commands against the proxy, one for each concurrency and each repeat.
+  - Settings that the engines would refuse (a length beyond C(--max-model-len), a rate of 0) are errors, which
+    are reported all at once.
 positional: url, folder
 options:
   _input:
-    description: The plan, as the fact C(pd_plan) or C(plan.json) holds it.
+    description: The plan, from the fact C(pd_plan) or the file C(plan.json).
     type: dict
     required: true
   url:
@@ -26,40 +25,40 @@ options:
     type: str
     required: true
   folder:
-    description: Folder for the result files, as the command sees it.
+    description: Folder for the result files, as seen by the command.
     type: str
     required: true
   input_len:
-    description: Tokens of a prompt.
+    description: Tokens per prompt.
     type: int
     default: 131072
   output_len:
-    description: Tokens of an answer.
+    description: Tokens per answer.
     type: int
     default: 128
   prompts:
-    description: Requests of a run.
+    description: Requests per run.
     type: int
     default: 20
   rate:
-    description: Requests a second, V(inf) to send without a pause.
+    description: Requests per second, V(inf) to send without a pause.
     type: str
     default: inf
   concurrency:
-    description: Requests at a time, one run each; V(0) sets no limit.
+    description: Numbers of concurrent requests, one run for each; V(0) sets no limit.
     type: list
     elements: int
     default: [1]
   repeats:
-    description: How often each run is made.
+    description: How often each run is repeated.
     type: int
     default: 1
   warmups:
-    description: Requests before each run that do not count.
+    description: Warm-up requests before each run, which do not count.
     type: int
     default: 1
   seed:
-    description: Seed of the first run. Each run has another.
+    description: Seed of the first run. Each run uses a different seed.
     type: int
     default: 0
   options:
@@ -78,7 +77,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The runs in their order.
+  description: The runs, in their order.
   type: list
   elements: dict
 """
@@ -132,7 +131,7 @@ def benchmark_runs(
 
 
 def read_case(given: Mapping[str, Any]) -> runs.Case:
-    """A case of values as Ansible has them: numbers may be text."""
+    """Return the case for values from Ansible, where numbers may be text. Raises TypeError, ValueError."""
     known = runs.Case.__dataclass_fields__
     unknown = sorted(set(given) - set(known))
     if unknown:

@@ -1,19 +1,19 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter deployment_containers: what a container gets beside what the plan says."""
+"""Filter deployment_containers: adds the container options that are not in the plan."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: deployment_containers
-short_description: Containers of the plan, with the options that the role adds
+short_description: Containers of the plan with the options of the role _container
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors
 description:
-  - Adds to slices of the plan what the internal role C(_container) creates their containers with.
-  - A label holds a hash of all options, so that M(ascend.pd_rollout.deployment_info) sees on the server which
-    containers were created with others.
+  - Adds the options with which the internal role C(_container) creates the containers to slices of the plan.
+  - A label contains a hash of all options, by which M(ascend.pd_rollout.deployment_info) detects containers
+    that were created with other options.
 options:
   _input:
     description: Slices of the plan, C(pd_plan.hosts[inventory_hostname].engines) or its C(proxy) in a list.
@@ -21,7 +21,7 @@ options:
     elements: dict
     required: true
   stop_timeout:
-    description: Seconds between the request to stop and the kill.
+    description: Seconds from the stop signal until the container is killed.
     type: int
     required: true
   log_max_size:
@@ -35,7 +35,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show which policy restarts the engines of this server
+- name: Show the restart policies of this server's engines
   ansible.builtin.debug:
     msg: >-
       {{ pd_plan.hosts[inventory_hostname].engines
@@ -46,7 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The slices, with C(restart_policy), C(log_options) and a further label.
+  description: The slices with C(restart_policy), C(log_options) and another label.
   type: list
   elements: dict
 """
@@ -71,7 +71,13 @@ class FilterModule:
 def deployment_containers(
     slices: Any, stop_timeout: Any, log_max_size: Any, log_max_file: Any
 ) -> list[dict[str, Any]]:
-    """The slices with the options of their containers."""
+    """Return the slices of the plan with the options of their containers.
+
+    slices: slices of the plan.
+    stop_timeout: seconds from the stop signal until a container is killed.
+    log_max_size: size at which a log is rotated, as text.
+    log_max_file: number of rotated logs that are kept.
+    """
     log_options = {"max-size": str(log_max_size), "max-file": str(log_max_file)}
     return [_container(part, int(stop_timeout), log_options) for part in slices]
 

@@ -1,17 +1,17 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter engine_ids: a thin cover of the planner."""
+"""Filter engine_ids: a thin wrapper around the planner."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: engine_ids
-short_description: Engine ids of a cluster's instances
+short_description: Engine IDs of a cluster's instances
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Gives every node an engine id of its own, its index among all nodes.
+  - Assigns every node its own engine ID, the index of the node among all nodes.
   - The plan does the same for hosts without C(pd_engine_id).
 options:
   _input:
@@ -22,7 +22,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show the ids of one prefiller on two nodes and a decoder on one
+- name: Show the IDs of a prefiller on two nodes and a decoder on one
   ansible.builtin.debug:
     msg: "{{ [2, 1] | ascend.pd_rollout.engine_ids }}"
   # => [["0", "1"], ["2"]]
@@ -30,7 +30,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A list of engine ids for each instance, one per node.
+  description: A list of engine IDs for each instance, one per node.
   type: list
   elements: list
 """

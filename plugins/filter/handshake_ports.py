@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter handshake_ports: a thin cover of the planner."""
+"""Filter handshake_ports: a thin wrapper around the planner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
   - Lists the ports that a producer opens on one of its nodes, one for each chip.
-  - Only the producer opens them with C(MooncakeConnectorV1).
+  - With C(MooncakeConnectorV1) only the producer opens them.
 positional: parallel, node, nodes
 options:
   _input:

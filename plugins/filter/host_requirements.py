@@ -1,22 +1,22 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter host_requirements: a thin cover of plugin_utils/host_between.py."""
+"""Filter host_requirements: a thin wrapper around plugin_utils/_checks/host_cluster.py."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: host_requirements
-short_description: What the plan wants of a server, for its check
+short_description: The plan's requirements of a server, for its check
 version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Takes from the plan what M(ascend.pd_rollout.host_check) looks for on one server. That is its address and
-    NIC, devices, paths, ports, peers, the image, and the driver and firmware that the release recommends.
+  - Extracts from the plan what M(ascend.pd_rollout.host_check) checks on one server. These are its address
+    and NIC, devices, paths, ports, peers, the image, and the driver and firmware that the release recommends.
 positional: host
 options:
   _input:
-    description: The plan, as the fact C(pd_plan) or C(plan.json) holds it.
+    description: The plan, from the fact C(pd_plan) or the file C(plan.json).
     type: dict
     required: true
   host:
@@ -34,7 +34,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: What is wanted.
+  description: The requirements.
   type: dict
 """
 
@@ -45,7 +45,7 @@ from ..plugin_utils._filters import guarded, host_share, known_release
 
 
 class FilterModule:
-    """What the plan wants of a server."""
+    """The plan's requirements of a server."""
 
     def filters(self) -> dict[str, Any]:
         return {"host_requirements": host_requirements}

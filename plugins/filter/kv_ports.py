@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter kv_ports: a thin cover of the planner."""
+"""Filter kv_ports: a thin wrapper around the planner."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Gives every instance its C(kv_port), a base and 100 for every node before it.
-  - The base lies above the range that AscendDirectTransport takes ports from at random, which depends on the
-    number of chips of a server.
+  - Assigns every instance its C(kv_port), a base plus 100 for every node before it.
+  - The base is above the range from which AscendDirectTransport chooses ports at random. The range depends on
+    the number of chips of a server.
 positional: chips, release
 options:
   _input:
@@ -32,12 +32,12 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show the ports of one prefiller on two nodes and a decoder on one
+- name: Show the ports of a prefiller on two nodes and a decoder on one
   ansible.builtin.debug:
     msg: "{{ [2, 1] | ascend.pd_rollout.kv_ports }}"
   # => [36100, 36300]
 
-- name: The same on servers of 8 chips
+- name: Show the same on servers with 8 chips
   ansible.builtin.debug:
     msg: "{{ [2, 1] | ascend.pd_rollout.kv_ports(chips=8) }}"
   # => [28100, 28300]

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter port_table: a thin cover of the planner."""
+"""Filter port_table: a thin wrapper around the planner."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Lists every port that somebody listens on, as aligned text.
+  - Lists every listening port, as aligned text.
 positional: host
 options:
   _input:
-    description: The plan, as the fact C(pd_plan) or C(plan.json) holds it.
+    description: The plan, from the fact C(pd_plan) or the file C(plan.json).
     type: dict
     required: true
   host:
-    description: Only this host's ports; all hosts' by default.
+    description: Limits the table to this host; by default it has all hosts.
     type: str
 """
 
@@ -35,7 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The table, one line a row.
+  description: The table, one line per row.
   type: str
 """
 

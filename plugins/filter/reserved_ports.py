@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Filter reserved_ports: a thin cover of the planner."""
+"""Filter reserved_ports: a thin wrapper around the planner."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Joins the fixed ports of a host, and HCCL's, as C(net.ipv4.ip_local_reserved_ports) takes them.
-  - Linux hands out ports from 32768 on to outgoing connections, which can then hold one that an engine wants.
+  - Joins the fixed ports of a host and those of HCCL in the form of C(net.ipv4.ip_local_reserved_ports).
+  - Linux assigns ports from 32768 up to outgoing connections, which can then occupy a port that an engine
+    needs.
 positional: host
 options:
   _input:
-    description: The plan, as the fact C(pd_plan) or C(plan.json) holds it.
+    description: The plan, from the fact C(pd_plan) or the file C(plan.json).
     type: dict
     required: true
   host:
@@ -26,7 +27,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show what to reserve on the first prefill server
+- name: Show the ports to reserve on the first prefill server
   ansible.builtin.debug:
     msg: "{{ pd_plan | ascend.pd_rollout.reserved_ports('prefill1') }}"
   # => 7001,8004-8005,36100-36115,60000-60031

@@ -1,10 +1,10 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs commands: within a chain one after the other, chains at the same time, and nothing hangs the caller.
+"""Runs chains of commands: sequentially within a chain, all chains concurrently, each command with a timeout.
 
-One thread and one poll do for all of them, since commands wait nearly all of the time. Every command is the
-head of a process group. When its time is up the whole group is killed, because a tool that is stuck in the
-driver ignores SIGTERM and its children may hold the pipe open.
+One thread with one poll handles all commands, since they wait nearly all of the time. Every command leads a
+process group of its own. At its timeout the whole group is killed, because a tool that is stuck in the driver
+ignores SIGTERM and its children may hold the pipe open.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generator, TypeVar
 
-# Longest answer that is looked at, in bytes.
+# Maximum length of an answer in bytes; the rest is dropped.
 ANSWER_LIMIT = 65536
-# Seconds for the remains of what was killed; one that sleeps uninterruptibly inside the driver stays until
-# the driver lets it go.
+# Seconds to wait for killed processes. One that sleeps uninterruptibly in the driver stays until the driver
+# releases it.
 _PATIENCE = 1.0
-# Seconds until a command is looked for that has closed its output and not ended: the first time, and at most.
+# Seconds between checks of a command that has closed its output but not ended: the first, and the longest.
 _FIRST_LOOK, _LAST_LOOK = 0.001, 0.05
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one command. `problem`: None, missing, not_executable, timeout or not_asked."""
+    """The result of one command. ``problem``: None, missing, not_executable, timeout or not_asked."""
 
     tool: str
     query: str
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Command:
-    """A command with its time-out in seconds; stdout and stderr together are the answer."""
+    """A command with its timeout in seconds; stdout and stderr together are the answer."""
 
     tool: str
     query: str
@@ -53,12 +53,12 @@ class Command:
 
 @dataclass(frozen=True)
 class ResultOf:
-    """What a chain yields to get the result of another one."""
+    """A chain yields this to get the result of another chain."""
 
     chain: Hashable
 
 
-# Yields commands and gets their answers; its return value is the chain's result.
+# A generator that yields commands and is sent their answers; its return value is the chain's result.
 Chain = Generator["Command | ResultOf", Any, Any]
 
 Name = TypeVar("Name", bound=Hashable)
@@ -80,24 +80,24 @@ class _Running:
 
 
 def once(command: Command) -> Chain:
-    """The chain of a single command; its result is the answer."""
+    """Return a chain of a single command, whose result is the answer."""
     return (yield command)
 
 
 def run_chains(chains: Mapping[Name, Chain]) -> dict[Name, Any]:
-    """Run all chains to their ends; their results by name."""
+    """Run all chains to their ends; return their results by name."""
     with _Runner(chains) as runner:
         found = runner.results()
     return {name: found[name] for name in chains}
 
 
 class _Runner:
-    """All chains, the commands that run for them, and who waits for whom."""
+    """The state of all chains: running commands, chains that can continue, chains that wait for others."""
 
     def __init__(self, chains: Mapping[Any, Chain]) -> None:
         self.chains = chains
         self.found: dict[Hashable, Any] = {}
-        # Chains that can go on, with what they get; and those that wait for another one.
+        # Chains that can continue, with the value to send; and chains that wait for the result of another.
         self.ready: deque[tuple[Hashable, Any]] = deque((name, None) for name in chains)
         self.parked: dict[Hashable, list[Hashable]] = {}
         self.running: set[_Running] = set()
@@ -121,7 +121,7 @@ class _Runner:
         os.close(self.nothing)
 
     def results(self) -> dict[Hashable, Any]:
-        """The result of each chain, once all have come to their ends."""
+        """Run all chains to their ends and return their results."""
         while self.ready or self.running:
             while self.ready:
                 self._go_on(*self.ready.popleft())
@@ -150,7 +150,7 @@ class _Runner:
             pid = _spawn(command.words, self.environment, self.nothing, writing)
         except OSError as error:
             os.close(reading)
-            # FileNotFoundError; else permission denied, or a file that the kernel cannot execute.
+            # Otherwise permission is denied, or the kernel cannot execute the file.
             problem = "missing" if isinstance(error, FileNotFoundError) else "not_executable"
             self.ready.append((name, Answer(command.tool, command.query, str(error), problem=problem)))
             return
@@ -162,7 +162,7 @@ class _Runner:
         self.pipes.register(reading, selectors.EVENT_READ, one)
 
     def _wait(self) -> None:
-        """Until something happens: output, an end, or a time-out."""
+        """Wait for the next event: output, the end of a command, or a timeout."""
         now = time.monotonic()
         until = min(one.deadline if one.pipe is not None else now + one.look for one in self.running)
         for key, _events in self.pipes.select(max(0.0, until - now)):
@@ -199,7 +199,7 @@ class _Runner:
     def _kill(self, one: _Running) -> None:
         with suppress(ProcessLookupError):
             os.killpg(one.pid, signal.SIGKILL)
-        # A process that has left the group may keep the pipe open: it is not read to its end.
+        # A process that has left the group may keep the pipe open, so it is not read to its end.
         self._close(one)
         self.killed.append(one.pid)
         self.running.discard(one)
@@ -214,7 +214,14 @@ class _Runner:
 
 
 def _spawn(words: Sequence[str], environment: Mapping[str, str], reading: int, writing: int) -> int:
-    """Start a command as the head of a process group; its process id."""
+    """Start a command as the leader of a process group.
+
+    words: program and arguments.
+    environment: its environment.
+    reading, writing: descriptors for its input, and for both of its outputs.
+
+    Returns the process ID. Raises OSError.
+    """
     if not hasattr(os, "posix_spawnp"):
         return _spawn_before_python_3_8(words, environment, reading, writing)
     return os.posix_spawnp(  # novm: asked for above
@@ -227,7 +234,7 @@ def _spawn(words: Sequence[str], environment: Mapping[str, str], reading: int, w
             (os.POSIX_SPAWN_DUP2, writing, 2),  # novm
         ],
         setpgroup=0,
-        # Python ignores them, and its children would too.
+        # Python ignores these signals, and its children would inherit that.
         setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
     )
 
@@ -238,13 +245,13 @@ def _spawn_before_python_3_8(
     process = subprocess.Popen(
         words, stdin=reading, stdout=writing, stderr=writing, env=environment, start_new_session=True
     )
-    # It is waited for here, and not once more when this object goes.
+    # This module waits for the process; the object must not do so again when it is deleted.
     process.returncode = 0
     return process.pid
 
 
 def _ended(pid: int) -> int | None:
-    """The exit status of a child that has ended, negative for a signal; None while it runs."""
+    """Return the exit status of an ended child, negative for a signal; None while it runs."""
     try:
         found, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

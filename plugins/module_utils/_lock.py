@@ -1,11 +1,11 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""A lock file that says who holds it and since when.
+"""A lock file that records its holder and start time.
 
-Every change is made while a file beside it is held (flock), so two runs never both believe to be first.
-Nobody else can open that file: whoever can open one can hold it for ever. Both lie in /run: a server that
-boots anew is not locked. The lock's time of change tells when its run last gave a sign of life; zero says
-that none is to be expected.
+Every change happens while a file beside the lock is held with flock, so two runs never both believe that
+they are first. No other user can open that file, because whoever can open it can hold it forever. Both files
+are in /run, so a reboot removes the lock. The lock's modification time is the last sign of life of its run;
+zero means that none is expected.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LOCK_CHECKS = Catalogue(
     ),
 )
 
-# Of the module rollout_lock and its action.
+# Arguments of the module rollout_lock and its action.
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "deployment": {"type": "str", "default": "pd"},
@@ -66,7 +66,7 @@ class LockError(RolloutError):
 
 
 def held_beside(path: str) -> str:
-    """The file that is held while the lock at `path` is changed."""
+    """Return the path of the file that is held while the lock at ``path`` is changed."""
     folder, _slash, name = path.rpartition("/")
     return f"{folder}/.{name}.held"
 
@@ -91,15 +91,17 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 class RolloutLock:
-    """The lock at `path`."""
+    """The lock at ``path``."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
     def holder(self) -> dict[str, Any] | None:
-        """Who holds it, or None: the owner's own words, and in seconds of this server's clock
+        """Return the holder of the lock, or None.
 
-        `since` (since the epoch), `age`, and `silent` since the last sign of life (None: none was given yet).
+        To the data that the holder recorded this adds, by this server's clock: ``since`` in seconds since the
+        epoch, ``age`` in seconds, and ``silent``, the seconds since the last sign of life (None before the
+        first). Raises LockError if the file cannot be read.
         """
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
@@ -114,13 +116,20 @@ class RolloutLock:
         if isinstance(content, dict) and isinstance(content.get("since"), (int, float)):
             silent = max(0.0, now - touched) if touched else None
             return {**content, "age": max(0.0, now - content["since"]), "silent": silent}
-        # Not written by us, whoever did: it still says "hands off", as old as the file is.
+        # Not written by this collection, but still a lock, as old as the file.
         return {"run": "", "since": touched, "age": max(0.0, now - touched), "silent": None}
 
     def acquire(
         self, owner: dict[str, Any], replace: str | None = None, dry_run: bool = False
     ) -> dict[str, Any] | None:
-        """None when `owner` has it now, else who has it. `replace`: the run whose lock may be taken over."""
+        """Acquire the lock; return None, or the holder if it is another run.
+
+        owner: the run that acquires it.
+        replace: the run whose lock may be taken over.
+        dry_run: only report who would hold it.
+
+        Raises LockError.
+        """
         try:
             with contextlib.nullcontext() if dry_run else _alone(self._path):
                 other = self.holder()
@@ -133,7 +142,7 @@ class RolloutLock:
         return None
 
     def release(self, run: str, dry_run: bool = False) -> bool:
-        """Give it back; whether this run had it. Another run's lock stays."""
+        """Release the lock if this run holds it; return whether it did. Raises LockError."""
         try:
             with contextlib.nullcontext() if dry_run else _alone(self._path):
                 mine = (self.holder() or {}).get("run") == run

@@ -1,10 +1,11 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""A process of ours that outlives the task which starts it: how it is started, noted, recognized and ended.
+"""Starts, records, recognizes and ends a process that outlives the task which starts it.
 
-Its number alone proves nothing: it may be another's by now, after a reboot even with the same start time, and
-whoever can write a note can put any number into it. So the process keeps its note open as long as it lives.
-Only a process of this user, begun when the note says, that has this very file open, is the one noted.
+A process ID alone proves nothing: it may have been reused, after a reboot even with the same start time, and
+whoever can write the record can put any number into it. The process therefore keeps its record open as long
+as it lives. A process is the recorded one only if it belongs to this user, has the recorded start time, and
+has this very file open.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-# Seconds between looks whether a process has gone.
+# Seconds between checks whether a process has ended.
 LOOK = 0.02
 
 
@@ -30,14 +31,14 @@ def detach(
     log: Path | None = None,
     keep: Iterable[int] | None = (),
 ) -> int:
-    """Do work in a new process that outlives this one.
+    """Run a function in a new process that outlives this one.
 
-    work: what the process does; it ends when that returns.
-    note_at: where it notes itself (see note()), before this function returns.
-    log: the file to which it appends what it prints; without one that is lost.
-    keep: file descriptors that stay open in it, besides its standard ones; None keeps all.
+    work: the function; the process ends when it returns.
+    note_at: file in which the process records itself (see note()), before this function returns.
+    log: file to which its output is appended; without one the output is lost.
+    keep: file descriptors that stay open besides the standard ones; None keeps all.
 
-    Returns the number of the process, which is a child of the calling one as long as that lives.
+    Returns the process ID. The process is a child of the calling one as long as that lives.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -45,14 +46,14 @@ def detach(
     child = os.fork()
     if child:
         os.close(noting)
-        # The end of file: the child has noted itself, or has ended.
+        # End of file: the child has recorded itself, or has ended.
         os.read(ready, 1)
         os.close(ready)
         return child
     try:
         os.close(ready)
         leave(log, keep if keep is None else {*keep, noting})
-        # The open file is what proves later whose note it is.
+        # The open file proves later which process the record is about.
         _handle = note(note_at) if note_at else None
         os.close(noting)
         work()
@@ -66,7 +67,7 @@ def detach(
 
 
 def leave(log: Path | None = None, keep: Iterable[int] | None = ()) -> None:
-    """Make the calling process independent of who started it: its session, signals, directory and files.
+    """Detach the calling process from its parent: its session, signals, directory and files.
 
     log, keep: as for detach().
     """
@@ -87,7 +88,7 @@ def leave(log: Path | None = None, keep: Iterable[int] | None = ()) -> None:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks; None when there is none, or only its remains."""
+    """Return the start time of a process in the kernel's ticks; None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -96,7 +97,7 @@ def start_time(pid: int) -> int | None:
 
 
 def note(path: Path) -> int:
-    """Note the process that calls this; the open file, which it keeps until it ends."""
+    """Record the calling process in a file; return the open descriptor, which it must keep until it ends."""
     draft = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()
@@ -108,7 +109,7 @@ def note(path: Path) -> int:
 
 
 def noted(path: Path) -> int | None:
-    """The process of a note, if it lives and is proved to be the one."""
+    """Return the ID of the recorded process if it is alive and proved to be the recorded one, else None."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         pid, started = int(known["pid"]), int(known["started"])
@@ -141,7 +142,7 @@ def _has_open(pid: int, file: os.stat_result) -> bool:
 
 
 def end(path: Path, patience: float) -> bool:
-    """End the process of a note, by force after `patience` seconds; whether there was one."""
+    """End the recorded process, by force after ``patience`` seconds; return whether there was one."""
     pid = noted(path)
     if pid is None:
         return False
@@ -150,8 +151,16 @@ def end(path: Path, patience: float) -> bool:
 
 
 def end_started(pid: int, started: int, patience: float) -> bool:
-    """End the process with that number and start time, by force after `patience` seconds; whether there was
-    one. Only for those who started it and were told the two by nobody else: see above."""
+    """End the process with this ID and start time, by force after a number of seconds.
+
+    Only for callers that have started the process themselves and know both values from that: see above.
+
+    pid: the process ID.
+    started: its start time in the kernel's ticks.
+    patience: seconds before SIGKILL.
+
+    Returns whether there was such a process.
+    """
     if pid <= 1 or start_time(pid) != started:
         return False
     _end(pid, lambda: start_time(pid) != started, patience)
@@ -159,7 +168,7 @@ def end_started(pid: int, started: int, patience: float) -> bool:
 
 
 def gone_within(pid: int, started: int, seconds: float) -> bool:
-    """Wait for the end of the process with that number and start time; whether it came within the seconds."""
+    """Wait a number of seconds for the process with this ID and start time to end; return whether it did."""
     return _becomes(lambda: start_time(pid) != started, seconds)
 
 

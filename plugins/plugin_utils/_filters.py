@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the filters share: reading their input, and turning the planner's complaints into Ansible's."""
+"""Shared by the filters: reading their input, and turning the planner's errors into Ansible's."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .rollout.values import BadValue, whole
 
 T = TypeVar("T")
 
-# More nodes than any cluster has: a typing error must not make a list of a billion ids.
+# More nodes than any cluster has, so that a typo cannot create a list of a billion IDs.
 MAX_NODES = 100_000
 
 
 def guarded(function: Callable[..., T]) -> Callable[..., T]:
-    """The function, with BadValue as an AnsibleFilterError that says what was expected."""
+    """Wrap a filter so that BadValue becomes an AnsibleFilterError with the expected value."""
 
     @wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> T:
@@ -35,7 +35,7 @@ def guarded(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def count(name: str, value: Any, high: int = MAX_NODES, low: int = 1) -> int:
-    """A whole number from low to high."""
+    """Return the value as a whole number from low to high. Raises BadValue; ``name`` is for its message."""
     try:
         return whole(low, high)(value)
     except BadValue as error:
@@ -43,7 +43,7 @@ def count(name: str, value: Any, high: int = MAX_NODES, low: int = 1) -> int:
 
 
 def node_counts(value: Any) -> list[int]:
-    """Numbers of nodes, one for each instance."""
+    """Return the number of nodes of each instance. Raises BadValue."""
     if not isinstance(value, (list, tuple)):
         raise BadValue("a list with the number of nodes of each instance", seen=value)
     counts = [count("a number of nodes", item) for item in value]
@@ -60,14 +60,14 @@ def known_release(name: Any) -> Release:
 
 
 def whole_plan(plan: Any) -> Mapping[str, Any]:
-    """A plan, by the keys that the filters read."""
+    """Return the value if it is a plan, judged by the keys that the filters read. Raises BadValue."""
     if not isinstance(plan, Mapping) or "ports" not in plan or not isinstance(plan.get("hosts"), Mapping):
         raise BadValue("the plan that ascend.pd_rollout.plan makes")
     return plan
 
 
 def host_share(plan: Any, host: Any) -> Mapping[str, Any]:
-    """One host's share of a plan."""
+    """Return one host's share of a plan. Raises BadValue."""
     hosts = whole_plan(plan)["hosts"]
     if host not in hosts:
         raise BadValue(f"a host of the plan: {', '.join(map(str, hosts))}", seen=host)

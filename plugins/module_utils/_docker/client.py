@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Docker Engine's API over its socket, with the standard library alone.
 
-C(community.docker) needs python3-requests, which a fresh server does not have yet, declares its own client
-private to itself from 5.0 on, and its import costs more than a whole poll here. So this is a client for the
-few calls that checks, transfers and watching engines need.
+``community.docker`` needs python3-requests, which a fresh server does not have, makes its own client private
+from 5.0 on, and takes longer to import than a complete poll takes here. This client therefore covers the few
+calls that checks, transfers and the watching of engines need.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .._findings import RolloutError
 from .catalogue import DOCKER_CHECKS
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
-# Seconds without an answer, as long as C(community.docker)'s: an engine that starts containers on a busy
-# server answers late.
+# Seconds without an answer, as in ``community.docker``: an engine that starts containers on a busy server
+# answers late.
 TIMEOUT = 60.0
-# A container that was never started or has not ended carries this instead of a time.
+# Placeholder for the time of a start or an end that has not happened.
 NO_TIME = "0001-01-01T00:00:00Z"
 
 
@@ -47,7 +47,7 @@ class DockerError(RolloutError):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the UNIX socket at C(path); C(timeout) in seconds."""
+    """HTTP over a UNIX socket at a path; the timeout is in seconds."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -68,14 +68,15 @@ def answering(
     timeout: float = TIMEOUT,
     body: Iterable[bytes] | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
-    """The Docker Engine's answer to a request, to be read within the context.
+    """Send a request to the Docker Engine; the context yields its answer.
 
-    method, path: of the request; the path with its query.
+    method: HTTP method of the request.
+    path: path of the request, with its query.
     socket_path: the engine's socket.
     timeout: seconds without a byte.
-    body: the pieces of an archive that is sent.
+    body: the chunks of an archive to send.
 
-    Raises DockerError where none comes, or one with an error's status.
+    Raises DockerError if there is no answer, or if its status is an error.
     """
     connection = UnixConnection(socket_path, timeout)
     headers = {} if body is None else {"Content-Type": "application/x-tar"}
@@ -99,7 +100,7 @@ def answering(
 
 
 def _reason(path: str, status: int, body: bytes) -> str:
-    """What an error's answer says: the engine's own message, if it gives one."""
+    """Return the text of an error answer, with the engine's own message if there is one."""
     try:
         message = str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
@@ -108,13 +109,13 @@ def _reason(path: str, status: int, body: bytes) -> str:
 
 
 def get(path: str, socket_path: str = DEFAULT_SOCKET, timeout: float = TIMEOUT) -> bytes:
-    """The body of the answer to a GET request. Raises DockerError."""
+    """Return the body of the answer to a GET request. Raises DockerError."""
     with answering("GET", path, socket_path=socket_path, timeout=timeout) as answer:
         return answer.read()
 
 
 class DockerApi:
-    """Containers of the Docker Engine behind C(path), a UNIX socket; C(timeout) in seconds for each call."""
+    """Containers of the Docker Engine at a UNIX socket; the timeout of each call is in seconds."""
 
     def __init__(self, path: str = DEFAULT_SOCKET, timeout: float = TIMEOUT) -> None:
         self._path = path
@@ -124,7 +125,7 @@ class DockerApi:
         return self._ask("GET", path + ("?" + urlencode(query) if query else ""))
 
     def _ask(self, method: str, path: str) -> bytes | None:
-        """The answer's body; None where what was asked for does not exist."""
+        """Return the body of the answer, or None if the object does not exist. Raises DockerError."""
         try:
             with answering(method, path, socket_path=self._path, timeout=self._timeout) as answer:
                 return answer.read()
@@ -134,19 +135,19 @@ class DockerApi:
             raise
 
     def inspect(self, name: str) -> dict[str, Any] | None:
-        """What C(docker inspect) shows of a container, or None when there is none."""
+        """Return the data of ``docker inspect`` for a container, or None if there is no such container."""
         body = self._get(f"/containers/{quote(name)}/json")
         return None if body is None else json.loads(body)
 
     def stop(self, name: str) -> bool:
-        """Stop a container as C(docker stop) does: it is not started again, whatever its restart policy.
+        """Stop a container as ``docker stop`` does; no restart policy starts it again.
 
-        Whether there is one.
+        Returns whether the container exists.
         """
         return self._ask("POST", f"/containers/{quote(name)}/stop") is not None
 
     def containers(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Every container, running or not, that carries all C(labels)."""
+        """Return all containers, running or not, that have all the labels."""
         filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
         listed: list[dict[str, Any]] = json.loads(
             self._get("/containers/json", all=1, filters=json.dumps(filters)) or b"[]"
@@ -154,19 +155,19 @@ class DockerApi:
         return listed
 
     def image_id(self, reference: str) -> str | None:
-        """The identity that an image reference has on this server now, or None."""
+        """Return the ID of the image with this name on this server, or None."""
         body = self._get(f"/images/{quote(reference)}/json")
         return None if body is None else json.loads(body)["Id"]
 
     def logs(
         self, name: str, tail: int, since: str | None = None, until: str | None = None, early: int = 0
     ) -> str:
-        """The last lines of both streams of a container.
+        """Return the last log lines of a container, from both of its streams.
 
-        name: the container.
-        tail: how many lines at the most.
-        since, until: the engine's own times, between which the lines were written.
-        early: seconds before C(since) that count too.
+        name: name of the container.
+        tail: maximum number of lines.
+        since, until: only lines that were written between these times, in the engine's format.
+        early: seconds by which ``since`` is moved back.
         """
         query: dict[str, object] = {"stdout": 1, "stderr": 1, "tail": tail}
         for key, when, before in (("since", since, early), ("until", until, 0)):
@@ -176,9 +177,10 @@ class DockerApi:
 
 
 def unix_time(when: str, before: int = 0) -> str:
-    """C(2026-01-02T03:04:05.678901234Z) as the engine's queries take it: C(1767323045.678901234).
+    """Convert a time like ``2026-01-02T03:04:05.678901234Z`` for a query: ``1767323045.678901234``.
 
-    C(before): whole seconds earlier.
+    when: the time, in the engine's format.
+    before: whole seconds to subtract.
     """
     date, _dot, fraction = when.rstrip("Z").partition(".")
     seconds = calendar.timegm(time.strptime(date[:19], "%Y-%m-%dT%H:%M:%S")) - before
@@ -186,7 +188,7 @@ def unix_time(when: str, before: int = 0) -> str:
 
 
 def demultiplex(stream: bytes) -> str:
-    """The text of a log stream whose frames carry 8 bytes of head: stream, 3 × 0, length."""
+    """Return the text of a log stream. Each frame has a header of 8 bytes: stream, 3 × 0, length."""
     parts: list[bytes] = []
     at = 0
     while at + 8 <= len(stream):

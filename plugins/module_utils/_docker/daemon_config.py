@@ -1,7 +1,7 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Merging declared options into the text of Docker's daemon.json. Nothing here imports Ansible."""
+"""Merges options into the text of Docker's daemon.json. Imports no Ansible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# What dockerd takes over on SIGHUP, without touching a container; everything else needs a restart
+# Options that dockerd applies on SIGHUP, without affecting a container; all others need a restart
 # (moby, daemon/reload.go of 20.10; "Configuration reload behavior" in the reference of dockerd).
 RELOADABLE = frozenset(
     {
@@ -30,7 +30,7 @@ RELOADABLE = frozenset(
         "shutdown-timeout",
     }
 )
-# Options whose flag is not the key itself: lists and mappings are given as one flag each.
+# Options whose flag differs from the key: lists and mappings have a flag for each element.
 FLAGS = {
     "allow-nondistributable-artifacts": "allow-nondistributable-artifacts",
     "authorization-plugins": "authorization-plugin",
@@ -50,12 +50,12 @@ DEFAULT_INDENT = 2
 
 
 class BrokenConfig(ValueError):
-    """The text of daemon.json is nothing that could be merged into."""
+    """The text of daemon.json is not a JSON object, so nothing can be merged into it."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """The outcome of a merge."""
+    """The result of a merge: the new text, and the keys that changed."""
 
     text: str
     changed: tuple[str, ...]
@@ -78,7 +78,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The options in the text of daemon.json; an empty file has none, as for dockerd."""
+    """Return the options in the text of daemon.json; an empty file has none, as for dockerd.
+
+    Raises BrokenConfig if the text is not a JSON object.
+    """
     if not text.strip():
         return {}
     try:
@@ -91,7 +94,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def merge_values(present: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """``wanted`` laid over ``present``: objects are merged, other values replaced, ``None`` removes the key.
+    """Merge ``wanted`` into ``present``: objects are merged, other values replaced, ``None`` removes a key.
 
     >>> merge_values({"debug": True, "log-opts": {"max-size": "10m"}}, {"log-opts": {"max-file": "3"}})
     {'debug': True, 'log-opts': {'max-size': '10m', 'max-file': '3'}}
@@ -109,7 +112,7 @@ def merge_values(present: dict[str, Any], wanted: dict[str, Any]) -> dict[str, A
 
 
 def indent_of(text: str) -> int | str:
-    """The indentation that the file uses already."""
+    """Return the indentation that the text uses, in spaces or as the text of tabs."""
     found = re.search(r"^\{\s*\n([ \t]+)\"", text)
     if not found:
         return DEFAULT_INDENT
@@ -117,7 +120,10 @@ def indent_of(text: str) -> int | str:
 
 
 def merge(text: str, wanted: dict[str, Any]) -> Merge:
-    """Merge options into the text of daemon.json. The text stays as it is if it says all of them already."""
+    """Merge options into the text of daemon.json; the text is unchanged if it has all of them.
+
+    Raises BrokenConfig if the text is not a JSON object.
+    """
     present = parse(text)
     merged = merge_values(present, wanted)
     if merged == present:
@@ -127,9 +133,9 @@ def merge(text: str, wanted: dict[str, Any]) -> Merge:
 
 
 def given_as_flags(keys: tuple[str, ...], arguments: list[str]) -> tuple[str, ...]:
-    """The keys that stand on dockerd's command line too.
+    """Return those of the keys that are also on dockerd's command line.
 
-    With an option in both places dockerd refuses to start.
+    dockerd refuses to start with an option in both places.
     """
     flags = set()
     for argument in arguments[1:]:

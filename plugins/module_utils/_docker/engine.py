@@ -1,10 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Questions to a Docker Engine on this server that need nothing but Python: its state, and whether it
-reloaded.
+"""Queries of the Docker Engine on this server with Python alone: its state, and whether it has reloaded.
 
-The modules of community.docker need an engine that answers; these functions are for the time before.
+The modules of community.docker need an engine that answers; these functions work before it does.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from urllib.parse import quote
 from .client import DEFAULT_SOCKET, DockerError, get
 
 PID_FILE = "/var/run/docker.pid"
-# Where packages put dockerd; ssh sessions without a login shell may lack the last two in PATH.
+# Where packages install dockerd. The PATH of ssh sessions without a login shell may lack the last two.
 SEARCH_PATH = "/usr/bin:/usr/local/bin:/usr/sbin:/usr/local/sbin:/snap/bin"
 ANSWER_SECONDS = 10
 POLL_SECONDS = 0.2
 
 
 def info(socket_path: str = DEFAULT_SOCKET) -> dict[str, Any]:
-    """What `docker info` shows."""
+    """Return the data of ``docker info``. Raises DockerError if the engine is not ready."""
     try:
         answer = json.loads(get("/info", socket_path, ANSWER_SECONDS))
     except ValueError as error:
         raise DockerError(f"{socket_path} did not answer with JSON") from error
     if not isinstance(answer, dict) or not answer.get("ServerVersion"):
-        # What an engine says that is still starting, or whose containerd is dead.
+        # Such an answer comes from an engine that is still starting, or whose containerd is dead.
         errors = "; ".join(answer.get("ServerErrors") or []) if isinstance(answer, dict) else ""
         raise DockerError(f"the engine is not ready: {errors or 'it reports no version'}")
     return answer
 
 
 def wait_for_info(seconds: float, socket_path: str = DEFAULT_SOCKET) -> dict[str, Any]:
-    """The same, asked again for so many seconds until the engine answers."""
+    """Return the data of ``docker info``, retrying for a number of seconds. Raises DockerError."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -52,14 +51,14 @@ def wait_for_info(seconds: float, socket_path: str = DEFAULT_SOCKET) -> dict[str
 
 
 def reload_events(since: float, until: float, socket_path: str = DEFAULT_SOCKET) -> list[dict[str, Any]]:
-    """The engine's own events of having reloaded its configuration (times in seconds since the epoch)."""
+    """Return the engine's reload events between two times, in seconds since the epoch. Raises DockerError."""
     filters = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
     body = get(f"/events?since={since:.9f}&until={until:.9f}&filters={filters}", socket_path, ANSWER_SECONDS)
     return [json.loads(line) for line in body.splitlines() if line.strip()]
 
 
 def daemon_pid(pid_file: str = PID_FILE) -> int | None:
-    """The process id of the running dockerd, by its pid file."""
+    """Return the process ID of the running dockerd from its pid file, or None."""
     try:
         pid = int(Path(pid_file).read_text())
         name = Path(f"/proc/{pid}/comm").read_text().strip()
@@ -69,7 +68,7 @@ def daemon_pid(pid_file: str = PID_FILE) -> int | None:
 
 
 def daemon_arguments(pid: int | None) -> list[str]:
-    """The command line of dockerd."""
+    """Return the command line of dockerd; empty if it is unknown."""
     if pid is None:
         return []
     try:
@@ -79,17 +78,17 @@ def daemon_arguments(pid: int | None) -> list[str]:
 
 
 def dockerd_path() -> str | None:
-    """Where dockerd is installed."""
+    """Return the path of dockerd, or None if it is not installed."""
     return shutil.which("dockerd", path=SEARCH_PATH)
 
 
 def has_systemd() -> bool:
-    """Whether systemd runs this server (the test of sd_booted(3))."""
+    """Return whether systemd is the init system (the test of sd_booted(3))."""
     return Path("/run/systemd/system").is_dir()
 
 
 def enabled_at_boot() -> bool | None:
-    """Whether the engine starts with the server; None if that cannot be told."""
+    """Return whether the engine starts at boot; None if that is unknown."""
     if has_systemd():
         answer = subprocess.run(
             ["systemctl", "is-enabled", "docker.service"], capture_output=True, text=True, check=False

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module docker_info does once its arguments are read, as plain Python."""
+"""The work of the module docker_info, in plain Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INFO_ARGUMENTS = {
 
 
 def docker_info(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
+    """Return the module's result, with ``failed`` if it fails. ``_check_mode`` is one of the options."""
     wait = options["wait"]
     result = {
         "changed": False,

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Images of the Docker Engine on this server: look, save, load, remove. Standard library alone."""
+"""Images of the Docker Engine on this server: inspect, save, load, remove. Standard library alone."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .client import DEFAULT_SOCKET, TIMEOUT, DockerError, answering
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 PIECE = 1024 * 1024
-# Seconds without a byte while the engine packs an image.
+# Seconds without a byte while the engine prepares an archive.
 SAVE_TIMEOUT = 600.0
-# Which image (by ID) is what a registry calls by a digest: an image from an archive has no such name itself.
+# Records which image (by ID) has which digest in a registry, since a loaded image has no such name itself.
 RECORD = "/var/lib/pd_rollout/images.json"
 
 
 class ImageError(DockerError):
-    """The Docker Engine has no use for an archive, or does not give one."""
+    """The Docker Engine cannot load an archive, or cannot save an image."""
 
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text, status, "docker-image-refused")
 
 
 class Images:
-    """The engine's images. `timeout`: seconds without an answer; `record`: where digests are noted."""
+    """The engine's images. ``timeout``: seconds without an answer; ``record``: file of known digests."""
 
     def __init__(
         self, socket_path: str = DEFAULT_SOCKET, timeout: float = TIMEOUT, record: str = RECORD
@@ -44,7 +44,7 @@ class Images:
             return answer.read()
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
-        """What C(docker image inspect) shows, or None."""
+        """Return the data of ``docker image inspect``, or None without such an image. Raises DockerError."""
         try:
             found = json.loads(self._body("GET", f"/images/{quote(reference)}/json"))
         except DockerError as error:
@@ -54,15 +54,15 @@ class Images:
         return dict(found)
 
     def listed(self) -> list[dict[str, Any]]:
-        """What C(docker image ls) shows."""
+        """Return the data of ``docker image ls``. Raises DockerError."""
         return list(json.loads(self._body("GET", "/images/json")))
 
     def in_use(self) -> set[str]:
-        """The IDs of images that containers have, running or not."""
+        """Return the IDs of images that containers use, running or not. Raises DockerError."""
         return {one["ImageID"] for one in json.loads(self._body("GET", "/containers/json?all=1"))}
 
     def untag(self, reference: str) -> None:
-        """Remove a name, and the image with its last one; nothing where there is none."""
+        """Remove a name of an image, and the image with its last name. A missing name is no error."""
         try:
             self._body("DELETE", f"/images/{quote(reference)}")
         except DockerError as error:
@@ -70,7 +70,7 @@ class Images:
                 raise
 
     def save(self, reference: str) -> Iterator[bytes]:
-        """The archive of an image as a stream. Raises ImageError where the image has gone."""
+        """Yield the archive of an image in chunks. Raises ImageError if the image no longer exists."""
         path = f"/images/get?{urlencode({'names': reference})}"
         try:
             with answering("GET", path, socket_path=self._socket, timeout=SAVE_TIMEOUT) as answer:
@@ -81,9 +81,12 @@ class Images:
             raise
 
     def load(self, content: Iterable[bytes], timeout: float) -> list[str]:
-        """Load an archive, plain or compressed, within `timeout` seconds; the names (or IDs) that it held.
+        """Load an archive and return the names (or IDs) of its images.
 
-        Raises ImageError where the engine refuses it.
+        content: the archive in chunks, plain or compressed.
+        timeout: seconds without progress.
+
+        Raises ImageError if the engine refuses the archive.
         """
         path = "/images/load?quiet=1"
         with answering(
@@ -101,11 +104,11 @@ class Images:
         return names
 
     def recorded(self, image_id: str) -> list[str]:
-        """The digests by which registries call the image with this ID, as noted by us."""
+        """Return the recorded registry digests of the image with this ID."""
         return [digest for digest, known in self._records().items() if known == image_id]
 
     def record(self, digest: str, image_id: str) -> None:
-        """Note that registries call the image with this ID by this digest."""
+        """Record that the image with this ID has this digest in a registry."""
         self._record.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._record, {**self._records(), digest: image_id}, mode=0o644)
 
@@ -114,7 +117,7 @@ class Images:
 
 
 def plain(content: Iterable[bytes]) -> Iterator[bytes]:
-    """As the engine can read it: it knows plain and gzip, but zstd only from 23.0."""
+    """Yield an archive in a form that every engine reads: plain or gzip, as zstd is read only from 23.0."""
     pieces = iter(content)
     first = next(pieces, b"")
     if not first.startswith(ZSTD_MAGIC):
@@ -125,14 +128,20 @@ def plain(content: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """What a program makes of the pieces."""
+    """Yield the output of a program for an input.
+
+    command: the program and its arguments.
+    first, pieces: the first chunk of the input, and the others.
+
+    Raises ImageError if the program is missing or fails.
+    """
     if shutil.which(command[0]) is None:
         raise ImageError(
             f"the archive is compressed with {command[0]}, which is not installed on this server. Install"
             f" {command[0]}, or compress the archive with gzip"
         )
     program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    # Pipes, as asked for.
+    # For the type checker: all three are pipes.
     if program.stdin is None or program.stdout is None or program.stderr is None:
         raise AssertionError(command)
     given, made, errors = program.stdin, program.stdout, program.stderr
@@ -144,7 +153,7 @@ def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator
                 given.write(piece)
             given.close()
         except OSError:
-            # It has ended early, and tells why below.
+            # The program has ended early; its error is raised below.
             return
 
     feeder = threading.Thread(target=feed, daemon=True)
@@ -157,7 +166,7 @@ def piped(command: list[str], first: bytes, pieces: Iterator[bytes]) -> Iterator
 
 
 def counted(content: Iterable[bytes], note: Callable[[int], None]) -> Iterator[bytes]:
-    """The pieces, and how far they are."""
+    """Yield the chunks, and call ``note`` with the number of bytes that have passed."""
     done = 0
     for piece in content:
         yield piece
@@ -166,7 +175,7 @@ def counted(content: Iterable[bytes], note: Callable[[int], None]) -> Iterator[b
 
 
 def repository(name: str) -> str:
-    """ascend/vllm-ascend of registry.example:5000/ascend/vllm-ascend:v1."""
+    """Return ascend/vllm-ascend for registry.example:5000/ascend/vllm-ascend:v1."""
     path = name.partition("@")[0]
     first, slash, rest = path.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
@@ -177,7 +186,13 @@ def repository(name: str) -> str:
 def old_names(
     listed: list[dict[str, Any]], used: set[str], wanted: str, wanted_id: str, keep: int
 ) -> list[str]:
-    """What may go: names of images of wanted's repository but the `keep` youngest, and those in use."""
+    """Return the names of old images that may be removed.
+
+    listed: the engine's images.
+    used: IDs of images in use, which are kept.
+    wanted, wanted_id: name and ID of the current image, which is kept.
+    keep: number of older images of its repository to keep, the newest ones.
+    """
     ours = repository(wanted)
     names = [
         (-image["Created"], image["Id"], name)
@@ -191,7 +206,7 @@ def old_names(
 
 
 def file_system(path: str) -> str:
-    """The type of the file system on which a path lies, as /proc/mounts has it."""
+    """Return the type of the file system of a path, from /proc/mounts."""
     best, kind = "", ""
     real = str(Path(path).resolve())
     for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
@@ -204,7 +219,7 @@ def file_system(path: str) -> str:
 
 
 def is_shared(kind: str) -> bool:
-    """Whether files of such a file system come over the network."""
+    """Return whether a file system of this type is on the network."""
     return kind.startswith(
         ("nfs", "fuse", "cifs", "smb", "ceph", "lustre", "gpfs", "glusterfs", "beegfs", "9p")
     )

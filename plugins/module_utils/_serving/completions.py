@@ -1,10 +1,10 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what an OpenAI-like API answers, and judges its text. Pure functions.
+"""Parses the answers of an OpenAI-like API, and checks their text. Pure functions.
 
-A proxy that answers 200 proves nothing (it passes on an empty body when the decoder fails), and a model
-that read a wrong
-KV cache answers fluently in form: the first token wrong, then repetition. So the text itself is looked at.
+Status 200 from a proxy proves nothing, as it passes on an empty body when the decoder fails. A model that
+reads a wrong KV cache still answers with text: a wrong first token, then repetition. So the text itself is
+checked.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _REPEATED = re.compile(r"(.{1,24}?)\1{4,}", re.DOTALL)
 REPEATED_SHARE = 0.5
 ONE_WORD_SHARE = 0.6
 UNREADABLE_SHARE = 0.2
-# Below this many words a share says nothing.
+# With fewer words a share is not meaningful.
 ENOUGH_WORDS = 6
 _METRIC = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+(?P<value>\S+)")
 
 
 class BadAnswerError(ValueError):
-    """The answer has not the form that the API promises."""
+    """The answer does not have the format of the API."""
 
 
 def degenerate(text: str) -> str | None:
-    """What is wrong with a text as a text, or None."""
+    """Return why a text is degenerate (empty, unreadable or repetitive), or None."""
     shown = text.strip()
     if not shown:
         return "it is empty"
@@ -49,14 +49,14 @@ def degenerate(text: str) -> str | None:
 
 
 def same_beginning(text: str, reference: str, words: int) -> bool:
-    """Whether two texts begin with the same words, as far as both go."""
+    """Return whether two texts begin with the same words, up to the end of the shorter one."""
     ours, theirs = text.split()[:words], reference.split()[:words]
     length = min(len(ours), len(theirs))
     return length > 0 and ours[:length] == theirs[:length]
 
 
 def completion_text(body: str) -> str:
-    """The text of a completion that was not streamed."""
+    """Return the text of a completion that was not streamed. Raises BadAnswerError."""
     if not body.strip():
         raise BadAnswerError("the body is empty")
     try:
@@ -66,7 +66,7 @@ def completion_text(body: str) -> str:
 
 
 def chat_stream_text(body: str) -> str:
-    """The text of a streamed chat completion, put together from its events."""
+    """Return the text of a streamed chat completion, joined from its events. Raises BadAnswerError."""
     if not body.strip():
         raise BadAnswerError("the body is empty")
     parts: list[str] = []
@@ -96,7 +96,7 @@ def chat_stream_text(body: str) -> str:
 
 
 def metric_sum(exposition: str, name: str) -> float | None:
-    """Sum of a counter over its labels in Prometheus' text form, or None when it does not occur."""
+    """Return the sum of a counter over its labels, from Prometheus' text format; None without the counter."""
     values = []
     for line in exposition.splitlines():
         match = _METRIC.match(line)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the engines behind a proxy themselves, since the proxy's status is not the cause.
+"""Queries the engines behind a proxy directly, because the proxy's status does not show the cause.
 
 Upstream's proxy answers 500 for whatever a prefiller answers, a 400 included, and 200 with an empty body
 when a decoder fails (A@v0.13.0:examples/disaggregated_prefill_v1/
@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-# Requests at a time: an instance of external data parallel has an API for each of its ranks.
+# Concurrent requests: with external data parallel an instance has an API for each of its ranks.
 AT_ONCE = 16
-# Addresses named in one finding.
+# Number of addresses in one finding.
 NAMED = 3
 TEXT_LIMIT = 300
 
@@ -27,17 +27,17 @@ UNREACHABLE = "unreachable"
 
 
 class Client:
-    """What sends the requests: an interface."""
+    """The interface of a client that sends the requests."""
 
     def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
-        """The text of an answer, seconds until its first byte, and seconds in all."""
+        """Return the text of an answer, seconds until its first byte, and seconds in total."""
         raise NotImplementedError
 
 
 class Answer(NamedTuple):
-    """What one engine answers: its side (prefiller or decoder), address, kind and text.
+    """The answer of one engine: its side (prefiller or decoder), URL, kind and text.
 
-    C(kind) is the HTTP status of an error, C(ANSWERS) or C(UNREACHABLE).
+    ``kind`` is the HTTP status of an error, ``ANSWERS`` or ``UNREACHABLE``.
     """
 
     side: str
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 
 def error_text(error: Exception) -> str:
-    """An error of a request as one sentence; of an HTTP error the message that the OpenAI API gives it."""
+    """Return the error of a request as one sentence; for an HTTP error with the API's message."""
     if isinstance(error, urllib.error.HTTPError):
         try:
             body = error.read().decode("utf-8", errors="replace")
@@ -58,8 +58,10 @@ def error_text(error: Exception) -> str:
 
 
 def api_message(body: str) -> str:
-    """The message in an error's body (V@0.13.0:vllm/entrypoints/openai/protocol.py:123-131), else the body,
-    shortened."""
+    """Return the message in the body of an error, or else the body, truncated.
+
+    The format is that of V@0.13.0:vllm/entrypoints/openai/protocol.py:123-131.
+    """
     try:
         content = json.loads(body)
     except ValueError:
@@ -75,9 +77,12 @@ def api_message(body: str) -> str:
 def ask_engines(
     http_client: Client, urls: Mapping[str, Sequence[str]], path: str, body: Mapping[str, Any]
 ) -> list[Answer]:
-    """The Answer of every engine in C(urls) (side -> addresses) to a request, all asked at once.
+    """Send a request to all engines concurrently and return their answers.
 
-    A prefiller is asked as the proxy does: for one token, in one piece.
+    http_client: sends the requests.
+    urls: base URLs of the engines by side, prefiller or decoder.
+    path: path of the request.
+    body: its body. A prefiller gets it as from the proxy: for one token, not streamed.
     """
     short = {**body, "max_tokens": 1, "stream": False}
     asked = [(side, url, short if side == "prefiller" else body) for side in urls for url in urls[side]]
@@ -100,7 +105,7 @@ def _ask(http_client: Client, path: str, side: str, url: str, body: Mapping[str,
 
 
 def report(answers: Sequence[Answer]) -> str:
-    """What the engines answer, those with the same answer together: one sentence."""
+    """Return one sentence with the engines' answers, grouped by answer."""
     alike: dict[tuple[str, str], list[str]] = {}
     for answer in answers:
         alike.setdefault((answer.side, answer.text), []).append(answer.url)
@@ -114,7 +119,7 @@ def report(answers: Sequence[Answer]) -> str:
 
 
 def cure(answers: Sequence[Answer], model: str) -> str:
-    """What to do about the engines' answers: the worst one decides."""
+    """Return what to do about the engines' answers; the worst answer decides. ``model``: name in the API."""
     alone = not any(answer.side == "prefiller" for answer in answers)
     kinds = {answer.kind for answer in answers}
     failing = [answer for answer in answers if answer.kind != ANSWERS]

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the log of a C(vllm serve) of release 0.13 tells: how far the start is, and why it ended.
+"""What the log of a ``vllm serve`` of release 0.13 tells: how far the start is, and why it ended.
 
 Pure functions over text. The lines are those of V@0.13.0 (vllm/entrypoints/cli/serve.py,
 vllm/model_executor/model_loader/, vllm/v1/engine/, vllm/v1/worker/) and A@v0.13.0 (model_runner_v1.py),
@@ -25,7 +25,7 @@ PHASES = (STARTING, WAITING, LOADING, LOADED, CAPTURING, WARM, READY)
 
 
 class Progress(NamedTuple):
-    """How far an engine is: C(done) of C(total) where the log counts, else None."""
+    """How far an engine is: ``done`` of ``total`` where the log counts, else None."""
 
     phase: str
     done: int | None = None

@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""How far a measurement is, by its log.
+"""The progress of a measurement, from its log.
 
-A line C(== …) is a heading that the commands print themselves. C(17/20) with a bar before it is tqdm's, which
-both C(vllm bench serve) and AISBench draw.
+A line ``== …`` is a heading that the commands print themselves. ``17/20`` after a bar is the output of tqdm,
+which both ``vllm bench serve`` and AISBench use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BAR = re.compile(r"\|\s*(\d+)/(\d+)\s*\[")
 
 
 def tail_of(path: str | Path, size: int = TAIL_BYTES) -> str:
-    """The last C(size) bytes of a file as text; empty when there is no such file."""
+    """Return the last ``size`` bytes of a file as text; empty if there is no such file."""
     try:
         with Path(path).open("rb") as handle:
             handle.seek(0, 2)
@@ -28,7 +28,7 @@ def tail_of(path: str | Path, size: int = TAIL_BYTES) -> str:
 
 
 def progress(text: str) -> str:
-    """The last heading and the last bar after it, in words; empty when there is neither."""
+    """Return the last heading and the last bar after it, in words; empty if there is neither."""
     headings = list(HEADING.finditer(text))
     start = headings[-1].end() if headings else 0
     words = [headings[-1].group(1)] if headings else []
@@ -39,6 +39,6 @@ def progress(text: str) -> str:
 
 
 def last_lines(text: str, count: int) -> list[str]:
-    """The last lines that say something; of a bar only its last state."""
+    """Return the last ``count`` lines that are not empty; of a progress bar only its last state."""
     lines = [line.split("\r")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     return [line for line in lines if line.strip()][-count:]

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module measurement_info does once its arguments are read: how far a measurement is."""
+"""The work of the module measurement_info: the progress of a measurement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLL_SECONDS = 0.5
 
 
 def exit_code_of(folder: Path) -> int | None:
-    """How the commands ended, or None."""
+    """Return the exit code of the commands, or None."""
     try:
         return int((folder / "exit_code").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -32,17 +32,17 @@ def exit_code_of(folder: Path) -> int | None:
 
 
 def look(folder: Path, container: str, api: DockerApi) -> tuple[bool, int | None]:
-    """(running, exit code) at this moment."""
+    """Return (running, exit code) at this moment. Raises DockerError."""
     found = api.inspect(container)
-    # With its word written it ends in a moment; who removes it must not meet it half way.
+    # With its exit code written it ends in a moment; it must not be removed before it has.
     if found is not None and found["State"]["Status"] in ("created", "running"):
         return True, None
-    # Read last: its word is the last that a container does.
+    # Read last, because writing it is the last action of a container.
     return False, exit_code_of(folder)
 
 
 def info(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's result, with `failed` where it fails."""
+    """Return the module's result, with ``failed`` if it fails."""
     folder, api = Path(options["directory"]), DockerApi()
     end = time.monotonic() + options["hold"]
     try:

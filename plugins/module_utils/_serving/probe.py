@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Asks a health URL on a server. Needs nothing but Python."""
+"""Queries health URLs on a server, with Python alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROBE_TIMEOUT_SECONDS = 2.0
 
 
 def fetch(url: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> tuple[bytes | None, str]:
-    """(body, "") of an answer with status 200, else (None, what was seen)."""
+    """Fetch a URL, with a timeout in seconds; return (body, "") for status 200, else (None, problem)."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=timeout) as response:
@@ -23,7 +23,7 @@ def fetch(url: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> tuple[bytes | Non
     except urllib.error.HTTPError as error:
         return None, f"HTTP {error.code}"
     except http.client.HTTPException as error:
-        # Something else than an HTTP server has the port, or an answer breaks off.
+        # The port belongs to something other than an HTTP server, or the answer breaks off.
         return None, f"no complete HTTP answer: {error!r}"
     except (OSError, ValueError) as error:
         return None, str(getattr(error, "reason", error))
@@ -32,7 +32,12 @@ def fetch(url: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> tuple[bytes | Non
 def probe(
     url: str, expect: Mapping[str, Any] | None, timeout: float = PROBE_TIMEOUT_SECONDS
 ) -> tuple[bool, str]:
-    """(ready, what was seen) of a health URL. `expect`: what its JSON answer must hold."""
+    """Query a health URL and return (ready, what was seen).
+
+    url: the health URL.
+    expect: keys and values that its JSON answer must have; empty accepts any answer with status 200.
+    timeout: in seconds.
+    """
     body, problem = fetch(url, timeout)
     if body is None:
         return False, problem
@@ -49,10 +54,11 @@ def probe(
 def other_list(
     url: str, expect: Mapping[str, Any], timeout: float = PROBE_TIMEOUT_SECONDS
 ) -> dict[str, Any] | None:
-    """What a health URL tells instead of what is expected of it; None where it is as expected, or is silent.
+    """Return the values of a health URL if they differ from the expected ones, else None.
 
-    A proxy that does not answer may be starting; one that answers with other numbers has another list of
-    backends than its script gave it, since somebody has posted to /instances/add or /instances/remove.
+    Without an answer it is None too, as the proxy may be starting. A proxy that answers with other numbers no
+    longer has the list of backends from its script, because somebody has posted to /instances/add or
+    /instances/remove.
     """
     body, _problem = fetch(url, timeout)
     try:

@@ -1,10 +1,10 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What AISBench has found, and whether it is enough.
+"""The results of AISBench, and whether they are good enough.
 
-A run's folder is C(<time>/summary/summary_<time>.csv) with C(predictions/<model>/<data set>.jsonl) beside it.
-The table is C(dataset,version,metric,mode[,total_count],<model>); a score may have its counts behind it,
-C(86.67 (26/30)), and is C(-) where there is none.
+A run has ``<time>/summary/summary_<time>.csv``, with ``predictions/<model>/<data set>.jsonl`` beside it. The
+table is ``dataset,version,metric,mode[,total_count],<model>``. Counts may follow a score, as in
+``86.67 (26/30)``, and a missing score is ``-``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCORE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(?:\((\d+)/(\d+)\))?\s*$")
 COLUMNS = ("dataset", "version", "metric", "mode")
 
 
-# Data sets known by name: how AISBench's summary calls them, their configuration (as A@v0.13.0's page on
+# Data sets known by name: their names in AISBench's summary, their configuration (as A@v0.13.0's page on
 # AISBench names it), their folder below ais_bench/datasets, and the guide's result for DeepSeek-V3.1-w8a8.
 KNOWN: dict[str, dict[str, Any]] = {
     "aime2024": {"config": "aime2024_gen_0_shot_chat_prompt.py", "folder": "aime", "reference": 86.67},
@@ -41,7 +41,10 @@ PLACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 def datasets_of(wanted: Sequence[Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The data sets that are asked for, by name or as mappings over a known one; and all that is wrong."""
+    """Return the settings of data sets, and everything that is wrong with them.
+
+    wanted: names, or mappings that override the settings of a known data set.
+    """
     found: list[dict[str, Any]] = []
     problems = []
     for item in wanted:
@@ -70,12 +73,12 @@ def datasets_of(wanted: Sequence[Any]) -> tuple[list[dict[str, Any]], list[str]]
 
 
 class BadSummary(Exception):
-    """A file that is no summary of AISBench."""
+    """A file that is not a summary of AISBench."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One line of the summary. `value`: percent, None where AISBench has none."""
+    """One line of the summary. ``value``: percent, or None if AISBench has none."""
 
     dataset: str
     metric: str
@@ -86,7 +89,7 @@ class Score:
 
 
 def read_summary(text: str) -> list[Score]:
-    """The scores of a summary, in its order."""
+    """Return the scores of a summary, in its order. Raises BadSummary."""
     rows = list(csv.reader(io.StringIO(text)))
     if not rows or tuple(rows[0][: len(COLUMNS)]) != COLUMNS:
         raise BadSummary(f"it does not begin with {','.join(COLUMNS)}")
@@ -104,13 +107,13 @@ def read_summary(text: str) -> list[Score]:
 
 
 def newest_run(folder: Path) -> Path | None:
-    """The folder of the newest run that has a summary, at any depth: runs are named by their time."""
+    """Return the folder of the newest run with a summary, at any depth; runs are named by their time."""
     found = {path.parent.parent for path in folder.rglob(SUMMARY)}
     return max(found, key=lambda run: run.name) if found else None
 
 
 def unanswered(run: Path) -> dict[str, tuple[int, int]]:
-    """For each data set, how many requests failed, of how many."""
+    """Return for each data set how many requests failed, and how many there were."""
     counted: dict[str, tuple[int, int]] = {}
     for path in sorted(run.glob("predictions/*/*.jsonl")):
         failed = total = 0
@@ -120,21 +123,21 @@ def unanswered(run: Path) -> dict[str, tuple[int, int]]:
             except ValueError:
                 continue
             total += 1
-            # A request that failed is not marked in every version, but has no text.
+            # Not every version marks a failed request, but it has no text.
             failed += not (answer.get("success", True) and str(answer.get("prediction") or "").strip())
         counted[path.stem] = (failed, total)
     return counted
 
 
 def headline(scores: Sequence[Score], dataset: str) -> Score | None:
-    """The score of a data set: its first line, the metric that AISBench holds for the chief one."""
+    """Return the score of a data set: its first line, which has AISBench's main metric."""
     exact = [score for score in scores if score.dataset == dataset]
     return exact[0] if exact else None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a data set's score is enough."""
+    """The comparison of a data set's score with its reference, in percent."""
 
     dataset: str
     score: float | None
@@ -176,7 +179,13 @@ def judge(
     answers: Mapping[str, tuple[int, int]],
     tolerance: float,
 ) -> list[Verdict]:
-    """A verdict for each data set that was asked for: name, and `reference` in percent or none."""
+    """Return a verdict for each data set.
+
+    datasets: the data sets, with name and perhaps reference (percent) and tolerance.
+    scores: the lines of the summary.
+    answers: for each data set how many requests failed, of how many.
+    tolerance: percentage points below the reference that are accepted by default.
+    """
     verdicts = []
     for dataset in datasets:
         name = str(dataset["name"])
@@ -200,7 +209,7 @@ HEAD = ("data set", "score", "reference", "difference", "tolerance", "verdict")
 
 
 def screen(verdicts: Sequence[Verdict]) -> list[tuple[str, str | None]]:
-    """The table for the screen, each line with a colour or none."""
+    """Return the lines of the table for the screen, each with a colour or None."""
     rows = [HEAD, *(verdict.row() for verdict in verdicts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     colours = [None, *("red" if verdict.problem else "green" for verdict in verdicts)]
@@ -211,7 +220,7 @@ def screen(verdicts: Sequence[Verdict]) -> list[tuple[str, str | None]]:
 
 
 def markdown(title: str, verdicts: Sequence[Verdict]) -> str:
-    """The report as a file."""
+    """Return the report as Markdown."""
     lines = [f"# {title}", "", "| " + " | ".join(HEAD) + " |", "|---|---:|---:|---:|---:|---|"]
     lines += ["| " + " | ".join(verdict.row()) + " |" for verdict in verdicts]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""TTFT over time, as SVG and PNG: the requests of this benchmark, and the cluster's results until now."""
+"""TTFT over time, as SVG and PNG: the requests of this benchmark, and the cluster's results so far."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MISSING = (
     " matplotlib` (requirements-plot.txt pins the tested version). The figures are complete without it."
 )
 
-# Dates that find room below the plot.
+# Number of dates that fit below the plot.
 MOST_DATES = 12
-# What is free above the highest value.
+# Free space above the highest value, as a factor.
 ROOM = 1.08
 
 
@@ -26,11 +26,16 @@ def title(concurrency: int) -> str:
 def draw(
     folder: Path, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]], reference: float | None
 ) -> list[str]:
-    """Write ttft.svg and ttft.png; their names. Raises ImportError without matplotlib.
+    """Write ttft.svg and ttft.png, and return their names.
 
-    `history`: summaries of the same load, oldest first, this one the last. `reference`: seconds, or None.
+    folder: where they are written.
+    summary: the summary of this benchmark.
+    history: summaries of the same load, oldest first, this one last.
+    reference: TTFT to draw as a line, in seconds, or None.
+
+    Raises ImportError without matplotlib.
     """
-    # The same data give the same file.
+    # So that the same data give the same file.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +56,7 @@ def draw(
                 requests.axvline(number, color="tab:red", alpha=0.3, linewidth=3)
     requests.set(title="Each request (red: failed)", xlabel="request", ylabel="TTFT (s)")
     requests.xaxis.set_major_locator(MaxNLocator(integer=True))
-    # By position: as names, dates that one line lacks would stand behind those that it has.
+    # By position: with dates as names, those that one line lacks would come after those that it has.
     for concurrency in every:
         means = [
             (position, point["ttft"]["mean"])

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a benchmark: one table, for the screen and as Markdown, beside reference and last result."""
+"""The report of a benchmark: one table, for the screen and as Markdown, with reference and last result."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HEAD = ("", "mean", "p50", "p90", "p99")
 
 
 def comparable(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    """Whether two cases send the same load."""
+    """Return whether two cases send the same load."""
     keys = ("input_len", "output_len", "prompts", "rate")
     return all(str(left.get(key)) == str(right.get(key)) for key in keys)
 
 
 def summaries(folder: Path) -> list[dict[str, Any]]:
-    """The summaries of this cluster that can be read, oldest first; each with its folder's `name`."""
+    """Return the readable summaries of this cluster, oldest first; each with the ``name`` of its folder."""
     found = []
     for path in sorted(folder.glob(f"*/{SUMMARY}")):
         try:
@@ -40,13 +40,13 @@ def summaries(folder: Path) -> list[dict[str, Any]]:
 
 
 def last_result(folder: Path, before: str) -> dict[str, Any] | None:
-    """The newest summary that is older than the folder `before`."""
+    """Return the newest summary that is older than the folder ``before``, or None."""
     older = [one for one in summaries(folder) if one["name"] < before]
     return older[-1] if older else None
 
 
 def history(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cluster's results of the same load, up to this one."""
+    """Return the cluster's results for the same load, up to this one."""
     return [
         one
         for one in summaries(folder)
@@ -55,12 +55,12 @@ def history(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def change(now: float, then: float) -> str:
-    """By how much a figure has changed."""
+    """Return the relative change of a figure, as text."""
     return f"{(now - then) / then:+.1%}" if then else "—"
 
 
 def cells(point: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The lines of a point's table."""
+    """Return the rows of a point's table."""
     lines: list[tuple[str, ...]] = []
     for key, title, unit, scale in ROWS:
         values = point[key]
@@ -90,7 +90,7 @@ def failures(point: Mapping[str, Any]) -> list[str]:
 def comparisons(
     summary: Mapping[str, Any], reference: Mapping[str, Any], last: Mapping[str, Any] | None
 ) -> list[str]:
-    """Sentences about the reference and the last result; why not, where they cannot be compared."""
+    """Return sentences that compare a summary with the reference and the last result, or why they cannot."""
     said = []
     first = summary["points"][0] if summary["points"] else None
     if reference.get("ttft"):
@@ -128,7 +128,7 @@ def comparisons(
 
 
 def screen(summary: Mapping[str, Any], said: Sequence[str]) -> list[tuple[str, str | None]]:
-    """The lines for the screen, each with a colour or none."""
+    """Return the lines for the screen, each with a colour or None."""
     lines: list[tuple[str, str | None]] = [(f"Benchmark of {summary['cluster']}: {summary['load']}", None)]
     width = max(len(f"{title} ({unit})") for _, title, unit, _ in ROWS)
     for point in summary["points"]:
@@ -141,7 +141,7 @@ def screen(summary: Mapping[str, Any], said: Sequence[str]) -> list[tuple[str, s
 
 
 def markdown(summary: Mapping[str, Any], said: Sequence[str], plot: bool) -> str:
-    """The report as a file."""
+    """Return the report as Markdown."""
     lines = [f"# Benchmark of {summary['cluster']}", "", f"{summary['date']}: {summary['load']}.", ""]
     rows = (("release", summary["release"]), ("image", summary["image"]), ("topology", summary["topology"]))
     lines += [f"- {name}: {value}" for name, value in rows]

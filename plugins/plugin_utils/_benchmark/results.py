@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What `vllm bench serve --save-detailed` has measured: every request judged, the repeats put together.
+"""The results of ``vllm bench serve --save-detailed``: every request classified, the repeats combined.
 
-The result file has no mark of success for a request. The judgement is made here from what it has of each, and
-is stricter than upstream's count: an answer that breaks off in the middle counts as failed too.
+The result file does not mark a request as successful. This is derived here from its data, more strictly than
+in upstream's count: an answer that breaks off in the middle counts as failed too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REQUIRED = ("completed", "failed", "duration", "input_lens", "output_lens", "ttf
 
 
 class BadResult(Exception):
-    """A file that is no result of `vllm bench serve`."""
+    """A file that is not a result of ``vllm bench serve``."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass
 class Point:
-    """What was measured at one number of requests at a time, over all repeats."""
+    """The measurements at one concurrency, over all repeats. Durations in seconds."""
 
     concurrency: int
     requests: list[Request] = field(default_factory=list)
@@ -50,12 +50,18 @@ class Point:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How often each kind of failure came."""
+        """The number of failures of each kind."""
         return dict(Counter(request.failure for request in self.requests if request.failure is not None))
 
 
 def failure_of(ttft: float, tokens: int, error: str, wanted: int, text: str | None) -> str | None:
-    """Why a request counts as failed, in a few words; None if it does not."""
+    """Return why a request counts as failed, in a few words, or None.
+
+    ttft: time to the first token in seconds, 0 without an answer.
+    tokens, wanted: tokens of the answer, and tokens that it must have.
+    error: the error that the tool recorded.
+    text: the generated text, if the file has it.
+    """
     if error.startswith("Never received a valid chunk"):
         return EMPTY
     if error:
@@ -70,7 +76,7 @@ def failure_of(ttft: float, tokens: int, error: str, wanted: int, text: str | No
 
 
 def requests_of(result: Mapping[str, Any], wanted: int) -> list[Request]:
-    """Every request of a result file. `wanted`: tokens that each answer must have."""
+    """Return all requests of a result file. ``wanted``: tokens that an answer must have. Raises BadResult."""
     missing = [key for key in REQUIRED if key not in result]
     if missing:
         raise BadResult(
@@ -93,7 +99,7 @@ def requests_of(result: Mapping[str, Any], wanted: int) -> list[Request]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Linear between the two nearest, as numpy's."""
+    """Return a percentile, linear between the two nearest values as in numpy."""
     ordered = sorted(values)
     position = (len(ordered) - 1) * percent / 100
     low = int(position)
@@ -102,7 +108,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def spread(values: Sequence[float], digits: int = 4) -> dict[str, float] | None:
-    """Mean and percentiles; None where nothing was measured."""
+    """Return mean and percentiles, rounded; None without values."""
     if not values:
         return None
     named = {f"p{percent}": percentile(values, percent) for percent in PERCENTILES}
@@ -110,7 +116,7 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, float] | None:
 
 
 def figures(point: Point) -> dict[str, Any]:
-    """A point as JSON: latencies in seconds, throughputs in tokens or requests a second."""
+    """Return a point as JSON: latencies in seconds, throughputs in tokens or requests per second."""
     good = point.good
     total = sum(point.durations)
     tokens = sum(request.tokens for request in good)
@@ -134,7 +140,14 @@ def figures(point: Point) -> dict[str, Any]:
 def collect(
     runs: Sequence[Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]], wanted: int
 ) -> list[Point]:
-    """The points of a benchmark, in the order of their runs; `results` by the runs' file names."""
+    """Return the points of a benchmark, in the order of their runs.
+
+    runs: the runs.
+    results: result files by the file names of the runs.
+    wanted: tokens that each answer must have.
+
+    Raises BadResult.
+    """
     points: dict[int, Point] = {}
     for run in runs:
         result = results.get(run["file"])

@@ -1,8 +1,8 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runs of a benchmark: which `vllm bench serve` command measures what.
+"""The runs of a benchmark: the ``vllm bench serve`` command of each measurement.
 
-Every release's `vllm bench serve` has the options; a conformance test holds them against each parser.
+Every release's ``vllm bench serve`` has the options; a conformance test checks them against each parser.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PERCENTILES = (50, 90, 99)
 
 
 class BadBenchmark(Exception):
-    """What is wrong with a benchmark, all of it."""
+    """Everything that is wrong with a benchmark."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -25,7 +25,7 @@ class BadBenchmark(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent. Lengths in tokens; a rate in requests a second."""
+    """The load. Lengths in tokens, the rate in requests per second."""
 
     input_len: int = 131072
     output_len: int = 128
@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Run:
-    """One command. `concurrency`: requests at a time, 0 for no limit."""
+    """One command. ``concurrency``: concurrent requests, 0 for no limit."""
 
     concurrency: int
     repeat: int
@@ -61,7 +61,7 @@ class Run:
 
 
 def flag_value(argv: Sequence[str], flag: str) -> int | None:
-    """The number behind a flag of an engine's command."""
+    """Return the number that follows a flag on an engine's command line, or None."""
     for position, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == flag:
@@ -75,7 +75,13 @@ def _engines(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def problems_of(plan: Mapping[str, Any], case: Case, concurrency: Sequence[int], repeats: int) -> list[str]:
-    """What the engines would refuse one request at a time, found before any is sent."""
+    """Return everything for which the engines would refuse requests, before any is sent.
+
+    plan: the plan.
+    case: the load.
+    concurrency: numbers of concurrent requests.
+    repeats: number of repeats of each run.
+    """
     found = []
     for name in ("input_len", "output_len", "prompts"):
         if getattr(case, name) < 1:
@@ -106,7 +112,10 @@ def problems_of(plan: Mapping[str, Any], case: Case, concurrency: Sequence[int],
 
 
 def waiting(plan: Mapping[str, Any], concurrency: Sequence[int], prompts: int) -> list[str]:
-    """Where requests wait for their turn, which counts in TTFT (the guide's notice about max-num-seqs)."""
+    """Return warnings about requests that wait for their turn, which counts in TTFT.
+
+    The guide has a notice about this at max-num-seqs.
+    """
     rooms: dict[str, int] = {}
     for role in ("prefiller", "decoder"):
         instances = {e["instance"]: e for e in _engines(plan) if e["role"] == role}
@@ -135,9 +144,17 @@ def make_runs(
     url: str,
     options: Mapping[str, Any] | None = None,
 ) -> list[Run]:
-    """The commands, in their order. `options`: further long options by name, True for a flag.
+    """Return the commands, in their order.
 
-    Raises BadBenchmark with every problem.
+    plan: the plan.
+    case: the load.
+    concurrency: numbers of concurrent requests, 0 for no limit; one run for each.
+    repeats: number of repeats of each run.
+    folder: folder for the result files, as seen by the command.
+    url: base URL of the proxy.
+    options: further long options by name, True for a flag.
+
+    Raises BadBenchmark with all problems.
     """
     problems = problems_of(plan, case, concurrency, repeats)
     if problems:
@@ -154,9 +171,9 @@ def make_runs(
             argv += ["--num-prompts", str(case.prompts), "--request-rate", case.rate]
             if number:
                 argv += ["--max-concurrency", str(number)]
-            # Another seed each time: with the same prompts a prefix cache would answer the repeats.
+            # A different seed each time: a prefix cache would answer the repeats of the same prompts.
             argv += ["--num-warmups", str(case.warmups), "--seed", str(case.seed + len(runs))]
-            # Up to V@0.13.0 the default; since V@0.18.0 the server would choose, and runs would differ.
+            # The default up to V@0.13.0. Since V@0.18.0 the server would choose, and runs would differ.
             argv += ["--temperature", "0"]
             argv += ["--percentile-metrics", "ttft,tpot,itl,e2el"]
             argv += ["--metric-percentiles", ",".join(map(str, PERCENTILES))]

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the action plugins of this collection have in common."""
+"""Base classes of this collection's action plugins."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ class ControllerAction(ActionBase):
         return {**result, "changed": False, **self.work(options, task_vars)}
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """The task's result, with `failed` and `msg` where it fails, `changed` where it changed something.
+        """Return the task's result, with ``failed`` and ``msg`` if it fails, and with ``changed``.
 
-        `options` are validated; `task_vars` are the variables of the host that the task runs for.
+        options: the validated options.
+        task_vars: variables of the host for which the task runs.
         """
         raise NotImplementedError
 
 
 class ServerAction(Answering, ControllerAction):
-    """An action that calls modules on the server, and does not wait for ever for their answer."""
+    """An action that calls modules on the server, with a time limit for their answers."""
 
     _requires_connection = True

@@ -1,12 +1,12 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Calls to a server that end although the server does not answer any more.
+"""Time limits for calls to a server that may stop answering.
 
-A network that is cut silently ends no connection, and Ansible's ssh plugin waits for output without a limit.
-Two things end such a wait. ssh itself, by its keepalive: within 40 seconds, however long the server takes for
-something. It is added where nobody has set it: an installed collection runs without our ansible.cfg.
-And a limit of each call, for what keepalive does not see: another kind of connection, a server that answers
-while its disk hangs.
+A silent network failure ends no connection, and Ansible's ssh plugin waits for output without a limit. Two
+mechanisms end such a wait. The keepalive of ssh does so within 40 seconds, however long the server works on
+something; it is added unless it is configured, since an installed collection runs without our ansible.cfg.
+And each call has a limit, for failures that keepalive does not detect: another kind of connection, or a
+server that answers while its disk hangs.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
-# Not for a name: the run's workers, which ask and wait, end with it.
+# Imported for its effect: the run's workers, which wait for servers, end with the run.
 from . import parent as _parent  # noqa: F401
 
-# Questions of ssh to the server, and how many stay without an answer before it gives up (ssh_config(5)).
+# Keepalive of ssh: the interval in seconds, and the unanswered probes before it gives up (ssh_config(5)).
 KEEPALIVE = "-o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 SSH_OPTIONS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
-# Seconds beyond its own that a call may take which answers soon; and any call at all. Generous: a busy server
-# is no dead one, and keepalive sees a dead one much earlier.
+# Seconds that a quick call may take beyond its own duration, and seconds for any call. Generous, since a busy
+# server is not a dead one, and keepalive detects a dead one much earlier.
 SOON = 180.0
 LONGEST = 900.0
-# Seconds without any change in what is awaited.
+# Seconds without any progress of what is awaited.
 SILENT = 4 * 3600.0
-# Seconds for putting an end to a connection, which needs no answer of the server.
+# Seconds for closing a connection, which needs no answer of the server.
 ENDING = 10.0
 CURE = "Check that the server is running and reachable, then run the playbook again; it resumes from there."
 
 
 class Silence:
-    """The limit of a wait for something that has no time-out, for nobody knows how long it takes.
+    """A stall timeout, for waits of unknown length.
 
-    It goes on as long as anything changes. Hours, for the files of a large model are hashed without a word.
+    The wait continues as long as anything changes. The limit is hours, because the files of a large model are
+    hashed without any output.
     """
 
     def __init__(self, what: str, limit: float = SILENT) -> None:
@@ -53,7 +54,7 @@ class Silence:
         self._since = time.monotonic()
 
     def hear(self, state: object) -> None:
-        """Note what was told; raise AnsibleError if it has been the same for too long."""
+        """Record the reported state. Raises AnsibleError if it has been the same for too long."""
         now = time.monotonic()
         if state != self._last:
             self._last, self._since = state, now
@@ -65,35 +66,40 @@ class Silence:
 
 
 class _TimeIsUp(BaseException):
-    """No Exception: nothing on the way shall take it for a failure of its own and go on."""
+    """Not an Exception, so that no handler on the way mistakes it for its own failure and continues."""
 
 
 class Answering:
-    """Beside ActionBase, a base of action plugins that ask a server and wait."""
+    """A mixin for ActionBase, for action plugins that call a server and wait."""
 
     def _within(
         self, seconds: float, doing: str, lost: bool = True
     ) -> contextlib.AbstractContextManager[None]:
-        """Bound what is asked of the server inside. `lost`: a connection that breaks is said in our words."""
+        """Limit the calls to the server in a context.
+
+        seconds: the limit.
+        doing: what is being done, for the message.
+        lost: whether to reword the error of a broken connection.
+        """
         connection = getattr(self, "_connection", None)
         keep_alive(connection)
         return limited(connection, seconds, doing, lost)
 
 
 def keep_alive(connection: Any) -> None:
-    """Have ssh ask whether the server is there, unless somebody has decided about that."""
+    """Turn on the keepalive of ssh, unless it is configured."""
     if getattr(connection, "transport", "") != "ssh":
         return
     try:
         given = [str(connection.get_option(name) or "") for name in SSH_OPTIONS]
         host = str(connection.get_option("host"))
     except KeyError:
-        # Another plugin than Ansible's own, with options of its own.
+        # A connection plugin other than Ansible's own, with other options.
         return
     if "serveraliveinterval" in " ".join(given).lower():
         return
     connection.set_option("ssh_extra_args", f"{given[2]} {KEEPALIVE}".strip())
-    # One that an earlier run has left open (ControlPersist) does not ask: nothing new goes through it.
+    # A connection that an earlier run has left open (ControlPersist) has no keepalive, so it is not reused.
     mark = Path(C.DEFAULT_LOCAL_TMP) / "pd_rollout_alive" / host.replace("/", "_")
     if not mark.exists():
         mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,7 +109,11 @@ def keep_alive(connection: Any) -> None:
 
 @contextlib.contextmanager
 def limited(connection: Any, seconds: float, doing: str, lost: bool = True) -> Iterator[None]:
-    """Raise AnsibleConnectionFailure, which makes a host unreachable, when the time is up."""
+    """Raise AnsibleConnectionFailure, which makes a host unreachable, after a number of seconds.
+
+    connection: the connection, which is closed then.
+    seconds, doing, lost: as in ``Answering._within``.
+    """
     try:
         with _alarm(seconds):
             yield
@@ -127,7 +137,7 @@ def limited(connection: Any, seconds: float, doing: str, lost: bool = True) -> I
 
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise _TimeIsUp inside after so many seconds; a time-out of the task's own that comes first stays."""
+    """Raise _TimeIsUp in the context after a number of seconds, unless the task's own timeout is earlier."""
     before = signal.getitimer(signal.ITIMER_REAL)[0]
     if threading.current_thread() is not threading.main_thread() or 0 < before <= seconds:
         yield
@@ -151,26 +161,26 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 def _forget(connection: Any) -> None:
-    """Let nothing new go through the connection that is open."""
+    """Close the open connection, so that it is not reused."""
     with contextlib.suppress(Exception):
         connection.reset()
 
 
 def _leave_files(connection: Any) -> None:
-    """Ansible would connect once more to remove a task's files, and tell of that failure instead."""
+    """Forget the temporary files of the task, since Ansible would connect again to remove them, and fail."""
     with contextlib.suppress(AttributeError):
         connection._shell.tmpdir = None
 
 
 def end_children() -> None:
-    """End the programs that this worker waits for: its ssh, which would wait on for the server."""
+    """End the child processes of this worker: its ssh, which would continue to wait for the server."""
     for pid in children(os.getpid()):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
 
 
 def children(parent: int) -> list[int]:
-    """The processes that a process has begun and that are there."""
+    """Return the IDs of the living child processes of a process."""
     if not Path("/proc/self/stat").exists():
         # A controller without /proc (macOS).
         done = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)

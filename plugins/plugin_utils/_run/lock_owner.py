@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who runs a rollout, in a form that tells later whether that run is still there."""
+"""Identifies the run that holds a lock, so that it can be told later whether that run still exists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...module_utils._lock import LOCK_CHECKS
 
 
 def process_start(pid: int) -> str | None:
-    """When a process began, in the system's own words; None when there is no such process."""
+    """Return the start time of a process in the system's own format; None if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except FileNotFoundError:
@@ -36,10 +36,10 @@ def process_start(pid: int) -> str | None:
 
 
 def machine() -> str:
-    """A name of this controller that no other has, and that tells nothing about it.
+    """Return a unique name of this controller, from which nothing about it can be learned.
 
-    Containers with the host's network share its name, and those of one image their machine-id; but a number
-    of a process means another process in each of them (pid_namespaces(7)).
+    Containers with the host's network share its host name, and containers of one image their machine-id. But
+    a process ID means a different process in each of them (pid_namespaces(7)).
     """
     try:
         identity = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
@@ -50,7 +50,7 @@ def machine() -> str:
 
 
 def _numbering() -> str:
-    """The namespace that this process has its number in; empty where there are none."""
+    """Return the PID namespace of this process; empty if there are none."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -58,7 +58,7 @@ def _numbering() -> str:
 
 
 def boot() -> str:
-    """This boot of the controller; empty where that cannot be told."""
+    """Return the ID of the controller's current boot; empty if it is unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
@@ -66,7 +66,7 @@ def boot() -> str:
 
 
 def describe(pid: int, deployment: str) -> dict[str, Any]:
-    """The owner that the process `pid` of this controller is."""
+    """Return the owner of a lock, for the run with process ID ``pid`` on this controller."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -85,9 +85,11 @@ def describe(pid: int, deployment: str) -> dict[str, Any]:
 
 
 def left_behind(holder: Mapping[str, Any], max_age: float, max_silence: float) -> str | None:
-    """Why a lock counts as left behind, or None when its run may still go on.
+    """Return why a lock counts as abandoned, or None if its run may still be going on.
 
-    `max_silence`: seconds without a sign of life, of a run that gave one; `max_age`: seconds of any other.
+    holder: the lock's holder, as returned by the module.
+    max_age: maximum age in seconds, for a run that has never given a sign of life.
+    max_silence: maximum seconds without a sign of life, for a run that has given one.
     """
     if holder.get("silent") is not None:
         if holder["silent"] > max_silence:
@@ -105,7 +107,7 @@ def left_behind(holder: Mapping[str, Any], max_age: float, max_silence: float) -
 
 
 def _hidden(pid: int) -> bool:
-    """Whether there is a process of another user, which /proc may not show (hidepid, proc(5))."""
+    """Return whether a process of another user exists, which /proc may hide (hidepid, proc(5))."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -116,7 +118,7 @@ def _hidden(pid: int) -> bool:
 
 
 def span(seconds: float) -> str:
-    """A length of time in two units: 45 s, 3 min 5 s, 2 h 10 min."""
+    """Format a duration with two units: 45 s, 3 min 5 s, 2 h 10 min."""
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -126,17 +128,18 @@ def span(seconds: float) -> str:
 
 
 def who(holder: Mapping[str, Any]) -> str:
-    """The owner in words."""
+    """Return the owner in words."""
     if not holder.get("user"):
         return "Somebody"
     return f"{holder['user']} on {holder.get('controller')} (process {holder.get('pid')})"
 
 
 def refusal(holder: Mapping[str, Any], host: str, path: str, max_silence: float) -> Finding:
-    """Why a second rollout does not begin.
+    """Return the finding for a rollout that is refused because of another one.
 
-    holder: who has the lock, as its module returns it; host, path: where that is.
-    max_silence: seconds without a sign of life after which the lock may be taken.
+    holder: the lock's holder, as returned by the module.
+    host, path: server and path of the lock.
+    max_silence: seconds without a sign of life after which the lock can be taken over.
     """
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder["since"])))
     what = holder.get("deployment") or "a deployment"
