@@ -223,7 +223,7 @@ class RolloutError(Exception):
     def __init__(self, findings: Finding | Iterable[Finding], summary: str = "") -> None:
         listed = [findings] if isinstance(findings, Finding) else findings
         self.findings = ordered(listed)
-        super().__init__(summary or "; ".join(one.sentence for one in self.findings))
+        super().__init__(summary or "; ".join(finding.sentence for finding in self.findings))
 
     @property
     def finding(self) -> Finding:
@@ -271,28 +271,28 @@ def few(names: Iterable[str]) -> str:
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings that stop a rollout."""
-    return [one for one in findings if one.severity == ERROR]
+    return [finding for finding in findings if finding.severity == ERROR]
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
     """Return each finding once, the worst first, then by code and place, so that output is stable."""
     return sorted(
         dict.fromkeys(findings),
-        key=lambda one: (
-            SEVERITIES.index(one.severity),
-            one.code,
-            one.instance or "",
-            one.host or "",
-            one.variable or "",
-            one.chips,
-            one.message,
+        key=lambda finding: (
+            SEVERITIES.index(finding.severity),
+            finding.code,
+            finding.instance or "",
+            finding.host or "",
+            finding.variable or "",
+            finding.chips,
+            finding.message,
         ),
     )
 
 
 def counted(findings: Iterable[Finding]) -> str:
     """Return the numbers by severity: ``2 errors, 1 warning``, or ``all good``."""
-    listed = [one.severity for one in findings]
+    listed = [finding.severity for finding in findings]
     numbers_of = ((name, listed.count(name)) for name in SEVERITIES)
     parts = [f"{number} {name}{'s' * (number > 1)}" for name, number in numbers_of if number]
     return ", ".join(parts) or "all good"
@@ -321,16 +321,16 @@ def grouped(findings: Iterable[Finding], limit: int | None = None) -> list[Findi
     how many such values are listed, for the screen; None: all.
     """
     listed = list(findings)
-    names = {name for one in listed for name in (one.host, one.instance) if name}
+    names = {name for finding in listed for name in (finding.host, finding.instance) if name}
     groups: list[_Group] = []
     known: dict[tuple[object, ...], list[_Group]] = {}
-    for one in listed:
-        keys = _causes(one, names)
-        group = next((group for key in keys for group in known.get(key, ()) if group.takes(one)), None)
+    for finding in listed:
+        keys = _causes(finding, names)
+        group = next((group for key in keys for group in known.get(key, ()) if group.takes(finding)), None)
         if group is None:
             group = _Group([], {})
             groups.append(group)
-        group.add(one)
+        group.add(finding)
         for key in keys:
             if group not in known.setdefault(key, []):
                 known[key].append(group)
@@ -342,25 +342,26 @@ class _Group:
     findings: list[Finding]
     messages: dict[tuple[str | None, str | None], str]
 
-    def takes(self, one: Finding) -> bool:
+    def takes(self, finding: Finding) -> bool:
         """Return whether the group has no different message for the finding's place."""
-        return self.messages.get((one.host, one.instance), one.message) == one.message
+        return self.messages.get((finding.host, finding.instance), finding.message) == finding.message
 
-    def add(self, one: Finding) -> None:
-        self.findings.append(one)
-        self.messages[(one.host, one.instance)] = one.message
+    def add(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        self.messages[(finding.host, finding.instance)] = finding.message
 
     def merged(self, limit: int | None) -> Finding:
         first = self.findings[0]
         message = first.message
-        if any(one.message != message for one in self.findings):
+        if any(finding.message != message for finding in self.findings):
             named = any(name in message for name in (first.host, first.instance) if name)
             message += f" ({'' if named else f'{first.host}, '}and likewise the others)"
         return replace(
             first,
             message=message,
-            host=", ".join(dict.fromkeys(name for one in self.findings for name in one.hosts)) or None,
-            instance=", ".join(dict.fromkeys(name for one in self.findings for name in one.instances))
+            host=", ".join(dict.fromkeys(name for finding in self.findings for name in finding.hosts))
+            or None,
+            instance=", ".join(dict.fromkeys(name for finding in self.findings for name in finding.instances))
             or None,
             seen=self._told_apart("seen", limit),
             expected=self._told_apart("expected", limit),
@@ -370,10 +371,10 @@ class _Group:
     def _told_apart(self, name: str, limit: int | None) -> str | None:
         """Return a field's value; if it differs between places, each value with its places."""
         places: dict[str, dict[str, None]] = {}
-        for one in self.findings:
-            value = getattr(one, name)
+        for finding in self.findings:
+            value = getattr(finding, name)
             if value:
-                places.setdefault(value, {})[one.host or one.instance or ""] = None
+                places.setdefault(value, {})[finding.host or finding.instance or ""] = None
         if len(places) < 2:
             return next(iter(places), None)
         parts = [
@@ -383,19 +384,19 @@ class _Group:
         return "; ".join(parts) + ("; …" if len(places) > len(parts) else "")
 
 
-def _causes(one: Finding, names: set[str]) -> list[tuple[object, ...]]:
+def _causes(finding: Finding, names: set[str]) -> list[tuple[object, ...]]:
     """Return the keys by which findings with the same cause are recognized; one in common is enough."""
-    own = {name for name in (one.host, one.instance) if name}
+    own = {name for name in (finding.host, finding.instance) if name}
     # Findings about the inventory may name other places, which are blanked too. In findings between servers
     # the names of both ends are the content.
-    blanked = names if one.variable or one.instance else own
-    message = _MEASURED.sub("\0", one.message)
-    cure = re.sub(r"[0-9]+", "\0", _unnamed(one.cure, own, own))
-    kind = (one.code, one.severity, one.variable, one.chips, one.source)
-    place = (*kind, cure, not one.host, not one.instance)
+    blanked = names if finding.variable or finding.instance else own
+    message = _MEASURED.sub("\0", finding.message)
+    cure = re.sub(r"[0-9]+", "\0", _unnamed(finding.cure, own, own))
+    kind = (finding.code, finding.severity, finding.variable, finding.chips, finding.source)
+    place = (*kind, cure, not finding.host, not finding.instance)
     return [
         (*place, message),
-        (*place, _unnamed(message, blanked, own), _unnamed(one.seen or "", blanked, own)),
+        (*place, _unnamed(message, blanked, own), _unnamed(finding.seen or "", blanked, own)),
     ]
 
 
@@ -416,13 +417,13 @@ def _unnamed(text: str, names: set[str], own: set[str]) -> str:
 def render_text(findings: Iterable[Finding], everywhere: str = "") -> Iterator[str]:
     """Yield the lines for the screen: a short block for each cause, each followed by an empty line.
 
-    ``everywhere``: the place that is printed for a finding without one.
+    ``everywhere``: the place that is printed for a finding without a place.
     """
-    for one in grouped(findings, FEW):
-        yield f"{one.severity.upper()} {one.code}  {one.place or everywhere}".rstrip()
-        yield from _wrapped("  ", one.message)
+    for finding in grouped(findings, FEW):
+        yield f"{finding.severity.upper()} {finding.code}  {finding.place or everywhere}".rstrip()
+        yield from _wrapped("  ", finding.message)
         for label in _LABELS:
-            yield from _wrapped(f"  {label:<10}", getattr(one, label) or "")
+            yield from _wrapped(f"  {label:<10}", getattr(finding, label) or "")
         yield ""
 
 
@@ -440,7 +441,7 @@ def _wrapped(begin: str, text: str) -> list[str]:
 
 def brief(findings: Iterable[Finding]) -> list[str]:
     """Return one line for each finding, without cures, for the result of one server."""
-    return [f"{one.severity.upper():<8}{one.code}: {one.message}" for one in findings]
+    return [f"{finding.severity.upper():<8}{finding.code}: {finding.message}" for finding in findings]
 
 
 def text_of(findings: Iterable[Finding], head: str = "", log: Sequence[str] = ()) -> str:
@@ -453,17 +454,17 @@ def text_of(findings: Iterable[Finding], head: str = "", log: Sequence[str] = ()
 
 def render_markdown(findings: Iterable[Finding], limit: int | None = None) -> Iterator[str]:
     """Yield the findings as a Markdown list with all their places; ``limit``: show at most so many values."""
-    for one in grouped(findings, limit):
-        all_of_it = " / ".join(part for part in (one.host, one.instance, one.variable) if part)
-        place = one.place if limit else all_of_it
+    for finding in grouped(findings, limit):
+        all_of_it = " / ".join(part for part in (finding.host, finding.instance, finding.variable) if part)
+        place = finding.place if limit else all_of_it
         where = f" ({_prose(place)})" if place else ""
-        yield f"- **{one.severity} `{one.code}`**{where}: {_prose(one.message)}"
+        yield f"- **{finding.severity} `{finding.code}`**{where}: {_prose(finding.message)}"
         for label in ("seen", "expected"):
-            value = getattr(one, label)
+            value = getattr(finding, label)
             if value:
                 yield f"  - {label}: {_prose(value)}"
-        yield f"  - cure: {_code(one.cure)}"
-        yield f"  - source: {_prose(one.source)}"
+        yield f"  - cure: {_code(finding.cure)}"
+        yield f"  - source: {_prose(finding.source)}"
 
 
 def _prose(text: str) -> str:

@@ -152,11 +152,12 @@ def by_driver(
     containers_of: Callable[[int], list[str]],
     names: Mapping[str, str],
 ) -> list[ChipHolder]:
-    """The holders by the driver's own account of who has taken chips (host_parsers.parse_namespaces).
+    """Return the holders, corrected by the driver's list of processes that hold chips.
 
-    A container takes its chips when it opens them for the first time. And not only containers do: so does
-    what runs as another user than root in a mount namespace of its own. `opened`: the chips that anybody has
-    opened so (host_parsers.parse_udevices), which may be some more; None where that is not known.
+    A container acquires its chips when it opens them for the first time. So does a process of a user other
+    than root in its own mount namespace. ``found``: the holders so far; ``account``: the driver's list
+    (parsers.parse_namespaces); ``opened``: the chips that are open in any such namespace, which may be more
+    (parsers.parse_udevices), or None if unknown; ``own``: ids of the deployment's containers.
     """
     all_of_them = [(pid, set(chips), bool(set(containers_of(pid)) & own)) for pid, chips in account]
     foreign = [(pid, chips) for pid, chips, ours in all_of_them if not ours]
@@ -165,13 +166,13 @@ def by_driver(
     made = [
         one
         if opened is None or taken & set(one.chips) or not one.alone
-        else replace(one, alone=False, seen=f"{one.seen}; it has not used them, as the driver knows")
+        else replace(one, alone=False, seen=f"{one.seen}; according to the driver it has not used them yet")
         for one in found
     ]
     known = {chip for one in made if one.alone for chip in one.chips}
     for pid, chips in foreign:
         comm = read_file(f"/proc/{pid}/comm")
-        # The first process may have ended, and nobody knows of which container it was: perhaps of ours.
+        # The first process may have ended, so its container is unknown and may be the deployment's own.
         if chips <= known or (comm is None and own):
             continue
         of_docker = next((names[one] for one in reversed(containers_of(pid)) if one in names), None)

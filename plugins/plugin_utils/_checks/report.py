@@ -47,9 +47,11 @@ class Waiver:
     reason: str
     expires: datetime.date
 
-    def meets(self, one: Finding) -> bool:
+    def meets(self, finding: Finding) -> bool:
         """Return whether the waiver covers the finding: every server that it names."""
-        return self.code == one.code and all(fnmatchcase(name, self.place) for name in one.hosts or ("",))
+        return self.code == finding.code and all(
+            fnmatchcase(name, self.place) for name in finding.hosts or ("",)
+        )
 
 
 @dataclass(frozen=True)
@@ -69,26 +71,26 @@ def read_waivers(raw: Iterable[Any]) -> tuple[list[Waiver], list[Finding]]:
     """Return the valid waivers, and findings about the invalid ones."""
     waivers: list[Waiver] = []
     wrong: list[Finding] = []
-    for number, one in enumerate(raw, 1):
-        problem = _problem(one)
-        expires = None if problem else _date(one["expires"])
+    for number, entry in enumerate(raw, 1):
+        problem = _problem(entry)
+        expires = None if problem else _date(entry["expires"])
         if problem or expires is None:
-            text = problem or f"expires {one['expires']}, which is not a date"
+            text = problem or f"expires {entry['expires']}, which is not a date"
             message = f"waiver {number} of check_report_waivers: {text}"
-            wrong.append(HOST_CHECKS.finding("check-waiver-invalid", message, seen=str(one)))
+            wrong.append(HOST_CHECKS.finding("check-waiver-invalid", message, seen=str(entry)))
         else:
             # Codes of weights had underscores before.
-            code = str(one["code"]).replace("_", "-")
-            waivers.append(Waiver(code, str(one["place"]), str(one["reason"]), expires))
+            code = str(entry["code"]).replace("_", "-")
+            waivers.append(Waiver(code, str(entry["place"]), str(entry["reason"]), expires))
     return waivers, wrong
 
 
-def _problem(one: Any) -> str:
+def _problem(entry: Any) -> str:
     """Return what is wrong with the keys of a waiver; empty if nothing is."""
-    if not isinstance(one, Mapping):
+    if not isinstance(entry, Mapping):
         return "not a mapping"
-    lacking = [key for key in _WAIVER if not str(one.get(key) or "").strip()]
-    unknown = sorted(set(map(str, one)) - set(_WAIVER))
+    lacking = [key for key in _WAIVER if not str(entry.get(key) or "").strip()]
+    unknown = sorted(set(map(str, entry)) - set(_WAIVER))
     if lacking:
         return f"without {', '.join(lacking)}"
     return f"with unknown {', '.join(unknown)}" if unknown else ""
@@ -113,14 +115,14 @@ def waive(
     standing: list[Finding] = []
     waived: list[Waived] = []
     used: set[Waiver] = set()
-    for one in findings:
-        fitting = [waiver for waiver in waivers if waiver.meets(one)]
+    for finding in findings:
+        fitting = [waiver for waiver in waivers if waiver.meets(finding)]
         used.update(fitting)
         valid = next((waiver for waiver in fitting if waiver.expires >= today), None)
         if valid is None:
-            standing.append(one)
+            standing.append(finding)
         else:
-            waived.append(Waived(one, valid))
+            waived.append(Waived(finding, valid))
     for waiver in waivers:
         what = f"waiver of {waiver.code} at {waiver.place}"
         if waiver not in used:
@@ -173,31 +175,33 @@ def make(
 def _together(waived: Iterable[Waived]) -> Iterator[Waived]:
     """Merge the same finding on several servers if the same waiver covers it."""
     by_waiver: dict[Waiver, list[Finding]] = {}
-    for one in waived:
-        by_waiver.setdefault(one.waiver, []).append(one.finding)
+    for exempt in waived:
+        by_waiver.setdefault(exempt.waiver, []).append(exempt.finding)
     for waiver, findings in by_waiver.items():
-        yield from (Waived(one, waiver) for one in ordered(grouped(findings)))
+        yield from (Waived(finding, waiver) for finding in ordered(grouped(findings)))
 
 
 def one_cause(findings: Sequence[Finding]) -> list[Finding]:
     """Drop findings whose cause is another finding on the same server."""
     places: dict[str, set[str]] = {}
-    for one in findings:
-        for name in one.hosts:
-            places.setdefault(name, set()).add(one.code)
+    for finding in findings:
+        for name in finding.hosts:
+            places.setdefault(name, set()).add(finding.code)
 
-    def said(one: Finding) -> bool:
-        causes = CAUSES.get(one.code)
-        return bool(causes and one.hosts) and all((causes or set()) & places[name] for name in one.hosts)
+    def said(finding: Finding) -> bool:
+        causes = CAUSES.get(finding.code)
+        return bool(causes and finding.hosts) and all(
+            (causes or set()) & places[name] for name in finding.hosts
+        )
 
-    return [one for one in findings if not said(one)]
+    return [finding for finding in findings if not said(finding)]
 
 
-def repaired(one: Finding) -> Finding:
+def repaired(finding: Finding) -> Finding:
     """Return the finding as a hint if this run starts the containers again and so fixes it."""
-    if one.code not in REPAIRED:
-        return one
-    return replace(one, severity=HINT, message=f"{one.message}; this run restarts it")
+    if finding.code not in REPAIRED:
+        return finding
+    return replace(finding, severity=HINT, message=f"{finding.message}; this run restarts it")
 
 
 def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | None]]:
@@ -208,10 +212,10 @@ def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | N
     if report.shown:
         yield "", None
         yield from _rows(report.shown)
-    for one in ordered(grouped(report.findings, FEW)):
+    for finding in ordered(grouped(report.findings, FEW)):
         # Hints are in the table and, in full, in check.md.
-        if one.severity != HINT:
-            yield "\n".join(["", *list(render_text([one]))[:-1]]), one.severity
+        if finding.severity != HINT:
+            yield "\n".join(["", *list(render_text([finding]))[:-1]]), finding.severity
     if report.waived:
         yield "", None
     for waived in report.waived:
@@ -227,9 +231,9 @@ def screen(report: Report, directory: str | None) -> Iterator[tuple[str, str | N
 def _rows(findings: Sequence[Finding]) -> Iterator[tuple[str, str | None]]:
     """Yield the table of all findings."""
     rows = [("", "code", "place", "what")]
-    rows += [(one.severity, one.code, few(one.hosts), one.message) for one in findings]
+    rows += [(finding.severity, finding.code, few(finding.hosts), finding.message) for finding in findings]
     widths = [min(40, max(len(row[at]) for row in rows)) for at in range(3)]
-    for row, severity in zip(rows, [None, *(one.severity for one in findings)], strict=True):
+    for row, severity in zip(rows, [None, *(finding.severity for finding in findings)], strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
         yield "  ".join([*cells, row[3]]).rstrip(), severity
 
@@ -240,8 +244,8 @@ def document(report: Report, head: Mapping[str, Any]) -> dict[str, Any]:
         "version": VERSION,
         **head,
         "ok": not report.errors,
-        "findings": [one.to_dict() for one in report.findings],
-        "waived": [one.to_dict() for one in report.waived],
+        "findings": [finding.to_dict() for finding in report.findings],
+        "waived": [exempt.to_dict() for exempt in report.waived],
     }
 
 
@@ -258,16 +262,18 @@ def markdown(report: Report, head: Mapping[str, Any]) -> str:
     if report.shown:
         lines += ["", "| | code | place | what |", "|---|---|---|---|"]
         lines += [
-            f"| {one.severity} | `{one.code}` | {_cell(one.host or '')} | {_cell(one.message)} |"
-            for one in report.shown
+            f"| {finding.severity} | `{finding.code}` | {_cell(finding.host or '')} "
+            f"| {_cell(finding.message)} |"
+            for finding in report.shown
         ]
         lines += ["", "## Findings", "", *render_markdown(report.findings)]
     if report.waived:
         lines += ["", "## Waived", "", "| code | place | what | reason | until |", "|---|---|---|---|---|"]
         lines += [
-            f"| `{one.finding.code}` | {_cell(one.finding.host or '')} | {_cell(one.finding.message)} "
-            f"| {_cell(one.waiver.reason)} | {one.waiver.expires.isoformat()} |"
-            for one in report.waived
+            f"| `{waived.finding.code}` | {_cell(waived.finding.host or '')} "
+            f"| {_cell(waived.finding.message)} | {_cell(waived.waiver.reason)} "
+            f"| {waived.waiver.expires.isoformat()} |"
+            for waived in report.waived
         ]
     return "\n".join(lines) + "\n"
 

@@ -167,8 +167,8 @@ def holders_of_chips(wants: Mapping[str, Any], state: HostState) -> Iterable[Fin
         alone = one.alone and not shared
         yield HOST_CHECKS.finding(
             "host-chip-held",
-            f"{chip_words(chips)}: container {one.name} {'holds' if alone else 'has'}"
-            f" {'it' if len(chips) == 1 else 'them'}, which does not belong to this deployment",
+            f"{chip_words(chips)}: {'held by' if alone else 'available to'} container {one.name}, "
+            "which does not belong to this deployment",
             chips=chips,
             seen=one.seen + ("; device-share is on" if shared else ""),
             severity=None if alone else "warning",
