@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""KV connectors: a data file each, under ``data/connectors``, with what differs by release."""
+"""KV connectors: one data file per connector, under ``data/connectors``, with what differs by release."""
 
 from __future__ import annotations
 
@@ -38,54 +38,57 @@ RANK_ORDER = ("pipeline", "prefill_context", "tensor")
 
 @dataclass(frozen=True)
 class Connector:
-    """A KV connector as one release has it."""
+    """A KV connector in one release."""
 
     name: str
     # The role that opens the handshake ports.
     listener: str
     prefill_context_parallel: bool
-    # Whether a prefiller may have it where each node holds one context rank only.
+    # Whether a prefiller may use it if each node has only one context rank.
     context_by_node: bool
     # Where the class is, for kv_connector_module_path, and its name there.
     module: str
     class_name: str
     proxy_script: str
-    # Whether instances can be added to its proxy and removed while it runs.
+    # Whether instances can be added to and removed from its running proxy.
     elastic: bool
-    # Keys of kv_connector_extra_config by the mapping that they stand in: what is asserted, what is read, and
-    # what all engines must be told alike.
+    # Keys of kv_connector_extra_config by the mapping that contains them: those that must be present, those
+    # that are read, and those that must be the same in all engines.
     needs: Mapping[str, frozenset[str]] = field(hash=False)
     reads: Mapping[str, frozenset[str]] = field(hash=False)
     shared: Mapping[str, tuple[str, ...]] = field(hash=False)
     # Whether a prefiller may have a pipeline.
     pipeline: bool
-    # Whether it goes with vLLM's hybrid manager of caches.
+    # Whether it supports vLLM's hybrid KV cache manager.
     hybrid: bool
-    # Whether a decoder looks for the hosts of a prefiller of several nodes by its own kv_port.
+    # Whether a decoder finds the hosts of a multi-node prefiller by its own kv_port.
     own_port_first: bool
     # When a decoder with more tensor ranks than the prefiller fails: "at_start" or "at_request".
     tensor_order: str
-    # Which block sizes of both sides go together: "same", "multiple" (a decoder's block is some of a
-    # prefiller's) or "divisible" (either way).
+    # Which block sizes are compatible: "same", "multiple" (a decoder's block is a multiple of a prefiller's)
+    # or "divisible" (either way).
     block_sizes: str
-    # What one rank more of a group adds to the port: a product of sizes, by group.
+    # How much one more rank of a group adds to the port: a product of sizes, by group.
     strides: tuple[tuple[str, tuple[str, ...]], ...]
 
     def data_stride(self, sizes: Sizes) -> int:
-        """Ports between two data-parallel ranks."""
+        """Return the distance in ports between two data-parallel ranks."""
         return self._stride("data", sizes)
 
     def offsets(self, sizes: Sizes) -> tuple[int, ...]:
-        """Handshake ports of one data-parallel rank, as distances from its first, in rank order.
+        """Return the handshake ports of one data-parallel rank, as distances from its first, in rank order.
 
-        One for each rank, and with a connector that does not know a group the same for several: they would
+        One for each rank; with a connector that ignores a group, several ranks have the same port, and would
         collide.
         """
         return _offsets(self, sizes.pipeline, sizes.prefill_context, sizes.tensor)
 
     def ports(self, kv_port: int, sizes: Sizes, first_rank: int, count: int) -> tuple[int, ...]:
-        """The handshake ports of ``count`` ranks from ``first_rank`` on, counted through the whole engine
-        with all its data-parallel ranks; each port once, ascending."""
+        """Return the handshake ports of ``count`` ranks from ``first_rank`` on, each port once, ascending.
+
+        Ranks are numbered through the whole engine with all its data-parallel ranks; ``kv_port`` is the
+        port of rank 0.
+        """
         offsets, stride = self.offsets(sizes), self.data_stride(sizes)
         found = set()
         for rank in range(first_rank, first_rank + count):
@@ -120,12 +123,12 @@ def _keys(raw: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
 
 
 def version(release: str) -> tuple[int, ...]:
-    """A release's place in time, for comparing: the numbers of its name."""
+    """Return the numbers in a release's name, to compare releases by age."""
     return tuple(int(part) for part in re.findall(r"[0-9]+", release)[:3])
 
 
 def connectors(release: str) -> Mapping[str, Connector]:
-    """Every connector that the release has, by name."""
+    """Return all connectors of a release, by name."""
     found = {}
     for name in names("connectors"):
         raw = load("connectors", name)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""topology.svg: the cluster as a picture. Requests go from the top down, KV cache from left to right."""
+"""topology.svg: a diagram of the cluster. Requests flow from top to bottom, KV cache from left to right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .plan_dict import EndpointDict, EngineDict, InstanceDict, ParallelDict, Pla
 from .ports import span
 from .variables import DEPLOYMENT
 
-# Measures in pixels.
+# Dimensions in pixels.
 _SERVER = 300
 _GAP = 24
 _PAD = 20
@@ -22,7 +22,7 @@ _CHIP = 14
 _CHIP_GAP = 3
 _CHIPS_IN_ROW = 16
 _COLUMN_GAP = 150
-# Servers of one instance that are drawn; of more, the first ones and a word about the others.
+# Servers of one instance that are drawn; a line gives the number of the others.
 _DRAWN_NODES = 8
 _DRAWN_INSTANCES = 8
 # Arrows from prefillers to decoders that are drawn one by one.
@@ -36,19 +36,19 @@ _ROLES = {
     "decoder": ("#fff4e6", "#f3c68b", "#b25e09"),
     "proxy": ("#eef7f4", "#93cdb9", "#14705a"),
 }
-# What happens in which order, where decoders pull the cache, and where prefillers push it: from the proxy to
-# the prefillers, from these to the decoders, from the proxy to the decoders.
+# The labels of the arrows if decoders pull the cache, and if prefillers push it: from the proxy to the
+# prefillers, from the prefillers to the decoders, from the proxy to the decoders.
 _PULLED = ("1 prompt", "2 KV cache", "3 answer")
 _PUSHED = ("2 prompt", "3 KV cache", "1 request, answer")
 _TITLES = {"prefiller": "Prefill", "decoder": "Decode"}
 
 
 def svg(plan: PlanDict) -> str:
-    """The picture of a plan."""
+    """Return the diagram of a plan as SVG."""
     columns = {role: [i for i in plan["instances"] if i["role"] == role] for role in ("prefiller", "decoder")}
     inner = _SERVER + 2 * _PAD
     left = _MARGIN
-    # One engine that does both stands alone, without a proxy above it.
+    # A colocated engine is drawn alone, without a proxy above it.
     alone = plan["topology"] == "colocated"
     right = left if alone else left + inner + _COLUMN_GAP
     width = right + inner + _MARGIN
@@ -81,8 +81,8 @@ def svg(plan: PlanDict) -> str:
     foot += [] if alone else [plan["connector"]]
     foot.append("one square is one chip")
     if any(instance["parallel"]["data"] > 1 for instance in plan["instances"]):
-        foot.append("shades tell data-parallel ranks apart")
-    # Where the picture is narrow, a line each.
+        foot.append("shades distinguish data-parallel ranks")
+    # In a narrow diagram, one line each.
     lines = [" · ".join(foot)] if not alone else foot
     height += 15 * (len(lines) - 1)
     feet = [
@@ -93,7 +93,7 @@ def svg(plan: PlanDict) -> str:
 
 
 def title(plan: PlanDict) -> str:
-    """The cluster, and the deployment where it has a name of its own."""
+    """Return the cluster's name, and the deployment's if it is not the default."""
     name = "" if plan["deployment"] == DEPLOYMENT.default else f" · {plan['deployment']}"
     return shown(f"{plan['cluster']}{name}")
 
@@ -114,7 +114,7 @@ def _head(plan: PlanDict, width: float, height: float) -> list[str]:
 
 
 def _decoders_listen(plan: PlanDict) -> bool:
-    """Whether prefillers push the cache, and the proxy asks the decoder first."""
+    """Whether prefillers push the cache and the proxy contacts the decoder first."""
     engines = (engine for share in plan["hosts"].values() for engine in share["engines"])
     return any(engine["role"] == "decoder" and engine["handshake_ports"] for engine in engines)
 
@@ -174,7 +174,7 @@ def _proxy(plan: PlanDict, x: float, y: float) -> Iterator[str]:
 
 
 def _instance(plan: PlanDict, instance: InstanceDict, x: float, y: float) -> tuple[float, list[str]]:
-    """One instance as a frame around its servers: its height, and what is drawn."""
+    """Return one instance as a frame around its servers: its height, and the SVG elements."""
     fill, line, strong = _ROLES[instance["role"]]
     parts = [
         _text(x + _PAD, y + 28, _title(instance, plan["topology"] == "colocated"), 15, strong, weight=600),
@@ -213,7 +213,7 @@ _SIZES: tuple[tuple[_Size, str], ...] = (
 
 
 def sizes(parallel: ParallelDict) -> str:
-    """Parallel sizes in a few characters: TP always, the others where they are not 1."""
+    """Return the parallel sizes in short form: TP always, the others if they are not 1."""
     return ", ".join(
         f"{word} {parallel[key]}" for key, word in _SIZES if key == "tensor" or parallel[key] > 1
     )
@@ -254,7 +254,7 @@ def _server(
         cx = x + 14 + (nth % _CHIPS_IN_ROW) * (_CHIP + _CHIP_GAP)
         cy = y + 74 + (nth // _CHIPS_IN_ROW) * (_CHIP + _CHIP_GAP)
         used = nth < engine["local_world_size"]
-        # Neighbouring data-parallel ranks differ in shade.
+        # Neighbouring data-parallel ranks have different shades.
         shade = "0.85" if local == 1 or nth // size % 2 == 0 else "0.5"
         look = f'fill="{strong}" fill-opacity="{shade}"' if used else f'fill="none" stroke="{_LINE}"'
         parts.append(
@@ -272,8 +272,8 @@ def _arrows(
     top: float,
     labels: tuple[str, str, str],
 ) -> Iterator[str]:
-    """Requests from the proxy to each side's first instance; the cache from the prefillers to the
-    decoders."""
+    """Return the arrows: requests from the proxy to each side's first instance, and the cache from the
+    prefillers to the decoders."""
     left_edge, right_edge = edges
     to_prefiller, cache, to_decoder = labels
     green = _ROLES["proxy"][2]
@@ -313,7 +313,7 @@ def _cache_arrow(left_edge: float, right_edge: float, start_y: float, end_y: flo
 
 
 def _levels(left: tuple[float, float], right: tuple[float, float]) -> tuple[float, float]:
-    """Where an arrow leaves and arrives: straight across where the frames face each other, else in the
+    """Return where an arrow starts and ends: straight across if the frames face each other, else in the
     quarters that are next to each other."""
     upper, lower = max(left[0], right[0]), min(left[1], right[1])
     if upper < lower:

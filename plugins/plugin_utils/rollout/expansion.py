@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """References to variables in values of ``pd_engine_env``, as bash expands them within double quotes.
 
-``$NAME``, ``${NAME}`` and ``${NAME:-text}`` with its kin are expanded in the launch script; ``\\$`` is a
-dollar sign. What bash would run, or what it reads in another way, is refused: nothing is quoted in silence.
+``$NAME``, ``${NAME}`` and ``${NAME:-text}`` with its variants are expanded in the launch script; ``\\$`` is a
+dollar sign. Everything else that bash would run or expand is rejected, never quoted silently.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-# Variables that the launch script sets before it exports anything.
+# Variables that the launch script sets before its exports.
 LOCAL_IP = "local_ip"
 NIC_NAME = "nic_name"
 MASTER_ADDR = "master_addr"
@@ -22,9 +22,9 @@ SCRIPT_NAMES = (LOCAL_IP, NIC_NAME, MASTER_ADDR)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Longer ones first.
 _OPERATORS = (":-", ":+", ":?", "-", "+", "?")
-# Braces within braces; more is no value of a person.
+# The deepest nesting of braces; nobody writes more.
 _DEEPEST = 10
-# Within double quotes these keep a meaning of their own.
+# Characters with a special meaning within double quotes.
 _SPECIAL = re.compile(r'([\\"`$])')
 
 
@@ -41,7 +41,7 @@ Part = str | Reference
 
 
 class NotExpandable(Exception):
-    """A value that bash would read in another way than a reference to a variable."""
+    """A value with shell syntax other than references to variables; ``what`` names it, ``seen`` shows it."""
 
     def __init__(self, what: str, seen: str) -> None:
         super().__init__(what)
@@ -51,7 +51,7 @@ class NotExpandable(Exception):
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> tuple[Part, ...]:
-    """The text and the references of a value; NotExpandable where it holds anything else of bash."""
+    """Split a value into text and references; raises NotExpandable for any other shell syntax."""
     if "$" not in text and "`" not in text:
         return (text,) if text else ()
     return _Parser(text).parts(inside=False)
@@ -64,7 +64,7 @@ class _Parser:
         self.depth = 0
 
     def parts(self, *, inside: bool) -> tuple[Part, ...]:
-        """Parts up to the end; inside of braces up to the one that closes."""
+        """Return the parts up to the end, or with ``inside`` up to the closing brace."""
         found: list[Part] = []
         while self.at < len(self.text):
             char = self.text[self.at]
@@ -88,12 +88,12 @@ class _Parser:
         start = self.at
         while self.at < len(self.text) and self.text[self.at] not in '$`\\}"':
             self.at += 1
-        # A character that means nothing here stands for itself.
+        # A character without a special meaning here is literal.
         self.at = max(self.at, start + 1)
         return self.text[start : self.at]
 
     def _backslashes(self, inside: bool) -> str:
-        """Backslashes before $ or ` escape it, as they do within double quotes; others are themselves."""
+        """Read backslashes: before $ or ` they escape it, as within double quotes; others are literal."""
         start = self.at
         while self.text[self.at : self.at + 1] == "\\":
             self.at += 1
@@ -125,7 +125,7 @@ class _Parser:
             raise NotExpandable("arithmetic", "$[…]")
         if re.match(r"[0-9@*#?$!_-]", rest):
             raise NotExpandable("a parameter of the shell itself", f"${rest[0]}")
-        # Before anything else, and at the end, bash too takes it for a dollar sign.
+        # Before anything else, and at the end, bash too reads it as a dollar sign.
         self.at += 1
         return "$"
 
@@ -145,7 +145,7 @@ class _Parser:
             if self.text.startswith("}", self.at):
                 self.at += 1
                 return Reference(name[0], operator, operand)
-        # No more of it: a secret may follow.
+        # Show no more: a secret may follow.
         seen = self.text[start : self.at + 1]
         if self.text.find("}", start) < 0:
             raise NotExpandable("braces that are not closed", f"{seen}…")
@@ -153,7 +153,7 @@ class _Parser:
 
 
 def references(parts: tuple[Part, ...]) -> Iterator[Reference]:
-    """Every reference, also those within another's operand."""
+    """Yield every reference, including those within another's operand."""
     for part in parts:
         if isinstance(part, Reference):
             yield part
@@ -161,7 +161,7 @@ def references(parts: tuple[Part, ...]) -> Iterator[Reference]:
 
 
 def names(value: str) -> frozenset[str]:
-    """The variables that a value refers to; none where it cannot be expanded."""
+    """Return the variables that a value refers to; none if it cannot be expanded."""
     try:
         return frozenset(reference.name for reference in references(parse(value)))
     except NotExpandable:
@@ -169,14 +169,14 @@ def names(value: str) -> frozenset[str]:
 
 
 def ordered(env: Mapping[str, str]) -> dict[str, str]:
-    """Variables in their order, each behind those that its value refers to. One that refers to itself means
-    what was there before."""
+    """Return the variables in their order, but each after those that its value refers to. A variable that
+    refers to itself means its previous value."""
     result, rest = _in_order(env)
     return {**result, **{name: env[name] for name in rest}}
 
 
 def circle(env: Mapping[str, str]) -> tuple[str, ...]:
-    """Variables that refer to each other in a circle, the first as the last; empty where there is none."""
+    """Return variables that refer to each other in a circle, the first again at the end; empty if none do."""
     _, rest = _in_order(env)
     path: list[str] = []
     name = next(iter(rest), None)
@@ -187,8 +187,8 @@ def circle(env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _in_order(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Variables behind those that they refer to; and what never can stand so, with the variables it
-    needs."""
+    """Return the variables, each after those that it refers to, and the variables that cannot be ordered,
+    with those that they need."""
     result: dict[str, str] = {}
     rest = {name: sorted((names(value) & env.keys()) - {name}) for name, value in env.items()}
     placed = True
@@ -203,8 +203,8 @@ def _in_order(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, list[st
 
 
 def resolved(env: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    """Values as far as the plan knows them, of variables in order. What only the server or the image can tell
-    stays ``$NAME``."""
+    """Expand values as far as the plan knows them. ``env`` must be in order (``ordered``), ``known`` has
+    other values. What only the server or the image knows stays ``$NAME``."""
     result: dict[str, str] = {}
     for name, value in env.items():
         try:
@@ -235,10 +235,10 @@ def _known(reference: Reference, known: Mapping[str, str], behind: str) -> str:
 
 
 def written(value: str, is_set: frozenset[str], quoted: Callable[[str], str]) -> str:
-    """A value as the script writes it; ``quoted`` writes text without references.
+    """Return a value as the script writes it; ``quoted`` quotes text without references.
 
-    The script stops at a variable that is not set (``set -u``), where a line in a shell goes on with nothing:
-    outside of ``is_set`` a reference falls back to nothing.
+    The script stops at a variable that is not set (``set -u``), but here it should expand to nothing, as in
+    an interactive shell: references to names that are not in ``is_set`` get an empty default.
     """
     parts = parse(value)
     if not any(isinstance(part, Reference) for part in parts):

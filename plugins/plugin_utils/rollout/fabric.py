@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which network carries the traffic between the chips, as product and environment decide it.
+"""Which network carries the traffic between the chips, depending on product and environment.
 
 Between the servers of a super pod (Atlas A3) that is HCCS, between others RoCE. Where all engines are on one
 server nothing goes between servers, and inside of one HCCS connects the chips, on Atlas A2, too: HCCL wants
@@ -25,9 +25,9 @@ Fabric = Literal["hccs", "roce", "both"]
 
 
 def fabric(cluster: Cluster) -> Fabric:
-    """The network between the servers; `both` where only one part of the traffic is moved to RoCE.
+    """Return the network between the servers; ``both`` if only one part of the traffic uses RoCE.
 
-    One engine that is told so decides for all: HCCL and the KV transfer need two ends.
+    One engine with such a setting decides for all: HCCL and the KV transfer need the same at both ends.
     """
     alone = len({node.host for instance in cluster.instances for node in instance.nodes}) == 1
     if not alone and cluster.declaration.server == "atlas-a2":

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The planner's rules as a catalogue of findings; what a finding is stands in module_utils/_findings.py."""
+"""The planner's rules as a catalogue of findings; module_utils/_findings.py defines what a finding is."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ VALUE_SHOWN = 200
 
 
 def declare(code: str, severity: Severity, title: str, *, cure: str, source: str) -> Rule:
-    """Enter a rule into the catalogue; a code stands for one rule only."""
+    """Add a rule to the catalogue; raises ValueError if its code is taken."""
     return RULES.declare(
         Check(code, title, severity=severity, cure=cure, source=source, limit=VALUE_SHOWN),
     )
 
 
 def catalogue() -> tuple[Rule, ...]:
-    """Every rule that has been declared, by code."""
+    """Return all declared rules, ordered by code."""
     return tuple(RULES[code] for code in sorted(RULES))
 
 
 class PlanError(RolloutError):
-    """The inventory cannot be planned; carries every finding, not only the first."""
+    """The inventory cannot be planned; has every finding, not only the first."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         listed = list(findings)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The nouns of a plan: what is read from an inventory and what is computed from it."""
+"""The types of a plan: what is read from an inventory and what is computed from it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .releases import Release
 
 Role = Literal["prefiller", "decoder"]
 
-# A3 servers have 16 chips and a fabric of their own (HCCS), A2 servers 8 and RoCE.
+# A3 servers have 16 chips and their own fabric (HCCS), A2 servers have 8 chips and RoCE.
 Server = Literal["atlas-a3", "atlas-a2"]
 CHIPS_OF: dict[Server, int] = {"atlas-a3": 16, "atlas-a2": 8}
 
-# Prefill and decode by engines of their own, or by one engine, without KV transfer and proxy.
+# Prefill and decode in separate engines, or in one engine without KV transfer and proxy.
 Mode = Literal["disaggregated", "colocated"]
 
-# One API server in front of all data-parallel ranks, or one for each rank, as launch_online_dp.py makes them.
+# One API server in front of all data-parallel ranks, or one for each rank, as in launch_online_dp.py.
 DpMode = Literal["internal", "external"]
 
 ROLES: tuple[Role, Role] = ("prefiller", "decoder")
@@ -42,7 +42,7 @@ class Parallel:
 
     @property
     def world_size(self) -> int:
-        """Chips of one data-parallel rank; decode context parallel adds none (it reuses the tensor ranks)."""
+        """Chips of one data-parallel rank; decode context parallel reuses the tensor ranks and adds none."""
         return self.tensor * self.prefill_context * self.pipeline
 
     @property
@@ -53,7 +53,7 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Settings:
-    """The variables of one instance on one host, typed, defaults filled in."""
+    """The variables of one instance on one host, typed and with defaults."""
 
     host: str
     address: str | None
@@ -62,7 +62,7 @@ class Settings:
     chips: tuple[int, ...] | None
     parallel: Parallel
     dp_mode: DpMode
-    # External: of the first rank of a node; the others count up from it.
+    # With external data parallel: the port of a node's first rank; the next ranks have the next ports.
     api_port: int
     master_port: int
     dp_rpc_port: int
@@ -78,12 +78,12 @@ class Settings:
     served_model_name: str
     extra_mounts: tuple[Mount, ...]
     shm_size: str
-    # Variables that could not be read: rules about them stay silent, the reader has spoken.
+    # Variables that could not be read: rules about them are skipped, because the reader has a finding.
     unread: frozenset[str] = frozenset()
 
 
 class MountDict(TypedDict):
-    """A mount as the plan holds it."""
+    """A mount, as in the plan."""
 
     source: str
     target: str
@@ -123,7 +123,7 @@ WeightsVerify = Literal["none", "full"]
 
 
 class ProvisionDict(TypedDict):
-    """Where image and weights come from, as the plan holds it."""
+    """The sources of image and weights, as in the plan."""
 
     image_source: ImageSource
     image_archive: str
@@ -134,7 +134,7 @@ class ProvisionDict(TypedDict):
 
 @dataclass(frozen=True)
 class Provision:
-    """Where servers get what they lack, image and weights; the checks need to know it as well."""
+    """The sources of image and weights that servers lack; the checks need them as well."""
 
     image_source: ImageSource = "registry"
     # The file made by `docker save`; empty: none.
@@ -142,7 +142,7 @@ class Provision:
     # Whether that file is on the servers; if not, it is on the controller.
     image_archive_remote_src: bool = True
     weights_source: WeightsSource = "present"
-    # Whether every byte of the weights is read.
+    # Whether every byte of the weights is read and verified.
     weights_verify: WeightsVerify = "none"
 
     def to_dict(self) -> ProvisionDict:
@@ -157,7 +157,7 @@ class Provision:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A whole inventory, read and typed."""
+    """A complete inventory, read and typed."""
 
     cluster: str
     deployment: str
@@ -165,12 +165,12 @@ class Declaration:
     mode: Mode
     server: Server
     image: str
-    # sha256:… by which the registry calls the image; empty: any.
+    # The image's digest in the registry, sha256:…; empty: any.
     image_digest: str
-    # Whether someone chose where the image comes from.
+    # Whether pd_image or pd_image_registry is set.
     image_has_registry: bool
     host_dir: str
-    # Where the plan's files go on the controller, None for the default.
+    # The directory of the plan's files on the controller, None for the default.
     plan_dir: str | None
     api_key: bool
     proxy_port: int
@@ -180,18 +180,18 @@ class Declaration:
     # Service address by host, for every host of the plan.
     addresses: Mapping[str, str | None]
     proxy_hosts: tuple[str, ...]
-    # Whether the release is the one that is meant: else it stands in for one that could not be read.
+    # Whether the release is the configured one: if that could not be read, the default replaces it.
     release_known: bool = True
 
 
 @dataclass(frozen=True)
 class Rank:
-    """One data-parallel rank with an API server of its own: external data parallel."""
+    """One data-parallel rank with its own API server: external data parallel."""
 
     # Its number among all ranks of the instance.
     number: int
     chips: tuple[int, ...]
-    # The same chips as the container counts its devices, from 0.
+    # The same chips as the container numbers its devices, from 0.
     places: tuple[int, ...]
     api_port: int
 
@@ -207,14 +207,14 @@ class Node:
     settings: Settings
     chips: tuple[int, ...]
     engine_id: str
-    # First data-parallel rank of this node, and how many run here.
+    # First data-parallel rank of this node, and the number of ranks here.
     data_start: int
     data_local: int
-    # Flags and environment after profile and overrides, spelt as given.
+    # Flags and environment after profile and overrides, as they are spelt there.
     args: Mapping[str, Any]
     # The same flags by canonical name.
     flags: Mapping[str, Any]
-    # The environment as the launch script exports it, in that order, and as far as the plan knows its values.
+    # The environment in the order of the launch script's exports, as far as the plan knows its values.
     exports: Mapping[str, str]
     env: Mapping[str, str]
     # With external data parallel, the ranks that run here; else none.
@@ -222,8 +222,8 @@ class Node:
 
     @property
     def api_ports(self) -> tuple[int, ...]:
-        """The ports at which this node serves the API: one for each rank, or the head's one; none where it
-        is headless."""
+        """The ports on which this node serves the API: one for each rank, or one on the head; none if it is
+        headless."""
         if self.ranks:
             return tuple(rank.api_port for rank in self.ranks)
         return (self.settings.api_port,) if self.rank == 0 else ()
@@ -233,14 +233,14 @@ class Node:
         return self.settings.address
 
     def flag(self, name: str) -> Any:
-        """The value of a flag by its canonical name, None where it is not given."""
+        """Return the value of a flag by its canonical name; None if it is not set."""
         return self.flags.get(name)
 
 
 @dataclass(frozen=True)
 class Instance:
     """One engine, on one or more nodes; the first is its head and serves the API. With external data parallel
-    each rank of each node serves one."""
+    each rank of each node serves its own API."""
 
     name: str
     role: Role
@@ -249,7 +249,7 @@ class Instance:
     nodes: tuple[Node, ...]
     parallel: Parallel
     kv_port: int
-    # Whether one data-parallel rank spans the nodes (--nnodes), or each node runs whole ranks of its own.
+    # Whether one data-parallel rank spans the nodes (--nnodes), or each node runs complete ranks.
     spans_nodes: bool
 
     @property
@@ -262,7 +262,7 @@ class Instance:
 
     @property
     def external(self) -> bool:
-        """Whether each data-parallel rank has an API server of its own."""
+        """Whether each data-parallel rank has its own API server."""
         return self.settings.dp_mode == "external" and self.parallel.data > 1
 
     @property
@@ -284,7 +284,7 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Everything that will run and where."""
+    """Everything that will run, and where."""
 
     declaration: Declaration
     instances: tuple[Instance, ...]
@@ -298,7 +298,7 @@ class Cluster:
 
     @property
     def colocated(self) -> bool:
-        """Whether one engine does both, without KV transfer."""
+        """Whether one engine does prefill and decode, without KV transfer."""
         return self.declaration.mode == "colocated"
 
     def of(self, role: Role) -> tuple[Instance, ...]:
@@ -314,14 +314,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ValidCluster(Cluster):
-    """A cluster that every rule let pass: each of its hosts has an address."""
+    """A cluster without errors: each of its hosts has an address."""
 
     # Service address by host, for every host of the plan.
     addresses: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, cluster: Cluster) -> ValidCluster:
-        """The same cluster, once the rules have found no error in it."""
+        """Return the same cluster as a valid one; call it only if no rule found an error."""
         addresses = cluster.declaration.addresses
         return cls(
             cluster.declaration,
@@ -333,5 +333,5 @@ class ValidCluster(Cluster):
 
 
 def canonical(flag: str) -> str:
-    """A flag's name as vLLM's parser sees it: underscores and dashes are the same."""
+    """Return a flag's name as vLLM's parser reads it: underscores and dashes are the same."""
     return flag.replace("_", "-")

@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What hosts, instances and deployments may be called, decided once for all that a name is used for.
+"""The allowed names of hosts, instances and deployments, defined once for all uses of a name.
 
 A name is part of paths on the controller and on servers, of a container's name, of comments in launch
-scripts, of tables and pictures. What none of them minds is allowed.
+scripts, of tables and diagrams. A name is allowed if it is valid in all of them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import unicodedata
 # module_utils/safe_paths.py has the same pattern for what is done without a plan.
 DEPLOYMENT = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 DEPLOYMENT_EXPECTED = "letters, digits, dots, dashes and underscores, a letter or a digit first, at most 63"
-# Stands behind the deployment in a container's name, and before .sh in a file's, which has at most 255 bytes.
+# Follows the deployment in a container's name, and precedes .sh in a file's name of at most 255 bytes.
 _INSTANCE = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 INSTANCE_EXPECTED = "letters, digits, dots, dashes and underscores, at most 200"
-# The name of a directory, too. Beside letters and digits of all languages: those of domain names, IPv6
-# addresses with their zone, and user@host.
+# Also the name of a directory. In addition to letters and digits of all languages: the characters of domain
+# names, IPv6 addresses with their zone, and user@host.
 _HOST_SIGNS = frozenset("._-:%@+")
 HOST_EXPECTED = (
     "letters, digits and . _ - : % @ +, a letter, a digit, an underscore or a colon first, at most 200 bytes"
 )
 
-# Directories of the operating system and of the kernel, in which nothing of ours may be made or replaced.
-# Below /dev/shm is memory, in which people put weights.
+# Directories of the operating system and of the kernel, in which the collection must not create or replace
+# anything. Below /dev/shm is memory, where users put weights.
 SYSTEM = (
     r"/|/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|lost\+found|proc|run|sbin|sys|tmp|usr|var)"
     r"|/usr/(bin|lib|lib32|lib64|local|sbin|share|src)|/var/(cache|lib|log|run|spool|tmp)"
@@ -45,11 +45,11 @@ def host_allowed(name: str) -> bool:
 
 
 def _letter(character: str) -> bool:
-    """A letter or digit of any language, or a mark on one, as in decomposed text."""
+    """Whether it is a letter or digit of any language, or a combining mark, as in decomposed text."""
     return character == "_" or character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 def of_system(path: str) -> bool:
-    """Whether an absolute path is that of a directory of the operating system."""
+    """Whether an absolute path is a directory of the operating system."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return re.fullmatch(SYSTEM, "/" + "/".join(parts)) is not None

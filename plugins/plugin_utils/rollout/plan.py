@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The plan: one inventory in, everything that will run out, or every reason why it cannot."""
+"""The plan: turns an inventory into everything that will run, or into all reasons why it cannot."""
 
 from __future__ import annotations
 
@@ -19,29 +19,33 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """A cluster without errors, its ports, and the warnings and hints that stand."""
+    """A cluster without errors, its ports, and its warnings and hints."""
 
     cluster: ValidCluster
     ports: dict[str, tuple[ports.PortUse, ...]]
     findings: tuple[Finding, ...]
 
     def to_dict(self) -> PlanDict:
-        """The plan as plan.json and the fact pd_plan hold it."""
+        """Return the plan as in plan.json and in the registered pd_plan."""
         content = _content(self)
-        # Peers follow from the rest, and are most of the text in a large cluster.
+        # Peers follow from the rest, and in a large cluster they are most of the text.
         shares = {
             host: {key: value for key, value in share.items() if key != "peers"}
             for host, share in content["hosts"].items()
         }
         hashed = {key: value for key, value in content.items() if key != "hash"}
-        # Where image and weights come from changes nothing of what runs.
+        # The sources of image and weights do not affect what runs.
         text = json.dumps({**hashed, "hosts": shares, "provision": None}, sort_keys=True)
         content["hash"] = hashlib.sha256(text.encode()).hexdigest()
         return content
 
 
 def make(raw: inventory.RawInventory, wanted_topology: str | None = None) -> Plan:
-    """Plan an inventory; PlanError carries every finding if one of them is an error."""
+    """Plan an inventory.
+
+    ``wanted_topology``, such as 1P1D, is the topology that a playbook requires. Raises PlanError with all
+    findings if one of them is an error.
+    """
     declaration, found = inventory.read(raw)
     cluster = topology.build(declaration)
     table = ports.table(cluster)
@@ -54,7 +58,7 @@ def make(raw: inventory.RawInventory, wanted_topology: str | None = None) -> Pla
 
 
 def make_all(raw: inventory.RawInventory, wanted_topology: str | None = None) -> dict[str, Plan]:
-    """Plan every deployment of an inventory, by name; PlanError carries the findings of all of them."""
+    """Plan every deployment of an inventory, by name; raises PlanError with the findings of all of them."""
     parts = inventory.split(raw)
     plans: dict[str, Plan] = {}
     found: list[Finding] = list(inventory.shared_servers(parts))
@@ -77,8 +81,8 @@ def make_all(raw: inventory.RawInventory, wanted_topology: str | None = None) ->
 
 
 def _named(deployment: str, findings: list[Finding]) -> list[Finding]:
-    """The findings of one deployment of several: where neither host nor instance says which, the message
-    does."""
+    """Return the findings of one of several deployments; the message names the deployment if the finding has
+    neither host nor instance."""
     return [
         finding
         if finding.host is not None or finding.instance is not None
@@ -161,7 +165,7 @@ def _host(cluster: ValidCluster, peers: _Peers, host: str, rows: list[PortDict])
 
 
 class _Peers:
-    """Whom each host must reach; the lists of whole roles are made once."""
+    """The hosts that each host must reach; the lists of whole roles are built once."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -176,7 +180,8 @@ class _Peers:
         self.proxies = [proxy.host for proxy in cluster.proxies]
 
     def of(self, host: str) -> list[str]:
-        """The nodes of its own instances, every node of the other role, the proxy and its backends."""
+        """Return a host's peers: the nodes of its own instances, every node of the other role, and the proxy
+        or, for the proxy's host, its backends."""
         pairs = self.cluster.by_host.get(host, ())
         near = [node.host for instance, _ in pairs for node in instance.nodes]
         if any(node.api_ports for _, node in pairs):

@@ -1,8 +1,8 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The plan as plan.json and the registered plan hold it: every key, in its order.
+"""The plan as in plan.json and in the registered plan: every key, in its order.
 
-Roles, templates and modules read these names: one that is changed here is changed for them.
+Roles, templates and modules read these names: change them together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ModelDict(TypedDict):
 
 
 class ParallelDict(TypedDict):
-    """Sizes in ranks; ``data_local`` is that of the head."""
+    """Sizes in ranks; ``data_local`` is the head's."""
 
     tensor: int
     prefill_context: int
@@ -60,7 +60,7 @@ class InstanceDict(TypedDict):
 
 
 class PortDict(TypedDict):
-    """A port, or a range of them, of one host."""
+    """A port, or a range of ports, of one host."""
 
     host: str
     first: int
@@ -96,7 +96,7 @@ class ReadyDict(TypedDict):
 
 
 class ContainerDict(TypedDict):
-    """What an engine's container is made of, but for its script."""
+    """The settings of an engine's container, except its script."""
 
     image: str
     devices: list[str]
@@ -114,7 +114,7 @@ class EngineDict(TypedDict):
     node_rank: int
     nnodes: int
     headless: bool
-    # In chips: of the whole instance, and of one of its nodes.
+    # Number of chips of the whole instance, and of one of its nodes.
     world_size: int
     local_world_size: int
     data_parallel_rank: int
@@ -125,18 +125,18 @@ class EngineDict(TypedDict):
     mounts: list[MountDict]
     shm_size: str
     env: dict[str, str]
-    # With ranks, each of them has its own.
+    # With ranks, each rank has its own.
     argv: list[str]
     ranks: list[RankDict]
     script: str
-    # Whether something in the script looks like a secret: then it is not shown.
+    # Whether something in the script looks like a secret: then the script is not shown.
     secrets: bool
     script_path: str
     command: list[str]
     secret_path: str | None
-    # None where it is headless.
+    # None if the node is headless.
     api: EndpointDict | None
-    # Where the nodes meet, if one rank spans them.
+    # The address to which the nodes connect, if one rank spans them.
     master: EndpointDict | None
     engine_id: str
     kv_port: int
@@ -148,7 +148,7 @@ class EngineDict(TypedDict):
 
 
 class ExpectedDict(TypedDict):
-    """What the proxy's health answer must count."""
+    """The numbers of engines that the proxy's health check must report."""
 
     prefill_instances: int
     decode_instances: int
@@ -173,7 +173,7 @@ class ProxyDict(TypedDict):
 
 
 class EntryDict(TypedDict):
-    """What clients ask on one host."""
+    """The entry point for clients on one host."""
 
     container: str
     host: str
@@ -182,7 +182,7 @@ class EntryDict(TypedDict):
 
 
 class Slice(TypedDict):
-    """What one host needs to know of the plan."""
+    """The part of the plan that one host needs."""
 
     address: str
     interface: str | None
@@ -204,10 +204,10 @@ class BackendsDict(TypedDict):
 
 
 class PlanDict(TypedDict):
-    """A whole plan."""
+    """A complete plan."""
 
     version: int
-    # SHA-256 of all but the peers, which follow from the rest, and where image and weights come from.
+    # SHA-256 of all but the peers, which follow from the rest, and the sources of image and weights.
     hash: str
     cluster: str
     deployment: str
@@ -227,5 +227,5 @@ class PlanDict(TypedDict):
     hosts: dict[str, Slice]
 
 
-# What a plan holds, in its order.
+# The keys of a plan, in order.
 KEYS = tuple(PlanDict.__annotations__)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every port of every host: who listens, what is reserved, and what the libraries take at random."""
+"""Every port of every host: who listens, what is reserved, and which ranges libraries use at random."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .model import Cluster, Instance, Node
 from .plan_dict import PortDict
 from .topology import connector_of, handshake_ports, listens
 
-# fixed: somebody listens on each of these ports. reserved: the guides set them aside, nobody binds them.
-# pool: a library takes a few of them at random (Mooncake) or as it needs them (HCCL).
+# fixed: a process listens on each of these ports. reserved: the guides set them aside, nothing binds them.
+# pool: a library uses some of them, at random (Mooncake) or as needed (HCCL).
 Kind = Literal["fixed", "reserved", "pool"]
 
-# The last port of all.
+# The highest port number.
 LAST = 65535
 
-# What HCCL takes for HCCL_IF_BASE_PORT: the ports of 16 chips fit behind each of them.
+# The values that HCCL accepts for HCCL_IF_BASE_PORT: the ports of 16 chips fit above each of them.
 HCCL_FIRST, HCCL_LAST = 1024, 65520
 
 API = "API"
@@ -43,7 +43,7 @@ class PortUse:
     purpose: str
     instance: str | None
     kind: Kind
-    # The variable that decides it, where there is one.
+    # The variable that sets the port, if there is one.
     variable: str | None = None
 
     @property
@@ -51,7 +51,7 @@ class PortUse:
         return self.kind == "fixed"
 
     def overlap(self, other: PortUse) -> tuple[int, int] | None:
-        """The ports that both have, None if there are none."""
+        """Return the first and last port that both have; None if there is none."""
         first, last = max(self.first, other.first), min(self.last, other.last)
         return (first, last) if first <= last else None
 
@@ -68,12 +68,12 @@ class PortUse:
 
 
 def span(first: int, last: int) -> str:
-    """Ports for people."""
+    """Format a range of ports, such as 7100-7103, or a single port."""
     return str(first) if first == last else f"{first}-{last}"
 
 
 def table(cluster: Cluster) -> dict[str, tuple[PortUse, ...]]:
-    """Every host's ports: engines in plan order, the proxy, then the pools."""
+    """Return every host's ports: engines in plan order, the proxy, then the pools."""
     proxies = {proxy.host: proxy for proxy in cluster.proxies}
     result: dict[str, tuple[PortUse, ...]] = {}
     for host in dict.fromkeys([*cluster.by_host, *proxies]):
@@ -101,11 +101,11 @@ def _engine(cluster: Cluster, instance: Instance, node: Node) -> Iterator[PortUs
         if instance.spans_nodes:
             yield _one(host, instance.settings.master_port, MASTER, name, "fixed", "pd_master_port")
         elif len(instance.nodes) > 1 or instance.external:
-            # Rank 0 shakes hands with all others there, also on its own server
+            # Rank 0 performs the handshake with all other ranks there, also on its own server
             # (V@0.13.0:vllm/v1/engine/utils.py:867).
             yield _one(host, instance.settings.dp_rpc_port, DP_RPC, name, "fixed", "pd_dp_rpc_port")
         elif "data-parallel-rpc-port" in node.settings.profile.roles[instance.role].explicit:
-            # Given on the command line and never opened: with all ranks on one node vLLM talks over files.
+            # Set on the command line but never opened: with all ranks on one node vLLM uses socket files.
             yield _one(host, instance.settings.dp_rpc_port, DP_RPC, name, "reserved", "pd_dp_rpc_port")
     if cluster.colocated:
         return
@@ -119,7 +119,7 @@ def _engine(cluster: Cluster, instance: Instance, node: Node) -> Iterator[PortUs
 
 def _pools(cluster: Cluster, pairs: tuple[tuple[Instance, Node], ...]) -> Iterator[PortUse]:
     release, host = cluster.release, pairs[0][1].host
-    # Without a KV transfer nobody loads Mooncake.
+    # Without a KV transfer, Mooncake is not loaded.
     transferring = () if cluster.colocated else pairs
     rpc = dict.fromkeys(mooncake_rpc(cluster, node) for _, node in transferring)
     for first, last in rpc:
@@ -133,8 +133,8 @@ def _pools(cluster: Cluster, pairs: tuple[tuple[Instance, Node], ...]) -> Iterat
 
 
 def hccl_host(cluster: Cluster, node: Node) -> tuple[tuple[int, int], ...]:
-    """HCCL's ports on the host: those of HCCL_HOST_SOCKET_PORT_RANGE, which goes before HCCL_IF_BASE_PORT;
-    none where the system gives them (auto)."""
+    """Return HCCL's port ranges on the host: those of HCCL_HOST_SOCKET_PORT_RANGE, which takes precedence
+    over HCCL_IF_BASE_PORT; none if the system assigns them (auto)."""
     own = port_ranges(node.env.get("HCCL_HOST_SOCKET_PORT_RANGE", ""))
     if own is not None and node.env.get("HCCL_HOST_SOCKET_PORT_RANGE"):
         return own
@@ -143,8 +143,8 @@ def hccl_host(cluster: Cluster, node: Node) -> tuple[tuple[int, int], ...]:
 
 
 def port_ranges(text: str) -> tuple[tuple[int, int], ...] | None:
-    """The ports of HCCL's range variables, such as ``60000,60050-60100``; empty for ``auto``, None where HCCL
-    cannot read it."""
+    """Parse HCCL's range variables, such as ``60000,60050-60100``; empty for ``auto``, None if HCCL cannot
+    read the text."""
     text = text.replace(" ", "")
     if text in ("", "auto"):
         return ()
@@ -161,26 +161,26 @@ def port_ranges(text: str) -> tuple[tuple[int, int], ...] | None:
 
 
 def hccl_base(cluster: Cluster, node: Node) -> int:
-    """The first port of HCCL on the host: HCCL_IF_BASE_PORT where it is set, else the release's."""
+    """Return HCCL's first port on the host: HCCL_IF_BASE_PORT if it is set, else the release's default."""
     return _port_of(node, "HCCL_IF_BASE_PORT", cluster.release.hccl_base)
 
 
 def ascend_direct_base(cluster: Cluster, node: Node) -> int:
-    """The first port of AscendDirectTransport: from the variable that the release reads, else its own."""
+    """Return AscendDirectTransport's first port: the release's variable if it is set, else its default."""
     name, base = cluster.release.ascend_direct_variable, cluster.release.ascend_direct_base
     return base if name is None else _port_of(node, name, base, 1, LAST)
 
 
 def mooncake_rpc(cluster: Cluster, node: Node) -> tuple[int, int]:
-    """The range of Mooncake's RPC: that of the environment where it is one, else its own."""
+    """Return the port range of Mooncake's RPC: from the environment if that is valid, else its default."""
     low, high = mooncake_limits(cluster, node)
     fine = low <= high and (not cluster.release.mooncake_checks_range or mooncake_takes(low, high))
     return (low, high) if fine else cluster.release.mooncake_rpc
 
 
 def mooncake_limits(cluster: Cluster, node: Node) -> tuple[int, int]:
-    """Both ends of that range, each from the first of its variables that is set or Mooncake's own, also where
-    they cross."""
+    """Return both ends of that range, each from the first of its variables that is set, else Mooncake's
+    default. The first may be above the last."""
     release = cluster.release
     found = []
     for names, default in zip(release.mooncake_rpc_variables, release.mooncake_rpc, strict=True):
@@ -190,26 +190,26 @@ def mooncake_limits(cluster: Cluster, node: Node) -> tuple[int, int]:
 
 
 def mooncake_takes(*ports: int) -> bool:
-    """Whether Mooncake takes ports for its range: neither the system's own nor those that Linux hands out
+    """Whether Mooncake accepts ports for its range: neither system ports nor Linux's ephemeral ports
     (v0.3.11.post1 config.cpp, ValidatePortRange)."""
     return all(1024 <= port < 32768 or 61000 <= port <= LAST for port in ports)
 
 
 def environment_port(node: Node, name: str) -> int | None:
-    """A whole number that the environment sets; None where it sets none."""
+    """Return a whole number from the environment; None if there is none."""
     value = node.env.get(name, "").strip()
     return int(value) if re.fullmatch(r"[+-]?[0-9]{1,9}", value) else None
 
 
 def _port_of(node: Node, name: str, default: int, low: int = HCCL_FIRST, high: int = HCCL_LAST) -> int:
-    """A port that the environment sets; Mooncake, too, takes its own where it is none."""
+    """Return a port from the environment, or ``default`` if it is not valid, as Mooncake does, too."""
     value = environment_port(node, name)
     return default if value is None or not low <= value <= high else value
 
 
 def reserved(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The ports of a plan's rows that need reserving on the server, as net.ipv4.ip_local_reserved_ports
-    takes them."""
+    """Return the ports of a plan's rows that should be reserved on the server, in the format of
+    net.ipv4.ip_local_reserved_ports."""
     wanted = sorted((row["first"], row["last"]) for row in rows if row["bound"] or row["purpose"] == HCCL)
     merged: list[tuple[int, int]] = []
     for first, last in wanted:

@@ -1,10 +1,10 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Profiles: a model's default engine arguments and environment per role, a data file each, under
+"""Profiles: a model's default engine arguments and environment per role, one data file per model, under
 ``data/profiles``.
 
-What a later release changes stands in the file too, under ``releases``: laid over the rest from that release
-on, where ``null`` takes something away.
+Changes of later releases are in the same file under ``releases``: they are merged over the rest from that
+release on; ``null`` removes an entry.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .data import load, names
 class RoleProfile:
     env: Mapping[str, str]
     args: Mapping[str, Any]
-    # The same flags with dashes only, as vLLM's parser sees them.
+    # The same flags with dashes only, as vLLM's parser reads them.
     flags: Mapping[str, Any]
-    # Computed flags that are written even where their value is vLLM's default.
+    # Computed flags that are written even if their value is vLLM's default.
     explicit: frozenset[str]
     kv_module_path: str | None
     kv_extra_config: Mapping[str, Any]
@@ -34,16 +34,16 @@ class RoleProfile:
 class Profile:
     name: str
     description: str
-    # Where the settings are from, one line each.
+    # The sources of the settings, one line each.
     sources: tuple[str, ...]
-    # The model's name, None for any.
+    # The model's name, None for any model.
     model: str | None
-    # "mla", "gqa" or None where it is not known: rules about the attention then stay silent.
+    # "mla", "gqa" or None if not known: rules about the attention then report nothing.
     attention: str | None
     experts: bool | None
     heads: int | None
     kv_heads: int | None
-    # Hidden layers.
+    # Number of hidden layers.
     layers: int | None
     preload: tuple[str, ...]
     library_path: tuple[str, ...]
@@ -56,7 +56,7 @@ def profile_names() -> tuple[str, ...]:
 
 @cache
 def load_profile(name: str, release: str) -> Profile:
-    """The profile of that name as a release wants it; KeyError if there is none."""
+    """Load a profile in the form for a release; raises KeyError if there is no profile of that name."""
     raw = load("profiles", name)
     model = raw["model"]
     for since in sorted(raw.get("releases") or {}, key=version):
@@ -89,7 +89,7 @@ def load_profile(name: str, release: str) -> Profile:
 
 
 def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings with changes laid over them at every depth; null takes an entry away."""
+    """Return ``base`` with ``changes`` merged over it at every depth; null removes an entry."""
     result = dict(base)
     for key, value in changes.items():
         below = result.get(key)

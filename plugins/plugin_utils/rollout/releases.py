@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Releases of vllm-ascend: a data file each, under ``data/releases``, and beside it what its code reads."""
+"""Releases of vllm-ascend: one data file per release, under ``data/releases``, and what its code reads."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["Connector", "Limits", "Release", "Standing", "load_release", "releas
 
 @dataclass(frozen=True)
 class Limits:
-    """What a release refuses, wants or does of itself, where releases differ."""
+    """What a release rejects, requires or does by itself, where releases differ."""
 
-    # The variable that must be on with prefill context parallel; None where none is read.
+    # The variable that must be on with prefill context parallel; None if none is read.
     context_switch: str | None
-    # Whether prefill context parallel and data parallel go together.
+    # Whether prefill context parallel and data parallel can be combined.
     prefill_context_with_data: bool
     # Whether a decoder with one tensor rank works with DeepSeek-V3.1.
     decoder_tensor_one: bool
     # Whether max-num-batched-tokens is rounded up to tensor × prefill context with FlashComm1.
     batch_rounded: bool
-    # Whether the PD guide asks for one speculative token on prefillers.
+    # Whether the PD guide requires one speculative token on prefillers.
     one_speculative_token: bool
-    # Whether balance scheduling is refused with separate prefill and decode.
+    # Whether balance scheduling is rejected with separate prefill and decode.
     balance_scheduling_refused: bool
     # Whether fused MC2 works on prefillers, and with several data-parallel ranks.
     fused_mc2: bool
@@ -37,17 +37,17 @@ class Limits:
     tensor_needs_recompute: bool
     # Whether o_proj tensor parallel needs one tensor rank.
     oproj_tensor_one: bool
-    # How many tokens may be speculated with xlite graphs.
+    # The number of speculative tokens that xlite graphs support.
     xlite_speculative_tokens: int
-    # Whether multi-token prediction goes with a pipeline where no prefiller runs alone.
+    # Whether multi-token prediction can be combined with a pipeline in a colocated engine.
     mtp_with_pipeline: bool
-    # Whether kv_connector_module_path is read before the names of connectors that are registered.
+    # Whether kv_connector_module_path takes precedence over registered connector names.
     module_path_first: bool
-    # Whether expandable segments of PyTorch for CUDA are refused with a KV transfer.
+    # Whether PyTorch's expandable segments for CUDA are rejected with a KV transfer.
     cuda_segments_refused: bool
-    # Whether the planned connectors refuse an IPv6 address as their own.
+    # Whether the planned connectors reject an IPv6 address as their own.
     ipv6_refused: bool
-    # The option that puts a connector for host memory in the place of the one that is given.
+    # The option that replaces the configured connector with one for host memory.
     offloading_option: str
 
 
@@ -57,9 +57,9 @@ class ConfigKey:
 
     name: str
     role: str
-    # "refused" or "ignored" on the other role.
+    # "refused" or "ignored" in the other role.
     elsewhere: str
-    # What the engine says there.
+    # The engine's message there.
     message: str
 
 
@@ -69,27 +69,27 @@ class Release:
     vllm: str
     cann: str
     mooncake: str
-    # The driver that is recommended for that CANN.
+    # The recommended driver for that CANN version.
     driver: str
-    # The oldest firmware of the NPUs that will do with it; None where no source gives a number.
+    # The oldest NPU firmware that works with it; None if no source gives a number.
     firmware: str | None
     image: str
     proxy_directory: str
     # Long options of the proxy's script by connector, without dashes.
     proxy_options: Mapping[str, frozenset[str]]
     connectors: Mapping[str, Connector]
-    # Who registers a connector that is not planned here, by its name: vllm-ascend, vLLM, or vLLM for other
-    # hardware.
+    # For connectors that are not planned here, by name, who registers them: vllm-ascend, vLLM, or vLLM for
+    # other hardware.
     other_connectors: Mapping[str, str]
-    # Inclusive.
+    # First and last port, both inclusive.
     mooncake_rpc: tuple[int, int]
-    # The variables for its first and for its last port; of several the first that is set.
+    # The variables for its first and its last port; the first that is set counts.
     mooncake_rpc_variables: tuple[tuple[str, ...], tuple[str, ...]]
-    # Whether Mooncake takes its own range in place of one that is none.
+    # Whether Mooncake uses its default range instead of an invalid one.
     mooncake_checks_range: bool
     ascend_direct_base: int
     ascend_direct_step: int
-    # The variable that moves that base; None where it is fixed.
+    # The variable that moves that base; None if it is fixed.
     ascend_direct_variable: str | None
     hccl_base: int
     hccl_count: int
@@ -97,43 +97,43 @@ class Release:
     manager_devices: tuple[str, ...]
     mounts: tuple[str, ...]
     limits: Limits
-    # Seconds after which vLLM gives up on its own engine's start; None where it waits.
+    # Seconds after which vLLM gives up the start of its engine; None if it waits without limit.
     engine_ready_timeout: int | None
-    # The variable for how long a prefiller keeps a request's cache for its decoder.
+    # The variable that sets how long a prefiller keeps a request's cache for its decoder.
     abort_timeout_variable: str
     config_keys: tuple[ConfigKey, ...]
-    # Keys of --additional-config that an engine refuses which does prefill and decode.
+    # Keys of --additional-config that a colocated engine rejects.
     colocated_refuses: frozenset[str]
-    # Settings of vllm-ascend that exclude another: the names of PD434's pairs that the release refuses.
+    # Mutually exclusive settings of vllm-ascend: the names of PD434's pairs that the release rejects.
     exclusions: frozenset[str]
     idle_env: frozenset[str]
     # Variables that every engine reads as whole numbers when it starts.
     integer_env: tuple[str, ...]
     idle_kv_keys: frozenset[str]
-    # Fields of --kv-transfer-config that the planner does not write: read, and read by nobody.
+    # Fields of --kv-transfer-config that the planner does not write: those that are read, and the others.
     kv_fields: frozenset[str]
     idle_kv_fields: frozenset[str]
-    # Keys of kv_connector_extra_config that are read whatever the connector is.
+    # Keys of kv_connector_extra_config that are read with every connector.
     kv_extra_keys: frozenset[str]
-    # What takes the place of an option or a variable that is gone, by name.
+    # The replacements of removed options and variables, by name.
     replaced_options: Mapping[str, str]
     replaced_env: Mapping[str, str]
     # Environment variables that the release's code reads, and keys of --additional-config.
     environment: frozenset[str]
     additional_config: frozenset[str]
-    # Deprecated variables, and the key of --additional-config that takes the place of each.
+    # Deprecated variables, with the key of --additional-config that replaces each.
     deprecated_env: Mapping[str, str]
-    # Kinds of the options that take a value: a word, or the list of what is allowed.
+    # Kinds of the options that have a value: a word, or the list of allowed values.
     kinds: Mapping[str, str | tuple[str, ...]]
     # Long options of `vllm serve`, without dashes.
     value_options: frozenset[str]
     switch_options: frozenset[str]
     flag_options: frozenset[str]
-    # Keys of the options that a configuration class of vLLM reads as JSON: where it refuses others, and where
-    # it passes over them.
+    # Keys of the JSON options that a configuration class of vLLM reads: of classes that reject other keys,
+    # and of classes that ignore them.
     json_keys: Mapping[str, frozenset[str]]
     open_json_keys: Mapping[str, frozenset[str]]
-    # Keys of --speculative-config, of which the parser knows none; whether the engine's class refuses others.
+    # Keys of --speculative-config, which the parser does not check; whether the engine rejects others.
     speculative_keys: frozenset[str]
     speculative_keys_refused: bool
 
@@ -142,10 +142,11 @@ class Release:
         return self.value_options | self.switch_options | self.flag_options
 
     def option(self, flag: str) -> tuple[str, bool]:
-        """The option that the parser takes a flag for, and whether as its ``--no-…``; else the flag itself.
+        """Return the option that the parser reads a flag as, and whether in its ``--no-…`` form.
 
-        Underscores are dashes, and the beginning of a name will do where no other begins so: argparse's
-        abbreviations (V@0.13.0:vllm/utils/argparse_utils.py leaves allow_abbrev on).
+        A flag that is no option is returned as it is. Underscores count as dashes, and an unambiguous prefix
+        is enough: argparse's abbreviations
+        (V@0.13.0:vllm/utils/argparse_utils.py leaves allow_abbrev on).
         """
         name = flag.replace("_", "-")
         known = self._spellings
@@ -156,38 +157,39 @@ class Release:
 
     @cached_property
     def _spellings(self) -> Mapping[str, tuple[str, bool]]:
-        """Every long option as the parser has it, the ``--no-…`` of switches among them."""
+        """Every long option of the parser, including the ``--no-…`` forms of switches."""
         negative = {f"no-{name}": (name, True) for name in self.switch_options}
         return {**{name: (name, False) for name in self.options}, **negative}
 
     @property
     def proxy_scripts(self) -> Mapping[str, str]:
-        """The proxy's script by connector."""
+        """The proxy's script, by connector."""
         return {name: connector.proxy_script for name, connector in self.connectors.items()}
 
     def ascend_direct(self, chips: int, base: int | None = None) -> tuple[int, int]:
-        """The range AscendDirectTransport takes from on a server with so many chips; both ends included."""
+        """Return the first and last port of AscendDirectTransport on a server with ``chips`` chips, both
+        inclusive."""
         first = self.ascend_direct_base if base is None else base
         return first, first + self.ascend_direct_step * chips
 
     def image_of(self, a3: bool) -> str:
-        """The image for A3 servers, or for A2: the same tag without its suffix
+        """Return the image for A3 servers, or for A2: the same tag without its suffix
         (A@v0.13.0:docs/source/installation.md)."""
         return self.image if a3 else self.image.removesuffix("-a3")
 
     def kv_base(self, chips: int) -> int:
-        """The first kv_port: the next full hundred clear of AscendDirectTransport's range."""
+        """Return the first kv_port: the next full hundred above AscendDirectTransport's range."""
         return self.ascend_direct(chips)[1] + 100
 
 
 def release_names() -> tuple[str, ...]:
-    """The releases that there is data for, oldest first."""
+    """Return the releases that there is data for, oldest first."""
     return tuple(sorted(names("releases"), key=version))
 
 
 @cache
 def load_release(name: str) -> Release:
-    """The release of that name; KeyError if there is none."""
+    """Load a release; raises KeyError if there is no data for that name."""
     raw = load("releases", name)
     ports, container, proxy = raw["ports"], raw["container"], raw["proxy"]
     options = load("vllm", str(raw["vllm"]))
@@ -261,36 +263,37 @@ def _config_keys(raw: Mapping[str, Any]) -> Iterator[ConfigKey]:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a name stands that a release does not know."""
+    """What is known about a name that a release does not have."""
 
-    # The first release that no longer has it, None where none ever had it.
+    # The first release that no longer has it; None if no release ever had it.
     gone_since: str | None = None
-    # The first release that has it, where it comes later.
+    # The first later release that has it; None if there is none.
     comes_with: str | None = None
-    # What takes its place.
+    # Its replacement.
     instead: str | None = None
 
     def sentence(self) -> str:
-        """For people, ready to stand behind a message; empty where nothing is known."""
+        """Return a note to append to a message; empty if nothing is known."""
         parts = []
         if self.gone_since is not None:
-            parts.append(f"gone since {self.gone_since}")
+            parts.append(f"removed in {self.gone_since}")
         if self.comes_with is not None:
-            parts.append(f"it comes with {self.comes_with}")
+            parts.append(f"available from {self.comes_with} on")
         return f" ({'; '.join(parts)})" if parts else ""
 
     def removal(self) -> str:
-        """The cure for a name that is gone, with what takes its place where that is known."""
+        """Return the cure for a removed name, with its replacement if that is known."""
         if self.instead is None:
             return "remove it"
         what, _, more = self.instead.partition("; ")
         if what == "nothing":
-            return "remove it: nothing takes its place" + (f"; {more}" if more else "")
-        return f"remove it; in its place: {self.instead}"
+            return "remove it: there is no replacement" + (f"; {more}" if more else "")
+        return f"remove it; its replacement: {self.instead}"
 
 
 def standing(release: Release, name: str, what: str) -> Standing:
-    """Why the release does not know a name: ``what`` is "options" or "environment"."""
+    """Return what is known about a name that the release does not have; ``what`` is "options" or
+    "environment"."""
     replaced = "replaced_options" if what == "options" else "replaced_env"
     has = {other: name in getattr(load_release(other), what) for other in release_names()}
     here = version(release.name)

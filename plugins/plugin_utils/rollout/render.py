@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The plan's files, and what is printed about them."""
+"""The plan's files, and the summary that is printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .ports import span
 
 
 def files(plan: PlanDict) -> dict[str, str]:
-    """Every file of a plan: its path below the plan's directory, and its text."""
+    """Return every file of a plan: its path below the plan's directory, and its text."""
     result = {
         "plan.json": json.dumps(plan, indent=2, ensure_ascii=False) + "\n",
         "topology.md": markdown(plan),
@@ -33,11 +33,11 @@ def files(plan: PlanDict) -> dict[str, str]:
 
 
 def write(directory: Path, plan: PlanDict, *, dry_run: bool) -> dict[str, tuple[str, str]]:
-    """Write what differs from what is there, and remove an earlier plan's scripts; the texts before and
-    after.
+    """Write the files that have changed to ``directory``, and remove an earlier plan's scripts.
 
-    Only their owner can read the files: an environment may hold what is not for everybody. What an earlier
-    release has left open is closed, too.
+    Returns the texts before and after, by path below the directory; with ``dry_run`` nothing is written. Only
+    their owner can read the files, because an environment may hold secrets; wider permissions from an
+    earlier release are removed, too.
     """
     wanted = files(plan)
     changes: dict[str, tuple[str, str]] = {}
@@ -70,7 +70,7 @@ def write(directory: Path, plan: PlanDict, *, dry_run: bool) -> dict[str, tuple[
 
 
 def private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file in one step by one that only its owner can read, at no moment anybody else."""
+    """Replace a file atomically; at no time can anybody but its owner read it. ``mode``: its permissions."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -81,7 +81,7 @@ def private(path: Path, text: str, mode: int = 0o600) -> None:
 
 
 def make_folder(folder: Path, *, close: bool = False) -> None:
-    """Make a folder that only its owner can enter; ``close`` has one that is there be so, too."""
+    """Create a folder that only its owner can enter; with ``close``, also restrict an existing folder."""
     if folder.is_dir():
         if close:
             _close(folder, 0o700)
@@ -91,14 +91,14 @@ def make_folder(folder: Path, *, close: bool = False) -> None:
 
 
 def _close(path: Path, mode: int) -> None:
-    """Take away what others may do with a file or a folder. Somebody else's stay as they are."""
+    """Remove other users' permissions on a file or a folder; those of another owner are not changed."""
     status = path.stat()
     if status.st_uid == os.geteuid() and status.st_mode & 0o077:
         path.chmod(mode)
 
 
 def _shared(directory: Path) -> bool:
-    """Whether a folder is for more than a plan: where one works, what is above it, a repository."""
+    """Whether a folder is not for a plan only: the working directory, one above it, or a repository."""
     here, found = Path.cwd(), directory.resolve()
     return (
         found in (here, *here.parents, Path(os.environ.get("HOME") or "/root"), Path("/tmp"))
@@ -114,8 +114,7 @@ def _text(path: Path) -> str | None:
 
 
 def _left_over(directory: Path, wanted: Mapping[str, str]) -> list[str]:
-    """Launch scripts that the plan before this one named, and this one does not. Other files are nobody's
-    business."""
+    """Return launch scripts of an earlier plan that this plan does not have. Other files are left alone."""
     return sorted(
         name
         for path in directory.glob("*/*.sh")
@@ -125,7 +124,7 @@ def _left_over(directory: Path, wanted: Mapping[str, str]) -> list[str]:
 
 
 def summary(plan: PlanDict, directory: str, changed: Sequence[str], *, dry_run: bool) -> str:
-    """What `plan.yml` prints: where the files are, and the ports that somebody listens on."""
+    """Return what ``plan.yml`` prints: where the files are, and the ports that processes listen on."""
     verb = "would change" if dry_run else "changed"
     state = f"{verb} {len(changed)} of its files" if changed else "up to date"
     lines = [
@@ -143,7 +142,7 @@ def summary(plan: PlanDict, directory: str, changed: Sequence[str], *, dry_run: 
 
 
 def port_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Port rows as an aligned table."""
+    """Return port rows as an aligned table."""
     head = ("host", "port", "purpose", "instance")
     cells = [_row(row) for row in rows]
     widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
@@ -157,7 +156,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def markdown(plan: PlanDict) -> str:
-    """topology.md: who runs where, every port, what to know."""
+    """Return topology.md: what runs where, every port, and the findings."""
     return "\n".join(_markdown(plan)) + "\n"
 
 
@@ -174,12 +173,12 @@ def _cell(value: object) -> str:
 
 
 def _prose(value: object) -> str:
-    """Text that is neither a line of its own nor a tag of HTML."""
+    """Return text as one line without HTML tags."""
     return shown(value, 10_000).replace("<", "&lt;")
 
 
 def _code(value: object) -> str:
-    """Text as code, whatever it holds: between more backticks than it has."""
+    """Return any text as Markdown code, between more backticks than it contains."""
     text = shown(value, 10_000)
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{ticks}{text}{ticks}" if len(ticks) == 1 else f"{ticks} {text} {ticks}"
@@ -228,8 +227,8 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
     yield ""
     yield "## Ports"
     yield ""
-    yield "*listens*: somebody listens on each of them. *takes*: a library takes some of them, at random or"
-    yield "as it needs. *reserved*: set aside, and opened by nobody."
+    yield "*listens*: a process listens on each of them. *takes*: a library uses some of them, at random or"
+    yield "as needed. *reserved*: set aside, and opened by no process."
     yield ""
     port_rows = [(*_row(row), _use(row)) for row in plan["ports"]]
     yield from _table(("host", "port", "purpose", "instance", ""), port_rows)
@@ -240,7 +239,7 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
 
 
 def _apis(engine: EngineDict) -> str:
-    """Where the engine answers; of several ranks the first and the last port."""
+    """Return the engine's URL; with several ranks, the first and the last port."""
     if not engine["api"]:
         return "headless"
     url = f"http://{engine['api']['host']}:{engine['api']['port']}"

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What looks like a secret, by the shape of its name or of its value, and how texts are shown without it."""
+"""Detects what looks like a secret by its name or its value, and hides it in texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .values import as_json
 HIDDEN = "(not shown)"
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-# A name with one of these words is about a secret …
+# A name with one of these words is that of a secret …
 _SECRET_WORDS = frozenset(
     {"password", "passwd", "passphrase", "passcode", "secret", "secrets", "credential", "credentials"}
     | {"apikey", "appkey", "appsecret", "authorization", "authtoken", "accesskey", "secretkey"}
@@ -37,7 +37,7 @@ _SECRET_ENDS = (
 )
 # The same of a variable of the environment, where they are too short for other names (OBS_AK, DB_PASS).
 _UPPER_ENDS = frozenset({"ak", "sk", "pass", "token"})
-# But not one that says where the secret is, or something about it.
+# But not one that names the secret's location, or another property of it.
 _ABOUT = frozenset(
     {"file", "path", "dir", "directory", "folder", "name", "type", "mode", "timeout", "size", "count"}
     | {"length", "url", "endpoint", "ttl", "header", "prefix", "provider", "enable", "enabled", "version"}
@@ -51,7 +51,7 @@ _TEXT_TOKENS = frozenset(
 )
 _PLACEHOLDERS = frozenset({"empty", "none", "null", "dummy", "unused", "placeholder", "true", "false"})
 
-# Values that say by themselves what they are.
+# Values that can be recognized by themselves.
 _VALUES = re.compile(
     r"(?i:(?<=://)[^\s/:@\"']*:[^\s/@\"']+(?=@))"  # user:password in an address
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
@@ -65,12 +65,12 @@ _VALUES = re.compile(
 )
 
 
-# What a reference to a variable falls back to.
+# The default of a reference to a variable.
 _DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?[-+]([^$]+)\}")
 
 
 def of_name(name: str) -> bool:
-    """Whether a name of this shape is that of a secret."""
+    """Whether a name looks like that of a secret."""
     words = tuple(word.lower() for word in _WORDS.findall(name))
     if not words or words[-1] in _ABOUT:
         return False
@@ -84,7 +84,7 @@ def of_name(name: str) -> bool:
 
 
 def in_value(name: str, value: str) -> Iterator[str]:
-    """The parts of a value that are secret: all of it where the name says so and the value can be one."""
+    """Yield the secret parts of a value: all of it if the name is a secret's and the value can be one."""
     text = value.strip()
     if default := _DEFAULT.fullmatch(text):
         text = default[1]
@@ -97,7 +97,7 @@ def in_value(name: str, value: str) -> Iterator[str]:
 
 
 def _parts(place: str, name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Where a secret is, and the secret, at every depth; text that is JSON is read, too."""
+    """Yield the place of each secret, and the secret, at every depth, also in JSON text."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _parts(f"{place}.{key}", str(key), item)
@@ -120,7 +120,7 @@ def _parts(place: str, name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def in_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """(variable, place in it, secret) of everything in an instance's settings that looks like one."""
+    """Yield (variable, place in it, secret) for everything in an instance's settings that looks like one."""
     for variable, values in (
         ("pd_engine_env", settings.engine_env),
         ("pd_engine_args", settings.engine_args),
@@ -131,7 +131,7 @@ def in_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 
 def values_of(cluster: Cluster) -> frozenset[str]:
-    """All that looks like a secret in the variables of a cluster."""
+    """Return everything in a cluster's variables that looks like a secret."""
     return frozenset(
         secret
         for instance in cluster.instances
@@ -142,7 +142,7 @@ def values_of(cluster: Cluster) -> frozenset[str]:
 
 
 def without(text: str, values: Iterable[str]) -> str:
-    """A text without these values, as they are, as Python writes them, and cut off at its end."""
+    """Return a text without these values: literal, as Python or JSON writes them, or truncated at its end."""
     for value in sorted(values, key=len, reverse=True):
         for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1]):
             text = text.replace(form, HIDDEN)
@@ -153,7 +153,7 @@ def without(text: str, values: Iterable[str]) -> str:
 
 
 def hidden(findings: Iterable[Finding], values: frozenset[str]) -> list[Finding]:
-    """Findings that show none of these values, whatever rule has made them."""
+    """Return the findings of any rule without these values."""
     if not values:
         return list(findings)
     return [
@@ -172,7 +172,7 @@ _PAIR = re.compile(r'("([^"\\]+)": *)"((?:[^"\\]|\\.)*)"')
 
 
 def masked(text: str, values: Iterable[str] = ()) -> str:
-    """A text, such as a file of a plan or of an earlier one, without what looks like a secret in it."""
+    """Return a text, such as a file of an earlier plan, with everything that looks like a secret hidden."""
     if text.startswith("{"):
         try:
             return json.dumps(_masked(json.loads(text), "", values), indent=2, ensure_ascii=False) + "\n"
@@ -194,7 +194,7 @@ def _whole(name: str, value: str) -> bool:
 
 
 def _masked(value: Any, name: str, values: Iterable[str]) -> Any:
-    """The same of what JSON holds."""
+    """Return parsed JSON with everything that looks like a secret hidden."""
     if isinstance(value, dict):
         return {key: _masked(item, key, values) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a name is a slip of the pen of another one: near enough that nobody can have meant it."""
+"""Whether a name is a misspelling of another: so similar that it cannot be intended."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-# How much of a long name and of its suggestion is the same, for a suggestion that helps.
+# How similar, from 0 to 1, a long name and its suggestion must be for a helpful suggestion.
 _CLOSE = 0.85
-# Words of so few letters tell names apart (TP and DP, MIN and MAX, HCCL and NCCL).
+# Words of at most so many letters distinguish names (TP and DP, MIN and MAX, HCCL and NCCL).
 _SHORT = 4
 
 
 def _limit(name: str) -> int:
-    """How many letters may be wrong in a name of that length."""
+    """Return how many letters may be wrong in a name of that length."""
     return 0 if len(name) < 6 else 1 if len(name) < 12 else 2
 
 
 def _distance(left: str, right: str, limit: int) -> int:
-    """Letters added, left out, exchanged, or swapped with their neighbour; limit + 1 where there are more."""
+    """Return the number of letters added, left out, replaced or swapped with their neighbour; ``limit`` + 1
+    if there are more."""
     if abs(len(left) - len(right)) > limit:
         return limit + 1
     before: list[int] = []
@@ -44,14 +45,14 @@ def _other_number(name: str, known: str) -> bool:
 
 
 def _word_more(name: str, known: str) -> bool:
-    """Whether one has all words of the other, and more."""
+    """Whether one name has all words of the other, and more."""
     shorter, longer = sorted((name.split("_"), known.split("_")), key=len)
     rest = iter(longer)
     return len(shorter) < len(longer) and all(word in rest for word in shorter)
 
 
 def _other_word(name: str, known: str) -> bool:
-    """Whether a short word has another letter."""
+    """Whether a short word differs in a letter."""
     mine, theirs = name.split("_"), known.split("_")
     return len(mine) == len(theirs) and any(
         a != b and len(a) == len(b) <= _SHORT and sorted(a) != sorted(b)
@@ -60,7 +61,7 @@ def _other_word(name: str, known: str) -> bool:
 
 
 def _swapped_or_doubled(name: str, known: str) -> bool:
-    """Of a short name only what the fingers do: two letters swapped, or one twice."""
+    """Whether a short name has a typical typo: two letters swapped, or one doubled."""
     if len(name) == len(known):
         return sorted(name) == sorted(known) and _distance(name, known, 1) == 1
     if len(name) != len(known) + 1:
@@ -81,7 +82,7 @@ def _is_slip(name: str, known: str) -> bool:
 
 
 def _same(name: str, known: str) -> float:
-    """How much of the two is the same, from 0 to 1."""
+    """Return the similarity of two names, from 0 to 1."""
     return difflib.SequenceMatcher(None, name.upper(), known.upper()).ratio()
 
 
@@ -92,7 +93,7 @@ def _slip_of(name: str, known: tuple[str, ...]) -> str | None:
 
 
 def slip_of(name: str, known: Iterable[str]) -> str | None:
-    """The name that this one is a slip of, None where it may well be meant.
+    """Return the name that this one is a misspelling of; None if it may be intended.
 
     >>> slip_of("HCCL_BUFSIZE", ["HCCL_BUFFSIZE"]), slip_of("LD_LIBRARY_PAggTH", ["LD_LIBRARY_PATH"])
     ('HCCL_BUFFSIZE', 'LD_LIBRARY_PATH')
@@ -111,8 +112,8 @@ def _close_to(name: str, known: tuple[str, ...]) -> str | None:
 
 
 def close_to(name: str, known: Iterable[str], *, complete: bool = True) -> str | None:
-    """The name that this one resembles so much that it is worth a question, None where none does. Where the
-    list is not complete, a name with a word more or less may be another of its family."""
+    """Return the known name that this one resembles most, as a suggestion; None if none is similar enough. If
+    the list is not ``complete``, a name with one word more or less may be a valid one of the same family."""
     names = tuple(sorted(known))
     near = _slip_of(name, names) or _close_to(name, names)
     return None if near is not None and not complete and _word_more(name, near) else near

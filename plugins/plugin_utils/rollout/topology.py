@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who runs where: instances, node ranks, chips, engine ids and KV ports, from what an inventory declares."""
+"""What runs where: instances, node ranks, chips, engine ids and KV ports, computed from a declaration."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ KV_PORT_STRIDE = 100
 
 
 def engine_ids(sizes: Sequence[int]) -> list[list[str]]:
-    """An id per node: its index among all nodes.
+    """Return an engine id for each node of each instance: its index among all nodes.
 
-    ``sizes`` are the instances' numbers of nodes, prefillers first.
+    ``sizes`` are the numbers of nodes of the instances, prefillers first.
 
     >>> engine_ids([2, 1])
     [['0', '1'], ['2']]
@@ -45,10 +45,11 @@ def engine_ids(sizes: Sequence[int]) -> list[list[str]]:
 
 
 def kv_ports(sizes: Sequence[int], base: int, limit: int = 60000) -> list[int]:
-    """A KV port per instance: the base and 100 for every node before the instance.
+    """Return a KV port for each instance: ``base``, plus 100 for every node before the instance.
 
-    Ports stay below ``limit``, where HCCL's begin; in a cluster of hundreds of nodes they start over. That
-    is harmless: ports matter on one host only, and engine ids stay unique.
+    ``sizes`` are the numbers of nodes of the instances. Ports stay below ``limit``, where HCCL's begin; with
+    hundreds of nodes they start again at ``base``. This is harmless: ports matter only within a host, and
+    engine ids stay unique.
 
     >>> kv_ports([2, 1], base=30000)
     [30000, 30200]
@@ -65,10 +66,11 @@ def handshake_ports(
     nodes: int = 1,
     connector: Connector | None = None,
 ) -> Sequence[int]:
-    """The handshake ports of one node, ascending: those of its ranks, counted through the whole instance.
+    """Return the handshake ports of one node of an instance, ascending.
 
-    Node 0 holds the first ranks; which rank has which port is a fact of the connector, and differs by release
-    (``data/connectors``). Without a connector every rank has the next port.
+    ``kv_port`` is the instance's first port, ``parallel`` its sizes, ``node_rank`` the node's number among
+    ``nodes``. Node 0 has the first ranks; which rank has which port depends on the connector and the release
+    (``data/connectors``). Without a connector each rank has the next port.
 
     >>> handshake_ports(30000, Parallel(tensor=16, prefill_context=2), node_rank=1, nodes=2)
     range(30016, 30032)
@@ -81,7 +83,7 @@ def handshake_ports(
 
 
 def build(declaration: Declaration) -> Cluster:
-    """The cluster that a declaration describes."""
+    """Return the cluster that a declaration describes."""
     ordered = [group for role in ROLES for group in declaration.groups if group.role == role]
     sizes = [len(group.members) for group in ordered]
     ids = engine_ids(sizes)
@@ -155,7 +157,7 @@ def _instance(
 
 
 def _script_names(settings: Settings, head: Settings) -> dict[str, str]:
-    """What the launch script sets before its exports, as far as the plan knows it."""
+    """Return the variables that the launch script sets before its exports, as far as the plan knows them."""
     known = {
         expansion.LOCAL_IP: settings.address,
         expansion.NIC_NAME: settings.interface,
@@ -165,11 +167,11 @@ def _script_names(settings: Settings, head: Settings) -> dict[str, str]:
 
 
 def _ranks(settings: Settings, parallel: Parallel, start: int, count: int) -> Iterator[Rank]:
-    """The ranks of one node: each the next chips and the next API port
+    """Yield the ranks of one node, each with the next chips and the next API port
     (A@v0.13.0:examples/external_online_dp/launch_online_dp.py)."""
     chips = settings.chips or tuple(range(settings.chips_per_node))
     size = parallel.world_size
-    # No more than the chips are for: what is beyond them is a finding, and need not be listed.
+    # Only as many ranks as there are chips for: more are a finding, and need not be listed.
     for place in range(min(count, max(1, len(chips) // size))):
         places = range(place * size, (place + 1) * size)
         yield Rank(
@@ -181,7 +183,7 @@ def _ranks(settings: Settings, parallel: Parallel, start: int, count: int) -> It
 
 
 def _flags(release: Release, settings: Settings, role: Role) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The flags of a node as they are spelt, and by canonical name."""
+    """Return the flags of a node as they are spelt, and by canonical name."""
     profile = settings.profile.roles[role]
     if not settings.engine_args:
         return profile.args, profile.flags
@@ -191,7 +193,7 @@ def _flags(release: Release, settings: Settings, role: Role) -> tuple[Mapping[st
 
 
 def _read(release: Release, flag: str, value: Any) -> Any:
-    """A flag's value as the engine has it: of a text of JSON, as launch scripts have it, what it says."""
+    """Return a flag's value as the engine reads it: JSON text, as in launch scripts, is parsed."""
     if not isinstance(value, str) or release.kinds.get(canonical(flag)) not in (JSON, JSON_OR_TEXT):
         return value
     try:
@@ -203,18 +205,18 @@ def _read(release: Release, flag: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of pd_engine_args as it is spelt, and what the parser takes it for."""
+    """A flag of pd_engine_args as it is spelt, and the option that the parser reads it as."""
 
     spelt: str
-    # The option, without what stands after a dot.
+    # The option, without the part after a dot.
     name: str
     value: Any
-    # How the launch script has it.
+    # The spelling in the launch script.
     written: str
 
 
 def given_flags(release: Release, args: Mapping[str, Any]) -> Iterator[Flag]:
-    """The flags of pd_engine_args: ``no-x: true`` is ``x: false``, and an abbreviation is its option."""
+    """Yield the flags of pd_engine_args: ``no-x: true`` becomes ``x: false``, an abbreviation its option."""
     for spelt, value in args.items():
         begin, dot, rest = spelt.partition(".")
         name, negative = release.option(begin)
@@ -225,8 +227,8 @@ def given_flags(release: Release, args: Mapping[str, Any]) -> Iterator[Flag]:
 
 
 def merged_flags(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Flags with changes laid over them, in the base's order; null takes a flag away. ``a_b`` and ``a-b``
-    are one flag."""
+    """Return ``base`` with ``changes`` merged over it, in the order of ``base``; null removes a flag. ``a_b``
+    and ``a-b`` are the same flag."""
     if not changes:
         return base
     spelt = {canonical(name): name for name in base}
@@ -254,19 +256,19 @@ def _env(settings: Settings, role: Role) -> Mapping[str, str]:
 
 
 def listens(cluster: Cluster, instance: Instance) -> bool:
-    """Whether the instance opens its handshake ports: the producer with MooncakeConnectorV1, the consumer
-    with the other."""
+    """Whether the instance opens its handshake ports: with MooncakeConnectorV1 the producer does, with the
+    layerwise connector the consumer."""
     connector = connector_of(cluster, instance)
     return not cluster.colocated and connector is not None and connector.listener == instance.role
 
 
 def connector_of(cluster: Cluster, instance: Instance) -> Connector | None:
-    """The instance's connector as the release has it, None where it has none of that name."""
+    """Return the instance's connector in the release; None if the release has no data for that name."""
     return cluster.release.connectors.get(instance.settings.connector)
 
 
 def joined(names: Iterable[str], limit: int = 3) -> str:
-    """Names for a sentence, cut where there are many."""
+    """Join names for a sentence; of more than ``limit``, only the first and the number of the others."""
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The planner's data files beside this module: YAML, and the parts of launch scripts."""
+"""The planner's data files next to this module: YAML, and the parts of launch scripts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ROOT = Path(__file__).parent
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
-    """The names of the data files of a kind, such as ``releases``."""
+    """Return the names of the data files of a kind, such as ``releases``."""
     return tuple(sorted(path.stem for path in (_ROOT / kind).glob("*.yml")))
 
 
 def load(kind: str, name: str) -> dict[str, Any]:
-    """One data file; KeyError if there is none of that name."""
+    """Load one data file; raises KeyError if there is none of that name."""
     if name not in names(kind):
         raise KeyError(name)
     return cast("dict[str, Any]", yaml.safe_load((_ROOT / kind / f"{name}.yml").read_text(encoding="utf-8")))
@@ -28,6 +28,6 @@ def load(kind: str, name: str) -> dict[str, Any]:
 
 @cache
 def script(name: str) -> str:
-    """A part of the launch scripts, without the comments at its head; a whole script as it stands."""
+    """Return a part of the launch scripts without the comments at its head; a complete script as it is."""
     text = (_ROOT / "scripts" / name).read_text(encoding="utf-8")
     return text if text.startswith("#!") else text.split("\n\n", 1)[1]

@@ -1,8 +1,8 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What each engine and the proxy are started with: environment, arguments, container, script.
+"""How each engine and the proxy are started: environment, arguments, container, script.
 
-Everything here is about a cluster that the rules let pass.
+Everything here expects a cluster without errors.
 """
 
 from __future__ import annotations

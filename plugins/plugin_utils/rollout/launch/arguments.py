@@ -15,7 +15,7 @@ from .. import expansion
 from ..model import Cluster, Instance, Node, Rank, ValidCluster, canonical
 from .transfer import kv_transfer_config
 
-# Flags that the planner writes itself; pd_engine_args cannot set them. With the variable that decides each.
+# Flags that the planner writes itself, with what determines each; pd_engine_args cannot set them.
 COMPUTED_FLAGS: Mapping[str, str] = {
     "port": "pd_api_port",
     "served-model-name": "pd_served_model_name",
@@ -45,13 +45,13 @@ COMPUTED_FLAGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Argument:
-    """One flag with its values; ``variable`` is the launch script's name for the last of them, if any."""
+    """One flag with its values; ``variable`` is the launch script's variable for the last value, if any."""
 
     words: tuple[str, ...]
     variable: str | None = None
 
     def text(self) -> str:
-        """As the launch script writes it."""
+        """Return the flag as the launch script writes it."""
         if self.variable is None:
             return " ".join(quoted(word) for word in self.words)
         return " ".join([*(quoted(word) for word in self.words[:-1]), f'"${self.variable}"'])
@@ -73,8 +73,8 @@ def _value(value: Any) -> tuple[str, ...]:
 
 
 def flag_arguments(cluster: Cluster, name: str, value: Any) -> Iterator[Argument]:
-    """A flag of pd_engine_args: true and false as --name and --no-name, mappings as JSON, lists as several
-    words, or as JSON where the option takes one value of it. So is all that stands behind a dot
+    """Return a flag of pd_engine_args: true and false as --name and --no-name, mappings as JSON, lists as
+    several words, or as JSON if the option has one JSON value. Dotted flags always have JSON values
     (V@0.13.0:vllm/utils/argparse_utils.py:314)."""
     one_value = "." in name or cluster.release.kinds.get(canonical(name)) == "json"
     if (isinstance(value, list) and one_value) or (isinstance(value, bool) and "." in name):
@@ -91,7 +91,7 @@ def flag_arguments(cluster: Cluster, name: str, value: Any) -> Iterator[Argument
 def serve_arguments(
     cluster: ValidCluster, instance: Instance, node: Node, rank: Rank | None = None
 ) -> list[Argument]:
-    """`vllm serve` for one node, or for one rank of it, one flag a line, as the guides write it."""
+    """Return the flags of ``vllm serve`` for one node, or for one of its ranks, in the guides' order."""
     settings, parallel, head = instance.settings, instance.parallel, instance.head
     explicit = node.settings.profile.roles[instance.role].explicit
     arguments = [Argument((node.settings.model_path,))]
@@ -108,7 +108,7 @@ def serve_arguments(
             arguments.append(Argument((f"--{name}", str(value))))
 
     head_address = cluster.addresses[head.host]
-    # A rank with an API server of its own is alone in its process: its local size is 1, and is not given.
+    # A rank with its own API server is alone in its process: its local size is 1, and is not written.
     place = (
         (
             Argument(("--data-parallel-size-local", str(node.data_local))),
@@ -152,5 +152,5 @@ def serve_arguments(
 
 
 def words(arguments: list[Argument]) -> list[str]:
-    """The arguments as a process gets them."""
+    """Return the arguments as a process receives them."""
     return [word for argument in arguments for word in argument.words]

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""One engine on one host, with the container that it runs in."""
+"""One engine on one host, with its container."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .script import SECRET_TARGET, engine_script
 
 
 def directory(cluster: ValidCluster) -> str:
-    """The deployment's directory on the servers."""
+    """Return the deployment's directory on the servers."""
     return f"{cluster.declaration.host_dir}/{cluster.declaration.deployment}"
 
 
@@ -44,7 +44,7 @@ def labels_of(cluster: ValidCluster, instance: str, role: str, content: Mapping[
 
 
 def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
-    """One engine on one host, as the plan holds it."""
+    """Return one engine on one host, as in the plan."""
     settings, declaration = node.settings, cluster.declaration
     arguments = serve_arguments(cluster, instance, node, node.ranks[0] if node.ranks else None)
     text = engine_script(cluster, instance, node, arguments)
@@ -102,7 +102,7 @@ def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
 
 
 def _rank(cluster: ValidCluster, instance: Instance, node: Node, rank: Rank) -> RankDict:
-    """One rank of an engine with external data parallel, by the names that the engine itself has."""
+    """Return one rank of an engine with external data parallel; the keys are those of an engine."""
     size = instance.parallel.world_size
     connector = connector_of(cluster, instance)
     ports = (

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy, and what clients ask."""
+"""The proxy, and the entry point for clients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .script import proxy_script
 
 
 def backends(cluster: ValidCluster, role: str) -> list[EndpointDict]:
-    """Every API of a role: the heads', or with external data parallel each rank's; headless nodes serve
-    none."""
+    """Return every API of a role: the heads' APIs, or with external data parallel those of all ranks.
+    Headless nodes serve none."""
     return [
         {"host": cluster.addresses[node.host], "port": port}
         for instance in cluster.instances
@@ -38,7 +38,7 @@ def _arguments(cluster: ValidCluster, proxy: Proxy) -> list[Argument]:
 
 
 def _proxy_script(cluster: ValidCluster) -> str:
-    """The proxy's script for the connector; of a connector made of several, for the first that has one."""
+    """Return the proxy's script for the connector; for MultiConnector, the first one found inside it."""
     scripts = cluster.release.proxy_scripts
     for settings in (instance.settings for instance in cluster.instances[:1]):
         inner = settings.kv_extra_config.get("connectors")
@@ -50,7 +50,7 @@ def _proxy_script(cluster: ValidCluster) -> str:
 
 
 def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
-    """The proxy on one host, as the plan holds it."""
+    """Return the proxy on one host, as in the plan."""
     declaration, address = cluster.declaration, cluster.addresses[which.host]
     arguments = [Argument((_proxy_script(cluster),)), *_arguments(cluster, which)]
     text = proxy_script(cluster, which.host, arguments)
@@ -80,7 +80,7 @@ def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
 
 
 def entry(cluster: ValidCluster, engines: list[EngineDict], proxy: ProxyDict | None) -> EntryDict | None:
-    """What clients ask on one host: its proxy; where one engine does both, that engine at its head."""
+    """Return the entry point for clients on one host: its proxy, or the head of a colocated engine."""
     if proxy is not None:
         return {
             "container": proxy["container"],

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The launch scripts: the files of data/scripts, with what the plan says at their @PLACES@."""
+"""The launch scripts: the files of data/scripts with the plan's values at their @PLACES@."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET_TARGET = "/run/secrets/pd_api_key"
 def engine_script(
     cluster: ValidCluster, instance: Instance, node: Node, arguments: Sequence[Argument]
 ) -> str:
-    """The script of one engine on one host: addresses, environment, one `vllm serve` or one for each rank."""
+    """Return one engine's script on one host: addresses, environment, one ``vllm serve`` or one per rank."""
     size = len(instance.nodes)
     part = f", node {node.rank} of {size}" if size > 1 else ""
     return _filled(
@@ -34,7 +34,7 @@ def engine_script(
 
 
 def proxy_script(cluster: ValidCluster, host: str, arguments: Sequence[Argument]) -> str:
-    """The script of the proxy on one host."""
+    """Return the script of the proxy on one host."""
     key = f'export OPENAI_API_KEY="$(cat {SECRET_TARGET})"' if cluster.declaration.api_key else ""
     return _filled(
         data.script("proxy.sh"),
@@ -46,7 +46,7 @@ def proxy_script(cluster: ValidCluster, host: str, arguments: Sequence[Argument]
 
 
 def _filled(text: str, **values: str) -> str:
-    """A script with values in place of ``@NAME@``; a place that is a line of its own goes if its value is
+    """Return a script with values instead of ``@NAME@``; a place on its own line is removed if its value is
     empty."""
 
     def value(place: re.Match[str]) -> str:
@@ -57,12 +57,12 @@ def _filled(text: str, **values: str) -> str:
 
 
 def _continued(arguments: Sequence[Argument], indent: str) -> str:
-    """One argument a line."""
+    """Return arguments as shell words, one per line."""
     return f" \\\n{indent}".join(argument.text() for argument in arguments)
 
 
 def _addresses(cluster: ValidCluster, instance: Instance, node: Node) -> Iterator[str]:
-    """What the exports and the arguments refer to."""
+    """Yield the assignments of the variables that the exports and the arguments refer to."""
     used = frozenset[str]().union(*map(expansion.names, node.exports.values()))
     yield f"{expansion.LOCAL_IP}={quoted(cluster.addresses[node.host])}"
     if node.settings.interface is not None:
@@ -79,7 +79,7 @@ def _find_nic() -> str:
 
 
 def _environment(cluster: ValidCluster, node: Node) -> Iterator[str]:
-    """The exports, each behind those that it refers to, and what the image sets in ~/.bashrc only."""
+    """Yield the exports, each after those that it refers to, and what the image sets in ~/.bashrc only."""
     done = frozenset(expansion.SCRIPT_NAMES)
     for name, value in node.exports.items():
         yield f"export {name}={expansion.written(value, done, quoted)}"
@@ -95,7 +95,7 @@ def _environment(cluster: ValidCluster, node: Node) -> Iterator[str]:
 
 
 def _ranks(node: Node, arguments: Sequence[Argument]) -> str:
-    """One `vllm serve` for each rank."""
+    """Return one ``vllm serve`` for each rank."""
     calls = (f"serve {rank.number} {','.join(map(str, rank.places))} {rank.api_port}" for rank in node.ranks)
     return _filled(
         data.script("serve_ranks.sh"),

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the KV connector of each node is told: --kv-transfer-config."""
+"""The configuration of each node's KV connector: --kv-transfer-config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..model import KV_ROLES, Cluster, Instance, Node
 
-# Fields of --kv-transfer-config that the planner writes itself, with the variable that decides each.
+# Fields of --kv-transfer-config that the planner writes itself, with the variable that determines each.
 KV_FIELDS: Mapping[str, str] = {
     "kv_connector": "pd_kv_connector",
     "kv_role": "the group of the hosts",
@@ -18,13 +18,13 @@ KV_FIELDS: Mapping[str, str] = {
     "kv_connector_extra_config": "pd_kv_extra_config",
 }
 
-# How vLLM splits the layers over a pipeline, where not evenly (V@0.13.0:vllm/distributed/utils.py:111). A
-# decoder must be told, in prefill.pp_layer_partition.
+# How vLLM splits the layers over a pipeline, if not evenly (V@0.13.0:vllm/distributed/utils.py:111). A
+# decoder needs the same split in prefill.pp_layer_partition.
 LAYER_PARTITION = "VLLM_PP_LAYER_PARTITION"
 
 
 def kv_transfer_config(cluster: Cluster, instance: Instance, node: Node) -> dict[str, Any]:
-    """--kv-transfer-config of one node, in the guide's order."""
+    """Return --kv-transfer-config of one node, in the guide's order."""
     role = node.settings.profile.roles[instance.role]
     config: dict[str, Any] = {
         "kv_connector": node.settings.connector,
@@ -42,20 +42,20 @@ def kv_transfer_config(cluster: Cluster, instance: Instance, node: Node) -> dict
 
 
 def kv_extra_config(cluster: Cluster, instance: Instance, node: Node) -> dict[str, Any]:
-    """Both sides' sizes, each side's own from itself; pd_kv_extra_config is laid over."""
+    """Return the sizes of both sides, the own side from the instance, with pd_kv_extra_config merged over."""
     extra = dict(node.settings.profile.roles[instance.role].kv_extra_config)
     extra.update(computed_sizes(cluster, instance))
     return _overlaid(extra, node.settings.kv_extra_config)
 
 
 def computed_sizes(cluster: Cluster, instance: Instance) -> dict[str, dict[str, Any]]:
-    """The sizes of both sides as the plan has them: its own, and those of the first instance of the other
-    role."""
+    """Return the planned sizes of both sides: the instance's own, and those of the first instance of the
+    other role."""
     prefiller = instance if instance.role == "prefiller" else _first(cluster, "prefiller", instance)
     decoder = instance if instance.role == "decoder" else _first(cluster, "decoder", instance)
     prefill: dict[str, Any] = {"dp_size": prefiller.parallel.data, "tp_size": prefiller.parallel.tensor}
     if prefiller.role == "prefiller" and prefiller.parallel.pipeline > 1:
-        # A connector that is not told takes 1, and would fetch all layers from the first stage.
+        # Without pp_size a connector assumes 1, and would fetch all layers from the first stage.
         prefill["pp_size"] = prefiller.parallel.pipeline
         partition = prefiller.head.env.get(LAYER_PARTITION)
         if partition is not None:

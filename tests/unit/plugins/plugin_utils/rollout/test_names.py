@@ -101,7 +101,7 @@ def test_a_variable_of_an_own_build_is_let_pass(image: str) -> None:
 @pytest.mark.parametrize(
     ("release", "name", "sentences"),
     [
-        (NEW, "VLLM_RPC_TIMEOUT", ("v0.13.0 and v0.18.0 do", "remove it: nothing takes its place")),
+        (NEW, "VLLM_RPC_TIMEOUT", ("v0.13.0 and v0.18.0 do", "remove it: there is no replacement")),
         (NEW, "VLLM_TORCH_PROFILER_WITH_STACK", ("v0.13.0 does", "torch_profiler_with_stack")),
         (OLD, "VLLM_ENGINE_READY_TIMEOUT_S", ("v0.18.0 and v0.23.0 do", "set pd_release to v0.18.0")),
         (NEW, "VLLM_ENGINE_READY_TIMEOUT", ("did you mean VLLM_ENGINE_READY_TIMEOUT_S?",)),

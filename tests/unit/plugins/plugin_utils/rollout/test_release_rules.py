@@ -570,14 +570,18 @@ def test_kv_nz_is_for_mla(attention: str | None, broken: bool) -> None:
         (
             on(MIDDLE, args(swap_space=4)),
             "PD401",
-            ("gone since v0.18.0", "remove it: nothing takes its place"),
+            ("removed in v0.18.0", "remove it: there is no replacement"),
         ),
-        (on(OLD, args(moe_backend="auto")), "PD401", ("comes with v0.18.0", "set pd_release to v0.18.0")),
+        (
+            on(OLD, args(moe_backend="auto")),
+            "PD401",
+            ("available from v0.18.0 on", "set pd_release to v0.18.0"),
+        ),
         (on(OLD, args(max_modellen=1)), "PD401", ("did you mean max-model-len?",)),
         (
             on(NEW, env(VLLM_NIXL_ABORT_REQUEST_TIMEOUT="900")),
             "PD437",
-            ("v0.13.0 and v0.18.0 do", "in its place: VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT"),
+            ("v0.13.0 and v0.18.0 do", "its replacement: VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT"),
         ),
         (on(OLD, env(VLLM_LOGING_LEVEL="DEBUG")), "PD420", ("did you mean VLLM_LOGGING_LEVEL?",)),
         (on(OLD, env(VLLM_ENGINE_READY_TIMEOUT_S="9")), "PD437", ("set pd_release to v0.18.0",)),
