@@ -130,7 +130,8 @@ HCCN_CHECKS = Catalogue(
     Check(
         "hccn-link-down",
         "The link of a chip is down",
-        "Over RoCE, HCCL fails with EI0006 after HCCL_CONNECT_TIMEOUT. In a super pod it may be unused.",
+        "Over RoCE, HCCL fails with EI0006 after HCCL_CONNECT_TIMEOUT. In a super pod the port may be "
+        "unused.",
         ByFabric("warning", "error"),
         "link status: UP",
         "hccn_tool -i {chip} -optical -g; hccn_tool -i {chip} -link_stat -g  # cable, optics, switch port",
@@ -270,7 +271,8 @@ HCCN_CHECKS = Catalogue(
     Check(
         "hccn-tls-on",
         "TLS is on for all chips of a server",
-        "This works only if it is on for every chip of every server with valid certificates. Turn it off.",
+        "This works only if it is on for every chip of every server with valid certificates; off is "
+        "recommended.",
         "warning",
         "tls switch[0]",
         "for i in {chips}; do hccn_tool -i $i -tls -s enable 0; done  # or declare hccn_check_tls: on",

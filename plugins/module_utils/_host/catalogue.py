@@ -86,10 +86,10 @@ HOST_CHECKS = Catalogue(
     Check(
         "host-hbm-used",
         "NPU memory is in use although no process is listed",
-        "The engine allocates most of the memory and fails if it is not free. The cause is a killed process, "
-        "or one in a container that npu-smi cannot see. A reset ends everything that runs on any chip of "
-        "the server (Atlas A3, and Atlas A2 with HCCS), so it is recommended only if the processes could "
-        "be read and none has a device open.",
+        "The engine allocates most of the memory and fails if it is not free. Possible causes are a killed "
+        "process, or one in a container that npu-smi cannot see. A reset ends everything that runs on any "
+        "chip of the server (Atlas A3, and Atlas A2 with HCCS), so it is recommended only if the processes "
+        "could be read and none has a device open.",
         "error",
         "at least nine tenths of each chip's memory is free, or all but 4 GB",
         "fuser -v /dev/davinci*; npu-smi info  # if no chip is in use: npu-smi set -t reset -i NPU -c CHIP",
