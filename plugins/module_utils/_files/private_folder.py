@@ -1,15 +1,14 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Folders on a server in which root works, and in which nobody else can exchange anything.
+"""Folders on a server in which root works, and whose content no other user can replace.
 
-Whoever may write to a folder, or to one above it, decides what lies in it: an archive, a secret, the number
-of the process that root ends. So each folder on the way from / belongs to somebody who may do everything here
-already, and nobody else can write to it. A folder in which everybody may write but only owners may remove
-(/tmp, /var/tmp) will do above one that exists and is ours.
+Whoever can write to a folder, or to one above it, decides on its content: an archive, a secret, the ID of the
+process that root ends. So each folder on the path from / must belong to a trusted user, and nobody else may
+be able to write to it. A folder with the sticky bit (/tmp, /var/tmp) is accepted above an existing folder of
+ours.
 
-Who may do everything already: root, the user that this runs as, and the one who became root by sudo, with a
-group of which nobody else is.
-Standard library alone; Python 3.7.
+Trusted are users who may do everything here already: root, the user that this runs as, and the user who
+became root with sudo, with a group that has no other members. Standard library alone; Python 3.7.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from pathlib import Path
 from .._findings import RolloutError
 from .catalogue import FOLDER_CHECKS
 
-# Links that are followed before they count as a circle, as the kernel has it.
+# Number of links that are followed before they count as a loop, as in the kernel.
 MAX_LINKS = 40
-# Kinds of signs that end a line, or steer a terminal.
+# Unicode categories of characters that end a line or control a terminal.
 BREAKING = ("Cc", "Zl", "Zp")
-# Its list of rights: a version, and for each entry kind, rights and number (linux/posix_acl_xattr.h).
+# Access control list: a version, and for each entry tag, permissions and ID (linux/posix_acl_xattr.h).
 ACL = "system.posix_acl_access"
 ACL_USER_OBJ, ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK, ACL_OTHER = 1, 2, 4, 8, 16, 32
 
 
 class UnsafeFolder(RolloutError):
-    """Why a folder cannot be used."""
+    """A folder that cannot be used; its finding gives the reason."""
 
 
 def check_name(path: str) -> None:
-    """Raise UnsafeFolder unless root may make and remove something at a path of this form."""
+    """Raise UnsafeFolder unless root may create and remove files at a path of this form."""
     parts = path.split("/")
     if not path.startswith("/"):
         seen = "a path that is not absolute"
@@ -56,7 +55,7 @@ def check_name(path: str) -> None:
 
 
 def trusted() -> set[int]:
-    """The numbers of the users who may do everything here already."""
+    """Return the IDs of the users who may do everything here already."""
     users = {0, os.geteuid()}
     # sudo sets it in the environment of root, and nobody else can (sudo(8)).
     become = os.environ.get("SUDO_UID", "")
@@ -66,21 +65,22 @@ def trusted() -> set[int]:
 
 
 def ensure(path: str) -> Path:
-    """Have a folder that is ours; what is missing is made. Raise UnsafeFolder where others can change it."""
+    """Create a folder and those above it if missing. Raises UnsafeFolder if other users can change it."""
     _walk(path, make=True)
     return Path(path)
 
 
 def check(path: str, sticky: bool = False) -> bool:
-    """Whether the folder is there; raise UnsafeFolder where others could change it.
+    """Return whether the folder exists; raise UnsafeFolder if other users could change it.
 
-    `sticky`: it will do that nobody can remove or rename what somebody else has in it.
+    path: the folder.
+    sticky: whether the sticky bit is sufficient, with which users cannot remove or rename files of others.
     """
     return _walk(path, make=False, sticky=sticky)
 
 
 def is_ours(path: str) -> bool:
-    """Whether the folder is there, and nobody else can have put anything into it."""
+    """Return whether the folder exists, and no other user can have written to it."""
     try:
         return check(path)
     except UnsafeFolder:
@@ -88,9 +88,9 @@ def is_ours(path: str) -> bool:
 
 
 def way(path: str) -> Iterator[tuple[str, os.stat_result | None, bool]]:
-    """The folders and links from / to a folder, as the kernel goes: path, status, and whether it is the last.
+    """Yield the folders and links from / to a folder in the kernel's order: path, status, whether it is last.
 
-    One that is not there has no status. If it is there when the next one is asked for, it comes once more.
+    A missing one has status None. If it exists when the next one is requested, it is yielded again.
     """
     left, at, links = deque(part for part in path.split("/") if part not in ("", ".")), "/", 0
     yield at, os.lstat(at), not left
@@ -118,7 +118,12 @@ def way(path: str) -> Iterator[tuple[str, os.stat_result | None, bool]]:
 
 
 def _walk(path: str, make: bool, sticky: bool = False) -> bool:
-    """Judge all on the way to a folder; whether it is there."""
+    """Check a folder and all folders above it; return whether it exists. Raises UnsafeFolder.
+
+    path: the folder.
+    make: whether to create what is missing.
+    sticky: as in check().
+    """
     check_name(path)
     users = trusted()
     try:
@@ -138,10 +143,10 @@ def _walk(path: str, make: bool, sticky: bool = False) -> bool:
 
 def _make(path: str, last: bool) -> None:
     try:
-        # Whatever the mask for new files is, nobody else may write.
+        # Whatever the umask is, no other user may write.
         os.mkdir(path, 0o700 if last else 0o755)  # noqa: PTH102
     except FileExistsError:
-        # Somebody was quicker; what it is now is looked at next.
+        # Another process was faster; the result is checked next.
         return
     except OSError as error:
         raise UnsafeFolder(
@@ -150,7 +155,12 @@ def _make(path: str, last: bool) -> None:
 
 
 def _check_one(path: str, found: os.stat_result, users: set[int], last: bool) -> None:
-    """Raise UnsafeFolder for one folder of the way."""
+    """Raise UnsafeFolder if one folder of the path is not safe.
+
+    path, found: the folder and its status.
+    users: trusted user IDs.
+    last: whether the sticky bit is not sufficient.
+    """
     if not stat.S_ISDIR(found.st_mode):
         raise UnsafeFolder(FOLDER_CHECKS.finding("folder-is-none", path=path, seen="not a folder"))
     _owned(path, found, users, "a folder", last)
@@ -168,7 +178,7 @@ def _check_one(path: str, found: os.stat_result, users: set[int], last: bool) ->
 
 def _owned(path: str, found: os.stat_result, users: set[int], what: str, last: bool = True) -> None:
     if found.st_uid not in users:
-        # What somebody else has put into the last one stays theirs, and may be open.
+        # Files that another user has put into the last one remain theirs, and may be open.
         cure = f"check its content and remove it (rm -r {path})" if last else f"run: chown root {path}"
         raise UnsafeFolder(
             FOLDER_CHECKS.finding(
@@ -181,10 +191,10 @@ def _owned(path: str, found: os.stat_result, users: set[int], what: str, last: b
 
 
 def writing_group(path: str, found: os.stat_result) -> str:
-    """The group that can write besides the owner, and is not trusted; empty when there is none."""
+    """Return who can write besides the owner and is not trusted, a group or users; empty if nobody."""
     if not found.st_mode & stat.S_IWGRP:
         return ""
-    # With a list of rights the group's bits are the most that any of the list has (acl(5)).
+    # With an access control list, the group's bits are the mask of its entries (acl(5)).
     rights = _list(path)
     if any(not _is_trusted(*right) for right in rights):
         return "users in its access control list (getfacl)"
@@ -194,10 +204,11 @@ def writing_group(path: str, found: os.stat_result) -> str:
 
 
 def _trusted_group(number: int) -> bool:
-    """Whether all of a group may do everything here already.
+    """Return whether all members of a group may do everything here already.
 
-    Beside root's that is the group of the same name that many systems give each user, in which new folders
-    are writable for the group (pam_umask(8), usergroups). One that several users share is none.
+    This holds for root's group, and for the group with the user's name that many systems create for each
+    user, where new folders are writable for the group (pam_umask(8), usergroups). A shared group is not
+    trusted.
     """
     if number == 0:
         return True
@@ -209,13 +220,13 @@ def _trusted_group(number: int) -> bool:
 
         group, user = grp.getgrgid(number), pwd.getpwuid(int(os.environ.get("SUDO_UID", "")))
     except (ImportError, KeyError, ValueError):
-        # Nobody is known to be in it.
+        # It has no known members.
         return True
     return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def _list(path: str) -> list[tuple[int, int]]:
-    """Who may write by the folder's list of rights, beside its owner: kind and number of each."""
+    """Return tag and ID of each entry of the access control list, besides the owner, that may write."""
     try:
         rights = list(struct.iter_unpack("<HHI", os.getxattr(path, ACL)[4:]))
     except (OSError, AttributeError):
@@ -235,7 +246,7 @@ def _is_trusted(tag: int, number: int) -> bool:
         return number in trusted()
     if tag == ACL_GROUP:
         return _trusted_group(number)
-    # The owner and the group of the folder are looked at as without a list.
+    # The owner and the group of the folder are checked as without a list.
     return tag in (ACL_USER_OBJ, ACL_GROUP_OBJ)
 
 

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the log of a ``vllm serve`` of release 0.13 tells: how far the start is, and why it ended.
+"""Parses the log of ``vllm serve`` of release 0.13: the progress of its start, and why it ended.
 
 Pure functions over text. The lines are those of V@0.13.0 (vllm/entrypoints/cli/serve.py,
 vllm/model_executor/model_loader/, vllm/v1/engine/, vllm/v1/worker/) and A@v0.13.0 (model_runner_v1.py),
@@ -20,12 +20,12 @@ LOADED = "weights loaded"
 CAPTURING = "capturing graphs"
 WARM = "engine initialised"
 READY = "ready"
-# In the order of a start; what stands after WAITING says that the group has formed.
+# In the order of a start. A phase after WAITING shows that the group has formed.
 PHASES = (STARTING, WAITING, LOADING, LOADED, CAPTURING, WARM, READY)
 
 
 class Progress(NamedTuple):
-    """How far an engine is: ``done`` of ``total`` where the log counts, else None."""
+    """The progress of an engine: a phase, with ``done`` of ``total`` if the log counts, else None."""
 
     phase: str
     done: int | None = None
@@ -57,7 +57,7 @@ _LINES = tuple(
     )
 )
 
-# `1/2 clients joined`: PyTorch's store says how many of the group's nodes have come.
+# `1/2 clients joined`: PyTorch's store counts the nodes of the group that have joined.
 _JOINED = re.compile(r"(\d+)/(\d+) clients joined")
 # `(EngineCore_DP0 pid=77) ERROR 11-24 09:00:00 [core.py:843] `, in part or not at all.
 _PREFIX = re.compile(r"^(?:\([^()]*pid=\d+\)\s*)*(?:(?:ERROR|CRITICAL)\s+[\d: -]+\[[^\]]+\]\s*)?")
@@ -65,21 +65,21 @@ _REASON = re.compile(
     r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Timeout|Interrupt)\b\s*:|\S+(?: serve)?: error: |E[A-Z]\d{4}\b"
     r"|bash: |\S+\.sh: line \d+: |Fatal |Segmentation fault|Killed)"
 )
-# Where each data-parallel rank has a server of its own, the launch script begins each of their lines so,
-# and says which of them ended.
+# If each data-parallel rank has a server of its own, the launch script prefixes their lines with this, and
+# reports which of them ended.
 _RANK = re.compile(r"^\[rank (\d+)\] ")
 _RANK_ENDED = re.compile(r"^Rank (\d+) has ended with exit code \d+: ")
-# Raised on the way up: they only say that something below them has failed.
+# Raised further up: these only report that something below them has failed.
 _ECHO = re.compile(r"initialization failed|See root cause above|Executor failed|EngineDeadError")
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines of a log; a progress bar's carriage return ends one too."""
+    """Split a log into lines; the carriage return of a progress bar ends a line too."""
     return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
 
 
 def progress(text: str) -> Progress | None:
-    """The latest Progress that a log tells, or None when no line of it is known."""
+    """Return the latest progress in a log, or None if it has no known line."""
     for line in reversed(split_lines(text)):
         for phase, pattern in _LINES:
             match = pattern.search(line)
@@ -90,7 +90,7 @@ def progress(text: str) -> Progress | None:
 
 
 def by_rank(text: str, ranks: Iterable[int]) -> dict[int, str]:
-    """The part of a log that each of the ranks has written, without its mark."""
+    """Return for each of the ranks the part of a log that it has written, without its prefix."""
     parts: dict[int, list[str]] = {rank: [] for rank in ranks}
     for line in split_lines(text):
         match = _RANK.match(line)
@@ -100,20 +100,21 @@ def by_rank(text: str, ranks: Iterable[int]) -> dict[int, str]:
 
 
 def slowest(found: Iterable[tuple[int, Progress]]) -> tuple[int, Progress]:
-    """Of (rank, Progress) pairs the one that is least far; the lowest rank where several are."""
+    """Return the (rank, progress) pair with the least progress; among equals, the lowest rank."""
     return min(found, key=lambda pair: (PHASES.index(pair[1].phase), pair[1].done or 0, pair[0]))
 
 
 def clients_joined(text: str) -> tuple[int, int] | None:
-    """(come, expected) of the group's nodes as PyTorch's store counted them last, or None."""
+    """Return the numbers of joined and expected nodes, as last counted by PyTorch's store, or None."""
     matches = _JOINED.findall(text)
     return (int(matches[-1][0]), int(matches[-1][1])) if matches else None
 
 
 def reason(text: str) -> str | None:
-    """The line that says why an engine ended: its last own error, not the echo further up; or None.
+    """Return the log line with the cause of an engine's end, or None.
 
-    Of several ranks it is the error of the one that ended first, for the others only follow it.
+    This is its last own error, not one that only reports an error below it. With several ranks it is the
+    error of the rank that ended first, because the others only follow.
     """
     found = None
     lines = split_lines(text)

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module engine_info does once its arguments are read: how far engines are while they start."""
+"""The work of the module engine_info: the progress of engines while they start."""
 
 from __future__ import annotations
 
@@ -54,17 +54,22 @@ ARGUMENTS = {
 }
 SCAN_LINES = 400
 POLL_SECONDS = 0.5
-# An older Docker Engine takes the time of a start after it: a script that fails at once has said all by then.
+# An older Docker Engine records the time of a start late, when a script that fails at once has already ended.
 START_LAG_SECONDS = 5
 
 
-# Asks a health URL for what its answer must hold: whether it is ready, and what was seen. No annotation, so
-# in the words of Python 3.7.
+# A function that takes a health URL and the expected answer, and returns whether it is ready and what was
+# seen. Evaluated at run time, so in the syntax of Python 3.7.
 Probe = Callable[[str, Dict[str, Any]], Tuple[bool, str]]
 
 
 def observe_ranks(ranks: Sequence[Mapping[str, Any]], text: str, probe_health: Probe) -> dict[str, Any]:
-    """What is to be added to a report of a container with a server for each rank."""
+    """Return what the ranks add to the report of a container with a server for each rank.
+
+    ranks: rank and health_url of each server.
+    text: the container's log.
+    probe_health: queries a health URL.
+    """
     answers = {one["rank"]: probe_health(one["health_url"], {}) for one in ranks}
     late = [rank for rank, (ready, _seen) in answers.items() if not ready]
     found: dict[str, Any] = {
@@ -85,7 +90,15 @@ def observe_ranks(ranks: Sequence[Mapping[str, Any]], text: str, probe_health: P
 def observe(
     docker: DockerApi, target: Mapping[str, Any], log_lines: int, probe_health: Probe = probe
 ) -> dict[str, Any]:
-    """One report of one container."""
+    """Return the report of one container.
+
+    docker: the Docker Engine.
+    target: the container, as in the module's option ``targets``.
+    log_lines: number of last log lines in the report.
+    probe_health: queries a health URL.
+
+    Raises DockerError.
+    """
     report: dict[str, Any] = {
         "name": target["name"],
         "status": "missing",
@@ -123,7 +136,7 @@ def observe(
         restart_count=restarts,
         started_at=state.get("StartedAt"),
     )
-    # When it runs again it is the attempt before that tells why.
+    # If it is running again, the previous attempt shows the cause.
     again = restarted and state["Status"] == "running"
     window: dict[str, Any] = {"until" if again else "since": report["started_at"]}
     if report["failed"] and not again:
@@ -157,10 +170,10 @@ def observe(
 def stop_failed(
     docker: DockerApi, targets: Sequence[Mapping[str, Any]], reports: Sequence[dict[str, Any]]
 ) -> None:
-    """Stop what has failed and would be started again, where the caller wants that."""
+    """Stop failed containers that would be restarted, if their target has ``stop``; update their reports."""
     for target, report in zip(targets, reports):
         if target.get("stop") and report["failed"] and report["status"] in ("running", "restarting"):
-            # Where it cannot be stopped the report matters more.
+            # If it cannot be stopped, the report is still more important.
             with suppress(DockerError):
                 report["stopped"] = docker.stop(target["name"])
 
@@ -175,7 +188,17 @@ def watch(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[dict[str, Any]]:
-    """Reports as soon as one is worth it: see DOCUMENTATION."""
+    """Return the reports of all containers as soon as one is worth it, as the module's documentation says.
+
+    docker: the Docker Engine.
+    targets: the containers.
+    hold: seconds after which it reports in any case.
+    settle: seconds during which mere progress is collected.
+    log_lines: number of last log lines in a report.
+    probe_health, clock, sleep: replaced in tests.
+
+    Raises DockerError.
+    """
     begin = clock()
     known = {target["name"]: target.get("known", "") for target in targets}
     while True:
@@ -191,7 +214,7 @@ def watch(
 
 
 def info(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's result, with `failed` where it fails."""
+    """Return the module's result, with ``failed`` if it fails."""
     docker = DockerApi(options["docker_socket"])
     try:
         reports = watch(docker, options["targets"], options["hold"], options["settle"], options["log_lines"])

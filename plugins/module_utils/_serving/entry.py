@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module deployment_info does once its arguments are read, as plain Python."""
+"""The work of the modules deployment_info and deployment_directory, in plain Python."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET_MODE = 0o600
 
 
 def scripts_of(container: Mapping[str, Any]) -> list[str]:
-    """The launch scripts that are mounted into a container."""
+    """Return the launch scripts that are mounted into a container."""
     sources = (mount.get("Source", "") for mount in container.get("Mounts", []))
     return sorted(source for source in sources if source.endswith(".sh"))
 
@@ -39,7 +39,14 @@ def compare(
     ids: Mapping[str, str],
     image_ids: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Strays, running and broken, from the engine's list of containers (see RETURN). ``ids``: see key_ids."""
+    """Return ``strays``, ``running`` and ``broken`` of deployment_info.
+
+    containers: the engine's list of the deployment's containers.
+    roles: roles of the containers to consider.
+    planned: the slices of the plan for this server.
+    ids: names of the API keys, from key_ids().
+    image_ids: IDs of the planned images that exist on this server.
+    """
     found = {
         container["Names"][0].lstrip("/"): container
         for container in containers
@@ -71,12 +78,12 @@ def compare(
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a text as it is written to a file."""
+    """Return the SHA-256 of a text as it is written to a file."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_as_planned(path: Path, mode: int, content_digest: str | None = None, owner: int = 0) -> bool:
-    """Whether a file (with the content) or a directory (without) is there, root's, with this mode."""
+    """Return whether a file or directory exists with this mode, owner and, if given, SHA-256."""
     try:
         status = path.stat()
         same = content_digest is None or hashlib.sha256(path.read_bytes()).hexdigest() == content_digest
@@ -88,14 +95,21 @@ def is_as_planned(path: Path, mode: int, content_digest: str | None = None, owne
 def outdated(
     planned: Sequence[Mapping[str, Any]], secret_digest: str, ids: Mapping[str, str], owner: int = 0
 ) -> list[str]:
-    """Paths of files and directories that are not as planned (see RETURN)."""
+    """Return ``outdated`` of deployment_info: files and directories that differ from the plan.
+
+    planned: the slices of the plan for this server.
+    secret_digest: SHA-256 of the API key.
+    ids: names of the API keys, from key_ids().
+    owner: user ID that must own them.
+    """
     wanted: dict[Path, tuple[int, str | None]] = {}
     for plan in planned:
         script = Path(plan["script_path"])
         wanted[script.parent] = (DIRECTORY_MODE, None)
         wanted[script] = (SCRIPT_MODE, plan.get("script_digest") or digest(plan["script"]))
         if plan.get("secret_path"):
-            # First: a run that ends between the two leaves a key that is not as planned, and gets a new name.
+            # The name first: a run that ends between the two leaves a key that differs, which then gets a new
+            # name.
             wanted[Path(plan["secret_path"] + safe_paths.KEY_ID)] = (
                 SECRET_MODE,
                 digest(ids[plan["secret_path"]]),
@@ -107,10 +121,10 @@ def outdated(
 
 
 def key_ids(planned: Sequence[Mapping[str, Any]], secret_digest: str, owner: int = 0) -> dict[str, str]:
-    """For each file of a key a name by chance for its content, by the file's path.
+    """Return a random name for the content of each API key file, by the path of the file.
 
-    It stands beside the key, and as a label on the containers that have read it: a key that has changed gets
-    another name, and they are made anew. Nothing of the key can be learned from it.
+    The name is in a file beside the key, and in a label of the containers that have read the key. A changed
+    key gets a new name, so that the containers are recreated. Nothing about the key can be learned from it.
     """
     found = {}
     for path in {plan["secret_path"] for plan in planned if plan.get("secret_path")}:
@@ -127,7 +141,7 @@ KEY_ID = re.compile("[0-9a-f]{16}")
 
 
 def same_content(path: Path, content_digest: str) -> bool:
-    """Whether a file has the content of this digest."""
+    """Return whether a file has this SHA-256."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == content_digest
     except OSError:
@@ -153,7 +167,7 @@ def refused(options: Mapping[str, Any]) -> safe_paths.Refused | None:
 
 
 def told(planned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Slices without environment and script: the server's logs have what a module is told."""
+    """Return slices without environment and script, since a server's logs contain a module's arguments."""
     return [
         {
             **{key: value for key, value in plan.items() if key not in ("argv", "env", "ranks", "script")},
@@ -175,7 +189,7 @@ ARGUMENTS = {
 
 
 def state(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's result, with `failed` where it fails. Option `_check_mode`: whether it is on."""
+    """Return the result of deployment_info. The option ``_check_mode`` is whether check mode is on."""
     refusal = refused(options)
     if refusal is not None:
         return refusal.failure()
@@ -205,7 +219,7 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         if not options["require_engine"] and (
             shutil.which("dockerd") or Path(options["docker_socket"]).exists()
         ):
-            # Without an engine there is none to remove, but one that is down starts its containers again.
+            # Without an engine there are no containers; but an engine that is down restarts them later.
             warnings = [
                 f"The containers of deployment {options['deployment']}, if any, were not removed: {error}. "
                 "Start the Docker Engine (systemctl start docker), and run the playbook again."
@@ -213,14 +227,14 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
     ids = key_ids(options["planned"], options["secret_digest"])
     result = compare(containers, options["roles"], options["planned"], ids, image_ids)
     for stray in result["strays"]:
-        # Other scripts may be mounted as well: those stay.
+        # Other mounted scripts are kept.
         stray["scripts"] = [one for one in stray["scripts"] if safe_paths.is_launch_script(one)]
     files = outdated(options["planned"], options["secret_digest"], ids)
     try:
         nodes = deployment_nodes.look(docker, options["planned"], containers, result["broken"])
     except DockerError as error:
         return error.failure("The planned containers cannot be inspected.")
-    # What runs may still not be as planned.
+    # Running containers may differ from the plan, too.
     result["broken"] += [
         node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
     ]
@@ -229,7 +243,7 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def folder(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of the module deployment_directory. Option `_check_mode`: whether it is on."""
+    """Return the result of deployment_directory. The option ``_check_mode`` is whether check mode is on."""
     wanted, state_, variable = options["path"], options["state"], options["variable"]
     check_mode = options["_check_mode"]
     left: list[str] = []

@@ -1,11 +1,11 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a node that runs is in the group that it was started for, and the note that tells.
+"""Whether a running node is in the group with which it was started, and the record from which this is known.
 
-The nodes of an instance form one group when they start, and none can join it later: a node that runs may wait
-for a group that works without it. The Docker Engine cannot tell, so each start that a rollout makes is noted
-beside the launch script, with an identity that is the same on all nodes. A node whose last start is another
-than the one that is noted has left its group, whoever started it.
+The nodes of an instance form one group when they start, and none can join it later: a running node may be
+waiting for a group that works without it. The Docker Engine does not know this, so each start by a rollout is
+recorded beside the launch script, with an ID that is the same on all nodes. A node whose last start differs
+from the recorded one has left its group, whoever started it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from .catalogue import ENGINE_CHECKS
 from .probe import other_list
 
 INSTANCE = "pd_rollout.instance"
-# Says whose file it is.
+# Identifies the file as one of this collection.
 UNRECORDED = "The starts of this run cannot be recorded."
 MARK = "Written by ascend.pd_rollout: the last start of this node by a rollout."
 
 
 def group_of(plan: Mapping[str, Any]) -> list[str]:
-    """The hosts of the group that a slice's engine forms with others, by rank; empty where it is alone."""
+    """Return the hosts of the group of a slice's engine, by rank; empty if it is alone."""
     nodes = sorted((plan.get("ready") or {}).get("nodes") or [], key=lambda node: node["rank"])
     return [node["host"] for node in nodes] if len(nodes) > 1 else []
 
 
 def record_path(plan: Mapping[str, Any]) -> Path:
-    """Where the last start by a rollout is noted, of a node of a group."""
+    """Return the path of the record of a node's last start by a rollout."""
     return Path(plan["script_path"]).with_suffix(".started")
 
 
 def read_record(plan: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is noted of a node, or None."""
+    """Return the record of a node, or None."""
     try:
         found = json.loads(record_path(plan).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -50,15 +50,16 @@ def read_record(plan: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def start_of(details: Mapping[str, Any]) -> dict[str, str]:
-    """What tells a start of a container from every other start."""
+    """Return what identifies a start of a container."""
     return {"container": details["Id"], "started_at": details["State"]["StartedAt"]}
 
 
 def left_group(details: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
-    """Why a running node cannot be in the group that its rollout formed, in words; empty: it can.
+    """Return why a running node cannot be in the group that its rollout formed; empty if it can.
 
-    `record`: what is noted of it. Without one, as after a rollout by an earlier release, only restarts by the
-    Docker Engine can be known.
+    details: the container's data from the Docker Engine.
+    record: the record of its start. Without one, as after a rollout by an earlier release, only restarts by
+        the Docker Engine are known.
     """
     restarts = details.get("RestartCount") or 0
     if restarts:
@@ -69,7 +70,7 @@ def left_group(details: Mapping[str, Any], record: Mapping[str, Any] | None) -> 
 
 
 def other_backends(plan: Mapping[str, Any]) -> str:
-    """How the list of a running proxy differs from the plan's, in words; empty where it does not."""
+    """Return how the list of a running proxy differs from the plan's; empty if it does not."""
     expected = plan.get("expected") or {}
     seen = other_list(plan["health_url"], expected) if expected and plan.get("health_url") else None
     if seen is None:
@@ -79,7 +80,7 @@ def other_backends(plan: Mapping[str, Any]) -> str:
 
 
 def difference(container: Mapping[str, Any] | None) -> str:
-    """How what is not as planned differs, in words. `container`: as the engine lists it, or None."""
+    """Return how a container differs from the plan, given its entry in the engine's list, or None."""
     if container is None:
         return "there is no container"
     if container["State"] != "running":
@@ -93,7 +94,15 @@ def look(
     containers: Sequence[Mapping[str, Any]],
     broken: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """RV(nodes) of deployment_info. `broken`: instances that are not as planned by the engine's list."""
+    """Return the ``nodes`` of deployment_info.
+
+    docker: the Docker Engine.
+    planned: the slices of the plan for this server.
+    containers: the engine's list of containers.
+    broken: instances that differ from the plan according to that list.
+
+    Raises DockerError.
+    """
     found = {container["Names"][0].lstrip("/"): container for container in containers}
     return [
         look_at_node(
@@ -106,7 +115,7 @@ def look(
 
 
 def look_at_node(docker: DockerApi, plan: Mapping[str, Any], why: str) -> dict[str, Any]:
-    """One entry. `why`: how it differs from the plan by the engine's list."""
+    """Return the entry of one node. ``why``: how it differs from the plan according to the engine's list."""
     group = group_of(plan)
     record = read_record(plan) if group else None
     node: dict[str, Any] = {
@@ -123,7 +132,7 @@ def look_at_node(docker: DockerApi, plan: Mapping[str, Any], why: str) -> dict[s
     if details is not None:
         node["started_at"] = details["State"]["StartedAt"]
         node["why"] = left_group(details, record) if group else other_backends(plan)
-        # The only one of its options that can be changed while it runs: `docker update --restart`.
+        # The only option that can be changed while it is running: `docker update --restart`.
         policy = details["HostConfig"]["RestartPolicy"]["Name"]
         node["pending"] = bool(node["why"]) or plan.get("restart_policy", policy) != policy
     return node
@@ -138,7 +147,7 @@ RECORD_ARGUMENTS = {
 
 
 def record(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Note the starts of the nodes of groups; the result of deployment_record."""
+    """Record the starts of nodes that are in groups; return the result of deployment_record."""
     docker = DockerApi(options["docker_socket"])
     before = {node["container"]: node["started_at"] for node in options["before"]}
     started: list[str] = []
@@ -155,7 +164,7 @@ def record(options: Mapping[str, Any]) -> dict[str, Any]:
                 started.append(plan["container"])
             is_ours = plan["container"] in started
             if group_of(plan) and (is_ours or read_record(plan) is None):
-                # Which of its peers started with one that was there before is not known.
+                # For a node that was running before, it is unknown which peers started with it.
                 write_record(plan, {"generation": options["generation"] if is_ours else "", **start})
                 noted.append(plan["container"])
     except DockerError as error:

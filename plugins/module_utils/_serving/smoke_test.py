@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module smoke_test does once its arguments are read: two questions, and what the answers are."""
+"""The work of the module smoke_test: two requests, and the checks of their answers."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ WRONG_KV = (
     " and that prefiller and decoder have the same sizes in kv_connector_extra_config."
 )
 
-# Where one engine does prefill and decode there is neither a proxy nor a transfer to blame.
+# If one engine does prefill and decode, there is neither a proxy nor a transfer.
 WRONG_ENGINE = (
     "The engine computes nonsense. Check that its weights are complete and that config.json has bfloat16."
 )
 
 
 class Http(Client):
-    """Requests to engines and proxy, never through a proxy of the environment."""
+    """HTTP requests to engines and proxy, never through an HTTP proxy of the environment."""
 
     def __init__(self, timeout: float, key: str | None = None) -> None:
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
@@ -74,7 +74,7 @@ class Http(Client):
         return self._send(urllib.request.Request(url))[0]
 
     def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
-        """(text, seconds until the first byte, seconds in all)."""
+        """Return (text, seconds until the first byte, seconds in total). Raises OSError, HTTPException."""
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         return self._send(request)
 
@@ -90,7 +90,7 @@ class Http(Client):
 
 
 class SmokeTest:
-    """The requests and what is judged of their answers. `http` sends, `p` are the module's options."""
+    """Sends the requests and checks their answers. ``p``: the module's options."""
 
     def __init__(self, http: Http, p: Mapping[str, Any], sleep: Callable[[float], None] = time.sleep) -> None:
         self.http, self.p, self.sleep = http, p, sleep
@@ -103,7 +103,7 @@ class SmokeTest:
         self.problems: list[str] = []
         self.result: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        # (what is wrong, path, body) of requests through the proxy that have no answer.
+        # (problem, path, body) of requests through the proxy that got no answer.
         self.unanswered: list[tuple[str, str, dict[str, Any]]] = []
 
     def run(self) -> bool:
@@ -114,13 +114,15 @@ class SmokeTest:
             self._served(before)
         if completion is not None:
             self._compare(completion)
-        # Last, as the engines count these requests too.
+        # Last, because the engines count these requests too.
         self._explain()
         return not self.problems
 
     def _explain(self) -> None:
-        """Why requests have no answer: the engines are asked themselves, as the proxy's status is not the
-        cause."""
+        """Add a problem for each request without an answer.
+
+        The engines are queried directly, because the proxy's status does not show the cause.
+        """
         for what, path, body in self.unanswered:
             answers = ask_engines(self.http, self.urls, path, body)
             self._wrong(f"{what}. {report(answers)}", cure(answers, self.p["model"]))
@@ -136,14 +138,14 @@ class SmokeTest:
         }
 
     def _counter(self, url: str, metric: str) -> float | str:
-        """Its value, or why there is none."""
+        """Return the value of a counter, or why it cannot be read."""
         try:
             return metric_sum(self.http.get(url + "/metrics"), metric) or 0.0
         except (OSError, http.client.HTTPException) as error:
             return error_text(error)
 
     def _served(self, before: Mapping[tuple[str, str], float | str]) -> None:
-        """Of each side at least one engine's counter has moved."""
+        """Add a problem for each side without an engine whose counter has increased since ``before``."""
         still = {side for side, urls in self.urls.items() if urls}
         after: dict[tuple[str, str], float | str] = {}
         for _attempt in range(int(METRICS_SETTLE_SECONDS / 0.25)):
@@ -172,7 +174,7 @@ class SmokeTest:
         return {"model": self.p["model"], "max_tokens": self.p["max_tokens"], "temperature": 0, **more}
 
     def _post(self, name: str, url: str, path: str, body: dict[str, Any]) -> str | None:
-        """The answer's body, or None after noting why there is none."""
+        """Return the body of the answer, or None after recording why there is none."""
         try:
             text, first, seconds = self.http.post(url + path, body)
         except (OSError, http.client.HTTPException) as error:
@@ -198,7 +200,13 @@ class SmokeTest:
     def _text(
         self, name: str, path: str, body: dict[str, Any], answer: str | None, read: Callable[[str], str]
     ) -> str | None:
-        """The text of an answer, judged; or None when there is none."""
+        """Return the text of an answer after checking it; None if there is none.
+
+        name: name of the request in messages.
+        path, body: the request, to repeat it directly.
+        answer: body of the answer, or None.
+        read: extracts the text from it.
+        """
         if answer is None:
             return None
         try:
@@ -231,7 +239,7 @@ class SmokeTest:
 
 
 def result(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's result, with `failed` where it fails."""
+    """Return the module's result, with ``failed`` if it fails."""
     if options["_check_mode"]:
         return {"changed": False, "skipped": True, "msg": "no requests are sent in check mode"}
     path = options["api_key_file"]

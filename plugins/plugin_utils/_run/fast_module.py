@@ -109,14 +109,14 @@ def sources(entry: str) -> dict[str, str | None]:
 
 
 def _parents(name: str) -> Iterator[str]:
-    """The packages around a module, the nearest first; the last is module_utils itself, the empty name."""
+    """Yield the packages around a module, nearest first; the last is module_utils itself, the empty name."""
     while name:
         name = name.rpartition(".")[0]
         yield name
 
 
 def _imported(name: str, text: str) -> Iterator[str]:
-    """What a module of module_utils imports of module_utils, all of it relative."""
+    """Yield what a module of module_utils imports from module_utils; these imports are all relative."""
     around = list(_parents(name))
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -128,7 +128,7 @@ def _imported(name: str, text: str) -> Iterator[str]:
 
 
 def result_in(output: str) -> dict[str, Any] | None:
-    """What the script wrote; None where it did not get that far."""
+    """Return the result in the script's output; None if it did not get that far."""
     for line in output.splitlines():
         if line.startswith(MARK):
             found = json.loads(line[len(MARK) :])
@@ -163,7 +163,7 @@ class PipedModule(Answering, ActionBase):
         return {**result, **found}
 
     def _by_module(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The module's result; one about a Python that is too old says so."""
+        """Return the module's result, reworded if the server's Python is too old."""
         arguments = {**self._task.args, **self._own_arguments()}
         found: dict[str, Any] = self._execute_module(
             module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
@@ -174,11 +174,11 @@ class PipedModule(Answering, ActionBase):
         return server_python.reworded(found, str(path)) or found
 
     def _own_arguments(self) -> dict[str, Any]:
-        """Arguments that no task names: what servers are told over ssh and nobody else is."""
+        """Return arguments that are not options of the task, such as secrets that only servers may know."""
         return {}
 
     def _piped(self, task_vars: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The script's result; None where the module has to do the work, or to say why it cannot be done."""
+        """Return the script's result; None if the module must run instead, or must report the failure."""
         python = self._python(task_vars)
         if python is None or self._task.async_val or any(self._task.environment or ()):
             return None
@@ -205,7 +205,7 @@ class PipedModule(Answering, ActionBase):
         return found
 
     def _python(self, task_vars: Mapping[str, Any]) -> str | None:
-        """The server's interpreter, if the inventory names it or an earlier task has found it."""
+        """Return the server's interpreter if the inventory sets it or an earlier task has discovered it."""
         if self._task.delegate_to:
             return None
         named = self._templar.template(task_vars.get("ansible_python_interpreter") or "")

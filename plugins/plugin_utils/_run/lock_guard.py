@@ -1,10 +1,10 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps a server's lock while a run lives, and gives it back when the run has ended, however it ended.
+"""Renews a server's lock during a run, and releases it when the run has ended in any way.
 
-A task cannot do this: a run that fails goes no further, and one that is killed does nothing more. So a
-process of its own waits beside the run, on the controller, one for each server. It touches the lock from time
-to time; if the controller is gone altogether, the lock's silence tells.
+A task cannot do this, because a run that fails or is killed executes no further tasks. So a separate process
+for each server waits on the controller for the end of the run. It renews the lock regularly; if the
+controller disappears, the lock expires because it is not renewed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from ...module_utils import _process
 from . import lock_owner
 
-# Seconds: between two signs of life; between two looks where the system does not tell that a process ended;
-# between two tries to give the lock back; that the server may take for an answer.
+# Seconds between two renewals; between two checks, if the system does not report the end of a process;
+# between two attempts to release the lock; and until the server must answer.
 BEAT = 30.0
 LOOK = 2.0
 AGAIN = 5.0
@@ -32,9 +32,12 @@ TRIES = 3
 def start(
     run: int, began: str | None, mark: Path, beat: Callable[[], bool], give_back: Callable[[], object]
 ) -> None:
-    """Begin to guard for the process `run` that began at `began`, and note the guard at `mark`.
+    """Start the guard of a run's lock.
 
-    `beat` touches the lock and says whether it still is the run's; `give_back` removes it. Both may raise.
+    run, began: process ID and start time of the run.
+    mark: file in which the guard is recorded.
+    beat: renews the lock and returns whether it still belongs to the run; may raise.
+    give_back: removes the lock; may raise.
     """
     ended = _ending(run, began)
     mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,7 +49,7 @@ def start(
         if guard := os.fork():
             mark.write_text(f"{guard} {lock_owner.process_start(guard)}", encoding="utf-8")
         else:
-            # Nobody waits for its output, and a Ctrl-C is for the run. The connection to the server stays.
+            # Its output goes nowhere, and Ctrl-C is for the run. The connection to the server stays open.
             _process.leave(keep=None)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             _guard(ended, beat, give_back)
@@ -55,7 +58,7 @@ def start(
 
 
 def stop(mark: Path) -> None:
-    """End the guard that is noted at `mark`, if there is one: its lock is given back, or never was had."""
+    """Stop the guard recorded at ``mark``, if any: its lock has been released, or was never acquired."""
     try:
         number, _, began = mark.read_text(encoding="utf-8").partition(" ")
     except OSError:
@@ -67,7 +70,7 @@ def stop(mark: Path) -> None:
 
 
 def _ending(run: int, began: str | None) -> Callable[[float], bool]:
-    """A function that waits for the end of a process, at most so many seconds, and says whether it came."""
+    """Return a function that waits a number of seconds for a process to end, and returns whether it has."""
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):
             poll = select.poll()
@@ -90,7 +93,7 @@ def _guard(ended: Callable[[float], bool], beat: Callable[[], bool], give_back: 
     wait = 0.0
     while not ended(wait):
         wait = BEAT
-        # A server that does not answer now may do so next time.
+        # A server that does not answer now may answer next time.
         with contextlib.suppress(Exception):
             if not beat():
                 return

@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""A secret of one run, the same for all servers, by which they know each other.
+"""A secret of one run, the same for all servers, by which they authenticate each other.
 
-It stands in the run's own temporary folder on the controller, which only its user may open and which Ansible
-removes at the end. It is in no result, no variable, no log and on no command line.
+It is kept in the run's temporary folder on the controller, which only its user can open and which Ansible
+removes at the end. It appears in no result, variable, log or command line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAME = "pd_rollout_token"
 
 
 def run_token(folder: str | None = None) -> str:
-    """The secret of this run; the first worker that asks makes it."""
+    """Return the secret of this run; the first worker that needs it creates it."""
     place = Path(folder or constants.DEFAULT_LOCAL_TMP) / NAME
     with suppress(FileNotFoundError):
         return place.read_text(encoding="ascii")
@@ -28,7 +28,7 @@ def run_token(folder: str | None = None) -> str:
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
-        # Whole or not at all, and never a second one: workers ask at the same time.
+        # Atomic, and never a second one, because workers run concurrently.
         with suppress(FileExistsError):
             os.link(draft, place)
     finally:

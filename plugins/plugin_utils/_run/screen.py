@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the tables and progress lines of the action plugins go.
+"""Prints the tables and progress lines of the action plugins.
 
-A callback such as ``ansible.posix.json`` makes the standard output a document that programs read; a table in
-it would break that. There the lines go to the standard error, which a person at a terminal still sees.
+With a callback such as ``ansible.posix.json`` the standard output is a document for programs, which a table
+would break. The lines then go to the standard error, which is still visible on a terminal.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ COLOURS = {"error": "red", "warning": "bright purple", "hint": "cyan"}
 
 
 def for_people(callback: str) -> bool:
-    """Whether lines of our own may stand in the output of a stdout callback, given by name or full name."""
+    """Return whether people read the output of a stdout callback, given by its short or full name."""
     return callback.rpartition(".")[2] in FOR_PEOPLE
 
 
 def show(text: str, color: str | None = None) -> None:
-    """Show lines on the screen, in one of Ansible's colours."""
+    """Print text to the screen, in one of Ansible's colours or none."""
     Display().display(text, color=color, stderr=not for_people(str(C.DEFAULT_STDOUT_CALLBACK)))

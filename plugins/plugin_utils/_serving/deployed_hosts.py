@@ -1,9 +1,9 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which servers a deployment was launched on, noted beside its plan.
+"""The record of the servers on which a deployment was launched, beside its plan.
 
-A server that is taken out of the inventory keeps its containers, and no playbook reaches it any longer: only
-this note still knows it. stop.yml takes a server out of it.
+A server that is removed from the inventory keeps its containers, and no playbook reaches it any longer. Only
+this record still lists it. stop.yml removes a server from the record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Hosts = dict[str, dict[str, Any]]
 
 
 def of_plan(plan: Mapping[str, Any]) -> Hosts:
-    """The hosts of a plan that have containers."""
+    """Return the hosts of a plan that have containers."""
     return {
         name: {"address": share["address"], "directory": share["directory"], "containers": containers}
         for name, share in plan["hosts"].items()
@@ -31,7 +31,7 @@ def of_plan(plan: Mapping[str, Any]) -> Hosts:
 
 
 def read(directory: Path) -> Hosts:
-    """What is noted there; where nothing is, as by earlier releases, the hosts of the last plan."""
+    """Return the record in a directory; without one, as with earlier releases, the hosts of the last plan."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         noted = json.loads((directory / FILE).read_text(encoding="utf-8"))["hosts"]
         return {name: entry for name, entry in noted.items() if entry.keys() >= _KEYS}
@@ -42,7 +42,7 @@ def read(directory: Path) -> Hosts:
 
 
 def outside(known: Hosts, plan: Mapping[str, Any]) -> Hosts:
-    """Those that the plan does not have. A server under another name is still there, and is looked after."""
+    """Return known hosts that are not in the plan. A server that was only renamed is in the plan."""
     addresses = {share["address"] for share in plan["hosts"].values()}
     return {
         name: entry
@@ -52,13 +52,19 @@ def outside(known: Hosts, plan: Mapping[str, Any]) -> Hosts:
 
 
 def unnoted(directory: Path, plan: Mapping[str, Any]) -> list[str]:
-    """The hosts of a plan that are not noted, or otherwise than in this plan."""
+    """Return the hosts of a plan that are not recorded, or recorded with other data."""
     known = read(directory) if (directory / FILE).exists() else {}
     return [name for name, entry in of_plan(plan).items() if known.get(name) != entry]
 
 
 def note(directory: Path, plan: Mapping[str, Any], hosts: Iterable[str], left: Hosts) -> bool:
-    """Add hosts of the plan, and those that are known to be outside of it; whether that changes anything."""
+    """Add hosts to the record; return whether that changes anything.
+
+    directory: directory of the plan.
+    plan: the plan.
+    hosts: hosts of the plan to add.
+    left: known hosts that are not in the plan, which are kept.
+    """
     here = set(hosts)
     launched = {name: entry for name, entry in of_plan(plan).items() if name in here}
     known = read(directory) if (directory / FILE).exists() else {}
@@ -66,7 +72,7 @@ def note(directory: Path, plan: Mapping[str, Any], hosts: Iterable[str], left: H
 
 
 def forget(directory: Path, hosts: Iterable[str]) -> bool:
-    """Take hosts out of the note; whether that changes anything."""
+    """Remove hosts from the record; return whether that changes anything."""
     if not (directory / FILE).exists():
         return False
     known, gone = read(directory), set(hosts)
