@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules that an inventory must keep, one function each.
 
-Most of them are upstream's own, which the engines check only after minutes of start-up; the messages carry
+Most of them are upstream's own, which the engines check only after minutes of start-up; their messages have
 the same words and numbers. A new rule is one function here with a code, a severity, a message, a cure and a
 source.
 """
@@ -63,14 +63,17 @@ __all__ = [
 def check(
     cluster: Cluster, table: Mapping[str, tuple[PortUse, ...]], wanted_topology: str | None = None
 ) -> Iterator[Finding]:
-    """What every rule finds in a cluster."""
+    """Yield the findings of every rule in a cluster.
+
+    ``table`` has every host's ports, ``wanted_topology`` the topology that a playbook requires, if any.
+    """
     context = Context(cluster, table, wanted_topology)
     for rule, function in all_rules():
         if cluster.declaration.release_known or not _of_release(rule, function):
             yield from function(rule, context)
 
 
-# Rules about what a release knows: of one that stands in for another they would say what nobody asked.
+# Rules about a release's features: if the default replaces an unknown release, their findings would mislead.
 _RELEASES = frozenset({release.__name__, release_sizes.__name__, connector.__name__})
 _FLAGS = frozenset({"PD401", "PD403", "PD418", "PD448", "PD449"})
 

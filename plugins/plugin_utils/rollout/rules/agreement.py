@@ -154,12 +154,12 @@ def _at(
     r: Rule, fact: _Fact, message: str, prefiller: Instance, p: Any, decoder: Instance, d: Any
 ) -> Finding:
     unset = "not set" if fact is not CACHE_TYPE else "the model's own"
-    told = [shown(unset if value is None else value, 40) for value in (p, d)]
+    configured = [shown(unset if value is None else value, 40) for value in (p, d)]
     return r.at(
         message,
         instance=decoder.name,
         variable=fact.variable,
-        seen=f"{fact.name}: {told[0]} in {prefiller.name}, {told[1]} in {decoder.name}",
+        seen=f"{fact.name}: {configured[0]} in {prefiller.name}, {configured[1]} in {decoder.name}",
         expected=f"the same {fact.name} on both sides",
     )
 
@@ -322,8 +322,8 @@ def one_hash_seed(r: Rule, c: Context) -> Iterator[Finding]:
         seed, other = node.env.get("PYTHONHASHSEED"), first.env.get("PYTHONHASHSEED")
         if seed in (None, "", "random") or seed != other:
             yield r.at(
-                "Python salts its hashes anew in each process, and no engine finds what another has put into "
-                "the pool",
+                "Python salts its hashes differently in each process, so no engine finds what another "
+                "has put into the pool",
                 **at_node(instance, node),
                 variable="pd_engine_env",
                 seen=f"PYTHONHASHSEED={'(not set)' if seed is None else seed}",

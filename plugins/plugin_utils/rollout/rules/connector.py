@@ -14,7 +14,7 @@ from ..model import KV_ROLES, Instance
 from ..releases import load_release, release_names
 from ..values import did_you_mean
 from .base import Context, rule
-from .transfer import OWN_SIDE, nested, sizes_told, transferring
+from .transfer import OWN_SIDE, configured_sizes, nested, transferring
 
 MULTI = "MultiConnector"
 OTHER_HARDWARE = "other hardware"
@@ -209,17 +209,17 @@ def nested_sizes(r: Rule, c: Context) -> Iterator[Finding]:
                 )
             extra = entry.get("kv_connector_extra_config")
             for side in ("prefill", "decode"):
-                told = extra.get(side) if isinstance(extra, Mapping) else None
+                configured = extra.get(side) if isinstance(extra, Mapping) else None
                 needs, shared = connector.needs.get(side, frozenset()), connector.shared.get(side, ())
                 keys = dict.fromkeys([*sorted(needs), *shared])
-                wrong = [key for key in keys if not _same(told, expected[side], key, key in needs)]
+                wrong = [key for key in keys if not _same(configured, expected[side], key, key in needs)]
                 if wrong and connector.needs:
                     yield r.at(
                         f"{inner} reads the {side} sizes from its own kv_connector_extra_config, and nothing "
                         "compares them with the engines",
                         instance=instance.name,
                         variable="pd_kv_extra_config",
-                        seen=f"connectors[{number}] {side}: {shown(told, 80)}",
+                        seen=f"connectors[{number}] {side}: {shown(configured, 80)}",
                         expected=f"{side}: {shown(expected[side], 80)}",
                     )
 
@@ -233,14 +233,14 @@ def _takes_role(connector: Connector, given: object, role: str) -> bool:
     return given == role or given not in KV_ROLES.values()
 
 
-def _same(told: Any, expected: Mapping[str, Any], key: str, needed: bool) -> bool:
+def _same(configured: Any, expected: Mapping[str, Any], key: str, needed: bool) -> bool:
     """Whether a configured size is the planned one; dp_size only has to be present."""
-    if not isinstance(told, Mapping):
+    if not isinstance(configured, Mapping):
         return not needed and key not in expected
     if key == "dp_size":
-        return key in told
+        return key in configured
     default = 1 if key == "pp_size" else None
-    return bool(told.get(key, default) == expected.get(key, default))
+    return bool(configured.get(key, default) == expected.get(key, default))
 
 
 @rule(
@@ -378,7 +378,7 @@ def idle_sizes(r: Rule, c: Context) -> Iterator[Finding]:
         for side in ("prefill", "decode"):
             trusted = () if nothing else connector.shared.get(side, ())
             for key in ("tp_size", "dp_size"):
-                value, expected = sizes_told(extra, side).get(key), planned[side][key]
+                value, expected = configured_sizes(extra, side).get(key), planned[side][key]
                 if side != OWN_SIDE[instance.role] and key not in trusted and value != expected:
                     yield r.at(
                         f"the plan has {expected}, and nothing uses this value",

@@ -209,7 +209,7 @@ def ranks_of_the_environment(r: Rule, c: Context) -> Iterator[Finding]:
         value = node.env.get(name, "1")
         if instance.parallel.data == 1 and "$" not in value and number(value.strip()) != 1:
             yield r.at(
-                f"vLLM takes {name} where it has one data-parallel rank, and waits for ranks that nobody "
+                f"vLLM reads {name} if it has one data-parallel rank, and then waits for ranks that nobody "
                 "starts",
                 **at_node(instance, node),
                 variable="pd_engine_env",
@@ -269,13 +269,13 @@ class _Wrong:
 
 
 def _found(r: Rule, instance: Instance, node: Node, wrong: Iterable[_Wrong]) -> Iterator[Finding]:
-    for one in wrong:
+    for entry in wrong:
         yield r.at(
-            one.message,
+            entry.message,
             **at_node(instance, node),
             variable="pd_engine_env",
-            seen=f"{one.name}={shown(node.env[one.name], 60)}",
-            expected=f"{one.name}={one.expected}",
+            seen=f"{entry.name}={shown(node.env[entry.name], 60)}",
+            expected=f"{entry.name}={entry.expected}",
         )
 
 

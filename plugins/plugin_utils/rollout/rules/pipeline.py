@@ -15,7 +15,7 @@ from ..findings import ERROR, Finding, Rule, shown
 from ..launch.transfer import LAYER_PARTITION, kv_extra_config
 from ..model import Instance
 from .base import Context, rule
-from .transfer import sizes_told, transferring
+from .transfer import configured_sizes, transferring
 
 
 def parts(partition: object) -> tuple[int, ...] | None:
@@ -181,9 +181,9 @@ def stages_told(r: Rule, c: Context) -> Iterator[Finding]:
         prefiller = instance if instance.role == "prefiller" else first
         if prefiller is None or not connector.pipeline or not instance.settings.kv_extra_config:
             continue
-        told = sizes_told(kv_extra_config(c.cluster, instance, instance.head), "prefill")
+        configured = configured_sizes(kv_extra_config(c.cluster, instance, instance.head), "prefill")
         stages = prefiller.parallel.pipeline
-        size, partition = told.get("pp_size", 1), told.get("pp_layer_partition")
+        size, partition = configured.get("pp_size", 1), configured.get("pp_layer_partition")
         if size != stages or isinstance(size, bool):
             yield r.at(
                 f"{prefiller.name} has {stages} pipeline ranks, but layers would be fetched from "
@@ -210,11 +210,11 @@ def _same_split(prefiller: Instance, partition: object) -> bool:
     stages = prefiller.parallel.pipeline
     env = prefiller.head.env.get(LAYER_PARTITION)
     real = None if env is None else parts(env)
-    told = None if partition is None else parts(partition)
-    if (env is not None and real is None) or (partition is not None and told is None):
+    configured = None if partition is None else parts(partition)
+    if (env is not None and real is None) or (partition is not None and configured is None):
         return True
-    layers = sum(real or told or ())
-    return (real or even(layers, stages)) == (told or even(layers, stages))
+    layers = sum(real or configured or ())
+    return (real or even(layers, stages)) == (configured or even(layers, stages))
 
 
 @rule(
@@ -228,8 +228,8 @@ def decode_pipeline_told(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, connector in transferring(c, "pd_kv_extra_config"):
         if not connector.pipeline or not instance.settings.kv_extra_config:
             continue
-        told = sizes_told(kv_extra_config(c.cluster, instance, instance.head), "decode")
-        size = told.get("pp_size", 1)
+        configured = configured_sizes(kv_extra_config(c.cluster, instance, instance.head), "decode")
+        size = configured.get("pp_size", 1)
         if size != 1 or isinstance(size, bool):
             yield r.at(
                 "decode pp size must be 1",
@@ -251,8 +251,8 @@ def layer_partition(r: Rule, c: Context) -> Iterator[Finding]:
     for instance, connector in transferring(c, "pd_parallel", "pd_kv_extra_config", "pd_profile"):
         if not connector.pipeline or not instance.settings.kv_extra_config:
             continue
-        told = sizes_told(kv_extra_config(c.cluster, instance, instance.head), "prefill")
-        partition, size = told.get("pp_layer_partition"), told.get("pp_size", 1)
+        configured = configured_sizes(kv_extra_config(c.cluster, instance, instance.head), "prefill")
+        partition, size = configured.get("pp_layer_partition"), configured.get("pp_size", 1)
         if partition is None:
             continue
         layers = instance.settings.profile.layers

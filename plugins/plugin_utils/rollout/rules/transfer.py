@@ -28,7 +28,7 @@ def transferring(
             yield instance, connector
 
 
-def sizes_told(extra: Mapping[str, Any], side: str) -> Mapping[str, Any]:
+def configured_sizes(extra: Mapping[str, Any], side: str) -> Mapping[str, Any]:
     """Return the sizes configured for one side; empty if they are not a mapping."""
     sizes = extra.get(side)
     return sizes if isinstance(sizes, Mapping) else {}

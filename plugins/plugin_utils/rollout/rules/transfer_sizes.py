@@ -13,7 +13,7 @@ from ..findings import ERROR, WARNING, Finding, Rule, shown
 from ..launch.transfer import kv_extra_config
 from ..model import Instance
 from .base import Context, context_parallel, rule
-from .transfer import OWN_SIDE, pairs, sizes_told, transferring
+from .transfer import OWN_SIDE, configured_sizes, pairs, transferring
 
 
 @rule(
@@ -29,7 +29,7 @@ def own_sizes(r: Rule, c: Context) -> Iterator[Finding]:
         if not instance.settings.kv_extra_config:
             continue
         side = OWN_SIDE[instance.role]
-        own = sizes_told(kv_extra_config(c.cluster, instance, instance.head), side)
+        own = configured_sizes(kv_extra_config(c.cluster, instance, instance.head), side)
         for key, (word, attribute) in words.items():
             if key not in own:
                 continue
@@ -59,21 +59,21 @@ def own_sizes(r: Rule, c: Context) -> Iterator[Finding]:
 def both_sides(r: Rule, c: Context) -> Iterator[Finding]:
     """Engines do not compare the sizes at start: a difference shows as wrong text or failed transfers."""
     first: Instance | None = None
-    told: Mapping[str, object] | None = None
+    configured: Mapping[str, object] | None = None
     for instance, connector in transferring(c, "pd_parallel", "pd_kv_extra_config", "pd_engine_env"):
         if connector.tensor_order == "at_request" and instance.settings.profile.attention == "mla":
             continue  # its own sizes go with each request, and with MLA nothing else is read
         sizes = _trusted(connector, kv_extra_config(c.cluster, instance, instance.head))
-        if first is None or told is None:
-            first, told = instance, sizes
-        elif sizes != told:
-            names = [name for name in sizes if sizes[name] != told.get(name)]
+        if first is None or configured is None:
+            first, configured = instance, sizes
+        elif sizes != configured:
+            names = [name for name in sizes if sizes[name] != configured.get(name)]
             yield r.at(
                 f"{instance.name} is configured with other sizes than {first.name}",
                 instance=instance.name,
                 variable="pd_parallel",
                 seen=", ".join(f"{name} {shown(sizes[name], 40)}" for name in names),
-                expected=", ".join(f"{name} {shown(told.get(name), 40)}" for name in names),
+                expected=", ".join(f"{name} {shown(configured.get(name), 40)}" for name in names),
             )
 
 
@@ -81,7 +81,7 @@ def _trusted(connector: Connector, extra: Mapping[str, Any]) -> dict[str, object
     """The configured sizes that must be the same in all engines, by their full names."""
     defaults = {"pp_size": 1}
     return {
-        f"{side}.{key}": sizes_told(extra, side).get(key, defaults.get(key))
+        f"{side}.{key}": configured_sizes(extra, side).get(key, defaults.get(key))
         for side, keys in connector.shared.items()
         for key in keys
     }
@@ -112,13 +112,15 @@ def tensor_order(r: Rule, c: Context) -> Iterator[Finding]:
         if connector.tensor_order != "at_start" or not instance.settings.kv_extra_config:
             continue
         extra = kv_extra_config(c.cluster, instance, instance.head)
-        told_p, told_d = (sizes_told(extra, side).get("tp_size") for side in ("prefill", "decode"))
-        if isinstance(told_p, int) and isinstance(told_d, int) and told_p < told_d:
+        prefill_size, decode_size = (
+            configured_sizes(extra, side).get("tp_size") for side in ("prefill", "decode")
+        )
+        if isinstance(prefill_size, int) and isinstance(decode_size, int) and prefill_size < decode_size:
             yield r.at(
-                f"prefill_tp_size: {told_p} must be greater than or equal to the decode_tp_size: {told_d}",
+                f"prefill_tp_size: {prefill_size} must be greater than or equal to the decode_tp_size: {decode_size}",
                 instance=instance.name,
                 variable="pd_kv_extra_config",
-                seen=f"prefill.tp_size: {told_p}, decode.tp_size: {told_d}",
+                seen=f"prefill.tp_size: {prefill_size}, decode.tp_size: {decode_size}",
                 expected="the sizes of pd_parallel",
                 cure="remove tp_size from pd_kv_extra_config: it is computed from pd_parallel",
             )
@@ -134,8 +136,8 @@ def tensor_order(r: Rule, c: Context) -> Iterator[Finding]:
 def tensor_multiple(r: Rule, c: Context) -> Iterator[Finding]:
     for prefiller, decoder, connector in pairs(c, "pd_parallel", "pd_profile"):
         p, d = prefiller.parallel.tensor, decoder.parallel.tensor
-        told = connector.tensor_order == "at_start" and p < d  # by PD503
-        if decoder.settings.profile.attention == "gqa" and p % d and not told:
+        reported = connector.tensor_order == "at_start" and p < d  # by PD503
+        if decoder.settings.profile.attention == "gqa" and p % d and not reported:
             yield r.at(
                 "Prefill TP size must be divisible by Decode TP size.",
                 instance=decoder.name,
