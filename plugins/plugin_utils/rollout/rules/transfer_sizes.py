@@ -117,7 +117,8 @@ def tensor_order(r: Rule, c: Context) -> Iterator[Finding]:
         )
         if isinstance(prefill_size, int) and isinstance(decode_size, int) and prefill_size < decode_size:
             yield r.at(
-                f"prefill_tp_size: {prefill_size} must be greater than or equal to the decode_tp_size: {decode_size}",
+                f"prefill_tp_size: {prefill_size} must be greater than or equal to the decode_tp_size: "
+                f"{decode_size}",
                 instance=instance.name,
                 variable="pd_kv_extra_config",
                 seen=f"prefill.tp_size: {prefill_size}, decode.tp_size: {decode_size}",
