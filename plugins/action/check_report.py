@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The action plugin behind ascend.pd_rollout.check_report; its documentation stands in plugins/modules."""
+"""The action plugin behind ascend.pd_rollout.check_report; documented in plugins/modules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..plugin_utils.rollout.render import make_folder, private
 
 
 class ActionModule(ControllerAction):
-    """Puts together what all checks found, prints and writes it, and fails on errors."""
+    """Collects the findings of all checks, prints and writes them, and fails on errors."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "plan": {"type": "dict", "required": True},
@@ -51,7 +51,7 @@ class ActionModule(ControllerAction):
         verdict = self._verdict(task_vars, options)
         findings = list(verdict.findings) if verdict else []
         results, missing = self._results(task_vars, options)
-        # Without a single word of host_check, it was not asked for (--tags hccn_check).
+        # Without any result of host_check, it was not requested (--tags hccn_check).
         if results or any(missing.values()) or verdict is None:
             findings += self._host_findings(task_vars, options, results, missing)
         if options["repairs"]:
@@ -86,13 +86,13 @@ class ActionModule(ControllerAction):
         )
         if errors and options["fail"]:
             result.update(failed=True, msg=f"{result['msg']}. Every finding is printed above, with its cure.")
-            # The screen has it already.
+            # The screen already shows it.
             result["_ansible_verbose_override"] = True
             del result["findings"], result["waived"]
         return result
 
     def _verdict(self, task_vars: Mapping[str, Any], options: Mapping[str, Any]) -> Verdict | None:
-        """What the chips of all servers show together; None where no chip was asked (--tags host_check)."""
+        """Return the evaluation of all servers' chips; None if no chip was checked (--tags host_check)."""
         if not asked(task_vars, options["servers"], options["chips"] or ""):
             return None
         meshes = self._registered(task_vars, options, "mesh", "mesh")
@@ -108,7 +108,7 @@ class ActionModule(ControllerAction):
     def _results(
         self, task_vars: Mapping[str, Any], options: Mapping[str, Any]
     ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-        """The results of host_check, and why some servers have none. Nothing where no server was asked."""
+        """Return the results of host_check, and why some servers have none; empty if none was checked."""
         results: dict[str, Mapping[str, Any]] = {}
         missing: dict[str, str] = {}
         for name in options["servers"]:
@@ -122,7 +122,7 @@ class ActionModule(ControllerAction):
     def _registered(
         self, task_vars: Mapping[str, Any], options: Mapping[str, Any], option: str, key: str
     ) -> dict[str, Mapping[str, Any]]:
-        """What servers registered in the variable of that option, where it has that key."""
+        """Return the results that servers registered in the variable of an option, if they have that key."""
         return {
             name: found
             for name in options["servers"]

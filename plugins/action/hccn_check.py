@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quick way to the module hccn_check, which is documented in plugins/modules."""
+"""The fast path of the module hccn_check, which is documented in plugins/modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..plugin_utils._run.fast_module import PipedModule
 
 
 class ActionModule(PipedModule):
-    """Asks and judges on the server, as the module does."""
+    """Runs the module's work on the server."""
 
     ENTRY = "_hccn.entry"
     FUNCTION = "check"

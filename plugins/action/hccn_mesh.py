@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The action plugin behind ascend.pd_rollout.hccn_mesh; its documentation stands in plugins/modules."""
+"""The action plugin behind ascend.pd_rollout.hccn_mesh; documented in plugins/modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..plugin_utils._run.action import ControllerAction
 
 
 class ActionModule(ControllerAction):
-    """Makes the targets of every server in one go, on the controller."""
+    """Computes the targets of all servers at once, on the controller."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "mesh": {"type": "str", "choices": list(between.MESHES), "default": "ring"},

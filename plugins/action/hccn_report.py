@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The action plugin behind ascend.pd_rollout.hccn_report; its documentation stands in plugins/modules."""
+"""The action plugin behind ascend.pd_rollout.hccn_report; documented in plugins/modules."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _headline(verdict: Verdict, findings: Sequence[Finding]) -> str:
 
 
 def _worst(errors: Sequence[Finding]) -> str:
-    """The errors in a few words, for the one line that says why the play stops."""
+    """Return the errors as a short text for the line that says why the play stops."""
     named = [f"{one.code} at {few(one.hosts) or 'all'}" for one in grouped(errors)]
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return f" ({'; '.join(named[:3])}{more})" if named else ""

@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quick way to the module host_reach, which is documented in plugins/modules."""
+"""The fast path of the module host_reach, which is documented in plugins/modules."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..plugin_utils._run.run_token import run_token
 
 
 class ActionModule(PipedModule):
-    """Does on the server what the module does."""
+    """Runs the module's work on the server."""
 
     ENTRY = "_host.entry"
     FUNCTION = "reach"
     ARGUMENTS = REACH_ARGUMENTS
 
     def _own_arguments(self) -> dict[str, Any]:
-        """The listeners of a run answer those who know its token."""
+        """Return the run's token, without which its listeners do not answer."""
         return {"token": run_token()}

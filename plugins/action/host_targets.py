@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The action plugin behind ascend.pd_rollout.host_targets; its documentation stands in plugins/modules."""
+"""The action plugin behind ascend.pd_rollout.host_targets; documented in plugins/modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..plugin_utils._run.action import ControllerAction
 
 
 class ActionModule(ControllerAction):
-    """Chooses who tries which ports of whom, in one go, on the controller."""
+    """Chooses the ports that each server tests, for all servers at once, on the controller."""
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {
         "plan": {"type": "dict", "required": True},

@@ -16,7 +16,7 @@ from ..catalogue import HOST_CHECKS
 from ..query.server import HostState, full_chips
 from .room import Limits
 
-# Characters of what npu-smi said that a finding shows.
+# Characters of npu-smi's output that a finding shows.
 SHOWN = 1500
 
 
@@ -97,9 +97,9 @@ def npus(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable
             "which processes use the chips is unknown: npu-smi's process table could not be parsed",
             seen=told[:SHOWN],
         )
-    # Who has a chip for himself has its memory; of a chip that others may have, too, nobody knows.
+    # The sole holder of a chip also has its memory; if others may have the chip too, that is unknown.
     held = {chip for one in state.chip_holders if one.alone for chip in one.chips}
-    # While the deployment itself runs, its memory is in use; whether npu-smi shows its processes or not.
+    # While the deployment itself runs, memory is in use, whether npu-smi shows its processes or not.
     if not state.own_running:
         full = full_chips(state.npu.chips, set(wants["chips"]) - used_by_somebody - held)
         if full:
@@ -116,10 +116,11 @@ def npus(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable
 
 
 def _used_memory(state: HostState, full: Sequence[NpuChip]) -> Finding:
-    """Memory that is in use although no process shows. A reset is advised only where nobody is there.
+    """Return the finding about memory in use without a listed process; it recommends a reset only if all
+    chips are unused.
 
-    On Atlas A3, and on Atlas A2 with HCCS, `npu-smi set -t reset` resets all chips of the server, whichever
-    is named (npucli/npu_chip_set.c: reset_server_handle_amp): so nobody may use any of them.
+    On Atlas A3, and on Atlas A2 with HCCS, ``npu-smi set -t reset`` resets all chips of the server, whichever
+    is named (npucli/npu_chip_set.c: reset_server_handle_amp), so no chip may be in use.
     """
     numbers_of = [chip.phy_id for chip in full]
     worst = max(full, key=lambda chip: (chip.hbm_used or 0) / (chip.hbm_total or 1))
@@ -149,7 +150,7 @@ def _used_memory(state: HostState, full: Sequence[NpuChip]) -> Finding:
 
 
 def _elsewhere(state: HostState) -> str:
-    """Who uses chips of the server, by npu-smi, open devices and containers."""
+    """Return the users of chips as text, by npu-smi, open devices and containers; empty if none."""
     pids = {one.pid for one in (state.npu.processes if state.npu else ())}.union(*state.openers.values())
     names = [one.name for one in state.chip_holders]
     told = [f"pid {pid}" for pid in sorted(pids)] + [f"container {name}" for name in names]
@@ -157,7 +158,7 @@ def _elsewhere(state: HostState) -> str:
 
 
 def holders_of_chips(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
-    """Containers of others that have chips of the plan."""
+    """Yield findings about containers outside the deployment that have planned chips."""
     npu_of = {chip.phy_id: chip.npu for chip in state.npu.chips} if state.npu else {}
     for one in state.chip_holders:
         chips = sorted(set(one.chips) & set(wants["chips"]))
@@ -173,7 +174,7 @@ def holders_of_chips(wants: Mapping[str, Any], state: HostState) -> Iterable[Fin
             seen=one.seen + ("; device-share is on" if shared else ""),
             severity=None if alone else "warning",
             name=one.name.split(" ")[0],
-            # Of other runtimes only a process is known.
+            # For other runtimes only a process is known.
             cure=f"ps -fp {one.pid}; cat /proc/{one.pid}/cgroup  # whose is it? then stop it with its own "
             "tool, or leave its chips out of pd_chips"
             if one.pid

@@ -63,7 +63,7 @@ def docker_engine(state: HostState) -> Iterable[Finding]:
 
 
 def _docker_age(docker: Docker, distribution: tuple[str, str]) -> Iterable[Finding]:
-    """Whether threads can start in its containers: by its seccomp list where that can be seen."""
+    """Yield a finding if threads may not start in its containers, judged by its seccomp list if readable."""
     version = docker.version or ""
     if docker.product:
         yield HOST_CHECKS.finding(

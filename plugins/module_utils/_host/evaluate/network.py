@@ -60,10 +60,10 @@ def ports_free(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
 
 
 def _port_code(row: Mapping[str, Any], holder: Holder) -> str | None:
-    """Which finding it is that somebody has a port of that row."""
+    """Return the code of the finding about a process that uses a port of that row, or None."""
     if row["bound"]:
         return "host-port-taken" if holder.listens else "host-port-connection"
-    # The libraries bind to the service address: who listens on the loopback alone is not in their way.
+    # The libraries bind to the service address: a listener on loopback alone does not conflict.
     if not holder.listens or holder.address.startswith("127."):
         return None
     if row["purpose"] == HCCL:
@@ -98,7 +98,7 @@ def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
             ),
             expected=f"{address} on a NIC",
         )
-        # All that follows would only say the same in other words.
+        # All further findings would have the same cause.
         return
     for nic in {name: by_name[name] for name in (carrier.name, declared) if name in by_name}.values():
         if not nic.up:
@@ -116,7 +116,7 @@ def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
                 expected=address,
                 address=address,
             )
-    # A NIC that the main table does not name is one of policy routing: nothing is known of it.
+    # A NIC that is not in the main table is used by policy routing: nothing is known about it.
     astray = {
         name: (source, over)
         for name, (source, over) in state.ways.items()
@@ -135,5 +135,5 @@ def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
 
 
 def carrying(nics: Iterable[Nic], address: str) -> Nic | None:
-    """The NIC with that address."""
+    """Return the NIC with that address, or None."""
     return next((nic for nic in nics if address in nic.addresses), None)

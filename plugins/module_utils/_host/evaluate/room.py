@@ -14,7 +14,7 @@ from ..query.server import HostState
 
 GIGA = 10**9
 
-# Unpacking needs the archive's content, which is about its size, and some for what is written on the way.
+# Unpacking needs about the archive's size, and some more for temporary files.
 ARCHIVE_FACTOR = 1.2
 
 # Launch scripts and the key.
@@ -32,7 +32,7 @@ class Limits:
     weights_path: str = ""
     memory_gigabytes: float = 0.0
     image_archive: str = ""
-    # The oldest firmware that will do; empty: that of the release's row, if it names one.
+    # The oldest firmware that is accepted; empty: the one listed for the release, if any.
     firmware_minimum: str = ""
 
 
