@@ -277,7 +277,7 @@ def test_a_zstd_archive_needs_zstd_on_the_servers_and_says_so(run, world, ids, s
     assert not done.good
     for name in SERVERS:
         assert f"{name} did not get {SAVED}" in done.told
-    assert "install zstd, or pack the archive with gzip" in done.told
+    assert "Install zstd, or compress the archive with gzip" in done.told
     assert ids(SAVED) == ["", "", ""]
 
     for name in SERVERS:
