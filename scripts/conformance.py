@@ -22,7 +22,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import time
@@ -33,23 +32,19 @@ from pathlib import Path
 
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 ROOT = Path(__file__).resolve().parents[1]
-_AnsibleCollectionFinder(paths=[str(ROOT / ".collections"), sysconfig.get_paths()["purelib"]])._install()
+# By this name mypy checks what is imported here; by that of the collection it would pass over it.
+sys.path.insert(0, str(ROOT))
 
-from ansible_collections.ascend.pd_rollout.plugins.action.plan import read_inventory  # noqa: E402
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner  # noqa: E402
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render  # noqa: E402
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.findings import (  # noqa: E402
-    PlanError,
-    report,
-)
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import (  # noqa: E402
-    RawInventory,
-)
+from plugins.action.plan import read_inventory  # noqa: E402
+from plugins.module_utils._findings import render_text  # noqa: E402
+from plugins.plugin_utils.rollout import plan as planner  # noqa: E402
+from plugins.plugin_utils.rollout import render  # noqa: E402
+from plugins.plugin_utils.rollout.findings import PlanError  # noqa: E402
+from plugins.plugin_utils.rollout.inventory import RawInventory  # noqa: E402
 
 HOME = ROOT / ".cache" / "conformance"
 TORCH = "torch==2.13.0"
@@ -283,7 +278,7 @@ def render_plan(inventory: Path, release: str, folder: Path) -> None:
     try:
         (plan,) = planner.make_all(read(inventory, release), None).values()
     except PlanError as error:
-        (target / "refused.txt").write_text("\n".join(report(error.findings)), encoding="utf-8")
+        (target / "refused.txt").write_text("\n".join(render_text(error.findings)), encoding="utf-8")
     else:
         render.write(target, plan.to_dict(), dry_run=False)
 
