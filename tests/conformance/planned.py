@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -67,10 +67,12 @@ class Planned:
         return {finding.code for finding in self.findings if finding.severity == ERROR}
 
     def servers(self, role: str | None = None) -> Iterator[Server]:
-        """Every `vllm serve` of it, or of one role."""
+        """Every `vllm serve` of it, or of one role. A host without a valid address gets an empty one."""
+        valid = ValidCluster.checked(self.cluster)
+        valid = replace(valid, addresses={**dict.fromkeys(valid.by_host, ""), **valid.addresses})
         for instance in self.cluster.instances:
             for node in instance.nodes if role in (None, instance.role) else ():
-                engine = launch.engine(ValidCluster.checked(self.cluster), instance, node)
+                engine = launch.engine(valid, instance, node)
                 if engine["ranks"]:
                     for rank in engine["ranks"]:
                         places = workers(instance.parallel, rank["rank"], 0, instance.parallel.world_size)
