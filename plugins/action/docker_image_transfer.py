@@ -108,10 +108,12 @@ class ActionModule(Polling):
         answer = self._job(**order)
         status = answer.get("status") or {}
         if answer.get("failed") or not status.get("port"):
-            if not (status.get("finding") or answer.get("finding")):
+            found = status.get("finding") or next(iter(answer.get("findings") or ()), None)
+            if found is None:
                 seen = f"it cannot start: {answer.get('msg') or 'no reason'}"
-                answer["finding"] = TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen).to_dict()
-            return self._failed(failure(self._host, {"phase": FAILED, **answer, **status}, GONE_CODE), status)
+                found = TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen).to_dict()
+            why = failure(self._host, {"phase": FAILED, "finding": found}, GONE_CODE)
+            return self._failed(why, status)
         self._tell(address=options["address"], port=status["port"])
         return {"port": status["port"]}
 

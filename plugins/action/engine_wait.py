@@ -163,7 +163,7 @@ def how_it_ended(report: dict[str, Any]) -> str:
         return f"{words}, and is stopped now" if report.get("stopped") else words
     words = f"its container is {status}, exit code {report['exit_code']}"
     if report["oom_killed"]:
-        words += ", killed for want of memory"
+        words += ", killed because it ran out of memory"
     if report["error"]:
         words += f", {report['error']}"
     return f"{words}, and is stopped now" if report.get("stopped") else words

@@ -47,10 +47,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-finding:
-  description: What is wrong with the folder, with code, path, seen, expected and cure.
+findings:
+  description: What is wrong with the folder, as one finding with code, path, seen, expected and cure.
   returned: failure
-  type: dict
+  type: list
+  elements: dict
 """
 
 import shutil
@@ -60,7 +61,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._files import private_folder
 from ..module_utils._files.catalogue import FOLDER_CHECKS
-from ..module_utils._findings import text_of
 
 
 def clear(folder: Path, mark: str) -> bool:
@@ -95,7 +95,7 @@ def main() -> None:
             folder = private_folder.ensure(path)
             changed = bool(mark and clear(folder, mark)) or changed
     except private_folder.UnsafeFolder as error:
-        module.fail_json(msg=text_of(error.findings), finding=error.finding.to_dict())
+        module.fail_json(**error.failure())
     except OSError as error:
         module.fail_json(msg=f"{error.filename or path}: {error.strerror}")
     module.exit_json(changed=changed)

@@ -90,13 +90,9 @@ released:
   description: Whether this run held the lock.
   returned: with O(state=absent)
   type: bool
-finding:
-  description: Why the lock file cannot be used, with code, path, seen, expected and cure.
-  returned: if the lock cannot be read, written or removed
-  type: dict
 findings:
-  description: Which run holds the lock, as one finding.
-  returned: if the lock is held by another run
+  description: Which run holds the lock, or why its file cannot be read, written or removed; one finding.
+  returned: failure
   type: list
   elements: dict
   sample:
@@ -117,7 +113,6 @@ findings:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._findings import text_of
 from ..module_utils._lock import ARGUMENTS, LockError, RolloutLock
 
 
@@ -135,7 +130,7 @@ def main() -> None:
             module.exit_json(changed=False, released=lock.release(owner["run"], module.check_mode))
         holder = lock.acquire(owner, module.params["replace"], module.check_mode)
     except LockError as error:
-        module.fail_json(msg=text_of(error.findings), finding=error.finding.to_dict())
+        module.fail_json(**error.failure())
     module.exit_json(changed=False, holder=holder)
 
 

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 from .._files.private_folder import UnsafeFolder
-from .._findings import text_of
 from . import image_job
 from . import status as phases
 from .catalogue import TransferError
@@ -58,15 +57,9 @@ def job(options: dict[str, Any]) -> dict[str, Any]:
         status = folder.end_job() if folder.is_ours() else {}
         return {"changed": False, "status": status, "removed": folder.clear(options["keep_part"])}
     except UnsafeFolder as error:
-        why = text_of(error.findings, "docker_image_directory cannot be used.")
-        return {"failed": True, "changed": False, "msg": why, "finding": error.finding.to_dict()}
+        return error.failure("docker_image_directory cannot be used.")
     except TransferError as error:
-        return {
-            "failed": True,
-            "changed": False,
-            "msg": text_of(error.findings),
-            "finding": error.finding.to_dict(),
-        }
+        return error.failure()
     except OSError as error:
         return {"failed": True, "changed": False, "msg": f"{options['directory']}: {error}"}
 

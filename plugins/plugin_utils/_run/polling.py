@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleActionFail
 
 from .action import ServerAction
 from .deadlines import SOON
@@ -41,8 +41,9 @@ class Polling(ServerAction):
         task_vars: of the action.
         seconds: after which the server counts as unreachable.
 
-        Returns the module's result. Raises AnsibleError where the module failed, and where the run that this
-        worker belongs to has been killed; AnsibleConnectionFailure where the server does not answer.
+        Returns the module's result. Raises AnsibleActionFail, with the module's findings, where that failed;
+        AnsibleError where the run that this worker belongs to has been killed; AnsibleConnectionFailure where
+        the server does not answer.
         """
         if not hasattr(self, "_parent_run"):
             self._parent_run = ParentRun()
@@ -52,7 +53,8 @@ class Polling(ServerAction):
                 module_name=f"ascend.pd_rollout.{module}", module_args=dict(arguments), task_vars=task_vars
             )
         if answer.get("failed") or answers not in answer:
-            raise AnsibleError(answer.get("msg") or f"no report about {about}: {answer}")
+            why = answer.get("msg") or f"no report about {about}: {answer}"
+            raise AnsibleActionFail(why, result={"findings": answer.get("findings") or []})
         return answer
 
 

@@ -223,7 +223,7 @@ def test_a_dead_engine_fails_with_name_code_reason_and_log(run):
         ({"status": "running", "failed": True, "restart_count": 2}, "it ended and was restarted (2 times)"),
         (
             {"status": "exited", "exit_code": 137, "oom_killed": True},
-            "exit code 137, killed for want of memory",
+            "exit code 137, killed because it ran out of memory",
         ),
         ({"status": "created", "exit_code": 127, "error": "no such device"}, "exit code 127, no such device"),
     ],

@@ -255,7 +255,7 @@ def test_the_module_says_what_is_wrong(tmp_path, capsys):
     tmp_path.chmod(0o777)
     told = call(capsys, path=str(tmp_path / "x"))
     assert told["failed"]
-    assert told["finding"]["code"] == "folder-writable-by-others"
+    assert told["findings"][0]["code"] == "folder-writable-by-others"
     assert f"chmod go-w {tmp_path}" in told["msg"]
 
 

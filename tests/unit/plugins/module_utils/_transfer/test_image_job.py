@@ -378,7 +378,7 @@ def test_nothing_in_it_is_believed_ended_or_removed(planted, state, wait):
     params.update(sources=[], incoming=None, number=-1, hold=0)
     told = job_entry.job(params)
     if state == "present" and not wait:
-        assert told["finding"]["code"] == "folder-of-another-user"
+        assert told["findings"][0]["code"] == "folder-of-another-user"
         assert told["msg"].startswith("docker_image_directory cannot be used.")
     else:
         assert told["status"] in ({}, {"phase": "gone"})

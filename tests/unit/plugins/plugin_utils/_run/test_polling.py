@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.polling import ProgressLine
 
@@ -41,3 +42,18 @@ def test_the_last_line_is_always_printed_but_nothing_twice(printed: list[str]) -
     line.update("", "copying", final=True)
     line.update("10 of 10 MB", "copying", note=" (4 s)", final=True)
     assert printed == ["decode1 weights: 9 of 10 MB", "decode1 weights: 10 of 10 MB (4 s)"]
+
+
+def test_a_module_that_failed_hands_its_findings_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"code": "docker-silent", "message": "the Docker Engine does not answer"}
+    action = polling.Polling.__new__(polling.Polling)
+    monkeypatch.setattr(polling.ParentRun, "check", lambda *_: None)
+    monkeypatch.setattr(
+        action,
+        "_execute_module",
+        lambda **_: {"failed": True, "msg": "no answer", "findings": [found]},
+        raising=False,
+    )
+    with pytest.raises(AnsibleActionFail, match="no answer") as raised:
+        action._poll("engine_info", {}, about="the engines", answers="targets", task_vars={})
+    assert raised.value.result["findings"] == [found]
