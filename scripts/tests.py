@@ -265,7 +265,9 @@ def molecule(names: Sequence[str] = (), *, quick: bool = False) -> bool:
     """
     chosen = names or scenarios()
     if quick:
-        os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} --ignore-glob=*/test_[2-9]_*"
+        # Molecule names each file, and pytest ignores none that is named: so by a part of the tests' names.
+        later = " and ".join(f"not test_{number}_" for number in range(2, 10))
+        os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -k '{later}'"
     if len(chosen) == 1:
         return one_scenario(chosen[0], shown=True)
     say(
