@@ -61,11 +61,8 @@ class Merge:
     changed: tuple[str, ...]
 
     @property
-    def reloadable(self) -> tuple[str, ...]:
-        return tuple(key for key in self.changed if key in RELOADABLE)
-
-    @property
     def needs_restart(self) -> tuple[str, ...]:
+        """Those of the changed keys that a reload does not apply."""
         return tuple(key for key in self.changed if key not in RELOADABLE)
 
 
