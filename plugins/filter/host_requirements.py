@@ -28,7 +28,7 @@ options:
 EXAMPLES = r"""
 - name: Check the server against the plan
   ascend.pd_rollout.host_check:
-    wants: "{{ pd_plan | ascend.pd_rollout.host_requirements(inventory_hostname) }}"
+    requirements: "{{ pd_plan | ascend.pd_rollout.host_requirements(inventory_hostname) }}"
   # => {"name": "decode1", "address": "10.0.0.13", "chips": [0, 1, …], "devices": ["/dev/davinci0", …], …}
 """
 
@@ -40,7 +40,7 @@ _value:
 
 from typing import Any
 
-from ..plugin_utils._checks.host_cluster import wants
+from ..plugin_utils._checks.host_cluster import requirements
 from ..plugin_utils._filters import guarded, host_share, known_release
 
 
@@ -55,4 +55,4 @@ class FilterModule:
 def host_requirements(plan: Any, host: Any) -> dict[str, Any]:
     share = host_share(plan, host)
     release = known_release(plan["release"]["name"])
-    return wants(plan, share, str(host), release.driver, release.firmware)
+    return requirements(plan, share, str(host), release.driver, release.firmware).to_dict()

@@ -28,7 +28,7 @@ extends_documentation_fragment:
   - ascend.pd_rollout.options.docker
   - ascend.pd_rollout.options.fail
 options:
-  wants:
+  requirements:
     description:
       - The plan's requirements for the server, as returned by
         P(ascend.pd_rollout.host_requirements#filter).
@@ -94,7 +94,7 @@ seealso:
 EXAMPLES = r"""
 - name: Check the server against the plan
   ascend.pd_rollout.host_check:
-    wants: "{{ pd_plan | ascend.pd_rollout.host_requirements(inventory_hostname) }}"
+    requirements: "{{ pd_plan | ascend.pd_rollout.host_requirements(inventory_hostname) }}"
   become: true
 """
 

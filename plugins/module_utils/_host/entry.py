@@ -19,11 +19,11 @@ from . import health
 from . import listener as host_listener
 from .evaluate import result as evaluate
 from .evaluate.network import carrying
-from .evaluate.room import Limits
 from .query import server as query
+from .requirements import HostRequirements, Limits
 
 CHECK_ARGUMENTS = {
-    "wants": {"type": "dict", "required": True},
+    "requirements": {"type": "dict", "required": True},
     "listen": {"type": "bool", "default": False},
     "listen_seconds": {"type": "float", "default": 120.0},
     "token": {"type": "str", "default": "", "no_log": True},
@@ -54,41 +54,35 @@ REACH_ARGUMENTS = {
 
 def check(options: Mapping[str, Any]) -> dict[str, Any]:
     """Inspect and evaluate the server; return the result of host_check, with ``failed`` if it fails."""
-    wants = options["wants"]
-    state = query.look(wants, options)
-    limits = Limits(
-        options["image_gigabytes"],
-        options["weights_gigabytes"],
-        options["weights_path"],
-        options["memory_gigabytes"],
-        options["image_archive"],
-        options["firmware_minimum"],
-    )
+    requirements = HostRequirements.from_dict(options["requirements"])
+    limits = Limits.from_options(options)
+    sources = query.Sources.from_options(options)
+    state = query.inspect_server(requirements, limits, sources)
     findings = ordered(
         [
-            *evaluate.judge(wants, state, limits),
-            *health.findings(wants, DockerApi(options["docker_socket"])),
+            *evaluate.judge(requirements, state, limits),
+            *health.findings(requirements, DockerApi(sources.docker_socket)),
         ]
     )
     ok = not errors_of(findings)
     listener = None
     # Without a NIC that has the address nothing can listen, which has its own finding.
-    nic = carrying(state.nics, wants["address"])
+    nic = carrying(state.nics, requirements.address)
     # Without a token no client could prove that it belongs to the run.
-    if options["listen"] and options.get("token") and wants.get("clients") and nic is not None and nic.up:
+    if options["listen"] and options.get("token") and requirements.clients and nic is not None and nic.up:
         listener, _refused = host_listener.start(
-            wants["address"],
-            evaluate.samples(wants, state),
-            wants["name"],
+            requirements.address,
+            evaluate.samples(requirements, state),
+            requirements.name,
             options["listen_seconds"],
-            wants["clients"],
+            requirements.clients,
             options.get("token", ""),
         )
     result = {
         "changed": False,
         "ok": ok,
-        "findings": [one.to_dict() for one in findings],
-        "facts": evaluate.facts(wants, state, limits),
+        "findings": [finding.to_dict() for finding in findings],
+        "facts": evaluate.facts(requirements, state, limits),
         "listening": list(listener.ports) if listener else [],
         "listener": {"pid": listener.pid, "started": listener.started} if listener else None,
         "msg": evaluate.summary(findings),

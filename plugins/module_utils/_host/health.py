@@ -18,83 +18,96 @@ from .._serving import nodes
 from .._serving.engine_log import READY, progress, reason, split_lines
 from .._serving.probe import probe
 from .catalogue import HOST_CHECKS
+from .requirements import HostRequirements, PlannedContainer
 
 DEPLOYMENT = "pd_rollout.deployment"
 # Lines of a log that are read, for each server in the container.
 LOG_LINES = 400
 
 
-def findings(wants: Mapping[str, Any], docker: DockerApi, ask: Callable[..., Any] = probe) -> list[Finding]:
+def findings(
+    requirements: HostRequirements, docker: DockerApi, ask: Callable[..., Any] = probe
+) -> list[Finding]:
     """Return findings about deployed containers that do not serve.
 
-    ``wants``: the plan's requirements for this server; ``ask``: the function that makes a health check.
+    ``requirements``: the plan's for this server; ``docker``: its Docker Engine; ``ask``: the function that
+    makes a health check.
     """
-    serving = wants.get("serving") or []
+    serving = requirements.serving
     try:
-        listed = docker.containers({DEPLOYMENT: wants["deployment"]}) if serving else []
-        found = {one["Names"][0].lstrip("/"): one for one in listed}
+        listed = docker.containers({DEPLOYMENT: requirements.deployment}) if serving else []
+        existing = {entry["Names"][0].lstrip("/") for entry in listed}
         return [
-            finding for one in serving for finding in judge(docker, one, found.get(one["container"]), ask)
+            finding
+            for planned in serving
+            for finding in judge(docker, planned, planned.container in existing, ask)
         ]
     except DockerError as error:
-        return [stopped(one, f"the Docker Engine does not answer: {error}") for one in serving if laid(one)]
+        seen = f"the Docker Engine does not answer: {error}"
+        return [stopped(planned, seen) for planned in serving if is_deployed(planned)]
 
 
-def laid(one: Mapping[str, Any]) -> bool:
+def is_deployed(planned: PlannedContainer) -> bool:
     """Return whether a rollout has written the launch script on this server."""
     try:
-        return Path(one["script_path"]).is_file()
+        return Path(planned.script_path).is_file()
     except OSError:
         return False
 
 
 def judge(
-    docker: DockerApi, one: Mapping[str, Any], container: Mapping[str, Any] | None, ask: Callable[..., Any]
+    docker: DockerApi, planned: PlannedContainer, exists: bool, ask: Callable[..., Any]
 ) -> Iterable[Finding]:
     """Yield at most one finding about a planned container.
 
-    ``one``: the container and its health check, as planned; ``container``: as the Docker Engine lists it, or
-    None; ``ask``: the function that makes a health check.
+    ``docker``: the Docker Engine; ``planned``: the container and its health check; ``exists``: whether the
+    Docker Engine lists it; ``ask``: the function that makes a health check. Raises DockerError.
     """
-    if container is None:
-        if laid(one):
-            yield stopped(one, "no container, only its launch script")
+    if not exists:
+        if is_deployed(planned):
+            yield stopped(planned, "no container, only its launch script")
         return
-    details = docker.inspect(one["container"])
+    details = docker.inspect(planned.container)
     if details is None or details["State"]["Status"] != "running":
-        yield stopped(one, how_it_ended(docker, one, details))
+        yield stopped(planned, how_it_ended(docker, planned, details))
         return
-    apart = nodes.left_group(details, nodes.read_record(one)) if one["group"] else ""
+    record = nodes.read_record({"script_path": planned.script_path}) if planned.group else None
+    apart = nodes.left_group(details, record) if planned.group else ""
     if apart:
         yield HOST_CHECKS.finding(
             "host-deployed-apart",
-            f"{one['title']} was started without the other nodes of its instance",
-            instance=one["instance"],
+            f"{planned.title} was started without the other nodes of its instance",
+            instance=planned.instance,
             seen=apart,
         )
         return
-    silent = unanswered(one, ask)
-    if silent:
+    failed = failed_checks(planned, ask)
+    if failed:
         yield HOST_CHECKS.finding(
             "host-deployed-silent",
-            f"{one['title']} runs but does not answer correctly",
-            instance=one["instance"],
-            seen=f"{'; '.join(silent)}{how_far(docker, one, details)}",
-            container=one["container"],
+            f"{planned.title} runs but does not answer correctly",
+            instance=planned.instance,
+            seen=f"{'; '.join(failed)}{start_progress(docker, planned, details)}",
+            container=planned.container,
         )
 
 
-def stopped(one: Mapping[str, Any], seen: str) -> Finding:
+def stopped(planned: PlannedContainer, seen: str) -> Finding:
+    """Return the finding about a container that is not running; ``seen``: what is known about its end."""
     return HOST_CHECKS.finding(
         "host-deployed-stopped",
-        f"{one['title']} is not running",
-        instance=one["instance"],
+        f"{planned.title} is not running",
+        instance=planned.instance,
         seen=seen,
-        container=one["container"],
+        container=planned.container,
     )
 
 
-def how_it_ended(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str, Any] | None) -> str:
+def how_it_ended(docker: DockerApi, planned: PlannedContainer, details: Mapping[str, Any] | None) -> str:
+    """Return how a container ended, with the reason from the Docker Engine or from its log.
+
+    ``details``: its data from the Docker Engine, None if it is gone. Raises DockerError.
+    """
     if details is None:
         return "its container has just been removed"
     state = details["State"]
@@ -103,26 +116,29 @@ def how_it_ended(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str
         text += ", killed because it ran out of memory"
     if not str(state.get("FinishedAt") or "0001").startswith("0001"):
         text += f", ended {state['FinishedAt'][:19]}Z"
-    told = state.get("Error") or reason(docker.logs(one["container"], LOG_LINES, since=state["StartedAt"]))
-    return f"{text}: {told}" if told else text
+    cause = state.get("Error") or reason(docker.logs(planned.container, LOG_LINES, since=state["StartedAt"]))
+    return f"{text}: {cause}" if cause else text
 
 
-def unanswered(one: Mapping[str, Any], ask: Callable[..., Any]) -> list[str]:
+def failed_checks(planned: PlannedContainer, ask: Callable[..., Any]) -> list[str]:
     """Return the health checks that fail, of one API server or of several ranks, each with its answer."""
-    urls = [rank["health_url"] for rank in one["ranks"]] or [one["health_url"]] * bool(one["health_url"])
+    urls = planned.health_urls
     if not urls:
         return []
     with ThreadPoolExecutor(len(urls)) as pool:
-        answers = list(pool.map(lambda url: ask(url, one["expect"]), urls))
+        answers = list(pool.map(lambda url: ask(url, planned.expect), urls))
     failed = [f"{url} {seen}" for url, (ready, seen) in zip(urls, answers) if not ready]
     more = [f"and {len(failed) - 3} more of {len(urls)} ranks"] if len(failed) > 3 else []
     return failed[:3] + more
 
 
-def how_far(docker: DockerApi, one: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """Return the progress of a start from the container's log, and the number of restarts; may be empty."""
+def start_progress(docker: DockerApi, planned: PlannedContainer, details: Mapping[str, Any]) -> str:
+    """Return the progress of a start from the container's log, and the number of restarts; may be empty.
+
+    ``details``: the container's data from the Docker Engine. Raises DockerError.
+    """
     text = docker.logs(
-        one["container"], LOG_LINES * max(1, len(one["ranks"])), since=details["State"]["StartedAt"]
+        planned.container, LOG_LINES * max(1, len(planned.ranks)), since=details["State"]["StartedAt"]
     )
     latest = progress(text)
     words = ""

@@ -16,11 +16,17 @@ from typing import Any
 from ...module_utils._findings import ERROR, WARNING, Finding, errors_of, numbers, ordered
 from ...module_utils._host.catalogue import HOST_CHECKS
 from ...module_utils._host.parsers import closes, concerns
+from ...module_utils._host.requirements import (
+    HostRequirements,
+    PlannedContainer,
+    PlannedPorts,
+    RankHealth,
+)
 from .._distribution.weights_chain import CURED_BY_COPY
 from .._run import server_python
 
 # hccn_check has findings of its own for these.
-_OTHERS_LOOK = frozenset(
+_CHECKED_BY_HCCN = frozenset(
     {
         "/etc/hccn.conf",
         "/usr/local/Ascend/driver/tools/hccn_tool",
@@ -32,74 +38,68 @@ _SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _API, _PROXY, _HANDSHAKE = "API", "proxy", "KV handshake"
 
 
-def wants(
+def requirements(
     plan: Mapping[str, Any],
     share: Mapping[str, Any],
     name: str,
     driver: str | None,
     firmware: str | None = None,
-) -> dict[str, Any]:
+) -> HostRequirements:
     """Return the plan's requirements for one server, reduced to what its check needs.
 
-    ``share``: the server's part of the plan; ``driver`` and ``firmware``: the versions that the release
-    recommends, or None.
+    ``plan``: the whole plan; ``share``: the server's part of it; ``name``: the server's; ``driver`` and
+    ``firmware``: the versions that the release recommends, or None.
     """
     engines = share["engines"]
     model = {engine.get("model_path") for engine in engines}
     paths = dict.fromkeys(mount["source"] for engine in engines for mount in engine["mounts"])
     below = str(share["directory"]).rstrip("/") + "/"
-    return {
-        "name": name,
-        "address": share["address"],
-        "interface": share["interface"],
-        "directory": share["directory"],
-        "deployment": plan["deployment"],
-        "image": plan["image"],
-        "driver": driver,
-        "firmware": firmware,
-        "chips": list(share["chips"]),
-        "devices": list(dict.fromkeys(device for engine in engines for device in engine["devices"])),
-        "paths": [
+    planned = [engine for engine in engines if engine.get("container")]
+    if (share["proxy"] or {}).get("container"):
+        planned.append(share["proxy"])
+    callers = {caller for row in share["ports"] for caller in clients(plan, {**row, "host": name})}
+    return HostRequirements(
+        name=name,
+        address=share["address"],
+        interface=share["interface"],
+        directory=share["directory"],
+        deployment=plan["deployment"],
+        image=plan["image"],
+        driver=driver,
+        firmware=firmware,
+        chips=tuple(share["chips"]),
+        devices=tuple(dict.fromkeys(device for engine in engines for device in engine["devices"])),
+        paths=tuple(
             path
             for path in paths
-            if path not in _OTHERS_LOOK and path not in model and not path.startswith(below)
-        ],
-        # Unlike the others it may be elsewhere; the check of the chips still finds it there.
-        "npu_smi": next((path for path in paths if path.endswith("/npu-smi")), None),
-        "ports": [
-            {key: row[key] for key in ("first", "last", "purpose", "instance", "bound")}
-            for row in share["ports"]
-        ],
-        "clients": sorted(
-            {name_of for row in share["ports"] for name_of in clients(plan, {**row, "host": name})}
+            if path not in _CHECKED_BY_HCCN and path not in model and not path.startswith(below)
         ),
-        "peers": {peer: plan["hosts"][peer]["address"] for peer in share["peers"]},
-        "shm": sum(size(engine["shm_size"]) for engine in engines),
-        "advertise": [engine["env"].get("VLLM_HOST_IP") for engine in engines],
-        "serving": [
-            *(_serving(engine) for engine in engines if engine.get("container")),
-            *([_serving(share["proxy"])] if (share["proxy"] or {}).get("container") else []),
-        ],
-    }
+        # Unlike the others it may be elsewhere; the check of the chips still finds it there.
+        npu_smi=next((path for path in paths if path.endswith("/npu-smi")), None),
+        ports=tuple(PlannedPorts.from_dict(row) for row in share["ports"]),
+        clients=tuple(sorted(callers)),
+        peers={peer: plan["hosts"][peer]["address"] for peer in share["peers"]},
+        shm=sum(size(engine["shm_size"]) for engine in engines),
+        advertise=tuple(engine["env"].get("VLLM_HOST_IP") for engine in engines),
+        serving=tuple(map(planned_container, planned)),
+    )
 
 
-def _serving(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a planned container (an engine's or the proxy's) and how to see that it serves."""
-    nodes = (part.get("ready") or {}).get("nodes") or ()
-    group, api = len(nodes) > 1, part.get("api")
-    instance = part.get("instance") or "proxy"
-    return {
-        "container": part["container"],
-        "title": f"node {part['node_rank']} of {instance}" if group else instance,
-        "instance": part.get("instance"),
-        "script_path": part["script_path"],
-        "group": group,
-        "health_url": part.get("health_url") or (_health(api) if api else None),
-        "expect": part.get("expected") or {},
-        "ranks": [
-            {"rank": one["rank"], "health_url": _health(one["api"])} for one in part.get("ranks") or ()
-        ],
-    }
+def planned_container(planned: Mapping[str, Any]) -> PlannedContainer:
+    """Return a container of the plan (an engine's or the proxy's) and how to check that it serves."""
+    nodes = (planned.get("ready") or {}).get("nodes") or ()
+    group, api = len(nodes) > 1, planned.get("api")
+    instance = planned.get("instance") or "proxy"
+    return PlannedContainer(
+        container=planned["container"],
+        title=f"node {planned['node_rank']} of {instance}" if group else instance,
+        instance=planned.get("instance"),
+        script_path=planned["script_path"],
+        group=group,
+        health_url=planned.get("health_url") or (_health(api) if api else None),
+        expect=planned.get("expected") or {},
+        ranks=tuple(RankHealth(rank["rank"], _health(rank["api"])) for rank in planned.get("ranks") or ()),
+    )
 
 
 def _health(api: Mapping[str, Any]) -> str:

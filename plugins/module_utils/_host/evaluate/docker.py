@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ..._findings import Finding
 from ..._hccn.parsers import version_key
@@ -14,6 +13,7 @@ from .. import parsers
 from ..catalogue import HOST_CHECKS
 from ..query.docker import DOCKER_MINIMUM, Docker
 from ..query.server import HostState
+from ..requirements import HostRequirements
 
 # Distributions whose Docker Engine has the version of what it contains. Others patch an old one:
 # docker-engine 18.09.0 of openEuler has clone3 in its seccomp list (its series.conf, patches 0191 and 0192),
@@ -25,7 +25,7 @@ UNPATCHED = frozenset({"", "almalinux", "centos", "debian", "fedora", "raspbian"
 RUNC_WITH_ENOSYS, LISTS_BEHIND_CLONE3 = (1, 0, 0, 93), "20.10"
 
 
-def image_there(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
+def image_there(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     here = parsers.architecture(state.machine)
     if here is None:
         yield HOST_CHECKS.finding(
@@ -34,10 +34,10 @@ def image_there(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]
     elif state.docker.image_architecture not in (None, here):
         yield HOST_CHECKS.finding(
             "host-image-architecture",
-            f"{wants['image']} is for {state.docker.image_architecture}",
+            f"{requirements.image} is for {state.docker.image_architecture}",
             seen=f"image {state.docker.image_architecture}, server {here}",
             expected=here,
-            image=wants["image"],
+            image=requirements.image,
         )
 
 
@@ -102,7 +102,7 @@ def runc_key(version: str | None) -> tuple[int, ...]:
     """Orders 1.0.0-rc92 < 1.0.0-rc93 < 1.0.0; of none it is the least."""
     match = re.match(r"v?(\d+)\.(\d+)\.(\d+)(?:[-~]rc\.?(\d+))?", version or "")
     return (
-        tuple(int(part or 10**6) if at == 3 else int(part) for at, part in enumerate(match.groups()))
+        tuple(int(number or 10**6) if at == 3 else int(number) for at, number in enumerate(match.groups()))
         if match
         else ()
     )

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ..._findings import Finding, numbers
 from .. import parsers
@@ -14,65 +13,63 @@ from ..catalogue import HOST_CHECKS
 from ..query.network import Nic
 from ..query.processes import Holder
 from ..query.server import HostState
+from ..requirements import HostRequirements, PlannedPorts
 
 HCCL = "HCCL"
 
 
-def ports_free(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
+def ports_free(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     # One process on several ports of one purpose is one finding.
-    groups: dict[tuple[str, str], list[Holder]] = defaultdict(list)
-    names: dict[tuple[str, str], str] = {}
+    groups: dict[tuple[str, str, str], list[Holder]] = defaultdict(list)
     for holder in state.holders:
         if holder.own:
             continue
-        for row in wants["ports"]:
-            if not row["first"] <= holder.port <= row["last"]:
+        for row in requirements.ports:
+            if not row.covers(holder.port):
                 continue
             code = _port_code(row, holder)
             if code:
-                groups[(code, f"{row['purpose']}\0{holder.who}")].append(holder)
-                names[(code, f"{row['purpose']}\0{holder.who}")] = row["purpose"]
-    for (code, key), found in groups.items():
-        who = found[0].who
-        ports = sorted({one.port for one in found})
+                groups[(code, row.purpose, holder.who)].append(holder)
+    for (code, purpose, who), found in groups.items():
+        ports = sorted({holder.port for holder in found})
         verb = "is in use" if code != "host-port-connection" else "is used by a connection"
         if len(ports) > 1:
             verb = verb.replace("is", "are", 1)
         yield HOST_CHECKS.finding(
             code,
-            f"port{'s' * (len(ports) > 1)} {numbers(ports)} ({names[(code, key)]}) {verb}: {who}",
+            f"port{'s' * (len(ports) > 1)} {numbers(ports)} ({purpose}) {verb}: {who}",
             seen=f"{who} {'listens' if found[0].listens else 'is connected'}"
             f" at {found[0].address}:{ports[0]}",
             port=ports[0],
         )
-    wanted = [(r["first"], r["last"]) for r in wants["ports"] if r["bound"] or r["purpose"] == HCCL]
+    wanted = [(row.first, row.last) for row in requirements.ports if row.bound or row.purpose == HCCL]
     if state.ephemeral is not None:
-        open_ones = parsers.uncovered(
+        unreserved = parsers.uncovered(
             parsers.within(parsers.merged_ranges(wanted), state.ephemeral), state.reserved
         )
-        if open_ones:
+        if unreserved:
             yield HOST_CHECKS.finding(
                 "host-ports-not-reserved",
                 "planned ports are in Linux's range for outgoing connections and are not reserved",
-                seen=f"{parsers.range_text(open_ones)} within {state.ephemeral[0]}-{state.ephemeral[1]}",
+                seen=f"{parsers.range_text(unreserved)} within {state.ephemeral[0]}-{state.ephemeral[1]}",
                 ranges=parsers.range_text(parsers.merged_ranges([*state.reserved, *wanted])),
             )
 
 
-def _port_code(row: Mapping[str, Any], holder: Holder) -> str | None:
+def _port_code(row: PlannedPorts, holder: Holder) -> str | None:
     """Return the code of the finding about a process that uses a port of that row, or None."""
-    if row["bound"]:
+    if row.bound:
         return "host-port-taken" if holder.listens else "host-port-connection"
     # The libraries bind to the service address: a listener on loopback alone does not conflict.
     if not holder.listens or holder.address.startswith("127."):
         return None
-    if row["purpose"] == HCCL:
+    if row.purpose == HCCL:
         return "host-port-hccl"
-    return "host-port-pool" if row.get("instance") is None else None
+    return "host-port-pool" if row.instance is None else None
 
 
-def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
-    address, declared = wants["address"], wants.get("interface")
+def network(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
+    address, declared = requirements.address, requirements.interface
     by_name = {nic.name: nic for nic in state.nics}
     carrier = carrying(state.nics, address)
     if declared and declared not in by_name:
@@ -105,32 +102,32 @@ def network(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
             yield HOST_CHECKS.finding(
                 "host-nic-down", f"NIC {nic.name} is down", seen="down, or no carrier", nic=nic.name
             )
-    for advertised in dict.fromkeys(wants.get("advertise") or ()):
-        tells = advertised or state.default_address
-        if tells != address:
+    for advertised in dict.fromkeys(requirements.advertise):
+        effective = advertised or state.default_address
+        if effective != address:
             origin = "VLLM_HOST_IP" if advertised else "the default route"
             yield HOST_CHECKS.finding(
                 "host-advertised-address",
-                f"the engine would advertise {tells or 'no address'} ({origin}) instead of {address}",
-                seen=f"{tells or 'no default route'}, by {origin}",
+                f"the engine would advertise {effective or 'no address'} ({origin}) instead of {address}",
+                seen=f"{effective or 'no default route'}, by {origin}",
                 expected=address,
                 address=address,
             )
     # A NIC that is not in the main table is used by policy routing: nothing is known about it.
     astray = {
-        name: (source, over)
-        for name, (source, over) in state.ways.items()
-        if carrier.up and (source != address or over not in (None, carrier.name))
+        name: route
+        for name, route in state.routes.items()
+        if carrier.up and (route.source != address or route.nic not in (None, carrier.name))
     }
     if astray:
-        name, (source, over) = next(iter(astray.items()))
+        name, route = next(iter(astray.items()))
         yield HOST_CHECKS.finding(
             "host-route-elsewhere",
             f"packets to {', '.join(astray)} do not leave from {address} through {carrier.name}",
-            seen=f"to {name}: from {source or 'nowhere, there is no route'}"
-            + (f" through {over}" if over else ""),
+            seen=f"to {name}: from {route.source or 'nowhere, there is no route'}"
+            + (f" through {route.nic}" if route.nic else ""),
             expected=f"from {address} through {carrier.name}",
-            peer=wants["peers"][name],
+            peer=requirements.peers[name],
         )
 
 

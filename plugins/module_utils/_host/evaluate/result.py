@@ -4,37 +4,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ..._findings import Finding, brief, counted, ordered
 from ..catalogue import HOST_CHECKS
 from ..query.server import HostState
+from ..requirements import HostRequirements, Limits
 from .chips import devices, holders_of_chips, npus
 from .docker import docker_engine, image_there
 from .network import carrying, network, ports_free
-from .room import GIGA, Limits, disk_space, memory
+from .room import GIGA, disk_space, memory
 
 
-def judge(wants: Mapping[str, Any], state: HostState, limits: Limits) -> list[Finding]:
+def judge(requirements: HostRequirements, state: HostState, limits: Limits) -> list[Finding]:
     """Return every finding about this server, the worst first.
 
-    ``wants``: the plan's requirements for it; ``state``: what was read on it; ``limits``: the thresholds that
-    the role's variables set.
+    ``requirements``: the plan's requirements for it; ``state``: what was read on it; ``limits``: the
+    thresholds that the role's variables set.
     """
     return ordered(
         [
             *_root(state),
-            *_directory(wants, state),
-            *devices(wants, state),
-            *npus(wants, state, limits),
-            *holders_of_chips(wants, state),
-            *image_there(wants, state),
-            *ports_free(wants, state),
-            *network(wants, state),
+            *_directory(requirements, state),
+            *devices(requirements, state),
+            *npus(requirements, state, limits),
+            *holders_of_chips(requirements, state),
+            *image_there(requirements, state),
+            *ports_free(requirements, state),
+            *network(requirements, state),
             *docker_engine(state),
-            *disk_space(wants, state, limits),
-            *memory(wants, state, limits),
+            *disk_space(requirements, state, limits),
+            *memory(requirements, state, limits),
             *_kernel(state),
         ]
     )
@@ -45,11 +46,11 @@ def _root(state: HostState) -> Iterable[Finding]:
         yield HOST_CHECKS.finding("host-not-root", "the check does not run as root", seen="another user")
 
 
-def _directory(wants: Mapping[str, Any], state: HostState) -> Iterable[Finding]:
+def _directory(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     if state.directory_open:
         yield HOST_CHECKS.finding(
             "host-directory-open",
-            f"users other than root can change what root runs from {wants['directory']}",
+            f"users other than root can change what root runs from {requirements.directory}",
             seen=state.directory_open,
             path=state.directory_open.split(" ")[0],
         )
@@ -75,9 +76,9 @@ def _kernel(state: HostState) -> Iterable[Finding]:
         )
 
 
-def facts(wants: Mapping[str, Any], state: HostState, limits: Limits) -> dict[str, Any]:
+def facts(requirements: HostRequirements, state: HostState, limits: Limits) -> dict[str, Any]:
     """Return the facts that are compared between servers or shown in the report."""
-    nic = carrying(state.nics, wants["address"])
+    nic = carrying(state.nics, requirements.address)
     return {
         "interface": nic.name if nic else None,
         "mtu": nic.mtu if nic else None,
@@ -95,16 +96,16 @@ def facts(wants: Mapping[str, Any], state: HostState, limits: Limits) -> dict[st
     }
 
 
-def samples(wants: Mapping[str, Any], state: HostState) -> list[int]:
+def samples(requirements: HostRequirements, state: HostState) -> list[int]:
     """Return the free ports on which to listen temporarily: those of the plan, and both ends of every range
     from which a library picks ports."""
     taken = {holder.port for holder in state.holders}
     ports: set[int] = set()
-    for row in wants["ports"]:
-        if row["bound"]:
-            ports |= set(range(row["first"], row["last"] + 1))
-        elif row.get("instance") is None:
-            ports |= {row["first"], row["last"]}
+    for row in requirements.ports:
+        if row.bound:
+            ports |= set(range(row.first, row.last + 1))
+        elif row.instance is None:
+            ports |= {row.first, row.last}
     return sorted(ports - taken)
 
 

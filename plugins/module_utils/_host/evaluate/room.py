@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 from ..._findings import Finding
 from ..catalogue import HOST_CHECKS
 from ..query.server import HostState
+from ..requirements import HostRequirements, Limits
 
 GIGA = 10**9
 
@@ -23,21 +22,8 @@ DIRECTORY_BYTES = 65536
 SHM_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the role's variables require, in GB (10^9 bytes); 0 disables the check."""
-
-    image_gigabytes: float = 0.0
-    weights_gigabytes: float = 0.0
-    weights_path: str = ""
-    memory_gigabytes: float = 0.0
-    image_archive: str = ""
-    # The oldest firmware that is accepted; empty: the one listed for the release, if any.
-    firmware_minimum: str = ""
-
-
-def disk_space(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable[Finding]:
-    directory = wants["directory"]
+def disk_space(requirements: HostRequirements, state: HostState, limits: Limits) -> Iterable[Finding]:
+    directory = requirements.directory
     free = state.free.get(directory)
     if directory in state.free and (free is None or free < DIRECTORY_BYTES):
         seen = "read-only" if free is None else f"{free} bytes free"
@@ -72,7 +58,7 @@ def _size(number: float) -> str:
     return f"{number / GIGA:.1f} GB" if number < 100 * GIGA else f"{number / GIGA:.0f} GB"
 
 
-def memory(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterable[Finding]:
+def memory(requirements: HostRequirements, state: HostState, limits: Limits) -> Iterable[Finding]:
     total, available = state.memory.get("MemTotal"), state.memory.get("MemAvailable")
     if total is not None and total < limits.memory_gigabytes * GIGA:
         yield HOST_CHECKS.finding(
@@ -81,13 +67,13 @@ def memory(wants: Mapping[str, Any], state: HostState, limits: Limits) -> Iterab
             seen=_size(total),
             expected=f"{limits.memory_gigabytes:g} GB",
         )
-    elif available is not None and not state.own_running and available < wants.get("shm", 0):
+    elif available is not None and not state.own_running and available < requirements.shm:
         yield HOST_CHECKS.finding(
             "host-memory",
             f"{_size(available)} of memory available, "
-            f"but the containers' shared memory may need {_size(wants['shm'])}",
+            f"but the containers' shared memory may need {_size(requirements.shm)}",
             seen=f"{_size(available)} available",
-            expected=f"{_size(wants['shm'])} or more",
+            expected=f"{_size(requirements.shm)} or more",
         )
     if state.shm_bytes is None or state.shm_bytes < SHM_BYTES:
         seen = "not mounted" if state.shm_bytes is None else f"{state.shm_bytes // 2**20} MB"

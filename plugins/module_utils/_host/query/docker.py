@@ -47,8 +47,8 @@ def container_name(listed: Mapping[str, Any]) -> str:
     return str((listed.get("Names") or ["?"])[0]).lstrip("/")
 
 
-def look_at_docker(image: str, socket_path: str) -> tuple[Docker, list[dict[str, Any]]]:
-    """Return the engine and its running containers."""
+def inspect_docker(image: str, socket_path: str) -> tuple[Docker, list[dict[str, Any]]]:
+    """Return the Docker Engine, with what it knows of the image, and its running containers."""
     installed = engine.dockerd_path() is not None
     try:
         info = engine.info(socket_path)
@@ -89,9 +89,9 @@ def seccomp_profile(options: object) -> str:
     """Return the profile from ``name=seccomp,profile=default`` in the security options; empty: no seccomp."""
     if not isinstance(options, list):
         return "default"
-    for one in options:
-        values = dict(part.partition("=")[::2] for part in str(one).split(","))
-        if values.get("name") == "seccomp" or one == "seccomp":
+    for option in options:
+        values = dict(pair.partition("=")[::2] for pair in str(option).split(","))
+        if values.get("name") == "seccomp" or option == "seccomp":
             return values.get("profile") or "default"
     return ""
 
@@ -115,8 +115,8 @@ def knows_clone3(version: str) -> bool | None:
 def components(socket_path: str) -> tuple[str | None, str]:
     """Return the version of runc, and ``Podman Engine`` if Podman answers in place of the Docker Engine."""
     try:
-        told = json.loads(get("/version", socket_path, engine.ANSWER_SECONDS)).get("Components") or ()
+        listed = json.loads(get("/version", socket_path, engine.ANSWER_SECONDS)).get("Components") or ()
     except (DockerError, ValueError):
         return None, ""
-    versions = {str(one.get("Name")): str(one.get("Version") or "") for one in told}
+    versions = {str(component.get("Name")): str(component.get("Version") or "") for component in listed}
     return versions.get("runc"), next((name for name in versions if "podman" in name.lower()), "")

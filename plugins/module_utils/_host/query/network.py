@@ -42,6 +42,15 @@ class Nic:
     addresses: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class PeerRoute:
+    """How packets reach another server: their source address and NIC; None if there is no route, or no NIC in
+    the main routing table."""
+
+    source: str | None
+    nic: str | None
+
+
 def firewall_rules() -> Chain:
     """Return the firewall's rules: of iptables if present, otherwise of nftables."""
     answer = yield Command("iptables", "-S", ["iptables", "-w", "1", "-S"], _NFT_SECONDS)
@@ -53,7 +62,8 @@ def firewall_rules() -> Chain:
     return ()
 
 
-def look_at_nics() -> Iterable[Nic]:
+def gather_nics() -> Iterable[Nic]:
+    """Yield all NICs of this server."""
     addresses = addresses_by_nic()
     for name in sorted(path.name for path in Path("/sys/class/net").iterdir()):
         base = f"/sys/class/net/{name}"
@@ -65,10 +75,10 @@ def look_at_nics() -> Iterable[Nic]:
 
 def addresses_by_nic() -> dict[str, list[str]]:
     """Return the IPv4 addresses by NIC, directly from the kernel."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
         names = array.array("B", bytes(_IFREQ * _IFREQS))
         request = struct.pack("iL", len(names), names.buffer_info()[0])
-        length = struct.unpack("iL", fcntl.ioctl(one.fileno(), _SIOCGIFCONF, request))[0]
+        length = struct.unpack("iL", fcntl.ioctl(kernel.fileno(), _SIOCGIFCONF, request))[0]
         raw = names.tobytes()[:length]
     found: dict[str, list[str]] = {}
     for at in range(0, len(raw), _IFREQ):
@@ -80,22 +90,24 @@ def addresses_by_nic() -> dict[str, list[str]]:
 
 def source_address(address: str) -> str | None:
     """Return the source address of packets to an address. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            one.connect((address, 9))
-            return str(one.getsockname()[0])
+            probe.connect((address, 9))
+            return str(probe.getsockname()[0])
         except OSError:
             return None
 
 
-def look_at_ways(peers: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
-    routes = parsers.parse_routes(read_file("/proc/net/route") or "")
+def gather_routes(peers: Mapping[str, str]) -> dict[str, PeerRoute]:
+    """Return the routes to these servers by name; ``peers``: their addresses by name."""
+    table = parsers.parse_routes(read_file("/proc/net/route") or "")
     return {
-        name: (source_address(address), parsers.route_to(routes, address)) for name, address in peers.items()
+        name: PeerRoute(source_address(address), parsers.route_to(table, address))
+        for name, address in peers.items()
     }
 
 
-def look_at_firewall() -> Iterable[str]:
+def gather_firewall_services() -> Iterable[str]:
     """Yield firewall services, whose rules may not be visible."""
     if any((read_file(f"/proc/{pid}/comm") or "").strip() == "firewalld" for pid in process_ids()):
         yield "firewalld is running"

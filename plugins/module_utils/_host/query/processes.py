@@ -52,19 +52,19 @@ def holders(ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str,
     ranges = list(ports)
     found: dict[int, parsers.Socket] = {}
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for one in parsers.parse_sockets(read_file(path) or ""):
-            wanted = any(first <= one.port <= last for first, last in ranges)
-            if wanted and one.state not in (parsers.TIME_WAIT, parsers.CLOSED) and one.inode:
-                found[one.inode] = one
+        for sock in parsers.parse_sockets(read_file(path) or ""):
+            planned = any(first <= sock.port <= last for first, last in ranges)
+            if planned and sock.state not in (parsers.TIME_WAIT, parsers.CLOSED) and sock.inode:
+                found[sock.inode] = sock
     if not found:
         return
     owners = owners_of(set(found))
-    for inode, one in found.items():
+    for inode, sock in found.items():
         pid = owners.get(inode)
         ids = containers_of(pid) if pid is not None else []
         where = in_container(pid, names) if pid is not None else ""
         who = f"{command(pid)} (pid {pid}){where}" if pid is not None else "an unknown process"
-        yield Holder(one.port, one.address, one.listens, pid, who, bool(set(ids) & own))
+        yield Holder(sock.port, sock.address, sock.listens, pid, who, bool(set(ids) & own))
 
 
 def owners_of(inodes: set[int]) -> dict[int, int]:

@@ -21,9 +21,19 @@ from ..._hccn.parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_i
 from ..._hccn.query import Tools, read_file
 from .. import chip_holders, parsers
 from ..chip_holders import ChipHolder
-from .docker import Docker, container_name, look_at_docker
+from ..requirements import HostRequirements, Limits
+from .docker import Docker, container_name, inspect_docker
 from .files import elsewhere, file_bytes, file_system_bytes, free_bytes, is_device, is_there
-from .network import FAR, Nic, firewall_rules, look_at_firewall, look_at_nics, look_at_ways, source_address
+from .network import (
+    FAR,
+    Nic,
+    PeerRoute,
+    firewall_rules,
+    gather_firewall_services,
+    gather_nics,
+    gather_routes,
+    source_address,
+)
 from .processes import Holder, command, containers_of, holders, in_container, process_ids
 
 DEPLOYMENT = "pd_rollout.deployment"
@@ -66,8 +76,8 @@ class HostState:
     reserved: tuple[tuple[int, int], ...] = ()
     nics: tuple[Nic, ...] = ()
     default_address: str | None = None
-    # By peer: the source address of packets, and the NIC; None if there is no route.
-    ways: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    # By peer.
+    routes: Mapping[str, PeerRoute] = field(default_factory=dict)
     docker: Docker = field(default_factory=lambda: Docker(False))
     # By path: free bytes, None if it is not writable.
     free: Mapping[str, int | None] = field(default_factory=dict)
@@ -82,15 +92,38 @@ class HostState:
     firewall: tuple[str, ...] = ()
 
 
-def look(wants: Mapping[str, Any], options: Mapping[str, Any]) -> HostState:
+@dataclass(frozen=True)
+class Sources:
+    """Where a server is inspected: its tools, the driver's version file, and the Docker Engine.
+
+    ``docker_root``: where the Docker Engine will store images, used only while it does not answer.
+    """
+
+    tools: Tools
+    version_info: str
+    docker_socket: str
+    docker_root: str
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Sources:
+        """Return the sources from the options of host_check."""
+        return cls(
+            Tools(npu_smi=options["npu_smi"], timeout=options["timeout"]),
+            options["version_info"],
+            options["docker_socket"],
+            options["docker_root"],
+        )
+
+
+def inspect_server(requirements: HostRequirements, limits: Limits, sources: Sources) -> HostState:
     """Return the state of this server; its files are read while the tools answer.
 
-    ``wants``: the plan's requirements; ``options``: the options of host_check.
+    ``requirements``: the plan's; ``limits``: of the space, with the paths that it is needed at; ``sources``:
+    the paths of what is inspected.
     """
-    tools = Tools(npu_smi=options["npu_smi"], timeout=options["timeout"])
     with ThreadPoolExecutor(max_workers=1) as pool:
-        asked = pool.submit(ask_tools, tools, bool(wants["chips"]))
-        return look_at_files(wants, options, asked, tools)
+        pending = pool.submit(ask_tools, sources.tools, bool(requirements.chips))
+        return _gather_state(requirements, limits, sources, pending)
 
 
 @dataclass(frozen=True)
@@ -108,9 +141,9 @@ def ask_tools(tools: Tools, with_chips: bool) -> ToolAnswers:
     npu = found["npus"]
     numbers = sorted({chip.npu for chip in npu.chips}) if npu else []
     boards = run_chains(
-        {one: once(tools.smi("board", "-t", "board", "-i", str(one))) for one in numbers}
+        {number: once(tools.smi("board", "-t", "board", "-i", str(number))) for number in numbers}
     ).values()
-    firmware = {parsers.parse_firmware(one.text) for one in boards if one.problem is None}
+    firmware = {parsers.parse_firmware(answer.text) for answer in boards if answer.problem is None}
     return ToolAnswers(npu, tuple(sorted(version for version in firmware if version)), found["rules"])
 
 
@@ -121,62 +154,62 @@ def _npus(tools: Tools, with_chips: bool) -> Chain:
     return parse_npu_info(answer.text) if answer.problem is None else None
 
 
-def look_at_files(
-    wants: Mapping[str, Any], options: Mapping[str, Any], asked: Future[ToolAnswers], tools: Tools
+def _gather_state(
+    requirements: HostRequirements, limits: Limits, sources: Sources, pending: Future[ToolAnswers]
 ) -> HostState:
-    """Return the state from files, combined with the tools' answers (``asked``) at the end."""
-    docker, containers = look_at_docker(wants.get("image") or "", options["docker_socket"])
+    """Return the state from files, combined at the end with the tools' answers, which are ``pending``."""
+    docker, containers = inspect_docker(requirements.image, sources.docker_socket)
     own = {
-        one["Id"]
-        for one in containers
-        if (one.get("Labels") or {}).get(DEPLOYMENT) == wants.get("deployment")
+        container["Id"]
+        for container in containers
+        if (container.get("Labels") or {}).get(DEPLOYMENT) == requirements.deployment
     }
-    names = {one["Id"]: container_name(one) for one in containers}
-    ports = [(row["first"], row["last"]) for row in wants["ports"]]
-    paths = {wants["directory"], docker.root or options["docker_root"]}
-    if options["weights_gigabytes"]:
-        paths.add(options["weights_path"])
-    holding = tuple(holders(ports, own, names))
-    chips = set(wants["chips"])
-    others = holders_of_chips(chips, containers, own, docker, options["docker_socket"]) if chips else ()
-    told = asked.result()
-    pids = {one.pid for one in told.npu.processes} if told.npu else set()
-    every = told.npu.chips if told.npu else ()
-    full = {chip.phy_id for chip in full_chips(every, chips)} if not own else set()
+    names = {container["Id"]: container_name(container) for container in containers}
+    ports = [(row.first, row.last) for row in requirements.ports]
+    paths = {requirements.directory, docker.root or sources.docker_root}
+    if limits.weights_gigabytes:
+        paths.add(limits.weights_path)
+    port_holders = tuple(holders(ports, own, names))
+    chips = set(requirements.chips)
+    others = holders_of_chips(chips, containers, own, docker, sources.docker_socket) if chips else ()
+    answers = pending.result()
+    pids = {process.pid for process in answers.npu.processes} if answers.npu else set()
+    all_chips = answers.npu.chips if answers.npu else ()
+    full = full_chips(all_chips, chips) if not own else []
     # For all chips, because resetting one resets all.
-    opened = chip_holders.openers(process_ids(), {chip.phy_id for chip in every}) if full else {}
+    opened = chip_holders.openers(process_ids(), {chip.phy_id for chip in all_chips}) if full else {}
     pids = pids.union(*opened.values())
     return HostState(
-        devices_missing=tuple(path for path in wants["devices"] if not is_device(path)),
-        paths_missing=tuple(path for path in wants["paths"] if not is_there(path)),
-        npu=told.npu,
-        npu_smi=elsewhere(wants.get("npu_smi")),
+        devices_missing=tuple(path for path in requirements.devices if not is_device(path)),
+        paths_missing=tuple(path for path in requirements.paths if not is_there(path)),
+        npu=answers.npu,
+        npu_smi=elsewhere(requirements.npu_smi),
         chip_holders=tuple(others),
-        shared_npus=shared_npus(tools, told.npu, others),
+        shared_npus=shared_npus(sources.tools, answers.npu, others),
         openers={chip: tuple(found) for chip, found in opened.items()},
         own_pids=frozenset(pid for pid in pids if set(containers_of(pid)) & own),
         own_running=bool(own),
         root=os.geteuid() == 0,
-        directory_open=safe_paths.problem(wants["directory"]) or "",
+        directory_open=safe_paths.problem(requirements.directory) or "",
         commands={pid: command(pid) + in_container(pid, names) for pid in pids},
-        driver=parse_driver_version(read_file(options["version_info"]) or ""),
-        firmware=told.firmware,
-        holders=holding,
+        driver=parse_driver_version(read_file(sources.version_info) or ""),
+        firmware=answers.firmware,
+        holders=port_holders,
         ephemeral=parsers.parse_port_range(read_file("/proc/sys/net/ipv4/ip_local_port_range") or ""),
         reserved=tuple(parsers.parse_ranges(read_file("/proc/sys/net/ipv4/ip_local_reserved_ports") or "")),
-        nics=tuple(look_at_nics()),
+        nics=tuple(gather_nics()),
         default_address=source_address(FAR),
-        ways=look_at_ways(wants["peers"]),
+        routes=gather_routes(requirements.peers),
         docker=docker,
         free={path: free_bytes(path) for path in paths if path},
-        archive_bytes=file_bytes(options["image_archive"]),
-        weights_there=not options["weights_path"] or is_there(options["weights_path"]),
+        archive_bytes=file_bytes(limits.image_archive),
+        weights_there=not limits.weights_path or is_there(limits.weights_path),
         memory=parsers.parse_meminfo(read_file("/proc/meminfo") or ""),
         shm_bytes=file_system_bytes("/dev/shm"),
         machine=platform.machine(),
         distribution=parsers.parse_os_release(read_file("/etc/os-release") or ""),
-        kernel=look_at_kernel(),
-        firewall=(*look_at_firewall(), *told.rules),
+        kernel=gather_kernel_parameters(),
+        firewall=(*gather_firewall_services(), *answers.rules),
     )
 
 
@@ -196,36 +229,43 @@ def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]
 def holders_of_chips(
     chips: set[int], containers: list[dict[str, Any]], own: set[str], docker: Docker, socket_path: str
 ) -> list[ChipHolder]:
-    """Yield containers outside the deployment, of any runtime, that have any of these chips."""
+    """Return the containers outside the deployment, of any runtime, that have any of these chips.
+
+    ``containers``: the Docker Engine's list; ``own``: ids of the deployment's; ``docker``: the Docker Engine;
+    ``socket_path``: its socket.
+    """
     found = chip_holders.of_docker(containers, own, socket_path)
     # If the engine does not answer, the deployment's own containers are unknown.
     if docker.problem is None:
-        told = {one.name for one in found}
-        names = {one["Id"]: container_name(one) for one in containers}
-        known = own | {identity for identity, name in names.items() if name in told}
+        reported = {holder.name for holder in found}
+        names = {container["Id"]: container_name(container) for container in containers}
+        known = own | {identity for identity, name in names.items() if name in reported}
         found += chip_holders.of_other_runtimes(process_ids(), known, containers_of, names)
         account = parsers.parse_namespaces(read_file(NAMESPACES) or "?")
         if account is not None:
             opened = parsers.parse_udevices(read_file(UDEVICES) or "?")
             found = chip_holders.by_driver(found, account, opened, own, containers_of, names)
-    return [one for one in found if chips & set(one.chips)]
+    return [holder for holder in found if chips & set(holder.chips)]
 
 
 def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]) -> frozenset[int]:
     """Return the NPUs of these containers' chips that several containers may share."""
-    held = {chip for one in holders if one.alone for chip in one.chips}
+    held = {chip for holder in holders if holder.alone for chip in holder.chips}
     numbers = sorted({chip.npu for chip in npu.chips if chip.phy_id in held}) if npu else []
     answers = run_chains(
-        {one: once(tools.smi("device-share", "-t", "device-share", "-i", str(one))) for one in numbers}
+        {
+            number: once(tools.smi("device-share", "-t", "device-share", "-i", str(number)))
+            for number in numbers
+        }
     )
     return frozenset(
-        one
-        for one, answer in answers.items()
+        number
+        for number, answer in answers.items()
         if answer.problem is None and parsers.parse_device_share(answer.text)
     )
 
 
-def look_at_kernel() -> dict[str, str]:
+def gather_kernel_parameters() -> dict[str, str]:
     """Return the relevant kernel parameters that exist."""
     governors = {
         (read_file(str(path)) or "").strip()

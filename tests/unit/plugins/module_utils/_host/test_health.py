@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import health
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import HostRequirements
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import nodes as deployment_nodes
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import report
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.host_cluster import _serving
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.host_cluster import planned_container
 
 LOADING = "Loading safetensors checkpoint shards:  26% Completed | 43/163 [00:10<00:30,  3.9it/s]\n"
 READY = "INFO:     Application startup complete.\n"
@@ -56,67 +57,74 @@ def engine(tmp_path):
     }
 
 
-def look(docker, *parts, answers=(True, "ok")):
-    wants = {"deployment": "pd", "serving": [_serving(part) for part in parts]}
+def findings(docker, *planned, answers=(True, "ok")):
+    """The findings of the check of a server that shall run these containers of the plan."""
+    requirements = HostRequirements(
+        address="10.0.0.3",
+        directory="/etc/pd_rollout/pd",
+        chips=(),
+        devices=(),
+        paths=(),
+        ports=(),
+        peers={},
+        deployment="pd",
+        serving=tuple(map(planned_container, planned)),
+    )
     ask = answers if callable(answers) else lambda url, expect: answers
-    return health.findings(wants, docker, ask)
-
-
-def codes(found):
-    return [one.code for one in found]
+    return health.findings(requirements, docker, ask)
 
 
 def test_what_was_never_deployed_is_no_finding(engine):
     Path(engine["script_path"]).unlink()
-    assert look(Docker(), engine) == []
-    assert look(Docker(error="no answer"), engine) == []
-    assert look(Docker()) == []
+    assert findings(Docker(), engine) == []
+    assert findings(Docker(error="no answer"), engine) == []
+    assert findings(Docker()) == []
 
 
 def test_what_serves_is_no_finding(engine):
-    assert look(Docker("running", READY), engine) == []
+    assert findings(Docker("running", READY), engine) == []
 
 
 def test_a_container_that_is_gone_is_told_by_its_script(engine):
-    (one,) = look(Docker(), engine)
-    assert (one.code, one.severity) == ("host-deployed-stopped", "error")
-    assert one.message == "decode1 is not running"
+    (finding,) = findings(Docker(), engine)
+    assert (finding.code, finding.severity) == ("host-deployed-stopped", "error")
+    assert finding.message == "decode1 is not running"
 
 
 def test_a_silent_docker_engine_runs_nothing(engine):
-    (one,) = look(Docker(error="no answer"), engine)
-    assert one.code == "host-deployed-stopped"
-    assert "no answer" in one.seen
+    (finding,) = findings(Docker(error="no answer"), engine)
+    assert finding.code == "host-deployed-stopped"
+    assert "no answer" in finding.seen
 
 
 def test_what_ended_says_how(engine):
-    (one,) = look(Docker("exited", "RuntimeError: the device is lost\n", exit_code=0), engine)
-    assert one.code == "host-deployed-stopped"
-    assert one.seen == (
+    (finding,) = findings(Docker("exited", "RuntimeError: the device is lost\n", exit_code=0), engine)
+    assert finding.code == "host-deployed-stopped"
+    assert finding.seen == (
         "container exited, exit code 0, ended 2026-01-02T04:04:05Z: RuntimeError: the device is lost"
     )
-    assert "docker logs --tail 50 pd-decode1" in one.cure
+    assert "docker logs --tail 50 pd-decode1" in finding.cure
 
 
 def test_what_does_not_answer_says_how_far_it_is(engine):
     refused = (False, "Connection refused")
-    (one,) = look(Docker("running", LOADING, restarts=2), engine, answers=refused)
-    assert (one.code, one.severity) == ("host-deployed-silent", "error")
-    assert one.seen == (
+    (finding,) = findings(Docker("running", LOADING, restarts=2), engine, answers=refused)
+    assert (finding.code, finding.severity) == ("host-deployed-silent", "error")
+    assert finding.seen == (
         "http://10.0.0.3:8004/health Connection refused; still starting: loading shards 43 of 163"
         "; the Docker Engine has restarted it (2 times)"
     )
-    (one,) = look(Docker("running", READY), engine, answers=(False, "HTTP 503"))
-    assert one.seen == "http://10.0.0.3:8004/health HTTP 503"
+    (finding,) = findings(Docker("running", READY), engine, answers=(False, "HTTP 503"))
+    assert finding.seen == "http://10.0.0.3:8004/health HTTP 503"
 
 
 def test_every_rank_is_asked(engine):
     ranks = [{"rank": n, "api": {"host": "10.0.0.3", "port": 7100 + n}} for n in range(6)]
     late = {f"http://10.0.0.3:{7100 + n}/health" for n in range(1, 6)}
     answers = lambda url, expect: (url not in late, "no answer")  # noqa: E731
-    (one,) = look(Docker("running", READY), {**engine, "ranks": ranks}, answers=answers)
-    assert "7101" in one.seen
-    assert "and 2 more of 6 ranks" in one.seen
+    (finding,) = findings(Docker("running", READY), {**engine, "ranks": ranks}, answers=answers)
+    assert "7101" in finding.seen
+    assert "and 2 more of 6 ranks" in finding.seen
 
 
 def test_a_proxy_with_another_list_does_not_answer_as_planned(engine):
@@ -128,9 +136,11 @@ def test_a_proxy_with_another_list_does_not_answer_as_planned(engine):
         asked.append((url, expect))
         return False, "answers {}"
 
-    (one,) = look(Docker("running", READY), {**proxy, "health_url": "http://x/healthcheck"}, answers=answers)
+    (finding,) = findings(
+        Docker("running", READY), {**proxy, "health_url": "http://x/healthcheck"}, answers=answers
+    )
     assert asked == [("http://x/healthcheck", expected)]
-    assert one.message == "proxy runs but does not answer correctly"
+    assert finding.message == "proxy runs but does not answer correctly"
 
 
 def test_a_node_that_was_started_alone_is_told_though_it_runs(engine):
@@ -138,15 +148,15 @@ def test_a_node_that_was_started_alone_is_told_though_it_runs(engine):
     node = {**engine, "ready": {"nodes": nodes}, "node_rank": 1, "api": None}
     note = deployment_nodes.record_path(node)
     note.write_text(json.dumps({"container": "c1", "started_at": STARTED}))
-    assert look(Docker("running"), node) == []
+    assert findings(Docker("running"), node) == []
     note.write_text(json.dumps({"container": "c1", "started_at": ENDED}))
-    (one,) = look(Docker("running"), node)
-    assert (one.code, one.severity) == ("host-deployed-apart", "error")
-    assert one.message == "node 1 of decode1 was started without the other nodes of its instance"
+    (finding,) = findings(Docker("running"), node)
+    assert (finding.code, finding.severity) == ("host-deployed-apart", "error")
+    assert finding.message == "node 1 of decode1 was started without the other nodes of its instance"
 
 
 def test_where_the_play_repairs_it_is_a_hint(engine):
-    (one,) = look(Docker(), engine)
-    assert report.repaired(one).severity == "hint"
-    other = replace(one, code="host-device-missing")
+    (finding,) = findings(Docker(), engine)
+    assert report.repaired(finding).severity == "hint"
+    other = replace(finding, code="host-device-missing")
     assert report.repaired(other) == other

@@ -15,35 +15,38 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn.parsers im
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue import HOST_CHECKS
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.chip_holders import ChipHolder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.evaluate import result as v
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.evaluate.room import Limits
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.docker import Docker
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.network import Nic
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.network import Nic, PeerRoute
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.processes import Holder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.server import HostState
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import (
+    HostRequirements,
+    Limits,
+    PlannedPorts,
+)
 
 GIGA = 10**9
-WANTS = {
-    "name": "prefill1",
-    "address": "10.0.0.11",
-    "interface": None,
-    "directory": "/etc/pd_rollout/pd",
-    "deployment": "pd",
-    "image": "ascend/vllm-ascend:v0.13.0-a3",
-    "driver": "25.5.0",
-    "chips": [0, 1, 2, 3],
-    "devices": [f"/dev/davinci{chip}" for chip in range(4)] + ["/dev/davinci_manager"],
-    "paths": ["/usr/local/dcmi"],
-    "ports": [
-        {"first": 8004, "last": 8004, "purpose": "API", "instance": "p", "bound": True},
-        {"first": 36100, "last": 36103, "purpose": "KV handshake", "instance": "p", "bound": True},
-        {"first": 36300, "last": 36303, "purpose": "KV handshake", "instance": "d", "bound": False},
-        {"first": 15000, "last": 17000, "purpose": "Mooncake RPC", "instance": None, "bound": False},
-        {"first": 60000, "last": 60031, "purpose": "HCCL", "instance": None, "bound": False},
-    ],
-    "peers": {"decode1": "10.0.0.13"},
-    "shm": 2**30,
-    "advertise": ["10.0.0.11"],
-}
+REQUIREMENTS = HostRequirements(
+    name="prefill1",
+    address="10.0.0.11",
+    directory="/etc/pd_rollout/pd",
+    deployment="pd",
+    image="ascend/vllm-ascend:v0.13.0-a3",
+    driver="25.5.0",
+    chips=(0, 1, 2, 3),
+    devices=(*(f"/dev/davinci{chip}" for chip in range(4)), "/dev/davinci_manager"),
+    paths=("/usr/local/dcmi",),
+    ports=(
+        PlannedPorts(8004, 8004, "API", "p", bound=True),
+        PlannedPorts(36100, 36103, "KV handshake", "p", bound=True),
+        PlannedPorts(36300, 36303, "KV handshake", "d"),
+        PlannedPorts(15000, 17000, "Mooncake RPC"),
+        PlannedPorts(60000, 60031, "HCCL"),
+    ),
+    peers={"decode1": "10.0.0.13"},
+    shm=2**30,
+    advertise=("10.0.0.11",),
+)
 
 
 def chips(**changes) -> NpuInfo:
@@ -51,7 +54,9 @@ def chips(**changes) -> NpuInfo:
         NpuChip(number // 2, number % 2, number, "Ascend910", "OK", "0000:9D:00.0", 3100, 65536)
         for number in range(4)
     ]
-    return NpuInfo("25.5.0", tuple(replace(one, **changes) if one.phy_id == 3 else one for one in made), ())
+    return NpuInfo(
+        "25.5.0", tuple(replace(chip, **changes) if chip.phy_id == 3 else chip for chip in made), ()
+    )
 
 
 GOOD = HostState(
@@ -62,7 +67,7 @@ GOOD = HostState(
     reserved=((36100, 36103), (60000, 60031)),
     nics=(Nic("lo", True, 65536, ("127.0.0.1",)), Nic("eth0", True, 1500, ("10.0.0.11",))),
     default_address="10.0.0.11",
-    ways={"decode1": ("10.0.0.11", "eth0")},
+    routes={"decode1": PeerRoute("10.0.0.11", "eth0")},
     docker=Docker(True, None, "24.0", "overlay2", "systemd", "/var/lib/docker", "arm64", True),
     free={"/etc/pd_rollout/pd": GIGA, "/var/lib/docker": 100 * GIGA},
     memory={"MemTotal": 2000 * GIGA, "MemAvailable": 1500 * GIGA},
@@ -89,13 +94,13 @@ def old_engine(version: str, **more) -> dict:
 EULER = ("openeuler", "openEuler 22.03 (LTS-SP3)")
 OTHER_NIC = Nic("eth1", True, 1500, ("192.168.0.5",))
 CASES: dict[str, tuple[dict, dict, list[str]]] = {
-    # name: changes of the state, changes of what is wanted, codes
+    # name: changes of the state, changes of the requirements, codes
     "good": ({}, {}, []),
     "a chip's device missing": ({"devices_missing": ("/dev/davinci3",)}, {}, ["host-device-missing"]),
     "mount missing": ({"paths_missing": ("/usr/local/dcmi",)}, {}, ["host-mount-missing"]),
     "foreign process": ({"npu": process(9)}, {}, ["host-npu-process"]),
     "own process": ({"npu": process(9), "own_pids": frozenset({9})}, {}, []),
-    "process on another chip": ({"npu": process(9)}, {"chips": [0, 1]}, []),
+    "process on another chip": ({"npu": process(9)}, {"chips": (0, 1)}, []),
     "memory used": ({"npu": chips(hbm_used=60000)}, {}, ["host-hbm-used"]),
     "an idle chip of 32 GB": ({"npu": chips(hbm_used=3431, hbm_total=32768)}, {}, []),
     "memory used of a chip of 32 GB": ({"npu": chips(hbm_used=4200, hbm_total=32768)}, {}, ["host-hbm-used"]),
@@ -152,18 +157,26 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {"interface": "eth1"},
         ["host-address-elsewhere"],
     ),
-    "no address": ({}, {"address": "10.0.0.99", "advertise": ["10.0.0.99"]}, ["host-address-missing"]),
-    "VLLM_HOST_IP is another": ({}, {"advertise": ["10.9.9.9"]}, ["host-advertised-address"]),
+    "no address": ({}, {"address": "10.0.0.99", "advertise": ("10.0.0.99",)}, ["host-address-missing"]),
+    "VLLM_HOST_IP is another": ({}, {"advertise": ("10.9.9.9",)}, ["host-advertised-address"]),
     "default route elsewhere": (
         {"default_address": "192.168.0.5"},
-        {"advertise": [None]},
+        {"advertise": (None,)},
         ["host-advertised-address"],
     ),
     "default route elsewhere, address told": ({"default_address": "192.168.0.5"}, {}, []),
-    "route elsewhere": ({"ways": {"decode1": ("192.168.0.5", "eth1")}}, {}, ["host-route-elsewhere"]),
-    "route over another NIC": ({"ways": {"decode1": ("10.0.0.11", "eth1")}}, {}, ["host-route-elsewhere"]),
-    "route of another table": ({"ways": {"decode1": ("10.0.0.11", None)}}, {}, []),
-    "no route": ({"ways": {"decode1": (None, None)}}, {}, ["host-route-elsewhere"]),
+    "route elsewhere": (
+        {"routes": {"decode1": PeerRoute("192.168.0.5", "eth1")}},
+        {},
+        ["host-route-elsewhere"],
+    ),
+    "route over another NIC": (
+        {"routes": {"decode1": PeerRoute("10.0.0.11", "eth1")}},
+        {},
+        ["host-route-elsewhere"],
+    ),
+    "route of another table": ({"routes": {"decode1": PeerRoute("10.0.0.11", None)}}, {}, []),
+    "no route": ({"routes": {"decode1": PeerRoute(None, None)}}, {}, ["host-route-elsewhere"]),
     "not root": (
         {"root": False, "docker": Docker(True, "the socket is only for root")},
         {},
@@ -221,7 +234,7 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     ),
     "processes not understood, no chips": (
         {"npu": replace(chips(), unread=("| 0 | ? |",))},
-        {"chips": []},
+        {"chips": ()},
         [],
     ),
     "no cgroups": ({"docker": replace(GOOD.docker, cgroup="none")}, {}, ["host-docker-cgroup"]),
@@ -244,13 +257,15 @@ CASES["directory open to others"] = (
 )
 
 
-@pytest.mark.parametrize(("state", "wants", "codes"), CASES.values(), ids=CASES.keys())
-def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> None:
-    found = v.judge({**WANTS, **wants}, replace(GOOD, **state), Limits())
-    assert [one.code for one in found] == codes
-    for one in found:
-        assert one.severity == HOST_CHECKS[one.code].severity
-        assert "{" not in one.cure.replace("{{.", "").replace("{storage-driver", "").replace("{VLLM_HOST", "")
+@pytest.mark.parametrize(("state", "required", "codes"), CASES.values(), ids=CASES.keys())
+def test_state_gives_its_finding(state: dict, required: dict, codes: list[str]) -> None:
+    found = v.judge(replace(REQUIREMENTS, **required), replace(GOOD, **state), Limits())
+    assert [finding.code for finding in found] == codes
+    for finding in found:
+        assert finding.severity == HOST_CHECKS[finding.code].severity
+        assert "{" not in finding.cure.replace("{{.", "").replace("{storage-driver", "").replace(
+            "{VLLM_HOST", ""
+        )
 
 
 @pytest.mark.parametrize(
@@ -267,17 +282,17 @@ def test_state_gives_its_finding(state: dict, wants: dict, codes: list[str]) -> 
     ],
 )
 def test_an_old_engine_that_may_do_is_a_warning(state: dict, says: str) -> None:
-    (one,) = v.judge(WANTS, replace(GOOD, **state), Limits())
-    assert (one.code, one.severity) == ("host-docker-old", "warning")
-    assert says in one.message
-    assert one.cure.startswith("docker run --rm IMAGE python3")
+    (finding,) = v.judge(REQUIREMENTS, replace(GOOD, **state), Limits())
+    assert (finding.code, finding.severity) == ("host-docker-old", "warning")
+    assert says in finding.message
+    assert finding.cure.startswith("docker run --rm IMAGE python3")
 
 
 @pytest.mark.parametrize("runc", [None, "1.0.0-rc92", "1.0.0-rc10", "no version"])
 def test_an_old_runc_does_not_help(runc: str | None) -> None:
     state = old_engine("19.03.15", clone3=False, runc=runc)
-    (one,) = v.judge(WANTS, replace(GOOD, **state), Limits())
-    assert (one.code, one.severity) == ("host-docker-old", "error")
+    (finding,) = v.judge(REQUIREMENTS, replace(GOOD, **state), Limits())
+    assert (finding.code, finding.severity) == ("host-docker-old", "error")
 
 
 @pytest.mark.parametrize(
@@ -293,26 +308,28 @@ def test_an_old_runc_does_not_help(runc: str | None) -> None:
 )
 def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) -> None:
     state = replace(GOOD, chip_holders=(holder_,), shared_npus=shared)
-    found = [one for one in v.judge(WANTS, state, Limits()) if set(one.chips) & {0, 1, 2, 3}]
-    assert [one.severity for one in found] == ([severity] if severity else [])
-    for one in found:
-        assert "container other" in one.message
-        assert "docker stop other" in one.cure
+    found = [
+        finding for finding in v.judge(REQUIREMENTS, state, Limits()) if set(finding.chips) & {0, 1, 2, 3}
+    ]
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+    for finding in found:
+        assert "container other" in finding.message
+        assert "docker stop other" in finding.cure
 
 
 def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process() -> None:
     held = ChipHolder("dddddddddddd (python3, pid 14)", (3,), True, "/dev/davinci3 in it", 14)
-    (one,) = v.judge(WANTS, replace(GOOD, chip_holders=(held,)), Limits())
-    assert (one.code, one.severity) == ("host-chip-held", "error")
-    assert one.cure.startswith("ps -fp 14; cat /proc/14/cgroup")
-    assert "docker" not in one.cure
+    (finding,) = v.judge(REQUIREMENTS, replace(GOOD, chip_holders=(held,)), Limits())
+    assert (finding.code, finding.severity) == ("host-chip-held", "error")
+    assert finding.cure.startswith("ps -fp 14; cat /proc/14/cgroup")
+    assert "docker" not in finding.cure
 
 
 def test_memory_is_missing_whoever_may_have_the_chip_too() -> None:
     idle = ChipHolder("other", (3,), False, "--privileged")
     state = replace(GOOD, npu=chips(hbm_used=60000), chip_holders=(idle,))
-    found = v.judge(WANTS, state, Limits())
-    assert [(one.code, one.severity) for one in found] == [
+    found = v.judge(REQUIREMENTS, state, Limits())
+    assert [(finding.code, finding.severity) for finding in found] == [
         ("host-hbm-used", "error"),
         ("host-chip-held", "warning"),
     ]
@@ -363,16 +380,16 @@ RESET = "npu-smi set -t reset"
     ],
 )
 def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, reset: bool) -> None:
-    found = v.judge(WANTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), Limits())
-    (one,) = [one for one in found if one.code == "host-hbm-used"]
-    assert says in one.message
-    assert (RESET in one.cure) is reset
-    assert all(RESET not in other.cure for other in found if other is not one)
+    found = v.judge(REQUIREMENTS, replace(GOOD, **{"npu": chips(hbm_used=60000), **state}), Limits())
+    (finding,) = [finding for finding in found if finding.code == "host-hbm-used"]
+    assert says in finding.message
+    assert (RESET in finding.cure) is reset
+    assert all(RESET not in other.cure for other in found if other is not finding)
 
 
 def test_one_line_for_ports_of_one_process() -> None:
     state = replace(GOOD, holders=(holder(36101), holder(36100), holder(8004)))
-    assert [one.message for one in v.judge(WANTS, state, Limits())] == [
+    assert [finding.message for finding in v.judge(REQUIREMENTS, state, Limits())] == [
         "port 8004 (API) is in use: python3 app.py (pid 4242)",
         "ports 36100-36101 (KV handshake) are in use: python3 app.py (pid 4242)",
     ]
@@ -405,8 +422,8 @@ NO_IMAGE = replace(GOOD.docker, has_image=False, image_architecture=None)
     ],
 )
 def test_space(state: dict, limits: dict, codes: list[str]) -> None:
-    found = v.judge(WANTS, replace(GOOD, **state), Limits(**limits))
-    assert [one.code for one in found] == codes
+    found = v.judge(REQUIREMENTS, replace(GOOD, **state), Limits(**limits))
+    assert [finding.code for finding in found] == codes
 
 
 @pytest.mark.parametrize(
@@ -419,15 +436,15 @@ def test_space(state: dict, limits: dict, codes: list[str]) -> None:
     ],
 )
 def test_facts_tell_whether_the_image_is_there(docker: Docker, archive: str, facts: tuple) -> None:
-    found = v.facts(WANTS, replace(GOOD, docker=docker), Limits(image_archive=archive))
+    found = v.facts(REQUIREMENTS, replace(GOOD, docker=docker), Limits(image_archive=archive))
     assert (found["image"], found["image_archive"]) == facts
 
 
 def test_the_listener_leaves_out_what_is_taken_and_what_nobody_binds() -> None:
     state = replace(GOOD, holders=(holder(8004),))
-    assert v.samples(WANTS, state) == [15000, 17000, 36100, 36101, 36102, 36103, 60000, 60031]
+    assert v.samples(REQUIREMENTS, state) == [15000, 17000, 36100, 36101, 36102, 36103, 60000, 60031]
 
 
 def test_reserving_keeps_what_is_reserved() -> None:
-    (one,) = v.judge(WANTS, replace(GOOD, reserved=((9000, 9001),)), Limits())
-    assert "=8004,9000-9001,36100-36103,60000-60031" in one.cure
+    (finding,) = v.judge(REQUIREMENTS, replace(GOOD, reserved=((9000, 9001),)), Limits())
+    assert "=8004,9000-9001,36100-36103,60000-60031" in finding.cure

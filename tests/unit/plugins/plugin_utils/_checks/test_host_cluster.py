@@ -85,17 +85,17 @@ RESULTS = {
 }
 
 
-def test_wants() -> None:
-    wants = b.wants(PLAN, PLAN["hosts"]["p1"], "p1", "25.5.0")
-    # What hccn_check looks at, the weights, and what is laid down by ourselves are left out.
-    assert wants["paths"] == ["/usr/local/dcmi"]
-    assert wants["peers"] == {"p2": "10.0.0.12", "d1": "10.0.0.13"}
-    assert wants["shm"] == 2**30
-    assert wants["advertise"] == ["10.0.0.11"]
-    assert "host" not in wants["ports"][0]
-    assert wants["clients"] == ["d1", "p2"]
-    assert (wants["driver"], wants["firmware"]) == ("25.5.0", None)
-    assert b.wants(PLAN, PLAN["hosts"]["p1"], "p1", "25.5.0", "7.8")["firmware"] == "7.8"
+def test_requirements() -> None:
+    requirements = b.requirements(PLAN, PLAN["hosts"]["p1"], "p1", "25.5.0")
+    # What hccn_check inspects, the weights, and what the collection itself writes are left out.
+    assert requirements.paths == ("/usr/local/dcmi",)
+    assert requirements.peers == {"p2": "10.0.0.12", "d1": "10.0.0.13"}
+    assert requirements.shm == 2**30
+    assert requirements.advertise == ("10.0.0.11",)
+    assert "host" not in requirements.to_dict()["ports"][0]
+    assert requirements.clients == ("d1", "p2")
+    assert (requirements.driver, requirements.firmware) == ("25.5.0", None)
+    assert b.requirements(PLAN, PLAN["hosts"]["p1"], "p1", "25.5.0", "7.8").firmware == "7.8"
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_decoders_that_listen_for_the_cache_call_the_proxy() -> None:
 
 def test_only_who_will_use_a_port_tries_it() -> None:
     tried = {
-        (client, one["server"], one["port"])
+        (client, target["server"], target["port"])
         for client, targets in b.targets(PLAN, RESULTS).items()
-        for one in targets
+        for target in targets
     }
     assert tried == {
         ("p2", "p1", 7001),
@@ -134,7 +134,7 @@ def test_only_who_will_use_a_port_tries_it() -> None:
 def test_a_server_without_a_result_is_left_out() -> None:
     targets = b.targets(PLAN, {"p1": RESULTS["p1"], "d1": RESULTS["d1"]})
     assert "p2" not in targets
-    assert {one["server"] for found in targets.values() for one in found} == {"p1", "d1"}
+    assert {target["server"] for found in targets.values() for target in found} == {"p1", "d1"}
 
 
 def failed(server: str, *ports: int, problem: str = "timeout", seen: str = "no answer within 3 s") -> dict:
@@ -163,24 +163,24 @@ def test_ports_that_are_not_reached_name_the_firewall() -> None:
             ],
         ),
     }
-    (one,) = b.judge_reach(PLAN, results, {"d1": failed("p1", 36100), "p2": failed("p1", 36100)})
-    assert one.code == "host-port-unreachable"
-    assert one.host == "p1"
-    assert one.message == "port 36100 of p1 cannot be reached from d1, p2"
-    assert one.seen == (
+    (finding,) = b.judge_reach(PLAN, results, {"d1": failed("p1", 36100), "p2": failed("p1", 36100)})
+    assert finding.code == "host-port-unreachable"
+    assert finding.host == "p1"
+    assert finding.message == "port 36100 of p1 cannot be reached from d1, p2"
+    assert finding.seen == (
         "no answer within 3 s; firewall on p1: iptables: -A INPUT -p tcp --dport 36100 -j DROP"
     )
 
 
 def test_no_port_of_a_server_is_reached() -> None:
-    (one,) = b.judge_reach(PLAN, RESULTS, {"d1": failed("p2", 36102, 36103)})
-    assert one.message == "no port of p2 can be reached from d1"
+    (finding,) = b.judge_reach(PLAN, RESULTS, {"d1": failed("p2", 36102, 36103)})
+    assert finding.message == "no port of p2 can be reached from d1"
 
 
 def test_another_server_answers() -> None:
-    (one,) = b.judge_reach(PLAN, RESULTS, {"d1": failed("p2", 36102, problem="other", seen="x9 answers")})
-    assert one.code == "host-port-other-server"
-    assert "arping -D -I NIC 10.0.0.12" in one.cure
+    (finding,) = b.judge_reach(PLAN, RESULTS, {"d1": failed("p2", 36102, problem="other", seen="x9 answers")})
+    assert finding.code == "host-port-other-server"
+    assert "arping -D -I NIC 10.0.0.12" in finding.cure
 
 
 def test_compare() -> None:
@@ -203,20 +203,20 @@ def test_clocks() -> None:
         "p2": {"clocks": {"d1": [-60.0, 0.1], "p1": [0.0, 0.1]}},
         "d1": {"clocks": {"p1": [60.0, 0.1], "p2": [60.1, 0.1]}},
     }
-    (one,) = b.judge_clocks(off, 2.0)
-    assert (one.code, one.host) == ("host-clock-differs", "d1")
-    assert "the clock of d1 is 60.1 s behind p2's" in one.message
+    (finding,) = b.judge_clocks(off, 2.0)
+    assert (finding.code, finding.host) == ("host-clock-differs", "d1")
+    assert "the clock of d1 is 60.1 s behind p2's" in finding.message
 
 
 def test_weights() -> None:
     good = {"findings": [], "fingerprint": "a" * 64}
     assert b.weights({"p1": good, "d1": good}, "/w") == []
-    (one,) = b.weights({"p1": good, "p2": good, "d1": {"findings": [], "fingerprint": "b" * 64}}, "/w")
-    assert (one.code, one.host) == ("host-weights-differ", "d1")
+    (finding,) = b.weights({"p1": good, "p2": good, "d1": {"findings": [], "fingerprint": "b" * 64}}, "/w")
+    assert (finding.code, finding.host) == ("host-weights-differ", "d1")
     shard = dict.fromkeys(("message", "seen", "expected", "cure", "source"), "x")
     bad = {"findings": [{**shard, "code": "weights-shard-missing", "severity": "error"}], "fingerprint": "b"}
-    (one,) = b.weights({"p1": good, "d1": bad}, "/w")
-    assert (one.code, one.host, one.chips) == ("weights-shard-missing", "d1", ())
+    (finding,) = b.weights({"p1": good, "d1": bad}, "/w")
+    assert (finding.code, finding.host, finding.chips) == ("weights-shard-missing", "d1", ())
 
 
 GOOD_WEIGHTS = {"findings": [], "fingerprint": "a" * 64}
@@ -249,8 +249,8 @@ def bad_weights(*codes: str) -> dict:
 )
 def test_weights_that_deployment_brings_are_no_error(source: str, results: dict, severities: list) -> None:
     found = b.weights(results, "/w", source)
-    assert [one.severity for one in found] == severities
-    assert all(("deploy.yml" in one.cure) is (one.severity == "warning") for one in found)
+    assert [finding.severity for finding in found] == severities
+    assert all(("deploy.yml" in finding.cure) is (finding.severity == "warning") for finding in found)
 
 
 @pytest.mark.parametrize(
@@ -269,10 +269,12 @@ def test_weights_that_deployment_brings_are_no_error(source: str, results: dict,
 def test_the_image(source: str, facts: dict, found: list[tuple[str, str, str]]) -> None:
     results = {name: {"facts": {"image": there}} for name, there in facts.items()}
     made = b.images(results, "ascend/vllm-ascend:v0.13.0-a3", source)
-    assert [(one.code, one.host, one.severity) for one in made] == [
+    assert [(finding.code, finding.host, finding.severity) for finding in made] == [
         ("host-image-absent", host, severity) for host, severity, _words in found
     ]
-    assert all(words in one.message for one, (_host, _severity, words) in zip(made, found, strict=True))
+    assert all(
+        words in finding.message for finding, (_host, _severity, words) in zip(made, found, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,23 +283,23 @@ def test_the_image(source: str, facts: dict, found: list[tuple[str, str, str]]) 
 )
 def test_the_archive_of_the_image(path: str, there: list, severity: str) -> None:
     results = {
-        name: {"facts": {"image": False, "image_archive": one}}
-        for name, one in zip(("p1", "d1"), there, strict=True)
+        name: {"facts": {"image": False, "image_archive": has_archive}}
+        for name, has_archive in zip(("p1", "d1"), there, strict=True)
     }
     made = b.images(results, "x:1", "archive", path)
-    assert [one.severity for one in made] == [severity, severity]
+    assert [finding.severity for finding in made] == [severity, severity]
 
 
 def test_weights_with_hashes_name_the_files() -> None:
     good = {"findings": [], "fingerprint": "a" * 64, "hashes": {"a.safetensors": "1", "config.json": "2"}}
     other = {"findings": [], "fingerprint": "b" * 64, "hashes": {"a.safetensors": "9", "config.json": "2"}}
-    (one,) = b.weights({"p1": good, "p2": good, "d1": other}, "/w")
-    assert one.seen == f"{'a' * 12} on p1, p2; {'b' * 12} on d1; a.safetensors"
+    (finding,) = b.weights({"p1": good, "p2": good, "d1": other}, "/w")
+    assert finding.seen == f"{'a' * 12} on p1, p2; {'b' * 12} on d1; a.safetensors"
 
 
 def test_not_checked() -> None:
-    (one,) = b.not_checked(["d1"], {"d1": "Failed to connect\n to the host via ssh"})
-    assert (one.code, one.host, one.seen) == (
+    (finding,) = b.not_checked(["d1"], {"d1": "Failed to connect\n to the host via ssh"})
+    assert (finding.code, finding.host, finding.seen) == (
         "host-not-checked",
         "d1",
         "Failed to connect to the host via ssh",
