@@ -16,7 +16,7 @@ from ..module_utils._docker.images import ZSTD_MAGIC
 from ..module_utils._findings import Finding, text_of
 from ..module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ..module_utils._transfer.image_job import GZIP_MAGIC
-from ..module_utils._transfer.status import COMPLETE, FAILED, FETCHING, GONE
+from ..module_utils._transfer.status import COMPLETE, FAILED, FETCHING, GONE, ImageStatus, TransferStatus
 from ..module_utils._transfer.store import CHUNK, chunk_hashes
 from ..plugin_utils._distribution import image_assignments, image_state
 from ..plugin_utils._distribution.progress import failure, progress
@@ -99,23 +99,23 @@ class ActionModule(Polling):
                         seen=f"on the controller: {error}",
                         archive=options["archive"],
                     ),
-                    {},
+                    ImageStatus(),
                 )
         if self._part["kind"] == "registry":
             order["places"] = image_assignments.places(
                 options["image"], options["mirrors"], options["login"], options["ca"], options["insecure"]
             )
         answer = self._job(**order)
-        status = answer.get("status") or {}
-        if answer.get("failed") or not status.get("port"):
-            found = status.get("finding") or next(iter(answer.get("findings") or ()), None)
+        status = ImageStatus.from_dict(answer["status"]) if answer.get("status") else ImageStatus()
+        if answer.get("failed") or not status.port:
+            found = status.finding or next(map(Finding.from_dict, answer.get("findings") or ()), None)
             if found is None:
                 seen = f"it cannot start: {answer.get('msg') or 'no reason'}"
-                found = TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen).to_dict()
-            why = failure(self._host, {"phase": FAILED, "finding": found}, GONE_CODE)
+                found = TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen)
+            why = failure(self._host, TransferStatus(FAILED, finding=found), GONE_CODE)
             return self._failed(why, status)
-        self._tell(address=options["address"], port=status["port"])
-        return {"port": status["port"]}
+        self._tell(address=options["address"], port=status.port)
+        return {"port": status.port}
 
     def _archive(self) -> dict[str, Any]:
         """What the server needs to know of an archive that lies here."""
@@ -165,35 +165,36 @@ class ActionModule(Polling):
             ]
             answer = self._job(wait=True, sources=sources, hold=HOLD, number=brought, **piece)
             piece = {}
-            status = answer.get("status")
-            if answer.get("failed") or not status or "phase" not in status:
+            reported = answer.get("status")
+            if answer.get("failed") or not reported or "phase" not in reported:
                 return {**answer, "failed": True, "msg": answer.get("msg") or "no word of the transfer"}
-            if status["phase"] == COMPLETE:
+            status = ImageStatus.from_dict(reported)
+            if status.phase == COMPLETE:
                 self._tell(complete=True)
                 if gives:
-                    return {"status": status}
+                    return {"status": reported}
                 self._show(f"there after {time.monotonic() - begun:.0f} s{self._came(status)}")
-                return {"changed": True, "status": status, "loaded": status.get("names", [])}
-            if status["phase"] in (FAILED, GONE):
-                return {**self._failed(failure(self._host, status, GONE_CODE), status), "status": status}
-            silence.hear({name: status.get(name) for name in ("phase", "source", "done", "wanted")})
+                return {"changed": True, "status": reported, "loaded": list(status.names or ())}
+            if status.phase in (FAILED, GONE):
+                return {**self._failed(failure(self._host, status, GONE_CODE), status), "status": reported}
+            silence.hear({name: getattr(status, name) for name in ("phase", "source", "done", "wanted")})
             if (found := self._hopeless(told, status)) is not None:
-                return {**self._failed(found, status), "status": status}
-            if status["done"]:
-                line.update(progress(status), status["phase"])
-            if status["phase"] == FETCHING and status.get("wanted", -1) > brought:
-                brought = status["wanted"]
+                return {**self._failed(found, status), "status": reported}
+            if status.done:
+                line.update(progress(status), status.phase)
+            if status.wanted is not None and status.wants_after(brought):
+                brought = status.wanted
                 piece = {"incoming": self._bring(brought)}
 
-    def _failed(self, finding: Finding, status: dict[str, Any]) -> dict[str, Any]:
+    def _failed(self, finding: Finding, status: ImageStatus) -> dict[str, Any]:
         """The result of a transfer that has failed, which the other workers learn of."""
         self._tell(failed=finding.sentence)
         head = image_state.summary(self._options["image"], self._host, status)
         return {"failed": True, "findings": [finding.to_dict()], "msg": text_of([finding], head)}
 
-    def _hopeless(self, told: dict[str, dict[str, Any]], status: dict[str, Any]) -> Finding | None:
+    def _hopeless(self, told: dict[str, dict[str, Any]], status: ImageStatus) -> Finding | None:
         """Why nothing can come any more: whoever gets it from outside has failed, and nobody has all."""
-        if self._part["kind"] != "take" or status["phase"] != FETCHING:
+        if self._part["kind"] != "take" or status.phase != FETCHING:
             return None
         outside = [one for one in told.values() if one["kind"] != "take"]
         if not outside or not all(one["failed"] for one in outside):
@@ -204,9 +205,9 @@ class ActionModule(Polling):
         return TRANSFER_CHECKS.finding("image-source-failed", host=self._host, seen=seen)
 
     @staticmethod
-    def _came(status: dict[str, Any]) -> str:
-        kept = f", {status['kept'] / 1e6:.0f} MB were there from an earlier run" if status.get("kept") else ""
-        return f", from {status['source']}{kept}" if status.get("source") else ""
+    def _came(status: ImageStatus) -> str:
+        kept = f", {status.kept / 1e6:.0f} MB were there from an earlier run" if status.kept else ""
+        return f", from {status.source}{kept}" if status.source else ""
 
     def _end(self) -> dict[str, Any]:
         """End the process; what has come of an archive stays if it is not loaded yet."""

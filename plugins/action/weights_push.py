@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..module_utils._transfer.status import FETCHING
+from ..module_utils._transfer.status import FETCHING, TransferStatus
 from ..module_utils._transfer.weights_files import manifest_of
 from ..plugin_utils._distribution.progress import progress
 from ..plugin_utils._run.action import ServerAction
@@ -55,8 +55,8 @@ class ActionModule(ServerAction):
             now = time.monotonic()
             if now - shown > SHOW_EVERY or done == total:
                 rate = sent / (now - begun) if now > begun else 0.0
-                status = {"phase": FETCHING, "done": done, "total": total, "rate": rate}
-                show(f"{host} weights: {progress({**status, 'source': 'the controller'})}")
+                status = TransferStatus(FETCHING, "the controller", done, total, rate)
+                show(f"{host} weights: {progress(status)}")
                 shown = now
         return {"changed": sent > 0, "bytes": total, "sent": sent}
 

@@ -8,8 +8,7 @@ import time
 from typing import Any, ClassVar
 
 from ..module_utils._findings import text_of
-from ..module_utils._transfer.status import COMPLETE, ENDED
-from ..module_utils._transfer.status import begun as begun_status
+from ..module_utils._transfer.status import COMPLETE, ENDED, WeightsStatus
 from ..plugin_utils._distribution.progress import failure, progress
 from ..plugin_utils._run.deadlines import SOON, Silence
 from ..plugin_utils._run.polling import HOLD, Polling, ProgressLine
@@ -32,10 +31,11 @@ class ActionModule(Polling):
             return {**result, "changed": False, "skipped": True, "msg": "nothing is awaited in check mode"}
         host = task_vars["inventory_hostname"]
         about, begun, hold = f"the weights of {host}", time.monotonic(), 0.0
-        status = begun_status()
+        answer: dict[str, Any] = {}
+        status = WeightsStatus()
         line, silence = ProgressLine(f"{host} weights", SHOW_EVERY), Silence(about)
-        while status["phase"] not in ENDED:
-            status = self._poll(
+        while status.phase not in ENDED:
+            answer = self._poll(
                 "weights_transfer_info",
                 {**options, "hold": hold},
                 about=about,
@@ -43,16 +43,17 @@ class ActionModule(Polling):
                 task_vars=task_vars,
                 seconds=hold + SOON,
             )["status"]
+            status = WeightsStatus.from_dict(answer)
             hold = HOLD
-            silence.hear({name: status.get(name) for name in ("phase", "source", "done")})
-            if status.get("source"):
-                line.update(progress(status), final=status["phase"] in ENDED)
-        result.update(status=status, seconds=round(time.monotonic() - begun, 1))
-        if status["phase"] == COMPLETE:
-            return {**result, "changed": bool(status.get("source"))}
+            silence.hear({name: getattr(status, name) for name in ("phase", "source", "done")})
+            if status.source:
+                line.update(progress(status), final=status.phase in ENDED)
+        result.update(status=answer, seconds=round(time.monotonic() - begun, 1))
+        if status.phase == COMPLETE:
+            return {**result, "changed": bool(status.source)}
         finding = failure(host, status, "weights-transfer-gone")
-        log = status.pop("log", None) or []
-        status.pop("finding", None)
+        # These two are in the findings and in the message.
+        result["status"] = {name: answer[name] for name in answer if name not in ("finding", "log")}
         head = f"{host} did not get the weights. What has arrived is kept; the next run resumes."
-        message = text_of([finding], head, log)
+        message = text_of([finding], head, status.log or [])
         return {**result, "failed": True, "findings": [finding.to_dict()], "msg": message}

@@ -14,6 +14,7 @@ from .. import _process
 from .._files import private_folder
 from .._files.contents import read_json, write_json
 from .catalogue import TRANSFER_CHECKS, TransferError
+from .status import ImageStatus
 
 # Where it is unless somebody chooses another disk: below folders that are root's alone.
 DIRECTORY = "/var/lib/pd_rollout/image"
@@ -65,13 +66,19 @@ class Folder:
         shutil.move(path, draft)
         draft.replace(self.incoming(number))
 
-    def read(self) -> dict[str, Any]:
-        """The status that the job told last; empty when there is none."""
-        return dict(read_json(self._status, {}))
+    def read_status(self) -> ImageStatus | None:
+        """Return the status that the job wrote last; None if there is none."""
+        status = read_json(self._status)
+        return ImageStatus.from_dict(status) if status else None
 
-    def write(self, status: dict[str, Any]) -> None:
-        """Tell the status."""
-        write_json(self._status, status, passing=True)
+    def write_status(self, status: ImageStatus) -> None:
+        """Replace the status."""
+        write_json(self._status, status.to_dict(), passing=True)
+
+    def forget_status(self) -> None:
+        """Remove the status of an earlier job."""
+        with contextlib.suppress(FileNotFoundError):
+            self._status.unlink()
 
     def sources(self) -> list[tuple[str, str, int]]:
         """From whom to take: name, address, port, best first."""
@@ -90,9 +97,9 @@ class Folder:
         except OSError:
             return float("inf")
 
-    def end_job(self) -> dict[str, Any]:
-        """End the process if there is one; its last status."""
-        status = self.read()
+    def end_job(self) -> ImageStatus | None:
+        """End the process if there is one; return its last status."""
+        status = self.read_status()
         _process.end(self.process, PATIENCE)
         return status
 

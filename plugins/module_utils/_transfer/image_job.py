@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from .catalogue import TRANSFER_CHECKS, TransferError
 from .image_folder import Folder, check_room, megabytes, unpacked
 from .peers import NoSource, PeerServer, take
 from .registry import Place, Reference, Registry, RegistryError
-from .status import Rate
+from .status import ImageStatus, Rate
 from .store import CHUNK, DiskFull, Store, chunk_hashes, open_nameless, open_part
 
 # Seconds: between two notes of the status; between two looks for a piece from the controller; over which
@@ -69,20 +69,23 @@ class Order:
     packed: bool = False
 
 
-def start(order: Order) -> dict[str, Any]:
-    """Start the job, in place of one that is there; its first status, with the port."""
+def start(order: Order) -> ImageStatus:
+    """Start the job, in place of one that is there; return its first status, with the port or a finding.
+
+    Raises UnsafeFolder where others can write, and TransferError if the process ends without a status.
+    """
     folder = Folder(order.folder)
     folder.make()
     folder.end_job()
-    folder.write({})
+    folder.forget_status()
     folder.touch([])
     child = _process.detach(Job(order).run, note_at=folder.process)
     # No time is set: what an earlier run left is hashed first, and that of a large image takes a while.
     while True:
-        # First whether it has ended, then what it told: that may be the last that it says.
+        # First whether it lives, then its status: that may be the last one that it writes.
         lives = _process.start_time(child) is not None
-        status = folder.read()
-        if status.get("port") or status.get("phase") == phases.FAILED:
+        status = folder.read_status()
+        if status and (status.port or status.phase == phases.FAILED):
             return status
         if not lives:
             raise TransferError(
@@ -105,7 +108,7 @@ class Job:
         self._roomy = False
         # Nothing is told any longer: the folder is being cleared.
         self._over = False
-        self._status: dict[str, Any] = {**phases.begun(), "kept": 0, "fetched": 0}
+        self._status = ImageStatus()
 
     @property
     def _store(self) -> Store:
@@ -133,7 +136,7 @@ class Job:
         with self._lock:
             self._over = True
         # What a run left that nobody watches: all but the part.
-        self._folder.clear(keep_part=self._status["phase"] != phases.COMPLETE)
+        self._folder.clear(keep_part=self._status.phase != phases.COMPLETE)
 
     def _forgotten(self) -> bool:
         asked_at = self._server.asked_at if self._server else 0.0
@@ -150,18 +153,18 @@ class Job:
 
     def _tell(self, **what: Any) -> None:
         with self._lock:
-            self._status.update(what)
+            self._status = replace(self._status, **what)
             if self._server:
-                self._status["served"] = self._server.served
-            if self._status["phase"] in (phases.FETCHING, phases.LOADING):
-                self._status["rate"] = self._rate.at(self._status["done"])
+                self._status = replace(self._status, served=self._server.served)
+            if self._status.phase in (phases.FETCHING, phases.LOADING):
+                self._status = replace(self._status, rate=self._rate.at(self._status.done))
             if not self._over:
-                self._folder.write(self._status)
+                self._folder.write_status(self._status)
 
     def _progress(self, **what: Any) -> None:
         """In memory only; the main thread writes it down at its next tick."""
         with self._lock:
-            self._status.update(what)
+            self._status = replace(self._status, **what)
 
     def _work(self) -> None:
         try:
@@ -174,7 +177,7 @@ class Job:
                 self._load()
             self._tell(phase=phases.COMPLETE)
         except RolloutError as error:
-            self._tell(phase=phases.FAILED, finding=error.finding.to_dict())
+            self._tell(phase=phases.FAILED, finding=error.finding)
         except NoSource as error:
             self._fail("image-source-lost", str(error))
         except DiskFull:
@@ -191,7 +194,7 @@ class Job:
             self._fail("image-transfer-failed", f"{type(error).__name__}: {error}")
 
     def _fail(self, code: str, seen: str) -> None:
-        self._tell(phase=phases.FAILED, finding=TRANSFER_CHECKS.finding(code, seen=seen).to_dict())
+        self._tell(phase=phases.FAILED, finding=TRANSFER_CHECKS.finding(code, seen=seen))
 
     def _get(self) -> None:
         self._progress(phase=phases.FETCHING)
@@ -223,7 +226,7 @@ class Job:
         if self._folder.unwatched() > self._order.idle:
             raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
         self._progress(done=self._store.size, total=self._store.total, kept=self._store.adopted)
-        if name and name != self._status["source"]:
+        if name and name != self._status.source:
             self._progress(source=name)
         total = self._store.total
         if not self._roomy and total:
@@ -272,7 +275,7 @@ class Job:
                     seen = f"chunk {len(store.hashes)} is not what the archive held before"
                     raise TransferError(TRANSFER_CHECKS.finding("image-archive-changed", seen=seen))
                 store.append(data)
-                self._progress(done=store.size, fetched=self._status["fetched"] + len(data))
+                self._progress(done=store.size, fetched=self._status.fetched + len(data))
 
     def _fill(self, pieces: Iterable[bytes]) -> None:
         """Cut a stream into chunks."""
@@ -282,10 +285,10 @@ class Job:
             while len(buffer) >= CHUNK:
                 self._store.append(bytes(buffer[:CHUNK]))
                 del buffer[:CHUNK]
-                self._progress(done=self._store.size, fetched=self._status["fetched"] + CHUNK)
+                self._progress(done=self._store.size, fetched=self._status.fetched + CHUNK)
         if buffer:
             self._store.append(bytes(buffer))
-            self._progress(done=self._store.size, fetched=self._status["fetched"] + len(buffer))
+            self._progress(done=self._store.size, fetched=self._status.fetched + len(buffer))
         self._store.finish()
 
     def _fetch(self) -> None:
@@ -294,7 +297,7 @@ class Job:
         code = ""
         for place in self._order.places:
             for _attempt in range(TRIES):
-                before, kept = self._store.size, self._status["kept"]
+                before, kept = self._store.size, self._status.kept
                 try:
                     self._fetch_from(place)
                     return
@@ -302,11 +305,11 @@ class Job:
                     code = error.finding.code
                     if str(error) not in refused:
                         refused.append(str(error))
-                    came = self._store.size > max(before, self._status["kept"])
+                    came = self._store.size > max(before, self._status.kept)
                 if code == "image-registry-digest" and self._store.size:
                     # The bad bytes may be those that lay here: once more, all of them.
                     self._store.begin_anew(self._store.epoch + 1, trust=False)
-                    if self._status["kept"] and not kept:
+                    if self._status.kept and not kept:
                         continue
                     break
                 # A place that gives nothing is not waited for.

@@ -13,6 +13,7 @@ from . import status as phases
 from .catalogue import TransferError
 from .image_folder import DIRECTORY, Folder
 from .registry import Place, reference
+from .status import ImageStatus
 
 KINDS = ["registry", "archive", "controller", "engine", "take"]
 _PLACE = {
@@ -51,10 +52,11 @@ def job(options: dict[str, Any]) -> dict[str, Any]:
     folder = Folder(options["directory"])
     try:
         if options["state"] == "present":
-            status = _wait(folder, options) if options["wait"] else image_job.start(_order(options))
-            return {"changed": False, "status": status}
+            if options["wait"]:
+                return {"changed": False, "status": _wait(folder, options)}
+            return {"changed": False, "status": image_job.start(_order(options)).to_dict()}
         # Nothing is read or ended where others could have put it.
-        status = folder.end_job() if folder.is_ours() else {}
+        status = _json(folder.end_job()) if folder.is_ours() else {}
         return {"changed": False, "status": status, "removed": folder.clear(options["keep_part"])}
     except UnsafeFolder as error:
         return error.failure("docker_image_directory cannot be used.")
@@ -76,7 +78,7 @@ def _order(options: dict[str, Any]) -> image_job.Order:
         load_timeout=options["load_timeout"],
         archive=options["archive"] or "",
         digest=options["digest"],
-        places=[Place(**one) for one in options["places"]],
+        places=[Place(**place) for place in options["places"]],
         reference=reference(options["image"], options["digest"]) if options["kind"] == "registry" else None,
         hashes=options["hashes"],
         size=options["size"],
@@ -85,22 +87,30 @@ def _order(options: dict[str, Any]) -> image_job.Order:
 
 
 def _wait(folder: Folder, options: dict[str, Any]) -> dict[str, Any]:
-    """The status once it has another phase or wants another piece, or after a while."""
+    """Return the status once it has another phase or wants another piece, or after a while; as JSON."""
     if not folder.is_ours():
         return {"phase": phases.GONE}
     folder.touch(options["sources"])
     if options["incoming"]:
         folder.receive(options["incoming"], options["number"])
-    first = folder.read()
+    first = _phase(folder.read_status())
     deadline = time.monotonic() + options["hold"]
     while True:
-        status = folder.read()
-        if status.get("phase") in (phases.COMPLETE, phases.FAILED):
-            return status
-        if status.get("phase") == phases.FETCHING and status.get("wanted", -1) > options["number"]:
-            return status
+        status = folder.read_status()
+        if status and (
+            status.phase in (phases.COMPLETE, phases.FAILED) or status.wants_after(options["number"])
+        ):
+            return status.to_dict()
         if not folder.running():
-            return {**status, "phase": phases.GONE}
-        if status.get("phase") != first.get("phase") or time.monotonic() >= deadline:
-            return status
+            return {**_json(status), "phase": phases.GONE}
+        if _phase(status) != first or time.monotonic() >= deadline:
+            return _json(status)
         time.sleep(0.1)
+
+
+def _phase(status: ImageStatus | None) -> str:
+    return status.phase if status else ""
+
+
+def _json(status: ImageStatus | None) -> dict[str, Any]:
+    return status.to_dict() if status else {}

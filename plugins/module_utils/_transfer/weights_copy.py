@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .._files.contents import read_json, write_json
 from .._findings import Finding
 from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
-from .status import Rate
+from .status import Rate, WeightsStatus
 from .weights_files import (
     PARTIAL,
     arrived,
@@ -83,7 +84,7 @@ class Copy:
         self.staging = staging(self.path)
         self.manifest: dict[str, dict[str, Any]] = {}
         self.daemon: subprocess.Popen[bytes] | None = None
-        self.status: dict[str, Any] = {**phases.begun(), "received": 0}
+        self.status = WeightsStatus(received=0)
         self._rate = Rate(WINDOW)
         self._sign_of_life = time.time()
         self._served = 0.0
@@ -92,11 +93,12 @@ class Copy:
 
     def tell(self, **changes: Any) -> None:
         """Write the state for the controller and for the next server."""
-        if changes.get("phase", self.status["phase"]) != self.status["phase"] or changes.get("finding"):
-            print(time.strftime("%H:%M:%S"), changes, flush=True)
-        self.status.update(changes)
-        write_json(self.folder / "status.json", self.status)
-        write_json(self.folder / "public" / "status.json", self.status)
+        before, self.status = self.status, replace(self.status, **changes)
+        status = self.status.to_dict()
+        if self.status.phase != before.phase or changes.get("finding"):
+            print(time.strftime("%H:%M:%S"), {name: status[name] for name in changes}, flush=True)
+        write_json(self.folder / "status.json", status)
+        write_json(self.folder / "public" / "status.json", status)
 
     def measure(self) -> None:
         """How much has come, and how fast it comes."""
@@ -186,27 +188,28 @@ class Copy:
             elif time.monotonic() - grown > patience:
                 raise SourceLost(f"nothing has come for {patience:.0f} s", final=True)
 
-    def source_state(self, address: str) -> dict[str, Any]:
+    def source_state(self, address: str) -> WeightsStatus:
         """What a source says of itself, and its manifest."""
         target = self.folder / "source"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(mode=0o700)
         done = self.rsync("control", target, address)
-        state: dict[str, Any] | None = read_json(target / "status.json")
+        state = read_json(target / "status.json")
         if done.returncode or state is None:
             raise SourceLost(last_line(done.stdout) or "no answer")
         self.manifest = read_json(target / "manifest.json") or {}
         if self.manifest:
             write_json(self.folder / "public" / "manifest.json", self.manifest)
             self.tell(total=sum(entry["size"] for entry in self.manifest.values()))
-        return state
+        return WeightsStatus.from_dict(state)
 
     def one_pass(self, address: str) -> bool:
         """Take what is complete at the source; whether there was anything new."""
         done = self.rsync("weights", self.staging, address)
         received = RECEIVED.search(done.stdout)
         if received:
-            self.tell(received=self.status["received"] + int(re.sub(r"\D", "", received[1])))
+            so_far = self.status.received or 0
+            self.tell(received=so_far + int(re.sub(r"\D", "", received[1])))
         self.measure()
         if done.returncode == 0 or done.returncode == VANISHED:
             files = TRANSFERRED.search(done.stdout)
@@ -219,14 +222,14 @@ class Copy:
                 TRANSFER_CHECKS.finding(
                     "weights-source-unreadable",
                     path=self.job.path,
-                    seen=f"{len(unreadable)} file(s) of {self.status['source']}: {unreadable[0]}",
+                    seen=f"{len(unreadable)} file(s) of {self.status.source}: {unreadable[0]}",
                 )
             )
         raise SourceLost(last_line(done.stdout) or f"rsync ended with {done.returncode}")
 
     def disk_full(self) -> TransferError:
         free = free_bytes(self.staging)
-        total = self.status["total"] or 0
+        total = self.status.total or 0
         return TransferError(
             TRANSFER_CHECKS.finding(
                 "weights-disk-full",
@@ -238,7 +241,7 @@ class Copy:
 
     def space(self) -> None:
         """Whether what is still to come fits."""
-        total = self.status["total"]
+        total = self.status.total
         if total is not None and free_bytes(self.staging) < total - arrived(self.staging):
             raise self.disk_full()
 
@@ -255,7 +258,7 @@ class Copy:
             except SourceLost as lost:
                 reasons.append(f"{source['name']}: {lost}")
                 print(time.strftime("%H:%M:%S"), reasons[-1], flush=True)
-        done, total = arrived(self.staging), self.status["total"]
+        done, total = arrived(self.staging), self.status.total
         raise TransferError(
             TRANSFER_CHECKS.finding(
                 "weights-source-lost",
@@ -273,13 +276,13 @@ class Copy:
             try:
                 state = self.source_state(address)
                 answered = True
-                if state["phase"] == phases.FAILED:
-                    self.follow_failure(state)
+                if state.finding is not None:
+                    self.follow_failure(state.finding)
                 self.space()
                 self.tell(phase=phases.FETCHING)
                 new = self.one_pass(address)
                 heard = time.monotonic()
-                if state["phase"] == phases.COMPLETE and not new:
+                if state.phase == phases.COMPLETE and not new:
                     return
             except SourceLost as lost:
                 if arrived(self.staging) > done:
@@ -293,9 +296,8 @@ class Copy:
             if not new:
                 time.sleep(PAUSE)
 
-    def follow_failure(self, state: dict[str, Any]) -> None:
+    def follow_failure(self, finding: Finding) -> None:
         """A source that cannot go on; if the weights changed there, they are of no use to anyone."""
-        finding = Finding.from_dict(state["finding"])
         if finding.code == "weights-changed":
             raise TransferError(finding)
         raise SourceLost(f"{finding.message}: {finding.seen}", final=True)
@@ -329,7 +331,7 @@ class Copy:
             self.work()
             while time.time() - self.last_life() < self.job.idle or self.serving():
                 time.sleep(PAUSE)
-                if self.status["phase"] == phases.COMPLETE:
+                if self.status.phase == phases.COMPLETE:
                     self.watch()
         except Stopped:
             pass
@@ -358,14 +360,14 @@ class Copy:
             total = sum(entry["size"] for entry in self.manifest.values())
             self.tell(phase=phases.COMPLETE, done=total, total=total)
         except TransferError as error:
-            self.tell(phase=phases.FAILED, finding=error.finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=error.finding)
         except OSError as error:
             finding = TRANSFER_CHECKS.finding(
                 "weights-unwritable",
                 path=error.filename or str(self.staging),
                 seen=error.strerror or str(error),
             )
-            self.tell(phase=phases.FAILED, finding=finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=finding)
 
     def watch(self) -> None:
         """The one that had the weights first looks whether they stay as they are."""
@@ -387,14 +389,14 @@ class Copy:
                     )
                 )
         except TransferError as error:
-            self.tell(phase=phases.FAILED, finding=error.finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=error.finding)
         except OSError as error:
             finding = TRANSFER_CHECKS.finding(
                 "weights-source-unreadable",
                 path=error.filename or self.job.path,
                 seen=error.strerror or str(error),
             )
-            self.tell(phase=phases.FAILED, finding=finding.to_dict())
+            self.tell(phase=phases.FAILED, finding=finding)
 
     def serving(self) -> bool:
         """Whether a server takes something in this moment; its log tells of a large file only at the end."""

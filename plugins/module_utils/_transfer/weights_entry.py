@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from .._docker.client import DockerApi
 from .._files import safe_paths
 from .._files.contents import read_json
 from .._files.private_folder import check_name
-from .._findings import RolloutError
+from .._findings import Finding, RolloutError
 from . import hub, weights_copy, weights_install, weights_process, weights_rsync
 from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
+from .status import WeightsStatus
 from .weights_files import bytes_below, staging
 
 PATH = {"type": "path", "required": True}
@@ -121,65 +123,84 @@ def start(params: dict[str, Any]) -> None:
     weights_process.detach(folder, weights_copy.Copy(job, folder).run)
 
 
-def status_of(params: dict[str, Any]) -> dict[str, Any]:
-    """How far the process of this server is."""
+def status_of(params: dict[str, Any]) -> WeightsStatus | None:
+    """Return the status of this server's process; None if none was started."""
     folder = weights_process.folder_of(params["path"])
     if not folder.exists():
-        return {"phase": phases.GONE, "finding": None}
+        return None
     (folder / "contact").touch()
     alive = weights_process.process_of(folder) is not None
-    status = read_json(folder / "status.json") or phases.begun()
+    written = read_json(folder / "status.json")
+    status = WeightsStatus.from_dict(written) if written else WeightsStatus()
     began = folder / "process.json"
-    if not alive and began.exists() and status["phase"] not in phases.ENDED:
-        status["phase"] = phases.GONE
-    if status["phase"] in (phases.FAILED, phases.GONE):
+    if not alive and began.exists() and status.phase not in phases.ENDED:
+        status = replace(status, phase=phases.GONE)
+    if status.phase in (phases.FAILED, phases.GONE):
         log = folder / "log"
-        status["log"] = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
+        status = replace(status, log=lines)
     return status
 
 
-def download_status(params: dict[str, Any], before: list[Any]) -> dict[str, Any]:
-    """How far the download in a container is."""
+def download_status(params: dict[str, Any], samples: list[tuple[float, int]]) -> WeightsStatus:
+    """Return the status of the download in a container.
+
+    params: of the module; ``container`` is that container's name.
+    samples: times and bytes of earlier calls, from which the rate is computed; this one is added.
+    """
     api = DockerApi()
     container = api.inspect(params["container"])
     done = bytes_below(staging(Path(params["path"])))
-    status = {**phases.begun(), "phase": phases.FETCHING, "source": "the hub", "done": done}
     now = time.monotonic()
-    before.append((now, done))
-    span = now - before[0][0]
-    status["rate"] = (done - before[0][1]) / span if span > 0 else 0.0
+    samples.append((now, done))
+    since, before = samples[0]
+    rate = (done - before) / (now - since) if now > since else 0.0
+    status = WeightsStatus(phases.FETCHING, "the hub", done, rate=rate)
     if container is None:
-        status["phase"] = phases.GONE
-    elif not container["State"]["Running"]:
-        code = container["State"]["ExitCode"]
-        ended_well = code == 0 and container["State"]["Status"] == "exited"
-        status["phase"] = phases.COMPLETE if ended_well else phases.FAILED
-        if not ended_well:
-            text = api.logs(params["container"], READ_LINES)
-            status["log"] = hub.last_words(text)[1][-LOG_LINES:]
-            status["finding"] = download_finding(params["path"], code, text)
-    return status
+        return replace(status, phase=phases.GONE)
+    if container["State"]["Running"]:
+        return status
+    code = container["State"]["ExitCode"]
+    if code == 0 and container["State"]["Status"] == "exited":
+        return replace(status, phase=phases.COMPLETE)
+    text = api.logs(params["container"], READ_LINES)
+    return replace(
+        status,
+        phase=phases.FAILED,
+        log=hub.last_words(text)[1][-LOG_LINES:],
+        finding=download_finding(params["path"], code, text),
+    )
 
 
-def download_finding(path: str, code: int, text: str) -> dict[str, Any]:
-    """Why a download ended, by what its client printed."""
+def download_finding(path: str, code: int, text: str) -> Finding:
+    """Return why a download ended.
+
+    path: of the weights.
+    code: with which its client exited.
+    text: what the client printed.
+    """
     full, reason = "No space left" in text, hub.last_words(text)[0]
     return TRANSFER_CHECKS.finding(
         "weights-disk-full" if full else "weights-download-failed",
         path=path,
         seen=f"the download ended with exit code {code}: {reason or 'its log is empty'}",
-    ).to_dict()
+    )
 
 
-def poll(params: dict[str, Any]) -> dict[str, Any]:
-    """Hold the answer back until something has ended, or the time is over."""
+def poll(params: dict[str, Any]) -> WeightsStatus | None:
+    """Return the status once the transfer has ended, or after ``hold`` seconds; None if none was started."""
     end = time.monotonic() + params["hold"]
-    before: list[tuple[float, int]] = []
+    samples: list[tuple[float, int]] = []
     while True:
-        status = download_status(params, before) if params["container"] else status_of(params)
-        if status["phase"] in phases.ENDED or time.monotonic() >= end:
+        status = download_status(params, samples) if params["container"] else status_of(params)
+        if status is None or status.phase in phases.ENDED or time.monotonic() >= end:
             return status
         time.sleep(LOOK)
+
+
+def as_json(status: WeightsStatus | None) -> dict[str, Any]:
+    """Return a status, or None where no transfer was started, as the modules report it."""
+    return status.to_dict() if status else {"phase": phases.GONE, "finding": None}
 
 
 def with_findings(
@@ -233,10 +254,10 @@ def transfer(params: dict[str, Any]) -> dict[str, Any]:
     status = status_of(params)
     remove_probes(params)
     weights_process.stop(weights_process.folder_of(params["path"]))
-    return {"changed": False, "status": status}
+    return {"changed": False, "status": as_json(status)}
 
 
 @with_findings
 def transfer_info(params: dict[str, Any]) -> dict[str, Any]:
     """Result of the module weights_transfer_info."""
-    return {"changed": False, "status": poll(params)}
+    return {"changed": False, "status": as_json(poll(params))}

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...module_utils._transfer.status import LOADING
+from ...module_utils._transfer.status import LOADING, TransferStatus
 from .._run.shared_state import SharedState
 
 
@@ -29,11 +28,11 @@ class ImageState:
 
     def hosts(self) -> dict[str, dict[str, Any]]:
         """What has been published, by host."""
-        return {one["host"]: one for one in self._shared.values("host.")}
+        return {state["host"]: state for state in self._shared.values("host.")}
 
 
-def summary(image: str, host: str, status: Mapping[str, Any]) -> str:
-    """What has become of it, in one line above the finding."""
-    kept = status.get("done", 0) if status.get("phase") != LOADING else 0
+def summary(image: str, host: str, status: TransferStatus) -> str:
+    """Return what has become of the transfer of an image to a host, in one line above the finding."""
+    kept = status.done if status.phase != LOADING else 0
     again = f"{kept / 1e6:.0f} MB are kept, from which the next run resumes." if kept else ""
     return f"{host} did not get {image}. {again}".rstrip()

@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from ...module_utils._findings import Finding
 from ...module_utils._transfer import status as phases
 from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
+from ...module_utils._transfer.status import TransferStatus
 
 
 def megabytes(count: float) -> str:
@@ -25,12 +24,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def progress(status: Mapping[str, Any]) -> str:
-    """``61 %, 9,216 of 15,100 MB from registry.example, 112.4 MB/s, 0:52 left``.
-
-    status: of a transfer, see ``_transfer/status.py``.
-    """
-    phase, done, total = status["phase"], status.get("done", 0), status.get("total")
+def progress(status: TransferStatus) -> str:
+    """``61 %, 9,216 of 15,100 MB from registry.example, 112.4 MB/s, 0:52 left``."""
+    phase, done, total = status.phase, status.done, status.total
     if phase == phases.WAITING:
         return "waiting for its source"
     if phase == phases.LOADING and done == total:
@@ -38,27 +34,28 @@ def progress(status: Mapping[str, Any]) -> str:
     words = f"{100 * done // total:.0f} %, {megabytes(done)} of {megabytes(total)} MB" if total else ""
     words = words or f"{megabytes(done)} MB"
     if phase in (phases.FETCHING, phases.LOADING):
-        words += _speed(done, total, status.get("rate", 0.0), status.get("source") or "", phase)
+        words += _speed(status)
         return f"loading, {words}" if phase == phases.LOADING else words
     return f"{words}, {phase}"
 
 
-def _speed(done: float, total: float | None, rate: float, source: str, phase: str) -> str:
-    words = f" from {source}" if source and phase == phases.FETCHING else ""
-    if rate > 0:
-        words += f", {rate / 1e6:,.1f} MB/s"
-        if total and done < total:
-            words += f", {clock((total - done) / rate)} left"
+def _speed(status: TransferStatus) -> str:
+    """Return from where it comes, how fast, and how long it will take, as far as known."""
+    words = f" from {status.source}" if status.source and status.phase == phases.FETCHING else ""
+    if status.rate > 0:
+        words += f", {status.rate / 1e6:,.1f} MB/s"
+        if status.total and status.done < status.total:
+            words += f", {clock((status.total - status.done) / status.rate)} left"
     return words
 
 
-def failure(host: str, status: Mapping[str, Any], gone: str) -> Finding:
-    """Why a server did not get what was transferred to it.
+def failure(host: str, status: TransferStatus, gone: str) -> Finding:
+    """Return why a server did not get what was transferred to it.
 
     host: the server's name in the inventory.
-    status: of the transfer.
+    status: that of the transfer.
     gone: the code for a process that left no result.
     """
-    if status["phase"] == phases.GONE or not status.get("finding"):
+    if status.phase == phases.GONE or status.finding is None:
         return TRANSFER_CHECKS.finding(gone, host=host, seen="no process, and no result")
-    return replace(Finding.from_dict(status["finding"]), host=host)
+    return replace(status.finding, host=host)

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action.docker_image_transfer import ActionModule
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import status
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.status import ImageStatus
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import ImageState
 
 FOUND = TRANSFER_CHECKS.finding("image-disk-full", seen="1 MB free").to_dict()
+STARTED = ImageStatus().to_dict()
 
 
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
         ({"failed": True, "msg": "no", "findings": [FOUND]}, "image-disk-full"),
-        ({"status": {**status.begun(), "phase": status.FAILED, "finding": FOUND}}, "image-disk-full"),
+        ({"status": {**STARTED, "phase": "failed", "finding": FOUND}}, "image-disk-full"),
         ({"failed": True, "msg": "a reason of Ansible"}, "image-transfer-failed"),
-        ({"status": status.begun()}, "image-transfer-failed"),
+        ({"status": STARTED}, "image-transfer-failed"),
     ],
     ids=["the module failed", "the process failed", "neither says why", "it has no port"],
 )

@@ -38,9 +38,9 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import
 )
 def test_how_a_download_ended(text, code, seen):
     found = weights_entry.download_finding("/w", 1, text)
-    assert found["code"] == code
-    assert f"exit code 1: {seen}" in found["seen"]
-    assert "run again: the " in found["cure"]
+    assert found.code == code
+    assert f"exit code 1: {seen}" in found.seen
+    assert "run again: the " in found.cure
 
 
 def test_servers_see_the_signs_of_those_that_share_their_file_system(tmp_path):
@@ -56,7 +56,8 @@ def test_servers_see_the_signs_of_those_that_share_their_file_system(tmp_path):
 
 def test_a_transfer_that_was_never_started_is_absent(tmp_path, monkeypatch):
     monkeypatch.setattr(weights_entry.weights_process, "RUN", tmp_path)
-    assert weights_entry.status_of({"path": "/w"}) == {"phase": "gone", "finding": None}
+    polled = weights_entry.transfer_info({"path": "/srv/w", "container": None, "hold": 0})
+    assert polled == {"changed": False, "status": {"phase": "gone", "finding": None}}
 
 
 def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
@@ -67,7 +68,7 @@ def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
     (folder / "status.json").write_text(json.dumps({"phase": "fetching", "finding": None}))
     (folder / "log").write_text("12:00:00 copying\n")
     status = weights_entry.status_of({"path": "/w"})
-    assert (status["phase"], status["log"]) == ("gone", ["12:00:00 copying"])
+    assert (status.phase, status.log) == ("gone", ["12:00:00 copying"])
 
 
 def probe_of(path: Path, name: str, run: str = "0123456789ab") -> Path:

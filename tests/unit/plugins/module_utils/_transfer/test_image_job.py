@@ -130,7 +130,7 @@ def run(path, engine=None, **more):
     life = threading.Thread(target=Job(given, engine or Engine()).run)
     life.start()
     deadline = time.monotonic() + 60
-    while (status := folder.read()).get("phase") not in ("complete", "failed"):
+    while not (status := folder.read_status()) or status.phase not in ("complete", "failed"):
         folder.touch()
         assert time.monotonic() < deadline, status
         time.sleep(0.02)
@@ -141,7 +141,7 @@ def run(path, engine=None, **more):
 def test_it_comes_is_loaded_and_noted(tmp_path):
     engine = Engine()
     status, life, folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "complete", status
+    assert status.phase == "complete", status
     assert engine.loaded == CONTENT
     assert engine.records == {DIGEST: "sha256:1"}
     life.join(60)
@@ -152,7 +152,7 @@ def test_a_cut_within_a_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeRegistry, "cut", 6000)
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "complete", status
+    assert status.phase == "complete", status
     assert engine.loaded == CONTENT
     assert FakeRegistry.asked == [0, 6000]
     life.join(60)
@@ -164,8 +164,8 @@ def test_a_run_goes_on_where_another_ended(tmp_path):
     folder.part.write_bytes(CONTENT[:6400])
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "complete", status
-    assert status["kept"] == 6000
+    assert status.phase == "complete", status
+    assert status.kept == 6000
     assert FakeRegistry.asked == [6000]
     assert engine.loaded == CONTENT
     life.join(60)
@@ -178,7 +178,7 @@ def test_bad_bytes_of_an_earlier_run_cost_one_more_try(tmp_path, monkeypatch):
     folder.part.write_bytes(bytes(4000))
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
-    assert status["phase"] == "complete", status
+    assert status.phase == "complete", status
     assert FakeRegistry.asked == [4000, 0]
     assert engine.loaded == CONTENT
     life.join(60)
@@ -188,9 +188,9 @@ def test_what_has_come_stays_when_nobody_looks_on(tmp_path, monkeypatch):
     monkeypatch.setattr(image_job, "TRIES", 1)
     monkeypatch.setattr(FakeRegistry, "cut", 6000)
     status, life, folder = run(tmp_path / "f")
-    assert status["phase"] == "failed"
-    assert status["finding"]["code"] == "image-registry-down"
-    assert "ended the transfer" in status["finding"]["seen"]
+    assert status.phase == "failed"
+    assert status.finding.code == "image-registry-down"
+    assert "ended the transfer" in status.finding.seen
     life.join(60)
     assert [entry.name for entry in folder.path.iterdir()] == ["archive.part"]
     assert folder.part.read_bytes() == CONTENT[:6000]
@@ -200,18 +200,18 @@ def test_the_next_place_is_asked_and_all_reasons_are_told(tmp_path, monkeypatch)
     monkeypatch.setattr(FakeRegistry, "fails", "mirror.example")
     places = [Place("https://mirror.example"), Place("https://registry.example")]
     status, life, _folder = run(tmp_path / "f", places=places)
-    assert status["phase"] == "complete", status
-    assert status["source"] == "registry.example"
+    assert status.phase == "complete", status
+    assert status.source == "registry.example"
     life.join(60)
     status, life, _folder = run(tmp_path / "g", places=places[:1])
-    assert status["finding"]["seen"] == "mirror.example cannot be reached"
+    assert status.finding.seen == "mirror.example cannot be reached"
     life.join(60)
 
 
 def test_without_room_no_byte_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(image_folder, "MARGIN", 10**18)
     status, life, _folder = run(tmp_path / "f")
-    assert status["finding"]["code"] == "image-disk-full"
+    assert status.finding.code == "image-disk-full"
     assert FakeRegistry.asked == []
     life.join(60)
 
@@ -223,13 +223,13 @@ def test_servers_take_it_from_an_engine_that_has_it(tmp_path):
     given = order(giver.path, kind="engine")
     first = threading.Thread(target=Job(given, _having()).run)
     first.start()
-    while not giver.read().get("port"):
+    while not (serving := giver.read_status()) or not serving.port:
         time.sleep(0.02)
     engine = Engine()
-    sources = [["giver", "127.0.0.1", giver.read()["port"]]]
+    sources = [["giver", "127.0.0.1", serving.port]]
     status, life, _folder = run(tmp_path / "taker", engine, kind="take", sources=sources)
-    assert status["phase"] == "complete", status
-    assert status["source"] == "giver"
+    assert status.phase == "complete", status
+    assert status.source == "giver"
     assert engine.loaded == CONTENT
     assert engine.records == {DIGEST: "sha256:1"}, "its name with a digest came along"
     life.join(60)
@@ -258,7 +258,7 @@ def test_what_an_earlier_run_left_may_be_hashed_for_long(tmp_path, monkeypatch):
         patched.setattr(time, "monotonic", lambda: 600.0 * next(looks))
         status = image_job.start(order(tmp_path / "f"))
     Folder(str(tmp_path / "f")).end_job()
-    assert status["port"]
+    assert status.port
 
 
 def test_an_archive_is_read_where_it_lies(tmp_path):
@@ -266,7 +266,7 @@ def test_an_archive_is_read_where_it_lies(tmp_path):
     archive.write_bytes(CONTENT)
     engine = Engine()
     status, life, folder = run(tmp_path / "f", engine, kind="archive", archive=str(archive))
-    assert status["phase"] == "complete", status
+    assert status.phase == "complete", status
     assert engine.loaded == CONTENT
     life.join(60)
     assert archive.read_bytes() == CONTENT
@@ -275,8 +275,8 @@ def test_an_archive_is_read_where_it_lies(tmp_path):
 
 def test_without_any_source_it_says_so(tmp_path):
     status, life, _folder = run(tmp_path / "f", kind="take", patience=0.5, sources=[["a", "127.0.0.1", 1]])
-    assert status["finding"]["code"] == "image-source-lost"
-    assert "a: " in status["finding"]["seen"]
+    assert status.finding.code == "image-source-lost"
+    assert "a: " in status.finding.seen
     life.join(60)
 
 
@@ -293,10 +293,9 @@ def brought(path, archive=CONTENT, at_once=3, upto=None, claimed=None):
     life = threading.Thread(target=Job(given, engine).run)
     life.start()
     deadline = time.monotonic() + 60
-    while (status := folder.read()).get("phase") not in ("complete", "failed"):
+    while not (status := folder.read_status()) or status.phase not in ("complete", "failed"):
         assert time.monotonic() < deadline, status
-        wanted = status.get("wanted", -1)
-        if status.get("phase") == "fetching" and wanted >= 0 and wanted not in sent:
+        if status and status.wants_after(-1) and (wanted := status.wanted) not in sent:
             if upto is not None and wanted >= upto:
                 break
             piece = path.parent / "piece"
@@ -332,11 +331,11 @@ def test_an_archive_that_changes_meanwhile_is_not_loaded(tmp_path, monkeypatch):
     claimed = [CONTENT[at : at + CHUNK] for at in range(0, len(CONTENT), CHUNK)]
     claimed[4] = b"what it held when it was hashed"
     told = []
-    monkeypatch.setattr(Folder, "write", lambda _self, status: told.append(dict(status)))
-    monkeypatch.setattr(Folder, "read", lambda _self: told[-1] if told else {})
+    monkeypatch.setattr(Folder, "write_status", lambda _self, status: told.append(status))
+    monkeypatch.setattr(Folder, "read_status", lambda _self: told[-1] if told else None)
     folder, engine, _sent = brought(tmp_path / "f", claimed=claimed)
-    assert told[-1]["finding"]["code"] == "image-archive-changed"
-    assert "chunk 4 is not what the archive held before" in told[-1]["finding"]["seen"]
+    assert told[-1].finding.code == "image-archive-changed"
+    assert "chunk 4 is not what the archive held before" in told[-1].finding.seen
     assert engine.loaded == b""
     assert folder.part.stat().st_size == 4 * CHUNK
 
@@ -423,12 +422,12 @@ def test_a_number_in_a_folder_of_ours_is_ended_only_if_it_is_the_transfer(tmp_pa
 
 
 def test_a_transfer_is_ended_by_the_next_one(tmp_path):
-    assert image_job.start(order(tmp_path / "f"))["port"]
+    assert image_job.start(order(tmp_path / "f")).port
     folder = Folder(str(tmp_path / "f"))
     first = _process.noted(folder.path / "process.json")
     assert first
     assert folder.running()
-    assert image_job.start(order(tmp_path / "f"))["port"]
+    assert image_job.start(order(tmp_path / "f")).port
     second = _process.noted(folder.path / "process.json")
     assert second not in (None, first)
     assert _process.start_time(first) is None

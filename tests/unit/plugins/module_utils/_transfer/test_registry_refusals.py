@@ -21,6 +21,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.regist
     Registry,
     RegistryError,
 )
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.status import TransferStatus
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.progress import failure
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -88,9 +89,7 @@ def told(place: Place, tag: Reference = TAG) -> tuple[str, str]:
     """The code of the refusal, and what the screen shows of it."""
     with pytest.raises(RegistryError) as raised:
         Registry(place, "ascend/tiny").archive(tag, "ascend/tiny:v1")
-    finding = failure(
-        "a", {"phase": "failed", "finding": raised.value.finding.to_dict(), "done": 0}, "image-transfer-gone"
-    )
+    finding = failure("a", TransferStatus("failed", finding=raised.value.finding), "image-transfer-gone")
     return finding.code, " ".join(text_of([finding]).split())
 
 

@@ -24,6 +24,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_
     Folder,
     check_room,
 )
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.status import ImageStatus
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_assignments import (
     Wish,
     decide,
@@ -230,7 +231,7 @@ def test_of_an_ended_transfer_only_the_part_stays(tmp_path):
     folder = Folder(str(tmp_path / "x"))
     assert folder.clear(keep_part=True) is False
     folder.make()
-    folder.write({"phase": "failed"})
+    folder.write_status(ImageStatus("failed"))
     folder.touch([["a", "127.0.0.1", 1]])
     folder.part.write_bytes(b"some")
     assert folder.sources() == [("a", "127.0.0.1", 1)]
@@ -247,7 +248,7 @@ def test_of_a_folder_that_has_other_things_only_the_transfers_own_are_removed(tm
     folder = Folder(str(tmp_path))
     folder.make()
     assert folder.left() == []
-    folder.write({"phase": "failed"})
+    folder.write_status(ImageStatus("failed"))
     folder.touch([])
     folder.part.write_bytes(b"some")
     (tmp_path / "incoming.3").write_bytes(b"piece")
@@ -259,14 +260,14 @@ def test_of_a_folder_that_has_other_things_only_the_transfers_own_are_removed(tm
 def test_on_a_full_disk_the_last_status_stays(tmp_path, monkeypatch):
     folder = Folder(str(tmp_path / "x"))
     folder.make()
-    folder.write({"phase": "getting"})
+    folder.write_status(ImageStatus("getting"))
 
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(contents.json, "dump", full)
-        folder.write({"phase": "failed"})
-    assert folder.read() == {"phase": "getting"}
-    folder.write({"phase": "failed"})
-    assert folder.read() == {"phase": "failed"}
+        folder.write_status(ImageStatus("failed"))
+    assert folder.read_status() == ImageStatus("getting")
+    folder.write_status(ImageStatus("failed"))
+    assert folder.read_status() == ImageStatus("failed")

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.status import Rate
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.status import (
+    Rate,
+    TransferStatus,
+)
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import summary
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.progress import (
     clock,
@@ -17,13 +20,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.pr
     progress,
 )
 
-STATUS: dict[str, Any] = {
-    "phase": "fetching",
-    "done": 9_216_000_000,
-    "total": 15_100_000_000,
-    "rate": 112e6,
-    "source": "registry.example",
-}
+STATUS = TransferStatus("fetching", "registry.example", 9_216_000_000, 15_100_000_000, 112e6)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +38,7 @@ STATUS: dict[str, Any] = {
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_progress(changes: dict[str, Any], line: str) -> None:
-    assert progress({**STATUS, **changes}) == line
+    assert progress(replace(STATUS, **changes)) == line
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")])
@@ -51,7 +48,7 @@ def test_clock(seconds: float, text: str) -> None:
 
 def test_a_failure_is_its_finding_with_the_server_and_what_is_kept() -> None:
     found = TRANSFER_CHECKS.finding("image-registry-login", seen="r refuses x")
-    status = {**STATUS, "phase": "failed", "finding": found.to_dict()}
+    status = replace(STATUS, phase="failed", finding=found)
     assert failure("a", status, "image-transfer-gone") == replace(found, host="a")
     assert summary("x:1", "a", status) == (
         "a did not get x:1. 9216 MB are kept, from which the next run resumes."
@@ -60,7 +57,7 @@ def test_a_failure_is_its_finding_with_the_server_and_what_is_kept() -> None:
 
 @pytest.mark.parametrize("code", ["image-transfer-gone", "weights-transfer-gone"])
 def test_a_process_that_is_gone_is_no_silent_success(code: str) -> None:
-    found = failure("decode1", {"phase": "gone", "finding": None}, code)
+    found = failure("decode1", TransferStatus("gone"), code)
     assert (found.code, found.host, found.severity) == (code, "decode1", "error")
     assert found.cure
 
