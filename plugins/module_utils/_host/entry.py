@@ -7,7 +7,7 @@ They need nothing from Ansible: the action plugins of the same names also run th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,7 +84,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
         "findings": [finding.to_dict() for finding in findings],
         "facts": evaluate.facts(requirements, state, limits),
         "listening": list(listener.ports) if listener else [],
-        "listener": {"pid": listener.pid, "started": listener.started} if listener else None,
+        "listener": listener.to_dict() if listener else None,
         "msg": evaluate.summary(findings),
     }
     if options["fail"] and not ok:
@@ -94,20 +94,21 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def reach(options: Mapping[str, Any]) -> dict[str, Any]:
     """Test the targets, sign off, and wait for this server's listener; return the result of host_reach."""
-    targets, listener, stop = options["targets"], options["listener"], options["stop"]
+    targets = [host_listener.Target.from_dict(target) for target in options["targets"]]
+    listener, stop = options["listener"], options["stop"]
     token = options.get("token", "")
     trials = host_listener.attempt_all(targets, options["timeout"], token)
-    _take_leave(targets, trials, options["name"], options["timeout"], token)
+    answering = [target for target, trial in zip(targets, trials) if trial.problem is None]
+    _sign_off(answering, options["name"], options["timeout"], token)
     unreachable = []
-    clocks: dict[str, tuple[float, float]] = {}
+    clocks: dict[str, host_listener.Clock] = {}
     for target, trial in zip(targets, trials):
         if trial.problem is not None:
-            place = {key: target[key] for key in ("server", "address", "port")}
-            unreachable.append({**place, "problem": trial.problem, "seen": trial.seen})
+            unreachable.append({**target.to_dict(), "problem": trial.problem, "seen": trial.seen})
         elif trial.clock is not None:
-            best = clocks.get(target["server"])
-            if best is None or trial.clock[1] < best[1]:
-                clocks[target["server"]] = trial.clock
+            best = clocks.get(target.server)
+            if best is None or trial.clock.uncertainty < best.uncertainty:
+                clocks[target.server] = trial.clock
     return {
         "changed": False,
         "count": len(targets),
@@ -119,21 +120,15 @@ def reach(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _take_leave(
-    targets: Sequence[Mapping[str, Any]],
-    trials: Sequence[host_listener.Trial],
-    name: str,
-    timeout: float,
-    token: str,
-) -> None:
-    """Sign off once from every server of which a port has answered."""
-    heard = {
-        target["server"]: (target["address"], target["port"])
-        for target, trial in zip(targets, trials)
-        if trial.problem is None
-    }
-    if not name or not heard:
+def _sign_off(answering: Iterable[host_listener.Target], name: str, timeout: float, token: str) -> None:
+    """Sign off once from every server of which a port has answered.
+
+    ``answering``: the targets that have; ``name``: this server's, without which it does not sign off;
+    ``timeout``: of one connection, in seconds; ``token``: the run's secret.
+    """
+    listeners = {target.server: target for target in answering}
+    if not name or not listeners:
         return
-    with ThreadPoolExecutor(len(heard)) as pool:
-        for place in heard.values():
-            pool.submit(host_listener.take_leave, *place, name, timeout, token)
+    with ThreadPoolExecutor(len(listeners)) as pool:
+        for target in listeners.values():
+            pool.submit(host_listener.sign_off, target, name, timeout, token)

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from .. import _process
 
@@ -38,8 +38,8 @@ GREETING = "ascend.pd_rollout"
 _RESET = struct.pack("ii", 1, 0)
 _WORKERS = 64
 _GREETING_LIMIT = 512
-# The most guests at a time, if the process may open that many files; the oldest makes way for the next.
-_GUESTS = 4096
+# The most connections at a time, if the process may open that many files; beyond that the oldest is closed.
+_MAX_CONNECTIONS = 4096
 # Before Python 3.10 a socket's timeout is a separate error.
 TIMED_OUT = (TimeoutError, socket.timeout)
 
@@ -51,6 +51,44 @@ class Listener:
     pid: int
     started: int
     ports: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, int]:
+        """Return what identifies its process, as a JSON object."""
+        return {"pid": self.pid, "started": self.started}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A port to test, and the server that must answer there."""
+
+    server: str
+    address: str
+    port: int
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Target:
+        """Return the target from a JSON object; unknown keys are ignored."""
+        return cls(value["server"], value["address"], value["port"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {"server": self.server, "address": self.address, "port": self.port}
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a listener reports: its server's name and time, in seconds, and the nonce of this connection."""
+
+    server: str
+    time: float
+    nonce: str
+
+
+class Clock(NamedTuple):
+    """Another server's time minus this one's, and the uncertainty of that, both in seconds."""
+
+    difference: float
+    uncertainty: float
 
 
 def start(
@@ -65,32 +103,32 @@ def start(
     reason.
 
     ``address``, ``ports``: where it listens; ``name``: of this server; ``lifetime``: in seconds; ``clients``:
-    the servers that will sign off (``take_leave``), without any it stays until it is stopped; ``token``: the
+    the servers that will sign off (``sign_off``), without any it stays until it is stopped; ``token``: the
     secret that clients must know.
     """
     sockets: list[socket.socket] = []
     refused: dict[int, str] = {}
     for port in sorted(set(ports)):
-        one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind((address, port))
-            one.listen(256)
+            sock.bind((address, port))
+            sock.listen(256)
         except OSError as error:
-            one.close()
+            sock.close()
             refused[port] = error.strerror or str(error)
             continue
-        one.setblocking(False)
-        sockets.append(one)
+        sock.setblocking(False)
+        sockets.append(sock)
     if not sockets:
         return None, refused
-    bound = tuple(one.getsockname()[1] for one in sockets)
+    bound = tuple(sock.getsockname()[1] for sock in sockets)
     awaited = set(clients)
     pid = _process.detach(
-        lambda: serve(sockets, name, lifetime, awaited, token), keep=[one.fileno() for one in sockets]
+        lambda: serve(sockets, name, lifetime, awaited, token), keep=[sock.fileno() for sock in sockets]
     )
-    for one in sockets:
-        one.close()
+    for sock in sockets:
+        sock.close()
     return Listener(pid, _process.start_time(pid) or 0, bound), refused
 
 
@@ -103,55 +141,57 @@ def _proves(given: str, token: str, *words: str) -> bool:
     return hmac.compare_digest(given.encode(), proof(token, *words).encode())
 
 
-class _Guest:
+class _Connection:
     """A connected client. ``nonce``: sent to it once it has proved that it knows the token."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.said = b""
+        self.received = b""
         self.nonce = ""
 
 
-class _Doorkeeper:
-    """Answers guests; strangers are disconnected without an answer."""
+class _Responder:
+    """Answers clients; strangers are disconnected without an answer."""
 
     def __init__(self, name: str, clients: Iterable[str], token: str) -> None:
         self.name = name
         self.token = token
-        self.left_to_come = set(clients)
+        # Clients that have not signed off.
+        self.awaited = set(clients)
         # Nonces of clients that were used, so that a recorded message cannot be replayed.
-        self.heard: set[str] = set()
+        self.used_nonces: set[str] = set()
 
-    def stays(self, guest: _Guest) -> bool:
-        """Read from a guest; return whether its connection stays open."""
-        said = guest.sock.recv(_GREETING_LIMIT)
-        guest.said += said
-        if not said or len(guest.said) > _GREETING_LIMIT:
+    def stays(self, connection: _Connection) -> bool:
+        """Read from a connection and answer; return whether it stays open."""
+        data = connection.sock.recv(_GREETING_LIMIT)
+        connection.received += data
+        if not data or len(connection.received) > _GREETING_LIMIT:
             return False
-        if not guest.said.endswith(b"\n"):
+        if not connection.received.endswith(b"\n"):
             return True
-        words = guest.said.decode("utf-8", "replace").split()
-        guest.said = b""
+        words = connection.received.decode("utf-8", "replace").split()
+        connection.received = b""
         if len(words) != 4 or words[0] != GREETING:
             return False
-        if words[1] == "hello" and not guest.nonce:
-            return self._greet(guest, *words[2:])
+        if words[1] == "hello" and not connection.nonce:
+            return self._greet(connection, *words[2:])
         if (
             words[1] == "done"
-            and guest.nonce
-            and _proves(words[3], self.token, "done", guest.nonce, words[2])
+            and connection.nonce
+            and _proves(words[3], self.token, "done", connection.nonce, words[2])
         ):
-            self.left_to_come.discard(words[2])
+            self.awaited.discard(words[2])
         return False
 
-    def _greet(self, guest: _Guest, nonce: str, given: str) -> bool:
-        if nonce in self.heard or not _proves(given, self.token, "hello", nonce):
+    def _greet(self, connection: _Connection, nonce: str, given: str) -> bool:
+        """Answer a greeting; return whether it was valid. ``given``: the client's proof for its nonce."""
+        if nonce in self.used_nonces or not _proves(given, self.token, "hello", nonce):
             return False
-        self.heard.add(nonce)
-        guest.nonce = secrets.token_hex(16)
-        told = (self.name, f"{time.time():.6f}", guest.nonce)
-        line = " ".join((GREETING, *told, proof(self.token, "here", nonce, *told)))
-        guest.sock.send(f"{line}\n".encode())
+        self.used_nonces.add(nonce)
+        connection.nonce = secrets.token_hex(16)
+        words = (self.name, f"{time.time():.6f}", connection.nonce)
+        line = " ".join((GREETING, *words, proof(self.token, "here", nonce, *words)))
+        connection.sock.send(f"{line}\n".encode())
         return True
 
 
@@ -165,81 +205,87 @@ def serve(
     """Answer clients that know the token until all have signed off or the lifetime is over.
 
     ``sockets``: the listening sockets; ``name``: of this server; ``lifetime``: in seconds; ``clients``: the
-    servers that will sign off.
+    servers that will sign off; ``token``: the secret that clients must know.
     """
     deadline = time.monotonic() + lifetime
-    doorkeeper = _Doorkeeper(name, clients or (), token)
-    guests: OrderedDict[int, _Guest] = OrderedDict()
-    most = _most_guests(len(sockets))
-    with selectors.DefaultSelector() as waiting:
+    responder = _Responder(name, clients or (), token)
+    connections: OrderedDict[int, _Connection] = OrderedDict()
+    limit = _connection_limit(len(sockets))
+    with selectors.DefaultSelector() as selector:
 
-        def send_away(guest: _Guest) -> None:
-            guests.pop(guest.sock.fileno(), None)
-            waiting.unregister(guest.sock)
-            guest.sock.close()
+        def disconnect(connection: _Connection) -> None:
+            connections.pop(connection.sock.fileno(), None)
+            selector.unregister(connection.sock)
+            connection.sock.close()
 
-        for one in sockets:
-            waiting.register(one, selectors.EVENT_READ, None)
+        for listening in sockets:
+            selector.register(listening, selectors.EVENT_READ, None)
         left = lifetime
         while left > 0:
-            for key, _events in waiting.select(left):
+            for key, _events in selector.select(left):
                 ready = cast("socket.socket", key.fileobj)
                 if key.data is None:
                     with suppress(OSError):
                         sock, _address = ready.accept()
                         sock.setblocking(False)
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                        guests[sock.fileno()] = _Guest(sock)
-                        waiting.register(sock, selectors.EVENT_READ, guests[sock.fileno()])
+                        connections[sock.fileno()] = _Connection(sock)
+                        selector.register(sock, selectors.EVENT_READ, connections[sock.fileno()])
                 elif ready.fileno() >= 0:
                     stays = False
                     with suppress(OSError):
-                        stays = doorkeeper.stays(key.data)
+                        stays = responder.stays(key.data)
                     if not stays:
-                        send_away(key.data)
-                if len(guests) > most:
-                    send_away(next(iter(guests.values())))
-            if clients and not doorkeeper.left_to_come:
+                        disconnect(key.data)
+                if len(connections) > limit:
+                    disconnect(next(iter(connections.values())))
+            if clients and not responder.awaited:
                 return
             left = deadline - time.monotonic()
 
 
-def _most_guests(listening: int) -> int:
-    """Return how many guests can be accepted without running out of file descriptors."""
+def _connection_limit(listening: int) -> int:
+    """Return how many clients can be connected without running out of file descriptors.
+
+    ``listening``: the number of listening sockets.
+    """
     files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = _GUESTS if files == resource.RLIM_INFINITY else files - listening - 16
-    return max(1, min(_GUESTS, allowed))
+    allowed = _MAX_CONNECTIONS if files == resource.RLIM_INFINITY else files - listening - 16
+    return max(1, min(_MAX_CONNECTIONS, allowed))
 
 
-def _greeted(one: socket.socket, token: str) -> list[str]:
-    """Greet the listener; return its name, time and nonce if it knows the token, otherwise an empty list."""
+def _exchange_greetings(connection: socket.socket, token: str) -> Greeting | None:
+    """Greet the listener; return its greeting, or None if it does not know the token. Raises OSError."""
     nonce = secrets.token_hex(16)
-    one.sendall(f"{GREETING} hello {nonce} {proof(token, 'hello', nonce)}\n".encode())
-    said = b""
-    while len(said) <= _GREETING_LIMIT and not said.endswith(b"\n"):
-        part = one.recv(_GREETING_LIMIT)
-        if not part:
+    connection.sendall(f"{GREETING} hello {nonce} {proof(token, 'hello', nonce)}\n".encode())
+    reply = b""
+    while len(reply) <= _GREETING_LIMIT and not reply.endswith(b"\n"):
+        data = connection.recv(_GREETING_LIMIT)
+        if not data:
             break
-        said += part
-    words = said.decode("utf-8", "replace").split()
-    good = len(words) == 5 and words[0] == GREETING and _proves(words[4], token, "here", nonce, *words[1:4])
-    return words[1:4] if good else []
+        reply += data
+    words = reply.decode("utf-8", "replace").split()
+    if len(words) != 5 or words[0] != GREETING or not _proves(words[4], token, "here", nonce, *words[1:4]):
+        return None
+    return Greeting(words[1], float(words[2]), words[3])
 
 
-def take_leave(address: str, port: int, own_name: str, timeout: float, token: str = "") -> bool:
+def sign_off(target: Target, own_name: str, timeout: float, token: str = "") -> bool:
     """Sign off from a listener; return whether it received that.
 
-    ``address``, ``port``: of the listener; ``own_name``: this server's; ``timeout``: in seconds.
+    ``target``: one of its ports; ``own_name``: this server's; ``timeout``: in seconds; ``token``: the run's
+    secret.
     """
     try:
-        with socket.create_connection((address, port), timeout) as one:
-            told = _greeted(one, token)
-            if not told:
+        with socket.create_connection((target.address, target.port), timeout) as connection:
+            greeting = _exchange_greetings(connection, token)
+            if greeting is None:
                 return False
-            one.sendall(f"{GREETING} done {own_name} {proof(token, 'done', told[2], own_name)}\n".encode())
+            signature = proof(token, "done", greeting.nonce, own_name)
+            connection.sendall(f"{GREETING} done {own_name} {signature}\n".encode())
             # The listener closes without lingering, which shows as an end or as a reset.
             with suppress(ConnectionResetError):
-                one.recv(1)
+                connection.recv(1)
     except OSError:
         return False
     return True
@@ -254,36 +300,36 @@ def stop(pid: int, started: int, patience: float = 2.0) -> bool:
 class Trial:
     """The result of one connection. ``problem``: None, timeout, refused, silent, other or error.
 
-    ``clock``: the other server's time minus ours, and its uncertainty, both in seconds.
+    ``clock``: the other server's, if it has answered.
     """
 
     problem: str | None
     seen: str = ""
-    clock: tuple[float, float] | None = None
+    clock: Clock | None = None
 
 
-def attempt(address: str, port: int, name: str, timeout: float, token: str = "") -> Trial:
+def attempt(target: Target, timeout: float, token: str = "") -> Trial:
     """Connect to a port and check that the expected server answers.
 
-    ``name``: of that server; ``timeout``: in seconds.
+    ``timeout``: in seconds; ``token``: the run's secret.
     """
-    one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    one.settimeout(timeout)
+    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
     silent = Trial("timeout", f"no answer within {timeout:g} s")
-    with one:
+    with connection:
         try:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            one.connect((address, port))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            connection.connect((target.address, target.port))
         except TIMED_OUT:
             return silent
         except ConnectionRefusedError:
             return Trial("refused", "connection refused")
         except OSError as error:
             return Trial("error", error.strerror or str(error))
-        told: list[str] = []
+        greeting = None
         before = time.time()
         try:
-            told = _greeted(one, token)
+            greeting = _exchange_greetings(connection, token)
         except TIMED_OUT:
             return silent
         except (ConnectionResetError, BrokenPipeError):
@@ -291,18 +337,19 @@ def attempt(address: str, port: int, name: str, timeout: float, token: str = "")
         except OSError as error:
             return Trial("error", error.strerror or str(error))
         after = time.time()
-    if not told:
+    if greeting is None:
         return Trial("other", "something other than the listener answers")
-    if told[0] != name:
-        return Trial("other", f"{told[0]} answers")
-    return Trial(None, "", (float(told[1]) - (before + after) / 2, (after - before) / 2))
+    if greeting.server != target.server:
+        return Trial("other", f"{greeting.server} answers")
+    return Trial(None, "", Clock(greeting.time - (before + after) / 2, (after - before) / 2))
 
 
-def attempt_all(targets: Sequence[Mapping[str, Any]], timeout: float, token: str = "") -> list[Trial]:
-    """Test all targets, many at a time; return the results in their order."""
+def attempt_all(targets: Sequence[Target], timeout: float, token: str = "") -> list[Trial]:
+    """Test all targets, many at a time; return the results in their order.
+
+    ``timeout``: of one connection, in seconds; ``token``: the run's secret.
+    """
     if not targets:
         return []
     with ThreadPoolExecutor(min(_WORKERS, len(targets))) as pool:
-        return list(
-            pool.map(lambda one: attempt(one["address"], one["port"], one["server"], timeout, token), targets)
-        )
+        return list(pool.map(lambda target: attempt(target, timeout, token), targets))

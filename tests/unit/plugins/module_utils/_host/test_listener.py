@@ -18,10 +18,10 @@ HERE = "127.0.0.1"
 
 
 def free_ports(count: int) -> list[int]:
-    made = [socket.create_server((HERE, 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in made]
-    for one in made:
-        one.close()
+    sockets = [socket.create_server((HERE, 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
     return ports
 
 
@@ -35,14 +35,14 @@ def listener() -> Iterator[h.Listener]:
     os.waitpid(made.pid, 0)
 
 
-def targets(ports, server="prefill1") -> list[dict]:
-    return [{"server": server, "address": HERE, "port": port} for port in ports]
+def target(port: int, server: str = "prefill1") -> h.Target:
+    return h.Target(server, HERE, port)
 
 
 def test_it_greets_and_tells_the_time(listener: h.Listener) -> None:
     # More than one round: who has been greeted does not block the next.
     for _ in range(2):
-        for trial in h.attempt_all(targets(listener.ports), 5):
+        for trial in h.attempt_all(list(map(target, listener.ports)), 5):
             assert trial.problem is None
             assert trial.clock is not None
             difference, uncertainty = trial.clock
@@ -51,22 +51,22 @@ def test_it_greets_and_tells_the_time(listener: h.Listener) -> None:
 
 def test_a_guest_that_stays_disturbs_nobody(listener: h.Listener) -> None:
     with socket.create_connection((HERE, listener.ports[0])):
-        assert h.attempt(HERE, listener.ports[0], "prefill1", 5).problem is None
+        assert h.attempt(target(listener.ports[0]), 5).problem is None
 
 
 def test_another_server(listener: h.Listener) -> None:
-    trial = h.attempt(HERE, listener.ports[0], "decode1", 5)
+    trial = h.attempt(target(listener.ports[0], "decode1"), 5)
     assert (trial.problem, trial.seen) == ("other", "prefill1 answers")
 
 
 def test_it_ends_and_its_ports_are_free_at_once(listener: h.Listener) -> None:
-    assert h.attempt(HERE, listener.ports[0], "prefill1", 5).problem is None
+    assert h.attempt(target(listener.ports[0]), 5).problem is None
     assert h.stop(listener.pid, listener.started)
     assert not h.stop(listener.pid, listener.started)
-    assert h.attempt(HERE, listener.ports[0], "prefill1", 5).problem == "refused"
-    with socket.socket() as one:
+    assert h.attempt(target(listener.ports[0]), 5).problem == "refused"
+    with socket.socket() as sock:
         # Without SO_REUSEADDR: nothing may linger.
-        one.bind((HERE, listener.ports[0]))
+        sock.bind((HERE, listener.ports[0]))
 
 
 def test_nobody_else_is_ended() -> None:
@@ -87,30 +87,30 @@ def listening_for(*clients: str) -> h.Listener:
     return made
 
 
-def test_it_ends_when_all_have_taken_leave() -> None:
+def test_it_ends_when_all_have_signed_off() -> None:
     made = listening_for("prefill2", "decode1")
-    assert h.take_leave(HERE, made.ports[0], "prefill2", 5)
-    # Who comes late is still greeted, and a stranger's leave does not count.
-    assert h.take_leave(HERE, made.ports[0], "decode7", 5)
-    assert h.attempt(HERE, made.ports[1], "prefill1", 5).problem is None
+    assert h.sign_off(target(made.ports[0]), "prefill2", 5)
+    # Who comes late is still greeted, and a stranger who signs off does not count.
+    assert h.sign_off(target(made.ports[0]), "decode7", 5)
+    assert h.attempt(target(made.ports[1]), 5).problem is None
     assert not _process.gone_within(made.pid, made.started, 0.05)
-    assert h.take_leave(HERE, made.ports[1], "decode1", 5)
+    assert h.sign_off(target(made.ports[1]), "decode1", 5)
     os.waitpid(made.pid, 0)
     for port in made.ports:
-        with socket.socket() as one:
+        with socket.socket() as sock:
             # Without SO_REUSEADDR: nothing may linger.
-            one.bind((HERE, port))
+            sock.bind((HERE, port))
 
 
-def test_leave_of_a_listener_that_is_gone_is_told() -> None:
+def test_signing_off_from_a_listener_that_is_gone_fails() -> None:
     made = listening_for("decode1")
     h.stop(made.pid, made.started)
     os.waitpid(made.pid, 0)
-    assert not h.take_leave(HERE, made.ports[0], "decode1", 1)
+    assert not h.sign_off(target(made.ports[0]), "decode1", 1)
     assert _process.gone_within(made.pid, made.started, 0)
 
 
-def test_taken_ports_are_told() -> None:
+def test_taken_ports_are_reported() -> None:
     with socket.create_server((HERE, 0)) as other:
         port = other.getsockname()[1]
         made, refused = h.start(HERE, [port], "prefill1", 1)
@@ -122,12 +122,12 @@ def test_something_else_answers() -> None:
     with socket.create_server((HERE, 0)) as other:
         port = other.getsockname()[1]
         begin = time.monotonic()
-        assert h.attempt(HERE, port, "prefill1", 0.3).problem == "timeout"
+        assert h.attempt(target(port), 0.3).problem == "timeout"
         assert time.monotonic() - begin < 20
 
 
 def test_no_way() -> None:
-    assert h.attempt("255.255.255.255", 1, "x", 0.3).problem == "error"
+    assert h.attempt(h.Target("x", "255.255.255.255", 1), 0.3).problem == "error"
     assert h.attempt_all([], 1) == []
 
 
@@ -144,15 +144,15 @@ def secret() -> Iterator[h.Listener]:
     os.waitpid(made.pid, 0)
 
 
-def heard(one: socket.socket) -> bytes:
-    """What a listener says until it closes."""
-    said = b""
+def received(connection: socket.socket) -> bytes:
+    """What a listener sends until it closes."""
+    data = b""
     try:
-        while part := one.recv(512):
-            said += part
+        while chunk := connection.recv(512):
+            data += chunk
     except ConnectionResetError:
         pass
-    return said
+    return data
 
 
 STRANGE = [
@@ -169,45 +169,45 @@ STRANGE = [
 ]
 
 
-@pytest.mark.parametrize("said", STRANGE)
-def test_strangers_hear_nothing_and_end_nothing(secret: h.Listener, said: bytes) -> None:
-    with socket.create_connection((HERE, secret.ports[0]), 10) as one:
-        one.sendall(said)
-        assert heard(one) == b""
-    assert h.attempt(HERE, secret.ports[0], "prefill1", 10, TOKEN).problem is None
+@pytest.mark.parametrize("message", STRANGE)
+def test_strangers_hear_nothing_and_end_nothing(secret: h.Listener, message: bytes) -> None:
+    with socket.create_connection((HERE, secret.ports[0]), 10) as connection:
+        connection.sendall(message)
+        assert received(connection) == b""
+    assert h.attempt(target(secret.ports[0]), 10, TOKEN).problem is None
     assert _process.start_time(secret.pid) == secret.started
 
 
 def test_a_stranger_who_waits_hears_nothing(secret: h.Listener) -> None:
-    with socket.create_connection((HERE, secret.ports[0]), 10) as one:
+    with socket.create_connection((HERE, secret.ports[0]), 10) as connection:
         # The listener has seen the guest: one who came after it has been answered.
-        assert h.attempt(HERE, secret.ports[1], "prefill1", 10, TOKEN).problem is None
-        one.setblocking(False)
+        assert h.attempt(target(secret.ports[1]), 10, TOKEN).problem is None
+        connection.setblocking(False)
         with pytest.raises(BlockingIOError):
-            one.recv(1)
+            connection.recv(1)
 
 
 @pytest.mark.parametrize("token", ["", "of another run"])
 def test_who_has_another_token_is_not_answered(secret: h.Listener, token: str) -> None:
-    trial = h.attempt(HERE, secret.ports[0], "prefill1", 10, token)
+    trial = h.attempt(target(secret.ports[0]), 10, token)
     assert (trial.problem, trial.clock) == ("other", None)
-    assert not h.take_leave(HERE, secret.ports[0], "decode1", 10, token)
+    assert not h.sign_off(target(secret.ports[0]), "decode1", 10, token)
     assert _process.start_time(secret.pid) == secret.started
-    assert h.take_leave(HERE, secret.ports[0], "decode1", 10, TOKEN)
+    assert h.sign_off(target(secret.ports[0]), "decode1", 10, TOKEN)
     assert _process.gone_within(secret.pid, secret.started, 60)
 
 
 def test_what_was_heard_on_the_way_is_worth_nothing(secret: h.Listener) -> None:
     hello = f"ascend.pd_rollout hello 77 {h.proof(TOKEN, 'hello', '77')}\n".encode()
-    with socket.create_connection((HERE, secret.ports[0]), 10) as one:
-        one.sendall(hello)
-        words = one.recv(512).decode().split()
+    with socket.create_connection((HERE, secret.ports[0]), 10) as connection:
+        connection.sendall(hello)
+        words = connection.recv(512).decode().split()
         assert words[1] == "prefill1"
-        leave = f"ascend.pd_rollout done decode1 {h.proof(TOKEN, 'done', words[3], 'decode1')}\n".encode()
-    for said in (hello, hello + leave, leave):
-        with socket.create_connection((HERE, secret.ports[0]), 10) as one:
-            one.sendall(said)
-            assert heard(one) == b""
+        farewell = f"ascend.pd_rollout done decode1 {h.proof(TOKEN, 'done', words[3], 'decode1')}\n".encode()
+    for message in (hello, hello + farewell, farewell):
+        with socket.create_connection((HERE, secret.ports[0]), 10) as connection:
+            connection.sendall(message)
+            assert received(connection) == b""
     assert _process.start_time(secret.pid) == secret.started
 
 
@@ -222,30 +222,30 @@ def test_who_plays_the_listener_is_seen_through() -> None:
 
         player = threading.Thread(target=play)
         player.start()
-        trial = h.attempt(HERE, other.getsockname()[1], "prefill1", 10, TOKEN)
+        trial = h.attempt(target(other.getsockname()[1]), 10, TOKEN)
         player.join()
     assert trial.problem == "other"
 
 
 def test_words_in_pieces_are_put_together(secret: h.Listener) -> None:
     hello = f"ascend.pd_rollout hello 78 {h.proof(TOKEN, 'hello', '78')}\n".encode()
-    with socket.create_connection((HERE, secret.ports[0]), 10) as one:
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with socket.create_connection((HERE, secret.ports[0]), 10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for at in range(len(hello)):
-            one.sendall(hello[at : at + 1])
-        assert one.recv(512).startswith(b"ascend.pd_rollout prefill1 ")
+            connection.sendall(hello[at : at + 1])
+        assert connection.recv(512).startswith(b"ascend.pd_rollout prefill1 ")
 
 
 def test_a_crowd_of_silent_strangers_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(h, "_GUESTS", 4)
+    monkeypatch.setattr(h, "_MAX_CONNECTIONS", 4)
     made, _refused = h.start(HERE, free_ports(1), "prefill1", 30, ["decode1"], TOKEN)
     assert made is not None
     crowd = [socket.create_connection((HERE, made.ports[0]), 10) for _ in range(20)]
-    assert h.attempt(HERE, made.ports[0], "prefill1", 10, TOKEN).problem is None
-    assert h.take_leave(HERE, made.ports[0], "decode1", 10, TOKEN)
+    assert h.attempt(target(made.ports[0]), 10, TOKEN).problem is None
+    assert h.sign_off(target(made.ports[0]), "decode1", 10, TOKEN)
     os.waitpid(made.pid, 0)
-    for one in crowd:
-        one.close()
+    for connection in crowd:
+        connection.close()
 
 
 def test_a_time_out_is_one_on_every_python() -> None:
