@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,17 +49,20 @@ class ChipHolder:
 
 
 def of_docker(containers: Iterable[Mapping[str, Any]], own: set[str], socket_path: str) -> list[ChipHolder]:
-    """Return the Docker Engine's running containers that have chips, without the deployment's own."""
+    """Return the Docker Engine's running containers that have chips, without the deployment's own.
+
+    ``containers``: the Docker Engine's list; ``own``: ids of the deployment's; ``socket_path``: its socket.
+    """
     found = []
     begin = time.monotonic()
-    for one in containers:
-        if one["Id"] in own:
+    for container in containers:
+        if container["Id"] in own:
             continue
         if time.monotonic() - begin > _SECONDS:
             break
         # A container that ends meanwhile no longer holds anything.
         with suppress(DockerError, ValueError):
-            path = f"/containers/{quote(one['Id'])}/json"
+            path = f"/containers/{quote(container['Id'])}/json"
             details = json.loads(get(path, socket_path, _SECONDS))
             holder = holder_of(details)
             if holder is not None:
@@ -71,8 +74,8 @@ def holder_of(details: Mapping[str, Any]) -> ChipHolder | None:
     """Return the holder from the output of ``docker inspect``, or None if the container has no chips."""
     host, config = details.get("HostConfig") or {}, details.get("Config") or {}
     name = str(details.get("Name") or details.get("Id", "")[:12]).lstrip("/")
-    given = (parsers.chip_of_device(str(one.get("PathOnHost", ""))) for one in host.get("Devices") or ())
-    devices = {chip for chip in given if chip is not None}
+    paths = (str(device.get("PathOnHost", "")) for device in host.get("Devices") or ())
+    devices = {chip for chip in map(parsers.chip_of_device, paths) if chip is not None}
     visible = parsers.parse_visible_devices(config.get("Env") or ())
     # Only that runtime reads the variable.
     mounts = "ascend" in str(host.get("Runtime") or "").lower()
@@ -106,47 +109,56 @@ def of_other_runtimes(
     These are containers of other runtimes (Kubernetes, podman) and those that get devices from a hook or CDI.
     Every container has its own /dev, which is visible through one of its processes. A privileged container
     has all devices of the server, whether it uses them or not, so it is skipped. ``pids``: the processes to
-    check; ``known``: ids of containers to skip; ``names``: of the Docker Engine's containers, by id.
+    check; ``known``: ids of containers to skip; ``containers_of``: returns the ids of a process's containers,
+    the innermost last; ``names``: of the Docker Engine's containers, by id.
     """
     found: dict[str, ChipHolder] = {}
-    spaces = set()
-    here = Path("/dev").stat().st_dev
+    namespaces = set()
+    server_dev = Path("/dev").stat().st_dev
     for pid in pids:
         with suppress(OSError):
-            space = os.readlink(f"/proc/{pid}/ns/mnt")
-            if space in spaces:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace in namespaces:
                 continue
-            spaces.add(space)
-            if Path(f"/proc/{pid}/root/dev").stat().st_dev == here:
+            namespaces.add(namespace)
+            if Path(f"/proc/{pid}/root/dev").stat().st_dev == server_dev:
                 continue
             chips = _chips_in(f"/proc/{pid}/root/dev")
             ids = containers_of(pid)
             if not chips or set(ids) & known:
                 continue
-            capable = parsers.parse_capabilities(read_file(f"/proc/{pid}/status") or "")
-            if capable is not None and capable & _PRIVILEGED == _PRIVILEGED:
+            capabilities = parsers.parse_capabilities(read_file(f"/proc/{pid}/status") or "")
+            if capabilities is not None and capabilities & _PRIVILEGED == _PRIVILEGED:
                 continue
             comm = (read_file(f"/proc/{pid}/comm") or "?").strip()
             name = f"{ids[-1][:12]} ({comm}, pid {pid})" if ids else f"of {comm} (pid {pid})"
-            of_docker = next((names[one] for one in reversed(ids) if one in names), None)
-            alone = capable is not None
+            docker_name = _innermost(ids, names)
+            alone = capabilities is not None
             # A container has several mount namespaces if it runs systemd, or containers of its own.
             found.setdefault(
                 ids[-1] if ids else name,
                 ChipHolder(
-                    of_docker or name,
+                    docker_name or name,
                     chips,
                     alone,
                     f"/dev/davinci{_numbers(chips)} in it",
-                    None if of_docker else pid,
+                    None if docker_name else pid,
                 ),
             )
     return list(found.values())
 
 
+def _innermost(ids: Sequence[str], names: Mapping[str, str]) -> str | None:
+    """Return the name of the innermost of these containers that the Docker Engine knows, or None.
+
+    ``ids``: the innermost last; ``names``: of the Docker Engine's containers, by id.
+    """
+    return next((names[identity] for identity in reversed(ids) if identity in names), None)
+
+
 def by_driver(
     found: Iterable[ChipHolder],
-    account: Iterable[tuple[int, Iterable[int]]],
+    namespaces: Iterable[tuple[int, Iterable[int]]],
     opened: set[int] | None,
     own: set[str],
     containers_of: Callable[[int], list[str]],
@@ -155,37 +167,43 @@ def by_driver(
     """Return the holders, corrected by the driver's list of processes that hold chips.
 
     A container acquires its chips when it opens them for the first time. So does a process of a user other
-    than root in its own mount namespace. ``found``: the holders so far; ``account``: the driver's list
-    (parsers.parse_namespaces); ``opened``: the chips that are open in any such namespace, which may be more
-    (parsers.parse_udevices), or None if unknown; ``own``: ids of the deployment's containers.
+    than root in its own mount namespace. ``found``: the holders so far; ``namespaces``: the driver's list of
+    processes with their chips (parsers.parse_namespaces); ``opened``: the chips that are open in any such
+    namespace, which may be more (parsers.parse_udevices), or None if unknown; ``own``: ids of the
+    deployment's containers; ``containers_of``: returns the ids of a process's containers, the innermost last;
+    ``names``: of the Docker Engine's containers, by id.
     """
-    all_of_them = [(pid, set(chips), bool(set(containers_of(pid)) & own)) for pid, chips in account]
-    foreign = [(pid, chips) for pid, chips, ours in all_of_them if not ours]
-    by_others = (opened or set()).difference(*(chips for _pid, chips, ours in all_of_them if ours))
-    taken = by_others.union(*(chips for _pid, chips in foreign))
-    made = [
-        one
-        if opened is None or taken & set(one.chips) or not one.alone
-        else replace(one, alone=False, seen=f"{one.seen}; according to the driver it has not used them yet")
-        for one in found
+    chips_by_pid = [(pid, set(chips), bool(set(containers_of(pid)) & own)) for pid, chips in namespaces]
+    foreign = [(pid, chips) for pid, chips, is_own in chips_by_pid if not is_own]
+    opened_by_others = (opened or set()).difference(
+        *(chips for _pid, chips, is_own in chips_by_pid if is_own)
+    )
+    taken = opened_by_others.union(*(chips for _pid, chips in foreign))
+    holders = [
+        holder
+        if opened is None or taken & set(holder.chips) or not holder.alone
+        else replace(
+            holder, alone=False, seen=f"{holder.seen}; according to the driver it has not used them yet"
+        )
+        for holder in found
     ]
-    known = {chip for one in made if one.alone for chip in one.chips}
+    known = {chip for holder in holders if holder.alone for chip in holder.chips}
     for pid, chips in foreign:
         comm = read_file(f"/proc/{pid}/comm")
         # The first process may have ended, so its container is unknown and may be the deployment's own.
         if chips <= known or (comm is None and own):
             continue
-        of_docker = next((names[one] for one in reversed(containers_of(pid)) if one in names), None)
-        made.append(
+        docker_name = _innermost(containers_of(pid), names)
+        holders.append(
             ChipHolder(
-                of_docker or f"of {(comm or 'a process that has ended').strip()} (pid {pid})",
+                docker_name or f"of {(comm or 'a process that has ended').strip()} (pid {pid})",
                 tuple(sorted(chips - known)),
                 True,
                 f"root_tgid {pid} in /proc/uda/namespace_node",
-                None if of_docker else pid,
+                None if docker_name else pid,
             )
         )
-    return made
+    return holders
 
 
 def _chips_in(folder: str) -> tuple[int, ...]:
@@ -199,7 +217,10 @@ def _chips_in(folder: str) -> tuple[int, ...]:
 
 
 def openers(pids: Iterable[int], chips: Iterable[int]) -> dict[int, list[int]]:
-    """Return the processes that have a chip's device open, by chip; as root also those in containers."""
+    """Return the processes that have a chip's device open, by chip; as root also those in containers.
+
+    ``pids``: the processes to check; ``chips``: the chips to look for.
+    """
     wanted = set(chips)
     devices = device_numbers("/dev")
     found: dict[int, list[int]] = {}

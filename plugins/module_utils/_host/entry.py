@@ -18,7 +18,7 @@ from .._hccn.query import NPU_SMI, VERSION_INFO
 from . import health
 from . import listener as host_listener
 from .evaluate import result as evaluate
-from .evaluate.network import carrying
+from .evaluate.network import nic_with_address
 from .query import server as query
 from .requirements import HostRequirements, Limits
 
@@ -67,12 +67,12 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     ok = not errors_of(findings)
     listener = None
     # Without a NIC that has the address nothing can listen, which has its own finding.
-    nic = carrying(state.nics, requirements.address)
+    nic = nic_with_address(state.nics, requirements.address)
     # Without a token no client could prove that it belongs to the run.
     if options["listen"] and options.get("token") and requirements.clients and nic is not None and nic.up:
         listener, _refused = host_listener.start(
             requirements.address,
-            evaluate.samples(requirements, state),
+            evaluate.sample_ports(requirements, state),
             requirements.name,
             options["listen_seconds"],
             requirements.clients,

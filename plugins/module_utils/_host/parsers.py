@@ -57,7 +57,7 @@ class Route:
 def _address(word: str) -> str:
     """Return an address from /proc/net/tcp or tcp6: 32-bit words in the machine's byte order."""
     words = [int(word[at : at + 8], 16) for at in range(0, len(word), 8)]
-    raw = b"".join(struct.pack("=I", one) for one in words)
+    raw = b"".join(struct.pack("=I", number) for number in words)
     if len(raw) == 4:
         return socket.inet_ntop(socket.AF_INET, raw)
     if raw[:12] == b"\0" * 10 + b"\xff\xff":
@@ -115,13 +115,13 @@ def parse_ranges(text: str) -> list[tuple[int, int]]:
 
 def merged_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the same ports in as few ranges as possible."""
-    made: list[tuple[int, int]] = []
+    merged: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
-        if made and first <= made[-1][1] + 1:
-            made[-1] = (made[-1][0], max(last, made[-1][1]))
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         else:
-            made.append((first, last))
-    return made
+            merged.append((first, last))
+    return merged
 
 
 def range_text(ranges: Iterable[tuple[int, int]]) -> str:
@@ -129,10 +129,10 @@ def range_text(ranges: Iterable[tuple[int, int]]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
-def uncovered(wanted: Iterable[tuple[int, int]], have: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the wanted ports that are not in ``have``."""
+def uncovered(wanted: Iterable[tuple[int, int]], covered: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the wanted ports that are not in ``covered``."""
     left = merged_ranges(wanted)
-    for first, last in merged_ranges(have):
+    for first, last in merged_ranges(covered):
         kept = []
         for begin, end in left:
             if begin < first:
@@ -205,7 +205,7 @@ def parse_namespaces(text: str) -> list[tuple[int, list[int]]] | None:
         if head is None or len(devices) != int(head.group(3)):
             return None
         if int(head.group(1)) < PRIVILEGED_NAMESPACE and devices:
-            found.append((int(head.group(2)), sorted({chip_of_number(int(one)) for one in devices})))
+            found.append((int(head.group(2)), sorted({chip_of_number(int(device)) for device in devices})))
     return found
 
 
@@ -215,7 +215,8 @@ def parse_udevices(text: str) -> set[int] | None:
     That of a container that has ended stays until the next one opens the chip (uda_access.c).
     """
     found = set()
-    blocks = [one for one in re.split(r"^(?=[ \t]*udevid\b)", text, flags=re.MULTILINE) if one.strip()]
+    blocks = re.split(r"^(?=[ \t]*udevid\b)", text, flags=re.MULTILINE)
+    blocks = [block for block in blocks if block.strip()]
     for block in blocks:
         head = re.match(r"[ \t]*udevid (\d+) type\b", block)
         if head is None:
@@ -228,7 +229,7 @@ def parse_udevices(text: str) -> set[int] | None:
 def parse_device_share(text: str) -> bool | None:
     """Return whether containers may share a chip, from ``npu-smi info -t device-share``; None if unknown."""
     found = re.findall(r"^[ \t]*Device-share Status[ \t]*:[ \t]*(\w+)", text, re.MULTILINE | re.I)
-    return all(one.lower() == "true" for one in found) if found else None
+    return all(status.lower() == "true" for status in found) if found else None
 
 
 def parse_os_release(text: str) -> tuple[str, str]:
@@ -300,7 +301,7 @@ def closes(rule: str, port: int) -> bool:
     named = re.findall(r"(?:--dports?|dport)\s+(?:\{([^}]*)\}|([\d,:-]+))", rule)
     if not named:
         return True
-    ranges = parse_ranges(",".join(many or one for many, one in named).replace(":", "-"))
+    ranges = parse_ranges(",".join(listed or single for listed, single in named).replace(":", "-"))
     return any(first <= port <= last for first, last in ranges)
 
 

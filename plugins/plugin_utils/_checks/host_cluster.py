@@ -138,12 +138,14 @@ def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     own, purpose = row["host"], row["purpose"]
     instances = {instance["name"]: instance for instance in plan["instances"]}
     if purpose == _PROXY:
-        found: Iterable[str] = _call_the_proxy(plan, instances)
+        found: Iterable[str] = _proxy_callers(plan, instances)
     elif purpose == _API:
         found = (name for name, share in plan["hosts"].items() if share["proxy"] is not None)
     elif purpose == _HANDSHAKE:
         role = instances[row["instance"]]["role"]
-        found = (node for one in plan["instances"] if one["role"] != role for node in one["nodes"])
+        found = (
+            node for instance in instances.values() if instance["role"] != role for node in instance["nodes"]
+        )
     elif row["instance"] is not None:
         found = instances[row["instance"]]["nodes"]
     else:
@@ -151,7 +153,7 @@ def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     return [name for name in dict.fromkeys(found) if name != own]
 
 
-def _call_the_proxy(plan: Mapping[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _proxy_callers(plan: Mapping[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the planned servers that call the proxy.
 
     Its clients are outside the plan, but decoders that wait for a pushed cache ask it for a prefiller
@@ -170,18 +172,21 @@ def targets(
     plan: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the ports that each server tries: those with a listener, from servers that have a result."""
-    made: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, result in results.items():
         listening = set(result.get("listening") or ())
         for row in plan["hosts"].get(name, {}).get("ports", ()):
             ports = sorted(port for port in listening if row["first"] <= port <= row["last"])
             for client in clients(plan, {**row, "host": name}):
                 if client in results:
-                    made[client] += [
+                    found[client] += [
                         {"server": name, "address": plan["hosts"][name]["address"], "port": port}
                         for port in ports
                     ]
-    return {name: list({(t["server"], t["port"]): t for t in found}.values()) for name, found in made.items()}
+    return {
+        name: list({(target["server"], target["port"]): target for target in ports_tried}.values())
+        for name, ports_tried in found.items()
+    }
 
 
 def judge_reach(
@@ -191,15 +196,16 @@ def judge_reach(
 ) -> list[Finding]:
     """Return findings about ports that do not answer: one for each server, kind of failure and set of ports.
 
-    ``results``: the results of host_check by server; ``reached``: those of host_reach.
+    ``plan``: the whole plan; ``results``: the results of host_check by server; ``reached``: those of
+    host_reach.
     """
     groups: dict[tuple[str, str, str, tuple[int, ...]], list[str]] = defaultdict(list)
     for client, result in reached.items():
         failed: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-        for one in result.get("unreachable_ports") or ():
-            failed[(one["server"], one["problem"], one["seen"])].append(one["port"])
-        for (server, problem, seen), refusing in failed.items():
-            groups[(server, problem, seen, tuple(sorted(refusing)))].append(client)
+        for row in result.get("unreachable_ports") or ():
+            failed[(row["server"], row["problem"], row["seen"])].append(row["port"])
+        for (server, problem, seen), unreachable in failed.items():
+            groups[(server, problem, seen, tuple(sorted(unreachable)))].append(client)
     found = []
     for (server, problem, seen, ports), callers in groups.items():
         address = plan["hosts"][server]["address"]
@@ -214,16 +220,16 @@ def judge_reach(
                 )
             )
             continue
-        everything = len(results.get(server, {}).get("listening") or ()) == len(ports)
-        what = "no port" if everything else f"port{'s' * (len(ports) > 1)} {numbers(ports)}"
-        cannot = "can be reached" if everything else "cannot be reached"
-        blame = firewall_of(plan, results, server, callers, ports)
+        all_ports = len(results.get(server, {}).get("listening") or ()) == len(ports)
+        subject = "no port" if all_ports else f"port{'s' * (len(ports) > 1)} {numbers(ports)}"
+        verb = "can be reached" if all_ports else "cannot be reached"
+        firewall = firewall_of(plan, results, server, callers, ports)
         found.append(
             HOST_CHECKS.finding(
                 "host-port-unreachable",
-                f"{what} of {server} {cannot} from {', '.join(callers)}",
+                f"{subject} of {server} {verb} from {', '.join(callers)}",
                 host=server,
-                seen=f"{seen}{'; ' + blame if blame else ''}",
+                seen=f"{seen}{'; ' + firewall if firewall else ''}",
             )
         )
     return found
@@ -236,26 +242,30 @@ def firewall_of(
     callers: Sequence[str],
     ports: Sequence[int],
 ) -> str:
-    """Return the firewall rules that may block the ports, as far as the servers show them; empty if none."""
-    between = [str(plan["hosts"][name]["address"]) for name in (server, *callers)]
+    """Return the firewall rules that may block the ports, as far as the servers show them; empty if none.
+
+    ``results``: the results of host_check by server; ``server``: whose ports they are; ``callers``: the
+    servers that cannot reach them.
+    """
+    addresses = [str(plan["hosts"][name]["address"]) for name in (server, *callers)]
     for name in (server, *callers):
         rules = (results.get(name, {}).get("facts") or {}).get("firewall") or ()
         # Rules of firewalld and ufw are not listed here; those of iptables name ports, or apply to all.
-        naming = [
+        blocking = [
             rule
             for rule in rules
-            if ": " not in rule or (concerns(rule, between) and any(closes(rule, port) for port in ports))
+            if ": " not in rule or (concerns(rule, addresses) and any(closes(rule, port) for port in ports))
         ]
-        if naming:
-            more = f" and {len(naming) - 2} more" if len(naming) > 2 else ""
-            return f"firewall on {name}: {'; '.join(naming[:2])}{more}"
+        if blocking:
+            more = f" and {len(blocking) - 2} more" if len(blocking) > 2 else ""
+            return f"firewall on {name}: {'; '.join(blocking[:2])}{more}"
     return ""
 
 
 def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return findings about values that differ between servers; each names the servers of the minority."""
     found = []
-    mtus = _by(results, lambda facts: facts.get("mtu"))
+    mtus = _group_by(results, lambda facts: facts.get("mtu"))
     if len(mtus) > 1:
         usual = mtus[0][0]
         odd = [name for _mtu, names in mtus[1:] for name in names]
@@ -264,12 +274,12 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
                 "host-mtu-differs",
                 f"MTU on {', '.join(odd)} differs from {', '.join(mtus[0][1])}",
                 host=", ".join(odd),
-                seen=_seen("MTU", mtus),
+                seen=_values_text("MTU", mtus),
                 expected=f"MTU {usual} everywhere",
                 mtu=usual,
             )
         )
-    firmware = _by(results, lambda facts: ", ".join(facts.get("firmware") or ()) or None)
+    firmware = _group_by(results, lambda facts: ", ".join(facts.get("firmware") or ()) or None)
     mixed = [name for value, names in firmware if "," in str(value) for name in names]
     if len(firmware) > 1 or mixed:
         odd = list(dict.fromkeys([*mixed, *(name for _value, names in firmware[1:] for name in names)]))
@@ -278,7 +288,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
                 "host-firmware-differs",
                 f"{', '.join(odd)}: firmware differs",
                 host=", ".join(odd),
-                seen=_seen("firmware", firmware),
+                seen=_values_text("firmware", firmware),
             )
         )
     return found
@@ -292,27 +302,28 @@ def images(
     ``image``: its name; ``source``: pd_image_source; ``archive``: the archive's path on the servers.
     """
     facts = {name: result.get("facts") or {} for name, result in results.items()}
-    lacking = [name for name, found in facts.items() if found.get("image") is False]
-    somewhere = _any(facts, "image")
-    nothing, cure = "", None
-    if source == "none" and not somewhere:
-        nothing = "no server has it, and pd_image_source is none"
+    missing = [name for name, found in facts.items() if found.get("image") is False]
+    on_a_server = _any(facts, "image")
+    no_source, cure = "", None
+    if source == "none" and not on_a_server:
+        no_source = "no server has it, and pd_image_source is none"
         cure = "docker load --input FILE  # on one server, or set pd_image_source"
-    elif source == "archive" and archive and not somewhere and not _any(facts, "image_archive"):
-        nothing = f"its archive {archive} is on no server"
+    elif source == "archive" and archive and not on_a_server and not _any(facts, "image_archive"):
+        no_source = f"its archive {archive} is on no server"
         cure = f"ls -l {archive}  # put it there, or set pd_image_archive_remote_src: false"
     origins = {"archive": "the archive"}
-    origin = "another server" if somewhere else origins.get(source, "the registry")
+    origin = "another server" if on_a_server else origins.get(source, "the registry")
+    outlook = f": {no_source}" if no_source else f"; deploy.yml transfers it from {origin}"
     return [
         HOST_CHECKS.finding(
             "host-image-absent",
-            f"{image} is missing{f': {nothing}' if nothing else f'; deploy.yml transfers it from {origin}'}",
+            f"{image} is missing{outlook}",
             host=name,
             seen="not in the Docker Engine",
-            severity="error" if nothing else None,
+            severity="error" if no_source else None,
             cure=cure,
         )
-        for name in lacking
+        for name in missing
     ]
 
 
@@ -326,21 +337,21 @@ def weights(results: Mapping[str, Mapping[str, Any]], path: str, source: str = "
     ``results``: the results of model_weights by server; ``path``: the model's directory; ``source``:
     pd_weights_source. Weights that deployment will transfer from there are not an error yet.
     """
-    own = {name: _own_weights(name, result) for name, result in results.items()}
-    whole = [name for name, findings in own.items() if not errors_of(findings)]
-    brought = source != "present" and (source != "server" or bool(whole))
+    by_server = {name: _weights_findings(name, result) for name, result in results.items()}
+    complete = [name for name, findings in by_server.items() if not errors_of(findings)]
+    transferred = source != "present" and (source != "server" or bool(complete))
     found = [
-        _brought(one, source) if brought and _curable(findings) else one
-        for findings in own.values()
-        for one in findings
+        _as_warning(finding, source) if transferred and _curable(findings) else finding
+        for findings in by_server.values()
+        for finding in findings
     ]
     # Those with findings differ anyway.
-    good = {
+    fingerprints = {
         name: {"facts": {"weights": result.get("fingerprint") or None}}
         for name, result in results.items()
-        if name in whole
+        if name in complete
     }
-    groups = _by(good, lambda facts: facts["weights"])
+    groups = _group_by(fingerprints, lambda facts: facts["weights"])
     if len(groups) > 1:
         odd = [name for _value, names in groups[1:] for name in names]
         found.append(
@@ -349,40 +360,45 @@ def weights(results: Mapping[str, Mapping[str, Any]], path: str, source: str = "
                 f"the weights at {path} on {', '.join(odd)} differ from {', '.join(groups[0][1])}",
                 host=", ".join(odd),
                 seen="; ".join(f"{value[:12]} on {', '.join(names)}" for value, names in groups)
-                + _other_files(results, groups),
+                + _differing_files(results, groups),
                 path=path,
             )
         )
     return found
 
 
-def _own_weights(name: str, result: Mapping[str, Any]) -> list[Finding]:
+def _weights_findings(name: str, result: Mapping[str, Any]) -> list[Finding]:
     """Return the findings about one server's weights."""
-    return [replace(Finding.from_dict(one), host=name, files=()) for one in result.get("findings") or ()]
+    return [
+        replace(Finding.from_dict(finding), host=name, files=()) for finding in result.get("findings") or ()
+    ]
 
 
 def _curable(findings: Iterable[Finding]) -> bool:
     """Return whether a fresh copy of the weights would cure all errors."""
-    return all(one.code in CURED_BY_COPY for one in errors_of(findings))
+    return all(finding.code in CURED_BY_COPY for finding in errors_of(findings))
 
 
-def _brought(one: Finding, source: str) -> Finding:
+def _as_warning(finding: Finding, source: str) -> Finding:
     """Return the finding as a warning that deployment will cure."""
-    if one.severity != ERROR:
-        return one
+    if finding.severity != ERROR:
+        return finding
     origin = {"server": "another server", "controller": "the controller"}.get(source, source)
     return replace(
-        one,
+        finding,
         severity=WARNING,
-        message=f"{one.message}; deploy.yml transfers the weights from {origin}",
+        message=f"{finding.message}; deploy.yml transfers the weights from {origin}",
         cure="ansible-playbook playbooks/deploy.yml --tags plan,weights",
     )
 
 
-def _other_files(
+def _differing_files(
     results: Mapping[str, Mapping[str, Any]], groups: Sequence[tuple[Any, Sequence[str]]]
 ) -> str:
-    """Which files differ, where all hashes were asked for."""
+    """Return the names of the files that differ, as text; empty without hashes of all files.
+
+    ``results``: the results of model_weights by server; ``groups``: fingerprints, each with its servers.
+    """
     first, *others = (results[names[0]].get("hashes") or {} for _value, names in groups)
     if not first:
         return ""
@@ -393,7 +409,7 @@ def _other_files(
     return f"; {', '.join(differ[:3])}{more}"
 
 
-def _by(results: Mapping[str, Mapping[str, Any]], value_of: Any) -> list[tuple[Any, list[str]]]:
+def _group_by(results: Mapping[str, Mapping[str, Any]], value_of: Any) -> list[tuple[Any, list[str]]]:
     groups: dict[Any, list[str]] = defaultdict(list)
     for name, result in results.items():
         value = value_of(result.get("facts") or {})
@@ -402,7 +418,7 @@ def _by(results: Mapping[str, Mapping[str, Any]], value_of: Any) -> list[tuple[A
     return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
-def _seen(name: str, groups: Sequence[tuple[Any, Sequence[str]]]) -> str:
+def _values_text(name: str, groups: Sequence[tuple[Any, Sequence[str]]]) -> str:
     return "; ".join(f"{name} {value} on {', '.join(names)}" for value, names in groups)
 
 
@@ -454,13 +470,13 @@ def _not_checked(name: str, reason: str) -> Finding:
 
 def python_old(name: str, reason: str) -> Finding | None:
     """Return the finding about a server's old Python if a task failed because of it, else None."""
-    said = server_python.told(reason)
-    if said is None:
+    refusal = server_python.told(reason)
+    if refusal is None:
         return None
     return HOST_CHECKS.finding(
         "host-python-old",
         f"its Python is too old: {server_python.needed()} or newer is required",
         host=name,
-        seen=said,
+        seen=refusal,
         expected=f"Python {server_python.needed()} or newer",
     )

@@ -159,7 +159,7 @@ def _chip_users(state: HostState) -> str:
     return ", ".join(users[:4]) + (f" and {len(users) - 4} more" if len(users) > 4 else "")
 
 
-def holders_of_chips(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
+def held_chips(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     """Yield findings about containers outside the deployment that have planned chips."""
     npu_of = {chip.phy_id: chip.npu for chip in state.npu.chips} if state.npu else {}
     for holder in state.chip_holders:

@@ -25,7 +25,7 @@ UNPATCHED = frozenset({"", "almalinux", "centos", "debian", "fedora", "raspbian"
 RUNC_WITH_ENOSYS, LISTS_BEHIND_CLONE3 = (1, 0, 0, 93), "20.10"
 
 
-def image_there(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
+def image_architecture(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     here = parsers.architecture(state.machine)
     if here is None:
         yield HOST_CHECKS.finding(

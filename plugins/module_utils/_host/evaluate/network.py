@@ -11,7 +11,7 @@ from ..._findings import Finding, numbers
 from .. import parsers
 from ..catalogue import HOST_CHECKS
 from ..query.network import Nic
-from ..query.processes import Holder
+from ..query.processes import PortHolder
 from ..query.server import HostState
 from ..requirements import HostRequirements, PlannedPorts
 
@@ -20,8 +20,8 @@ HCCL = "HCCL"
 
 def ports_free(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     # One process on several ports of one purpose is one finding.
-    groups: dict[tuple[str, str, str], list[Holder]] = defaultdict(list)
-    for holder in state.holders:
+    groups: dict[tuple[str, str, str], list[PortHolder]] = defaultdict(list)
+    for holder in state.port_holders:
         if holder.own:
             continue
         for row in requirements.ports:
@@ -56,7 +56,7 @@ def ports_free(requirements: HostRequirements, state: HostState) -> Iterable[Fin
             )
 
 
-def _port_code(row: PlannedPorts, holder: Holder) -> str | None:
+def _port_code(row: PlannedPorts, holder: PortHolder) -> str | None:
     """Return the code of the finding about a process that uses a port of that row, or None."""
     if row.bound:
         return "host-port-taken" if holder.listens else "host-port-connection"
@@ -71,7 +71,7 @@ def _port_code(row: PlannedPorts, holder: Holder) -> str | None:
 def network(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     address, declared = requirements.address, requirements.interface
     by_name = {nic.name: nic for nic in state.nics}
-    carrier = carrying(state.nics, address)
+    carrier = nic_with_address(state.nics, address)
     if declared and declared not in by_name:
         yield HOST_CHECKS.finding(
             "host-nic-missing",
@@ -131,6 +131,6 @@ def network(requirements: HostRequirements, state: HostState) -> Iterable[Findin
         )
 
 
-def carrying(nics: Iterable[Nic], address: str) -> Nic | None:
+def nic_with_address(nics: Iterable[Nic], address: str) -> Nic | None:
     """Return the NIC with that address, or None."""
     return next((nic for nic in nics if address in nic.addresses), None)

@@ -11,9 +11,9 @@ from ..._findings import Finding, brief, counted, ordered
 from ..catalogue import HOST_CHECKS
 from ..query.server import HostState
 from ..requirements import HostRequirements, Limits
-from .chips import devices, holders_of_chips, npus
-from .docker import docker_engine, image_there
-from .network import carrying, network, ports_free
+from .chips import devices, held_chips, npus
+from .docker import docker_engine, image_architecture
+from .network import network, nic_with_address, ports_free
 from .room import GIGA, disk_space, memory
 
 
@@ -29,8 +29,8 @@ def judge(requirements: HostRequirements, state: HostState, limits: Limits) -> l
             *_directory(requirements, state),
             *devices(requirements, state),
             *npus(requirements, state, limits),
-            *holders_of_chips(requirements, state),
-            *image_there(requirements, state),
+            *held_chips(requirements, state),
+            *image_architecture(requirements, state),
             *ports_free(requirements, state),
             *network(requirements, state),
             *docker_engine(state),
@@ -78,7 +78,7 @@ def _kernel(state: HostState) -> Iterable[Finding]:
 
 def facts(requirements: HostRequirements, state: HostState, limits: Limits) -> dict[str, Any]:
     """Return the facts that are compared between servers or shown in the report."""
-    nic = carrying(state.nics, requirements.address)
+    nic = nic_with_address(state.nics, requirements.address)
     return {
         "interface": nic.name if nic else None,
         "mtu": nic.mtu if nic else None,
@@ -96,10 +96,10 @@ def facts(requirements: HostRequirements, state: HostState, limits: Limits) -> d
     }
 
 
-def samples(requirements: HostRequirements, state: HostState) -> list[int]:
+def sample_ports(requirements: HostRequirements, state: HostState) -> list[int]:
     """Return the free ports on which to listen temporarily: those of the plan, and both ends of every range
     from which a library picks ports."""
-    taken = {holder.port for holder in state.holders}
+    taken = {holder.port for holder in state.port_holders}
     ports: set[int] = set()
     for row in requirements.ports:
         if row.bound:

@@ -24,8 +24,8 @@ SHM_BYTES = 64 * 2**20
 
 def disk_space(requirements: HostRequirements, state: HostState, limits: Limits) -> Iterable[Finding]:
     directory = requirements.directory
-    free = state.free.get(directory)
-    if directory in state.free and (free is None or free < DIRECTORY_BYTES):
+    free = state.free_space.get(directory)
+    if directory in state.free_space and (free is None or free < DIRECTORY_BYTES):
         seen = "read-only" if free is None else f"{free} bytes free"
         yield HOST_CHECKS.finding("host-disk-full", f"{directory} is not writable", seen=seen, path=directory)
     root = state.docker.root
@@ -33,7 +33,7 @@ def disk_space(requirements: HostRequirements, state: HostState, limits: Limits)
         needed = limits.image_gigabytes * GIGA
         if state.archive_bytes is not None:
             needed = ARCHIVE_FACTOR * state.archive_bytes
-        free = state.free.get(root) or 0
+        free = state.free_space.get(root) or 0
         if needed and free < needed:
             yield HOST_CHECKS.finding(
                 "host-disk-image",
@@ -42,8 +42,8 @@ def disk_space(requirements: HostRequirements, state: HostState, limits: Limits)
                 expected=f"{_size(needed)} free",
                 path=root,
             )
-    if limits.weights_gigabytes and limits.weights_path and not state.weights_there:
-        free = state.free.get(limits.weights_path) or 0
+    if limits.weights_gigabytes and limits.weights_path and not state.weights_present:
+        free = state.free_space.get(limits.weights_path) or 0
         if free < limits.weights_gigabytes * GIGA:
             yield HOST_CHECKS.finding(
                 "host-disk-weights",

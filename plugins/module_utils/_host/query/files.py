@@ -11,13 +11,13 @@ from pathlib import Path
 from ..._hccn.query import npu_smi_at
 
 
-def elsewhere(path: str | None) -> str | None:
+def other_npu_smi(path: str | None) -> str | None:
     """Return the path of npu-smi if it is not at the path that the containers mount, otherwise None."""
-    found = npu_smi_at(path) if path and not is_there(path) else path
+    found = npu_smi_at(path) if path and not path_exists(path) else path
     return found if found != path else None
 
 
-def is_there(path: str) -> bool:
+def path_exists(path: str) -> bool:
     """Return whether the path exists; also True if access is denied, since it is not known to be missing."""
     try:
         Path(path).stat()
@@ -29,6 +29,7 @@ def is_there(path: str) -> bool:
 
 
 def is_device(path: str) -> bool:
+    """Return whether the path is a character device."""
     try:
         return stat.S_ISCHR(Path(path).stat().st_mode)
     except OSError:
@@ -37,17 +38,18 @@ def is_device(path: str) -> bool:
 
 def free_bytes(path: str) -> int | None:
     """Return the free bytes where the path is or will be; None if the file system is not writable."""
-    place = Path(path)
-    while not is_there(str(place)) and place != place.parent:
-        place = place.parent
+    existing = Path(path)
+    while not path_exists(str(existing)) and existing != existing.parent:
+        existing = existing.parent
     try:
-        found = os.statvfs(place)
+        found = os.statvfs(existing)
     except OSError:
         return None
     return None if found.f_flag & os.ST_RDONLY else found.f_bavail * found.f_frsize
 
 
 def file_bytes(path: str) -> int | None:
+    """Return the size of a file in bytes; None if there is none, or no path is given."""
     try:
         return Path(path).stat().st_size if path else None
     except OSError:

@@ -27,7 +27,7 @@ _IFREQS = 1024
 
 # A public address: "connecting" a UDP socket to it sends nothing and reveals the default route's source
 # address. vLLM's get_ip does the same.
-FAR = "8.8.8.8"
+PUBLIC_ADDRESS = "8.8.8.8"
 
 _NFT_SECONDS = 3.0
 

@@ -16,7 +16,7 @@ from .. import parsers
 
 
 @dataclass(frozen=True)
-class Holder:
+class PortHolder:
     """A process that uses a port. ``own``: it belongs to a container of this deployment."""
 
     port: int
@@ -35,6 +35,7 @@ def in_container(pid: int, names: Mapping[str, str]) -> str:
 
 
 def containers_of(pid: int) -> list[str]:
+    """Return the ids of the containers that a process runs in."""
     return parsers.parse_cgroup(read_file(f"/proc/{pid}/cgroup") or "")
 
 
@@ -44,10 +45,13 @@ def command(pid: int) -> str:
     return " ".join(word for word in words if word)[:80] or (read_file(f"/proc/{pid}/comm") or "").strip()
 
 
-def holders(ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str]) -> Iterable[Holder]:
+def gather_port_holders(
+    ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str]
+) -> Iterable[PortHolder]:
     """Yield the processes that use any of these ports.
 
-    ``own``: ids of the deployment's containers; ``names``: of all containers, by id.
+    ``ports``: ranges, with their ends; ``own``: ids of the deployment's containers; ``names``: of all
+    containers, by id.
     """
     ranges = list(ports)
     found: dict[int, parsers.Socket] = {}
@@ -64,7 +68,7 @@ def holders(ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str,
         ids = containers_of(pid) if pid is not None else []
         where = in_container(pid, names) if pid is not None else ""
         who = f"{command(pid)} (pid {pid}){where}" if pid is not None else "an unknown process"
-        yield Holder(sock.port, sock.address, sock.listens, pid, who, bool(set(ids) & own))
+        yield PortHolder(sock.port, sock.address, sock.listens, pid, who, bool(set(ids) & own))
 
 
 def owners_of(inodes: set[int]) -> dict[int, int]:
@@ -84,4 +88,5 @@ def owners_of(inodes: set[int]) -> dict[int, int]:
 
 
 def process_ids() -> list[int]:
+    """Return the IDs of all processes."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

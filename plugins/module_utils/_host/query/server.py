@@ -23,9 +23,9 @@ from .. import chip_holders, parsers
 from ..chip_holders import ChipHolder
 from ..requirements import HostRequirements, Limits
 from .docker import Docker, container_name, inspect_docker
-from .files import elsewhere, file_bytes, file_system_bytes, free_bytes, is_device, is_there
+from .files import file_bytes, file_system_bytes, free_bytes, is_device, other_npu_smi, path_exists
 from .network import (
-    FAR,
+    PUBLIC_ADDRESS,
     Nic,
     PeerRoute,
     firewall_rules,
@@ -34,7 +34,7 @@ from .network import (
     gather_routes,
     source_address,
 )
-from .processes import Holder, command, containers_of, holders, in_container, process_ids
+from .processes import PortHolder, command, containers_of, gather_port_holders, in_container, process_ids
 
 DEPLOYMENT = "pd_rollout.deployment"
 
@@ -71,7 +71,8 @@ class HostState:
     commands: Mapping[int, str] = field(default_factory=dict)
     driver: str | None = None
     firmware: tuple[str, ...] = ()
-    holders: tuple[Holder, ...] = ()
+    # Processes that use planned ports.
+    port_holders: tuple[PortHolder, ...] = ()
     ephemeral: tuple[int, int] | None = None
     reserved: tuple[tuple[int, int], ...] = ()
     nics: tuple[Nic, ...] = ()
@@ -80,9 +81,10 @@ class HostState:
     routes: Mapping[str, PeerRoute] = field(default_factory=dict)
     docker: Docker = field(default_factory=lambda: Docker(False))
     # By path: free bytes, None if it is not writable.
-    free: Mapping[str, int | None] = field(default_factory=dict)
+    free_space: Mapping[str, int | None] = field(default_factory=dict)
+    # The size of the image's archive, None if there is none.
     archive_bytes: int | None = None
-    weights_there: bool = True
+    weights_present: bool = True
     memory: Mapping[str, int] = field(default_factory=dict)
     shm_bytes: int | None = None
     machine: str = ""
@@ -169,9 +171,9 @@ def _gather_state(
     paths = {requirements.directory, docker.root or sources.docker_root}
     if limits.weights_gigabytes:
         paths.add(limits.weights_path)
-    port_holders = tuple(holders(ports, own, names))
+    port_holders = tuple(gather_port_holders(ports, own, names))
     chips = set(requirements.chips)
-    others = holders_of_chips(chips, containers, own, docker, sources.docker_socket) if chips else ()
+    others = gather_chip_holders(chips, containers, own, docker, sources.docker_socket) if chips else ()
     answers = pending.result()
     pids = {process.pid for process in answers.npu.processes} if answers.npu else set()
     all_chips = answers.npu.chips if answers.npu else ()
@@ -181,9 +183,9 @@ def _gather_state(
     pids = pids.union(*opened.values())
     return HostState(
         devices_missing=tuple(path for path in requirements.devices if not is_device(path)),
-        paths_missing=tuple(path for path in requirements.paths if not is_there(path)),
+        paths_missing=tuple(path for path in requirements.paths if not path_exists(path)),
         npu=answers.npu,
-        npu_smi=elsewhere(requirements.npu_smi),
+        npu_smi=other_npu_smi(requirements.npu_smi),
         chip_holders=tuple(others),
         shared_npus=shared_npus(sources.tools, answers.npu, others),
         openers={chip: tuple(found) for chip, found in opened.items()},
@@ -194,16 +196,16 @@ def _gather_state(
         commands={pid: command(pid) + in_container(pid, names) for pid in pids},
         driver=parse_driver_version(read_file(sources.version_info) or ""),
         firmware=answers.firmware,
-        holders=port_holders,
+        port_holders=port_holders,
         ephemeral=parsers.parse_port_range(read_file("/proc/sys/net/ipv4/ip_local_port_range") or ""),
         reserved=tuple(parsers.parse_ranges(read_file("/proc/sys/net/ipv4/ip_local_reserved_ports") or "")),
         nics=tuple(gather_nics()),
-        default_address=source_address(FAR),
+        default_address=source_address(PUBLIC_ADDRESS),
         routes=gather_routes(requirements.peers),
         docker=docker,
-        free={path: free_bytes(path) for path in paths if path},
+        free_space={path: free_bytes(path) for path in paths if path},
         archive_bytes=file_bytes(limits.image_archive),
-        weights_there=not limits.weights_path or is_there(limits.weights_path),
+        weights_present=not limits.weights_path or path_exists(limits.weights_path),
         memory=parsers.parse_meminfo(read_file("/proc/meminfo") or ""),
         shm_bytes=file_system_bytes("/dev/shm"),
         machine=platform.machine(),
@@ -226,7 +228,7 @@ def full_chips(chips: Iterable[NpuChip], wanted: Iterable[int]) -> list[NpuChip]
     ]
 
 
-def holders_of_chips(
+def gather_chip_holders(
     chips: set[int], containers: list[dict[str, Any]], own: set[str], docker: Docker, socket_path: str
 ) -> list[ChipHolder]:
     """Return the containers outside the deployment, of any runtime, that have any of these chips.
@@ -241,10 +243,10 @@ def holders_of_chips(
         names = {container["Id"]: container_name(container) for container in containers}
         known = own | {identity for identity, name in names.items() if name in reported}
         found += chip_holders.of_other_runtimes(process_ids(), known, containers_of, names)
-        account = parsers.parse_namespaces(read_file(NAMESPACES) or "?")
-        if account is not None:
+        namespaces = parsers.parse_namespaces(read_file(NAMESPACES) or "?")
+        if namespaces is not None:
             opened = parsers.parse_udevices(read_file(UDEVICES) or "?")
-            found = chip_holders.by_driver(found, account, opened, own, containers_of, names)
+            found = chip_holders.by_driver(found, namespaces, opened, own, containers_of, names)
     return [holder for holder in found if chips & set(holder.chips)]
 
 

@@ -19,12 +19,14 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query impo
 
 def inspected(*devices: str, env: tuple[str, ...] = (), **host) -> dict:
     """As the Docker Engine answers to `docker run --device …`."""
-    made = [{"PathOnHost": one, "PathInContainer": one, "CgroupPermissions": "rwm"} for one in devices]
+    mapped = [
+        {"PathOnHost": device, "PathInContainer": device, "CgroupPermissions": "rwm"} for device in devices
+    ]
     return {
         "Id": "5" * 64,
         "Name": "/other",
         "Config": {"Env": ["PATH=/usr/bin", *env]},
-        "HostConfig": {"Devices": made, "Privileged": False, "Runtime": "runc", **host},
+        "HostConfig": {"Devices": mapped, "Privileged": False, "Runtime": "runc", **host},
     }
 
 
@@ -66,7 +68,7 @@ def test_our_own_containers_and_those_that_have_gone_hold_nothing(monkeypatch: p
 
     monkeypatch.setattr(c, "get", get)
     found = c.of_docker([{"Id": "ours"}, {"Id": "gone"}, {"Id": "theirs"}], {"ours"}, "/none")
-    assert [(one.name, one.chips) for one in found] == [("other", (1,))]
+    assert [(holder.name, holder.chips) for holder in found] == [("other", (1,))]
 
 
 def test_this_machine_s_own_processes_are_no_containers() -> None:
@@ -104,13 +106,13 @@ class Processes:
 UNPRIVILEGED, PRIVILEGED = "00000000a80425fb", "000001ffffffffff"
 
 
-def test_containers_whose_devices_the_engine_does_not_tell(
+def test_containers_whose_devices_the_engine_does_not_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Processes(tmp_path, monkeypatch, UNPRIVILEGED)
     ids = {11: ["a" * 64], 12: ["b" * 64], 13: ["c" * 64], 14: ["d" * 64]}
     found = c.of_other_runtimes([11, 12, 13, 14], {"b" * 64}, ids.__getitem__, {"a" * 64: "by-a-hook"})
-    assert [(one.name, one.chips, one.alone, one.pid) for one in found] == [
+    assert [(holder.name, holder.chips, holder.alone, holder.pid) for holder in found] == [
         ("by-a-hook", (3,), True, None),
         # Virtual NPUs of chips 0 and 1.
         (f"{'d' * 12} (python3, pid 14)", (0, 1), True, 14),
@@ -129,8 +131,8 @@ def test_a_single_capability_more_makes_no_container_privileged(
 ) -> None:
     # --cap-add SYS_ADMIN
     Processes(tmp_path, monkeypatch, "00000000a82425fb")
-    (one,) = c.of_other_runtimes([11], set(), lambda pid: [f"{pid}" * 32], {})
-    assert (one.chips, one.alone) == ((3,), True)
+    (holder,) = c.of_other_runtimes([11], set(), lambda pid: [f"{pid}" * 32], {})
+    assert (holder.chips, holder.alone) == ((3,), True)
 
 
 def namespace(number: int, pid: int, *chips: int) -> str:
@@ -142,7 +144,7 @@ def namespace(number: int, pid: int, *chips: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "account"),
+    ("text", "namespaces"),
     [
         (namespace(0, 11, 0, 1) + namespace(1, 12, 5), [(11, [0, 1]), (12, [5])]),
         # The server itself and privileged containers take nothing.
@@ -154,8 +156,8 @@ def namespace(number: int, pid: int, *chips: int) -> str:
         ("another form\n", None),
     ],
 )
-def test_the_driver_s_account(text: str, account: list[tuple[int, list[int]]] | None) -> None:
-    assert parsers.parse_namespaces(text) == account
+def test_the_driver_s_account(text: str, namespaces: list[tuple[int, list[int]]] | None) -> None:
+    assert parsers.parse_namespaces(text) == namespaces
 
 
 @pytest.mark.parametrize(
@@ -186,20 +188,20 @@ def test_the_driver_says_who_has_taken_chips(monkeypatch: pytest.MonkeyPatch) ->
     idle, busy = c.ChipHolder("idle", (0, 1), True, "x"), c.ChipHolder("busy", (2, 3), True, "x")
     privileged = c.ChipHolder("privileged", (0, 1), False, "--privileged")
 
-    def judged(
-        *account: tuple[int, list[int]], own: str = "", more: Iterable[int] | None = ()
+    def corrected(
+        *namespaces: tuple[int, list[int]], own: str = "", more: Iterable[int] | None = ()
     ) -> list[tuple]:
-        opened = None if more is None else {chip for _pid, chips in account for chip in chips}.union(more)
+        opened = None if more is None else {chip for _pid, chips in namespaces for chip in chips}.union(more)
         found = c.by_driver(
-            [idle, busy, privileged], account, opened, {own} - {""}, ids.__getitem__, {"a" * 64: "user"}
+            [idle, busy, privileged], namespaces, opened, {own} - {""}, ids.__getitem__, {"a" * 64: "user"}
         )
-        return [(one.name, one.chips, one.alone, one.pid) for one in found]
+        return [(holder.name, holder.chips, holder.alone, holder.pid) for holder in found]
 
     untaken = [("idle", (0, 1), False, None)]
     rest = [("privileged", (0, 1), False, None)]
-    assert judged((11, [2, 3])) == [*untaken, ("busy", (2, 3), True, None), *rest]
+    assert corrected((11, [2, 3])) == [*untaken, ("busy", (2, 3), True, None), *rest]
     # What nobody else shows: a privileged container with another user, a process with a namespace of its own.
-    assert judged((11, [2, 3, 7]), (12, [8])) == [
+    assert corrected((11, [2, 3, 7]), (12, [8])) == [
         *untaken,
         ("busy", (2, 3), True, None),
         *rest,
@@ -207,18 +209,18 @@ def test_the_driver_says_who_has_taken_chips(monkeypatch: pytest.MonkeyPatch) ->
         ("of vllm (pid 12)", (8,), True, 12),
     ]
     # Ours have taken them: who else has the devices gets nothing.
-    assert judged((14, [0, 1, 2, 3]), own="b" * 64) == [*untaken, ("busy", (2, 3), False, None), *rest]
+    assert corrected((14, [0, 1, 2, 3]), own="b" * 64) == [*untaken, ("busy", (2, 3), False, None), *rest]
     # A chip is taken when it is opened, before the driver has set up the rest; and where that is not known.
-    assert judged((11, [2, 3]), more=[1]) == [
+    assert corrected((11, [2, 3]), more=[1]) == [
         ("idle", (0, 1), True, None),
         ("busy", (2, 3), True, None),
         *rest,
     ]
-    assert judged((11, [2, 3]), more=None)[0] == ("idle", (0, 1), True, None)
+    assert corrected((11, [2, 3]), more=None)[0] == ("idle", (0, 1), True, None)
     # Whose a process was that has ended, is not known.
     ended = ("of a process that has ended (pid 13)", (9,), True, 13)
-    assert judged((13, [9]))[-1] == ended
-    assert ended not in judged((13, [9]), own="b" * 64)
+    assert corrected((13, [9]))[-1] == ended
+    assert ended not in corrected((13, [9]), own="b" * 64)
 
 
 def test_who_has_a_device_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +316,7 @@ def test_clone3_in_the_engine_s_program(
         (["seccomp"], "default"),
         (["name=apparmor"], ""),
         ([], ""),
-        # Not told.
+        # Not reported.
         (None, "default"),
     ],
 )

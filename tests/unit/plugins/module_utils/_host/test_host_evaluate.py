@@ -17,7 +17,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.chip_holde
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.evaluate import result as v
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.docker import Docker
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.network import Nic, PeerRoute
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.processes import Holder
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.processes import PortHolder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.server import HostState
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import (
     HostRequirements,
@@ -50,12 +50,12 @@ REQUIREMENTS = HostRequirements(
 
 
 def chips(**changes) -> NpuInfo:
-    made = [
+    healthy = [
         NpuChip(number // 2, number % 2, number, "Ascend910", "OK", "0000:9D:00.0", 3100, 65536)
         for number in range(4)
     ]
     return NpuInfo(
-        "25.5.0", tuple(replace(chip, **changes) if chip.phy_id == 3 else chip for chip in made), ()
+        "25.5.0", tuple(replace(chip, **changes) if chip.phy_id == 3 else chip for chip in healthy), ()
     )
 
 
@@ -69,7 +69,7 @@ GOOD = HostState(
     default_address="10.0.0.11",
     routes={"decode1": PeerRoute("10.0.0.11", "eth0")},
     docker=Docker(True, None, "24.0", "overlay2", "systemd", "/var/lib/docker", "arm64", True),
-    free={"/etc/pd_rollout/pd": GIGA, "/var/lib/docker": 100 * GIGA},
+    free_space={"/etc/pd_rollout/pd": GIGA, "/var/lib/docker": 100 * GIGA},
     memory={"MemTotal": 2000 * GIGA, "MemAvailable": 1500 * GIGA},
     shm_bytes=GIGA,
     machine="aarch64",
@@ -77,8 +77,8 @@ GOOD = HostState(
 )
 
 
-def holder(port: int, listens: bool = True, own: bool = False) -> Holder:
-    return Holder(port, "0.0.0.0", listens, 4242, "python3 app.py (pid 4242)", own)
+def holder(port: int, listens: bool = True, own: bool = False) -> PortHolder:
+    return PortHolder(port, "0.0.0.0", listens, 4242, "python3 app.py (pid 4242)", own)
 
 
 def process(pid: int) -> NpuInfo:
@@ -131,19 +131,19 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {},
         ["host-architecture"],
     ),
-    "port taken": ({"holders": (holder(8004),)}, {}, ["host-port-taken"]),
+    "port taken": ({"port_holders": (holder(8004),)}, {}, ["host-port-taken"]),
     "ports of one purpose taken by one": (
-        {"holders": (holder(36100), holder(36101))},
+        {"port_holders": (holder(36100), holder(36101))},
         {},
         ["host-port-taken"],
     ),
-    "port ours": ({"holders": (holder(8004, own=True),)}, {}, []),
-    "port held by a connection": ({"holders": (holder(36100, False),)}, {}, ["host-port-connection"]),
-    "port that nobody binds": ({"holders": (holder(36300),)}, {}, []),
-    "HCCL port": ({"holders": (holder(60000),)}, {}, ["host-port-hccl"]),
-    "connection in HCCL's range": ({"holders": (holder(60000, False),)}, {}, []),
-    "pool on the loopback": ({"holders": (replace(holder(15500), address="127.0.0.11"),)}, {}, []),
-    "pool": ({"holders": (holder(15500),)}, {}, ["host-port-pool"]),
+    "port ours": ({"port_holders": (holder(8004, own=True),)}, {}, []),
+    "port held by a connection": ({"port_holders": (holder(36100, False),)}, {}, ["host-port-connection"]),
+    "port that nobody binds": ({"port_holders": (holder(36300),)}, {}, []),
+    "HCCL port": ({"port_holders": (holder(60000),)}, {}, ["host-port-hccl"]),
+    "connection in HCCL's range": ({"port_holders": (holder(60000, False),)}, {}, []),
+    "pool on the loopback": ({"port_holders": (replace(holder(15500), address="127.0.0.11"),)}, {}, []),
+    "pool": ({"port_holders": (holder(15500),)}, {}, ["host-port-pool"]),
     "nothing reserved": ({"reserved": ()}, {}, ["host-ports-not-reserved"]),
     "narrow range": ({"reserved": (), "ephemeral": (50000, 59999)}, {}, []),
     "NIC missing": ({}, {"interface": "bond0"}, ["host-nic-missing"]),
@@ -164,7 +164,7 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {"advertise": (None,)},
         ["host-advertised-address"],
     ),
-    "default route elsewhere, address told": ({"default_address": "192.168.0.5"}, {}, []),
+    "default route elsewhere, address advertised": ({"default_address": "192.168.0.5"}, {}, []),
     "route elsewhere": (
         {"routes": {"decode1": PeerRoute("192.168.0.5", "eth1")}},
         {},
@@ -238,8 +238,8 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         [],
     ),
     "no cgroups": ({"docker": replace(GOOD.docker, cgroup="none")}, {}, ["host-docker-cgroup"]),
-    "directory full": ({"free": {"/etc/pd_rollout/pd": 0}}, {}, ["host-disk-full"]),
-    "directory read-only": ({"free": {"/etc/pd_rollout/pd": None}}, {}, ["host-disk-full"]),
+    "directory full": ({"free_space": {"/etc/pd_rollout/pd": 0}}, {}, ["host-disk-full"]),
+    "directory read-only": ({"free_space": {"/etc/pd_rollout/pd": None}}, {}, ["host-disk-full"]),
     "little shared memory": ({"memory": {"MemTotal": 10**12, "MemAvailable": 1000}}, {}, ["host-memory"]),
     "no /dev/shm": ({"shm_bytes": None}, {}, ["host-shm"]),
     "huge pages off": ({"kernel": {"thp": "never"}}, {}, ["host-thp"]),
@@ -296,7 +296,7 @@ def test_an_old_runc_does_not_help(runc: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("holder_", "shared", "severity"),
+    ("held", "shared", "severity"),
     [
         (ChipHolder("other", (2, 3), True, "--device /dev/davinci{2,3}"), frozenset(), "error"),
         (ChipHolder("other", (2, 3), True, "--device /dev/davinci{2,3}"), frozenset({1}), "warning"),
@@ -306,8 +306,8 @@ def test_an_old_runc_does_not_help(runc: str | None) -> None:
     ],
     ids=["alone", "may be shared", "one may be shared", "privileged", "other chips"],
 )
-def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) -> None:
-    state = replace(GOOD, chip_holders=(holder_,), shared_npus=shared)
+def test_containers_of_others_on_chips_of_the_plan(held, shared, severity) -> None:
+    state = replace(GOOD, chip_holders=(held,), shared_npus=shared)
     found = [
         finding for finding in v.judge(REQUIREMENTS, state, Limits()) if set(finding.chips) & {0, 1, 2, 3}
     ]
@@ -317,7 +317,7 @@ def test_containers_of_others_on_chips_of_the_plan(holder_, shared, severity) ->
         assert "docker stop other" in finding.cure
 
 
-def test_a_container_that_the_docker_engine_does_not_know_is_told_by_its_process() -> None:
+def test_a_container_that_the_docker_engine_does_not_know_is_named_by_its_process() -> None:
     held = ChipHolder("dddddddddddd (python3, pid 14)", (3,), True, "/dev/davinci3 in it", 14)
     (finding,) = v.judge(REQUIREMENTS, replace(GOOD, chip_holders=(held,)), Limits())
     assert (finding.code, finding.severity) == ("host-chip-held", "error")
@@ -388,7 +388,7 @@ def test_a_reset_is_advised_only_where_nobody_is_there(state: dict, says: str, r
 
 
 def test_one_line_for_ports_of_one_process() -> None:
-    state = replace(GOOD, holders=(holder(36101), holder(36100), holder(8004)))
+    state = replace(GOOD, port_holders=(holder(36101), holder(36100), holder(8004)))
     assert [finding.message for finding in v.judge(REQUIREMENTS, state, Limits())] == [
         "port 8004 (API) is in use: python3 app.py (pid 4242)",
         "ports 36100-36101 (KV handshake) are in use: python3 app.py (pid 4242)",
@@ -410,12 +410,12 @@ NO_IMAGE = replace(GOOD.docker, has_image=False, image_architecture=None)
         ({}, {"firmware_minimum": "7.9"}, ["host-firmware-older"]),
         ({}, {"firmware_minimum": "7.8"}, []),
         (
-            {"weights_there": False, "free": {"/w": GIGA}},
+            {"weights_present": False, "free_space": {"/w": GIGA}},
             {"weights_gigabytes": 700, "weights_path": "/w"},
             ["host-disk-weights"],
         ),
         (
-            {"weights_there": False, "free": {"/w": 800 * GIGA}},
+            {"weights_present": False, "free_space": {"/w": 800 * GIGA}},
             {"weights_gigabytes": 700, "weights_path": "/w"},
             [],
         ),
@@ -441,8 +441,8 @@ def test_facts_tell_whether_the_image_is_there(docker: Docker, archive: str, fac
 
 
 def test_the_listener_leaves_out_what_is_taken_and_what_nobody_binds() -> None:
-    state = replace(GOOD, holders=(holder(8004),))
-    assert v.samples(REQUIREMENTS, state) == [15000, 17000, 36100, 36101, 36102, 36103, 60000, 60031]
+    state = replace(GOOD, port_holders=(holder(8004),))
+    assert v.sample_ports(REQUIREMENTS, state) == [15000, 17000, 36100, 36101, 36102, 36103, 60000, 60031]
 
 
 def test_reserving_keeps_what_is_reserved() -> None:

@@ -37,7 +37,7 @@ def test_sockets() -> None:
         4711,
     )
     assert (connected.address, connected.port, connected.listens) == ("127.0.0.1", 36100, False)
-    assert [(one.address, one.port) for one in p.parse_sockets(TCP6)] == [
+    assert [(sock.address, sock.port) for sock in p.parse_sockets(TCP6)] == [
         ("::", 8005),
         ("10.213.77.11", 8006),
     ]

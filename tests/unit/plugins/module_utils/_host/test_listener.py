@@ -27,12 +27,12 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture
 def listener() -> Iterator[h.Listener]:
-    made, refused = h.start(HERE, free_ports(3), "prefill1", 30)
-    assert made is not None
+    running, refused = h.start(HERE, free_ports(3), "prefill1", 30)
+    assert running is not None
     assert refused == {}
-    yield made
-    h.stop(made.pid, made.started)
-    os.waitpid(made.pid, 0)
+    yield running
+    h.stop(running.pid, running.started)
+    os.waitpid(running.pid, 0)
 
 
 def target(port: int, server: str = "prefill1") -> h.Target:
@@ -75,46 +75,46 @@ def test_nobody_else_is_ended() -> None:
 
 
 def test_it_ends_by_itself() -> None:
-    made, _refused = h.start(HERE, free_ports(1), "prefill1", 0.1)
-    assert made is not None
-    os.waitpid(made.pid, 0)
-    assert _process.start_time(made.pid) is None
+    running, _refused = h.start(HERE, free_ports(1), "prefill1", 0.1)
+    assert running is not None
+    os.waitpid(running.pid, 0)
+    assert _process.start_time(running.pid) is None
 
 
 def listening_for(*clients: str) -> h.Listener:
-    made, _refused = h.start(HERE, free_ports(2), "prefill1", 30, clients)
-    assert made is not None
-    return made
+    running, _refused = h.start(HERE, free_ports(2), "prefill1", 30, clients)
+    assert running is not None
+    return running
 
 
 def test_it_ends_when_all_have_signed_off() -> None:
-    made = listening_for("prefill2", "decode1")
-    assert h.sign_off(target(made.ports[0]), "prefill2", 5)
+    running = listening_for("prefill2", "decode1")
+    assert h.sign_off(target(running.ports[0]), "prefill2", 5)
     # Who comes late is still greeted, and a stranger who signs off does not count.
-    assert h.sign_off(target(made.ports[0]), "decode7", 5)
-    assert h.attempt(target(made.ports[1]), 5).problem is None
-    assert not _process.gone_within(made.pid, made.started, 0.05)
-    assert h.sign_off(target(made.ports[1]), "decode1", 5)
-    os.waitpid(made.pid, 0)
-    for port in made.ports:
+    assert h.sign_off(target(running.ports[0]), "decode7", 5)
+    assert h.attempt(target(running.ports[1]), 5).problem is None
+    assert not _process.gone_within(running.pid, running.started, 0.05)
+    assert h.sign_off(target(running.ports[1]), "decode1", 5)
+    os.waitpid(running.pid, 0)
+    for port in running.ports:
         with socket.socket() as sock:
             # Without SO_REUSEADDR: nothing may linger.
             sock.bind((HERE, port))
 
 
 def test_signing_off_from_a_listener_that_is_gone_fails() -> None:
-    made = listening_for("decode1")
-    h.stop(made.pid, made.started)
-    os.waitpid(made.pid, 0)
-    assert not h.sign_off(target(made.ports[0]), "decode1", 1)
-    assert _process.gone_within(made.pid, made.started, 0)
+    running = listening_for("decode1")
+    h.stop(running.pid, running.started)
+    os.waitpid(running.pid, 0)
+    assert not h.sign_off(target(running.ports[0]), "decode1", 1)
+    assert _process.gone_within(running.pid, running.started, 0)
 
 
 def test_taken_ports_are_reported() -> None:
     with socket.create_server((HERE, 0)) as other:
         port = other.getsockname()[1]
-        made, refused = h.start(HERE, [port], "prefill1", 1)
-    assert made is None
+        running, refused = h.start(HERE, [port], "prefill1", 1)
+    assert running is None
     assert list(refused) == [port]
 
 
@@ -137,11 +137,11 @@ TOKEN = "of this run"
 @pytest.fixture
 def secret() -> Iterator[h.Listener]:
     """A listener that waits for decode1 alone."""
-    made, _refused = h.start(HERE, free_ports(2), "prefill1", 30, ["decode1"], TOKEN)
-    assert made is not None
-    yield made
-    h.stop(made.pid, made.started)
-    os.waitpid(made.pid, 0)
+    running, _refused = h.start(HERE, free_ports(2), "prefill1", 30, ["decode1"], TOKEN)
+    assert running is not None
+    yield running
+    h.stop(running.pid, running.started)
+    os.waitpid(running.pid, 0)
 
 
 def received(connection: socket.socket) -> bytes:
@@ -180,7 +180,7 @@ def test_strangers_hear_nothing_and_end_nothing(secret: h.Listener, message: byt
 
 def test_a_stranger_who_waits_hears_nothing(secret: h.Listener) -> None:
     with socket.create_connection((HERE, secret.ports[0]), 10) as connection:
-        # The listener has seen the guest: one who came after it has been answered.
+        # The listener has seen the client: one that came after it has been answered.
         assert h.attempt(target(secret.ports[1]), 10, TOKEN).problem is None
         connection.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -238,12 +238,12 @@ def test_words_in_pieces_are_put_together(secret: h.Listener) -> None:
 
 def test_a_crowd_of_silent_strangers_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(h, "_MAX_CONNECTIONS", 4)
-    made, _refused = h.start(HERE, free_ports(1), "prefill1", 30, ["decode1"], TOKEN)
-    assert made is not None
-    crowd = [socket.create_connection((HERE, made.ports[0]), 10) for _ in range(20)]
-    assert h.attempt(target(made.ports[0]), 10, TOKEN).problem is None
-    assert h.sign_off(target(made.ports[0]), "decode1", 10, TOKEN)
-    os.waitpid(made.pid, 0)
+    running, _refused = h.start(HERE, free_ports(1), "prefill1", 30, ["decode1"], TOKEN)
+    assert running is not None
+    crowd = [socket.create_connection((HERE, running.ports[0]), 10) for _ in range(20)]
+    assert h.attempt(target(running.ports[0]), 10, TOKEN).problem is None
+    assert h.sign_off(target(running.ports[0]), "decode1", 10, TOKEN)
+    os.waitpid(running.pid, 0)
     for connection in crowd:
         connection.close()
 

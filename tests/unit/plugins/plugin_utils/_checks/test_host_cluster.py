@@ -268,12 +268,12 @@ def test_weights_that_deployment_brings_are_no_error(source: str, results: dict,
 )
 def test_the_image(source: str, facts: dict, found: list[tuple[str, str, str]]) -> None:
     results = {name: {"facts": {"image": there}} for name, there in facts.items()}
-    made = b.images(results, "ascend/vllm-ascend:v0.13.0-a3", source)
-    assert [(finding.code, finding.host, finding.severity) for finding in made] == [
+    findings = b.images(results, "ascend/vllm-ascend:v0.13.0-a3", source)
+    assert [(finding.code, finding.host, finding.severity) for finding in findings] == [
         ("host-image-absent", host, severity) for host, severity, _words in found
     ]
     assert all(
-        words in finding.message for finding, (_host, _severity, words) in zip(made, found, strict=True)
+        words in finding.message for finding, (_host, _severity, words) in zip(findings, found, strict=True)
     )
 
 
@@ -286,8 +286,8 @@ def test_the_archive_of_the_image(path: str, there: list, severity: str) -> None
         name: {"facts": {"image": False, "image_archive": has_archive}}
         for name, has_archive in zip(("p1", "d1"), there, strict=True)
     }
-    made = b.images(results, "x:1", "archive", path)
-    assert [finding.severity for finding in made] == [severity, severity]
+    findings = b.images(results, "x:1", "archive", path)
+    assert [finding.severity for finding in findings] == [severity, severity]
 
 
 def test_weights_with_hashes_name_the_files() -> None:
