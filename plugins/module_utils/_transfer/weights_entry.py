@@ -9,7 +9,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +105,28 @@ def seen(params: dict[str, Any]) -> list[str]:
     return sorted(name[len(start) :] for name in names if name.startswith(start))
 
 
+def job_of(name: str, path: str, options: Mapping[str, Any]) -> weights_rsync.Job:
+    """Return a server's part of the copy.
+
+    name: the server's name in the inventory.
+    path: of the weights.
+    options: those of JOB.
+    """
+    return weights_rsync.Job(
+        name=name,
+        path=path,
+        address=options["address"],
+        port=options["port"],
+        secret=options["secret"],
+        sources=[weights_rsync.Peer(source["name"], source["address"]) for source in options["sources"]],
+        clients=options["clients"],
+        bandwidth=options["bandwidth"],
+        stall_timeout=options["patience"],
+        idle_timeout=options["idle"],
+        hashes=options["hashes"],
+    )
+
+
 def start(params: dict[str, Any]) -> None:
     """Write what the process needs, and let it go on alone."""
     if shutil.which("rsync") is None:
@@ -115,7 +137,7 @@ def start(params: dict[str, Any]) -> None:
     weights_process.stop(folder)
     weights_process.make_folder(params["path"])
     (folder / "public").mkdir(mode=0o700)
-    job = weights_rsync.Job(name=params["name"], path=params["path"], **params["job"])
+    job = job_of(params["name"], params["path"], params["job"])
     for name, text in (("secrets", f"{weights_rsync.USER}:{job.secret}\n"), ("password", f"{job.secret}\n")):
         descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:

@@ -10,13 +10,15 @@ Nothing here imports Ansible.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from .._files.contents import READERS, files_below, sha256
+from .._files.contents import READERS, files_below, read_json, sha256, write_json
+from .catalogue import TRANSFER_CHECKS, TransferError
 
 # Beside a growing file: where rsync keeps what a cut transfer had brought.
 PARTIAL = ".rsync-partial"
@@ -32,9 +34,6 @@ class FileState:
     size: int
     mtime_ns: int
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def staging(path: Path) -> Path:
     """The directory in which weights grow that shall stand at ``path``."""
@@ -43,7 +42,7 @@ def staging(path: Path) -> Path:
 
 def hidden(name: str) -> bool:
     """Whether a relative name leads through a hidden directory or to a hidden file."""
-    return any(part.startswith(".") for part in name.split("/"))
+    return any(component.startswith(".") for component in name.split("/"))
 
 
 def manifest_of(directory: Path) -> dict[str, FileState]:
@@ -54,6 +53,17 @@ def manifest_of(directory: Path) -> dict[str, FileState]:
             status = (directory / name).stat()
             states[name] = FileState(status.st_size, status.st_mtime_ns)
     return states
+
+
+def read_manifest(path: Path) -> dict[str, FileState]:
+    """Return the manifest in a JSON file; empty if there is none."""
+    entries = read_json(path) or {}
+    return {name: FileState(entry["size"], entry["mtime_ns"]) for name, entry in entries.items()}
+
+
+def write_manifest(path: Path, manifest: Mapping[str, FileState]) -> None:
+    """Write a manifest to a JSON file."""
+    write_json(path, {name: asdict(state) for name, state in manifest.items()})
 
 
 def logical(name: str) -> str | None:
@@ -91,6 +101,34 @@ def bytes_below(directory: Path) -> int:
         with contextlib.suppress(OSError):  # it was renamed in this moment
             total += (directory / name).lstat().st_size
     return total
+
+
+def free_bytes(path: Path) -> int:
+    """Return what root may still write on the file system of a directory."""
+    status = os.statvfs(path)
+    return status.f_bfree * status.f_frsize if os.geteuid() == 0 else status.f_bavail * status.f_frsize
+
+
+def check_space(directory: Path, total: int | None) -> None:
+    """Raise TransferError unless the rest of the weights fits on the disk.
+
+    directory: in which they grow.
+    total: bytes of all of them; None if unknown, and then nothing is checked.
+    """
+    if total is not None and free_bytes(directory) < total - arrived(directory):
+        raise disk_full(directory, total)
+
+
+def disk_full(directory: Path, total: int | None) -> TransferError:
+    """Return the error for a full disk; arguments as for check_space()."""
+    return TransferError(
+        TRANSFER_CHECKS.finding(
+            "weights-disk-full",
+            path=str(directory),
+            seen=f"{free_bytes(directory) / 1e9:.2f} GB free",
+            expected=f"{max(0, (total or 0) - arrived(directory)) / 1e9:.2f} GB for what has not come yet",
+        )
+    )
 
 
 def keep_beginnings(directory: Path) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from .._weights.catalogue import WEIGHTS_CHECKS
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .weights_files import (
     PARTIAL,
+    FileState,
+    manifest_of,
     set_aside,
     staging,
     wrong_hashes,
@@ -42,6 +45,41 @@ def verify(directory: Path, hashes: dict[str, str], but: frozenset[str] = frozen
         first, more = errors[0], len(errors) - 1
         raise TransferError(
             replace(first, seen=f"{first.seen}; and {more} more finding(s)") if more else first
+        )
+
+
+def verify_sizes(directory: Path, manifest: Mapping[str, FileState]) -> None:
+    """Raise TransferError unless all files of a manifest are in a directory, with their sizes."""
+    here = manifest_of(directory)
+    wrong = [
+        name for name, state in sorted(manifest.items()) if name not in here or here[name].size != state.size
+    ]
+    if wrong:
+        raise TransferError(
+            TRANSFER_CHECKS.finding(
+                "weights-changed",
+                path=str(directory),
+                seen=f"{len(wrong)} file(s) are not as they were at the beginning, e.g. {wrong[0]}",
+            )
+        )
+
+
+def verify_unchanged(directory: Path, manifest: Mapping[str, FileState], host: str) -> None:
+    """Raise TransferError if the files in a directory are not those of a manifest.
+
+    directory: of the weights.
+    manifest: of their state at the beginning.
+    host: the name of the server, for the finding.
+    """
+    now = manifest_of(directory)
+    changed = sorted(name for name in {*now, *manifest} if now.get(name) != manifest.get(name))
+    if changed:
+        raise TransferError(
+            TRANSFER_CHECKS.finding(
+                "weights-changed",
+                path=str(directory),
+                seen=f"{len(changed)} file(s) on {host}, e.g. {changed[0]}",
+            )
         )
 
 

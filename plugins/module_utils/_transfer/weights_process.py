@@ -67,6 +67,11 @@ def has_children(pid: int) -> bool:
     return False
 
 
+def last_change(path: Path) -> float:
+    """Return when a file was last changed, in seconds since the epoch; 0 if there is none."""
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
 def die_with_parent() -> None:
     """For a child of the process: end when it ends, however that is."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

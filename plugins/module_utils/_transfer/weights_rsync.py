@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from .weights_files import staging
 
 USER = "pd_rollout"
 
@@ -27,27 +28,45 @@ RECEIVED = re.compile(r"^Total bytes received: ([\d,.]+)", re.MULTILINE)
 TRANSFERRED = re.compile(r"^Number of regular files transferred: ([\d,.]+)", re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """Another server of the chain: its name in the inventory, and the address on which it serves."""
+
+    name: str
+    address: str
+
+
 @dataclass
 class Job:
-    """What one server has to do."""
+    """One server's part of the copy."""
 
     name: str
     path: str
     address: str
     port: int
     secret: str
-    # Servers to take from, the nearest first: [{"name": …, "address": …}]; empty on the one that has them.
-    sources: list[Any] = field(default_factory=list)
-    # Addresses that may take from here.
-    clients: list[Any] = field(default_factory=list)
+    # Servers to fetch from, the nearest first; empty on the one that has the weights.
+    sources: list[Peer] = field(default_factory=list)
+    # Addresses of servers that may fetch from this one.
+    clients: list[str] = field(default_factory=list)
     # MB/s (10⁶ bytes), 0: as fast as it goes.
     bandwidth: float = 0.0
     # Seconds without an answer after which the next source is asked.
-    patience: float = 60.0
-    # Seconds after which the process ends by itself when nobody asks, takes or gives.
-    idle: float = 120.0
+    stall_timeout: float = 60.0
+    # Seconds after which the process ends by itself if nobody asks for its status and nothing is fetched.
+    idle_timeout: float = 120.0
     # Relative name → SHA-256, of those files for which it is known.
-    hashes: dict[str, Any] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Path:
+        """The directory of the complete weights."""
+        return Path(self.path)
+
+    @property
+    def staging(self) -> Path:
+        """The directory in which they grow."""
+        return staging(self.weights)
 
 
 def bracketed(address: str) -> str:

@@ -71,6 +71,15 @@ def test_a_killed_transfer_is_absent_and_shows_its_log(tmp_path, monkeypatch):
     assert (status.phase, status.log) == ("gone", ["12:00:00 copying"])
 
 
+def test_the_part_of_a_server_is_read_from_the_options():
+    options = {name: option.get("default") for name, option in weights_entry.JOB.items()}
+    options.update(address="10.0.0.2", port=1, secret="s", patience=7.0, idle=9.0)
+    options["sources"] = [{"name": "s1", "address": "10.0.0.1"}]
+    job = weights_entry.job_of("s2", "/srv/w", options)
+    assert (job.stall_timeout, job.idle_timeout) == (7.0, 9.0)
+    assert [(source.name, source.address) for source in job.sources] == [("s1", "10.0.0.1")]
+
+
 def probe_of(path: Path, name: str, run: str = "0123456789ab") -> Path:
     weights_entry.leave_probe({"path": str(path), "run": run, "name": name, "address": "x"})
     return path.parent / f".pd_rollout-probe-{run}-{name}"

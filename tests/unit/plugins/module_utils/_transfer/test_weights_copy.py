@@ -1,71 +1,116 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is made of an rsync that says something, or nothing, and does not end."""
+"""A server's part of the copy from beginning to end, with an rsync that copies between directories."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import time
-from pathlib import Path
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_copy as copy
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_rsync
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.contents import files_below, read_json
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_copy, weights_install
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.status import WeightsStatus
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.weights_rsync import Job, Peer
 
-NO_SPACE = 'rsync: [receiver] write failed on "/srv/a": No space left on device (28)'
+# As a daemon it stays. As a client it copies from what the daemon of the server at that address serves.
+RSYNC = """#!/bin/sh
+[ "$1" = --daemon ] && exec sleep 600
+while [ $# -gt 2 ]; do shift; done
+address=${1#*@}; module=${address#*/}; address=${address%%:*}
+from=$(sed -n "/^\\[${module%/}\\]/{n;s/path = //p}" "$ROOT/$address/rsyncd.conf") || exit 10
+cp -pruv "$from"/. "$2" | grep -c '^' | sed 's/^/Number of regular files transferred: /'
+echo "Total bytes received: 7"
+"""
 
 
 @pytest.fixture
-def copying(tmp_path, monkeypatch):
-    """`copying("echo hello", 60)`: a copy whose rsync says hello and then stays longer than a test."""
+def server(tmp_path, monkeypatch):
+    """`server("s1", sources=["s2"])` does the part of a server, and returns its last status."""
+    monkeypatch.setenv("ROOT", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    for name, value in (("SHORT", 1.0), ("SAMPLE", 0.1)):
-        monkeypatch.setattr(copy, name, value)
+    rsync = tmp_path / "bin" / "rsync"
+    rsync.parent.mkdir()
+    rsync.write_text(RSYNC)
+    rsync.chmod(0o755)
+    monkeypatch.setattr(weights_install.inspection, "inspect", lambda *_, **__: NoErrors)
+    monkeypatch.setattr(weights_copy.signal, "signal", lambda *_: None)
 
-    def make(says: str, patience: float) -> copy.Copy:
-        rsync = tmp_path / "bin" / "rsync"
-        rsync.parent.mkdir()
-        rsync.write_text(f"#!/bin/sh\n{says}\nexec sleep 600\n")
-        rsync.chmod(0o755)
-        folder = tmp_path / "run"
-        (folder / "public").mkdir(parents=True)
-        job = weights_rsync.Job("s2", str(tmp_path / "model"), "127.0.0.1", 1, "secret", patience=patience)
-        made = copy.Copy(job, folder)
-        made.staging.mkdir(parents=True)
-        return made
+    def run(name: str, *, sources=(), **options) -> WeightsStatus:
+        folder = tmp_path / name
+        folder.mkdir()
+        for secret in ("secrets", "password"):
+            (folder / secret).touch()
+        job = Job(name, f"{folder}/model", "10.0.0.1", 1, "secret", idle_timeout=0, **options)
+        job.sources = [Peer(source, source) for source in sources]
+        if not sources:
+            job.weights.mkdir()
+            (job.weights / "a").write_text("weights")
+        weights_copy.Copy(job, folder).run()
+        assert not list(folder.glob("secrets")) + list(folder.glob("password"))
+        return WeightsStatus.from_dict(read_json(folder / "status.json"))
 
-    return make
-
-
-def test_a_full_disk_is_told_although_rsync_reads_on(copying):
-    """It reads for nothing what the source still sends: hours, of a large file over a slow link."""
-    with pytest.raises(copy.TransferError) as told:
-        copying(f"echo '{NO_SPACE}'", 60).one_pass("127.0.0.1")
-    assert told.value.finding.code == "weights-disk-full"
-
-
-def test_an_rsync_that_is_silent_has_lost_its_source(copying):
-    one = copying("", 1)
-    # What has come stays.
-    Path(one.staging, "a").write_text("x")
-    with pytest.raises(copy.SourceLost, match="nothing has come for 1 s"):
-        one.one_pass("127.0.0.1")
-    assert Path(one.staging, "a").exists()
+    return run
 
 
-def test_it_stays_while_a_server_takes_from_it_and_ends_soon_after(copying):
-    """The daemon's log tells of a large file only at its end."""
-    one = copying("", 60)
-    assert one.serving() is False
-    with subprocess.Popen(
-        ["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True
-    ) as daemon:
-        one.daemon = daemon
-        taker = int(daemon.stdout.readline())
-        assert one.serving() is True
-        assert time.time() - one.last_life() < 60
-        os.kill(taker, signal.SIGKILL)
-        daemon.wait()
-        assert one.serving() is False
+class NoErrors:
+    errors = ()
+
+
+def test_weights_go_on_along_the_chain(server, tmp_path):
+    assert server("s1").phase == "complete"
+    for name, source in (("s2", "s1"), ("s3", "s2")):
+        status = server(name, sources=[source])
+        assert (status.phase, status.source, status.done, status.total) == ("complete", source, 7, 7)
+        assert files_below(tmp_path / name / "model") == ["a"]
+    assert not (tmp_path / "s3" / ".model.incoming").exists()
+
+
+def test_the_next_source_is_asked_if_the_nearest_is_gone(server):
+    server("s1")
+    status = server("s3", sources=["s2", "s1"], stall_timeout=0)
+    assert (status.phase, status.source) == ("complete", "s1")
+
+
+def test_without_any_source_the_reasons_are_reported(server):
+    status = server("s3", sources=["s2", "s1"], stall_timeout=0)
+    assert status.phase == "failed"
+    assert status.finding.code == "weights-source-lost"
+    assert "s2: " in status.finding.seen
+    assert "s1: " in status.finding.seen
+
+
+def test_weights_with_a_wrong_hash_do_not_get_their_name(server, tmp_path):
+    server("s1")
+    status = server("s2", sources=["s1"], hashes={"a": "0" * 64})
+    assert (status.phase, status.finding.code) == ("failed", "weights-hash-mismatch")
+    assert not (tmp_path / "s2" / "model").exists()
+
+
+def test_a_place_where_nothing_can_be_written_is_a_finding(server, tmp_path, monkeypatch):
+    server("s1")
+
+    def read_only(_directory):
+        raise OSError(30, "Read-only file system", "/srv")
+
+    monkeypatch.setattr(weights_copy, "keep_beginnings", read_only)
+    status = server("s2", sources=["s1"])
+    assert (status.finding.code, status.finding.path) == ("weights-unwritable", "/srv")
+
+
+def test_the_first_server_reports_weights_that_change(tmp_path):
+    job = Job("s1", str(tmp_path / "model"), "10.0.0.1", 1, "secret")
+    job.weights.mkdir()
+    (job.weights / "a").write_text("weights")
+    copy = weights_copy.Copy(job, tmp_path)
+    copy._report.make_public_folder()
+    copy._report.publish(weights_copy.manifest_of(job.weights))
+    copy._checked_at = 0
+    copy._watch()
+    assert copy._report.status.finding is None
+    (job.weights / "a").write_text("others")
+    copy._watch()
+    assert copy._report.status.finding is None, "not looked at again so soon"
+    copy._checked_at = 0
+    copy._watch()
+    assert copy._report.status.finding.code == "weights-changed"
+    assert copy._report.status.finding.seen == "1 file(s) on s1, e.g. a"

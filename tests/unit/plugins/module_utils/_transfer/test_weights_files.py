@@ -94,6 +94,13 @@ def test_weights_with_a_wrong_hash_are_fetched_anew(tmp_path):
     assert files.files_below(tmp_path) == [".rsync-partial/a"]
 
 
+def test_a_copy_has_all_files_of_the_manifest_with_their_sizes(tmp_path):
+    write(tmp_path, a=b"12345", more=b"1")
+    weights_install.verify_sizes(tmp_path, {"a": files.FileState(5, 0)})
+    with pytest.raises(TransferError, match=r"weights-changed: .*2 file\(s\) are not .*e\.g\. a\b"):
+        weights_install.verify_sizes(tmp_path, {"a": files.FileState(4, 0), "gone": files.FileState(1, 0)})
+
+
 def test_damaged_weights_lose_their_name_and_go_on_growing(tmp_path):
     model = tmp_path / "model"
     write(model, a=b"good", b=b"half")
