@@ -76,7 +76,7 @@ class ActionModule(Polling):
     def _start(self) -> dict[str, Any]:
         options = self._options
         # What an earlier run of this play left on the board is no longer so.
-        self._state.post(self._host, kind=self._part["kind"], failed="", port=0, complete=False)
+        self._state.publish(self._host, kind=self._part["kind"], failed="", port=0, complete=False)
         order = {
             "kind": self._part["kind"],
             "image": options["image"],
@@ -215,7 +215,7 @@ class ActionModule(Polling):
         return {"served": status.get("served", 0), "fetched": status.get("fetched", 0)}
 
     def _tell(self, **what: Any) -> None:
-        self._state.post(**{**self._state.hosts()[self._host], **what})
+        self._state.publish(**{**self._state.hosts()[self._host], **what})
 
     def _show(self, text: str) -> None:
         show(f"{self._host} image: {text}")

@@ -24,9 +24,9 @@ from typing import Any, Generator, TypeVar
 ANSWER_LIMIT = 65536
 # Seconds to wait for killed processes. One that sleeps uninterruptibly in the driver stays until the driver
 # releases it.
-_PATIENCE = 1.0
+_KILL_TIMEOUT = 1.0
 # Seconds between checks of a command that has closed its output but not ended: the first, and the longest.
-_FIRST_LOOK, _LAST_LOOK = 0.001, 0.05
+_FIRST_INTERVAL, _LAST_INTERVAL = 0.001, 0.05
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Running:
     pipe: int | None
     begin: float
     output: bytearray = field(default_factory=bytearray)
-    look: float = _FIRST_LOOK
+    interval: float = _FIRST_INTERVAL
 
     @property
     def deadline(self) -> float:
@@ -110,13 +110,13 @@ class _Runner:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for one in list(self.running):
-            self._kill(one)
-        patience = time.monotonic() + _PATIENCE
-        while self.killed and time.monotonic() < patience:
+        for process in list(self.running):
+            self._kill(process)
+        deadline = time.monotonic() + _KILL_TIMEOUT
+        while self.killed and time.monotonic() < deadline:
             self.killed = [pid for pid in self.killed if _ended(pid) is None]
             if self.killed:
-                time.sleep(_FIRST_LOOK)
+                time.sleep(_FIRST_INTERVAL)
         self.pipes.close()
         os.close(self.nothing)
 
@@ -131,17 +131,17 @@ class _Runner:
 
     def _go_on(self, name: Hashable, value: object) -> None:
         try:
-            wanted = self.chains[name].send(value)
+            request = self.chains[name].send(value)
         except StopIteration as end:
             self.found[name] = end.value
             self.ready.extend((other, end.value) for other in self.parked.pop(name, ()))
             return
-        if isinstance(wanted, Command):
-            self._start(name, wanted)
-        elif wanted.chain in self.found:
-            self.ready.append((name, self.found[wanted.chain]))
+        if isinstance(request, Command):
+            self._start(name, request)
+        elif request.chain in self.found:
+            self.ready.append((name, self.found[request.chain]))
         else:
-            self.parked.setdefault(wanted.chain, []).append(name)
+            self.parked.setdefault(request.chain, []).append(name)
 
     def _start(self, name: Hashable, command: Command) -> None:
         begin = time.monotonic()
@@ -157,60 +157,63 @@ class _Runner:
         finally:
             os.close(writing)
         os.set_blocking(reading, False)
-        one = _Running(name, command, pid, reading, begin)
-        self.running.add(one)
-        self.pipes.register(reading, selectors.EVENT_READ, one)
+        process = _Running(name, command, pid, reading, begin)
+        self.running.add(process)
+        self.pipes.register(reading, selectors.EVENT_READ, process)
 
     def _wait(self) -> None:
         """Wait for the next event: output, the end of a command, or a timeout."""
         now = time.monotonic()
-        until = min(one.deadline if one.pipe is not None else now + one.look for one in self.running)
+        until = min(
+            process.deadline if process.pipe is not None else now + process.interval
+            for process in self.running
+        )
         for key, _events in self.pipes.select(max(0.0, until - now)):
             self._read(key.data)
         now = time.monotonic()
-        for one in list(self.running):
-            status = _ended(one.pid) if one.pipe is None else None
+        for process in list(self.running):
+            status = _ended(process.pid) if process.pipe is None else None
             if status is not None:
-                text = one.output.decode("utf-8", "replace")
-                self._answer(one, text=text, status=status)
-            elif now >= one.deadline:
-                self._kill(one)
-                self._answer(one, problem="timeout")
-            elif one.pipe is None:
-                one.look = min(2 * one.look, _LAST_LOOK)
+                text = process.output.decode("utf-8", "replace")
+                self._answer(process, text=text, status=status)
+            elif now >= process.deadline:
+                self._kill(process)
+                self._answer(process, problem="timeout")
+            elif process.pipe is None:
+                process.interval = min(2 * process.interval, _LAST_INTERVAL)
 
-    def _read(self, one: _Running) -> None:
-        if one.pipe is None:
+    def _read(self, process: _Running) -> None:
+        if process.pipe is None:
             return
         try:
-            part = os.read(one.pipe, ANSWER_LIMIT)
+            chunk = os.read(process.pipe, ANSWER_LIMIT)
         except BlockingIOError:
             return
-        one.output += part[: ANSWER_LIMIT - len(one.output)]
-        if not part:
-            self._close(one)
+        process.output += chunk[: ANSWER_LIMIT - len(process.output)]
+        if not chunk:
+            self._close(process)
 
-    def _close(self, one: _Running) -> None:
-        if one.pipe is not None:
-            self.pipes.unregister(one.pipe)
-            os.close(one.pipe)
-            one.pipe = None
+    def _close(self, process: _Running) -> None:
+        if process.pipe is not None:
+            self.pipes.unregister(process.pipe)
+            os.close(process.pipe)
+            process.pipe = None
 
-    def _kill(self, one: _Running) -> None:
+    def _kill(self, process: _Running) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(one.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         # A process that has left the group may keep the pipe open, so it is not read to its end.
-        self._close(one)
-        self.killed.append(one.pid)
-        self.running.discard(one)
+        self._close(process)
+        self.killed.append(process.pid)
+        self.running.discard(process)
 
     def _answer(
-        self, one: _Running, text: str = "", status: int | None = None, problem: str | None = None
+        self, process: _Running, text: str = "", status: int | None = None, problem: str | None = None
     ) -> None:
-        self.running.discard(one)
-        seconds = time.monotonic() - one.begin
-        made = Answer(one.command.tool, one.command.query, text, status, problem, seconds)
-        self.ready.append((one.chain, made))
+        self.running.discard(process)
+        seconds = time.monotonic() - process.begin
+        made = Answer(process.command.tool, process.command.query, text, status, problem, seconds)
+        self.ready.append((process.chain, made))
 
 
 def _spawn(words: Sequence[str], environment: Mapping[str, str], reading: int, writing: int) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 # Seconds between checks whether a process has ended.
-LOOK = 0.02
+POLL_INTERVAL = 0.02
 
 
 def detach(
@@ -141,29 +141,29 @@ def _has_open(pid: int, file: os.stat_result) -> bool:
     return False
 
 
-def end(path: Path, patience: float) -> bool:
-    """End the recorded process, by force after ``patience`` seconds; return whether there was one."""
+def end(path: Path, grace: float) -> bool:
+    """End the recorded process, by force after ``grace`` seconds; return whether there was one."""
     pid = noted(path)
     if pid is None:
         return False
-    _end(pid, lambda: noted(path) != pid, patience)
+    _end(pid, lambda: noted(path) != pid, grace)
     return True
 
 
-def end_started(pid: int, started: int, patience: float) -> bool:
+def end_started(pid: int, started: int, grace: float) -> bool:
     """End the process with this ID and start time, by force after a number of seconds.
 
     Only for callers that have started the process themselves and know both values from that: see above.
 
     pid: the process ID.
     started: its start time in the kernel's ticks.
-    patience: seconds before SIGKILL.
+    grace: seconds before SIGKILL.
 
     Returns whether there was such a process.
     """
     if pid <= 1 or start_time(pid) != started:
         return False
-    _end(pid, lambda: start_time(pid) != started, patience)
+    _end(pid, lambda: start_time(pid) != started, grace)
     return True
 
 
@@ -172,13 +172,13 @@ def gone_within(pid: int, started: int, seconds: float) -> bool:
     return _becomes(lambda: start_time(pid) != started, seconds)
 
 
-def _end(pid: int, gone: Callable[[], bool], patience: float) -> None:
+def _end(pid: int, gone: Callable[[], bool], grace: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         if gone():
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        _becomes(gone, patience)
+        _becomes(gone, grace)
 
 
 def _becomes(true: Callable[[], bool], seconds: float) -> bool:
@@ -186,5 +186,5 @@ def _becomes(true: Callable[[], bool], seconds: float) -> bool:
     while not true():
         if time.monotonic() >= deadline:
             return False
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
     return True

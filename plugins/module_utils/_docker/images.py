@@ -59,7 +59,7 @@ class Images:
 
     def in_use(self) -> set[str]:
         """Return the IDs of images that containers use, running or not. Raises DockerError."""
-        return {one["ImageID"] for one in json.loads(self._body("GET", "/containers/json?all=1"))}
+        return {container["ImageID"] for container in json.loads(self._body("GET", "/containers/json?all=1"))}
 
     def untag(self, reference: str) -> None:
         """Remove a name of an image, and the image with its last name. A missing name is no error."""
@@ -210,11 +210,11 @@ def file_system(path: str) -> str:
     best, kind = "", ""
     real = str(Path(path).resolve())
     for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
-        _device, point, told = line.split()[:3]
+        _device, point, listed_kind = line.split()[:3]
         point = point.replace("\\040", " ")
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
-            best, kind = point, told
+            best, kind = point, listed_kind
     return kind
 
 

@@ -40,12 +40,12 @@ class UnsafeFolder(RolloutError):
 
 def check_name(path: str) -> None:
     """Raise UnsafeFolder unless root may create and remove files at a path of this form."""
-    parts = path.split("/")
+    components = path.split("/")
     if not path.startswith("/"):
         seen = "a path that is not absolute"
-    elif ".." in parts:
+    elif ".." in components:
         seen = 'a path with ".."'
-    elif not any(part not in ("", ".") for part in parts):
+    elif not any(component not in ("", ".") for component in components):
         seen = "the root directory"
     elif any(unicodedata.category(sign) in BREAKING for sign in path):
         seen = "a path with a line break or another control character"
@@ -92,7 +92,7 @@ def way(path: str) -> Iterator[tuple[str, os.stat_result | None, bool]]:
 
     A missing one has status None. If it exists when the next one is requested, it is yielded again.
     """
-    left, at, links = deque(part for part in path.split("/") if part not in ("", ".")), "/", 0
+    left, at, links = deque(component for component in path.split("/") if component not in ("", ".")), "/", 0
     yield at, os.lstat(at), not left
     while left:
         name = left.popleft()
@@ -113,7 +113,7 @@ def way(path: str) -> Iterator[tuple[str, os.stat_result | None, bool]]:
         if links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), there)
         target = os.readlink(there)
-        left.extendleft(part for part in reversed(target.split("/")) if part not in ("", "."))
+        left.extendleft(component for component in reversed(target.split("/")) if component not in ("", "."))
         at = "/" if target.startswith("/") else at
 
 

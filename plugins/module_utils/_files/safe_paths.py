@@ -85,7 +85,7 @@ def path(value: object, variable: str) -> str:
         or any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in value)
     ):
         raise _invalid("is not a valid path", variable, value, PATH_EXPECTED)
-    return "/" + "/".join(part for part in value.split("/") if part not in ("", "."))
+    return "/" + "/".join(component for component in value.split("/") if component not in ("", "."))
 
 
 def own_path(value: object, variable: str) -> str:
@@ -256,8 +256,8 @@ def _make_parents(folder: Path) -> None:
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
-    for one in reversed(missing):
-        one.mkdir(MODE)
+    for parent in reversed(missing):
+        parent.mkdir(MODE)
 
 
 def _held(wanted: str, status: os.stat_result, variable: str) -> list[str]:
@@ -266,7 +266,7 @@ def _held(wanted: str, status: os.stat_result, variable: str) -> list[str]:
     Below a directory with the sticky bit another user may have created it first, and can still replace it or
     write to its files: that is refused, whatever it looks like.
     """
-    held = sorted(one.name for one in Path(wanted).iterdir())
+    held = sorted(entry.name for entry in Path(wanted).iterdir())
     if held and status.st_uid not in private_folder.trusted():
         raise refusal(
             "folder-of-another-user",
@@ -290,7 +290,7 @@ def make(wanted: str, variable: str, check_mode: bool = False) -> bool:
         return False
     if status is not None:
         held = _held(wanted, status, variable)
-        if held and not any(is_ours(f"{wanted}/{one}") for one in held):
+        if held and not any(is_ours(f"{wanted}/{name}") for name in held):
             raise refusal(
                 "folder-not-empty",
                 f"is {wanted!r}, which contains {listed(held)} and no files of a deployment",
@@ -325,11 +325,11 @@ def remove(wanted: str, variable: str, check_mode: bool = False) -> tuple[bool, 
     if status is None:
         return False, []
     held = _held(wanted, status, variable)
-    left = [one for one in held if not is_ours(f"{wanted}/{one}")]
+    left = [name for name in held if not is_ours(f"{wanted}/{name}")]
     if not check_mode:
-        for one in held:
-            if one not in left:
-                Path(wanted, one).unlink()
+        for name in held:
+            if name not in left:
+                Path(wanted, name).unlink()
         if not left:
             Path(wanted).rmdir()
     return len(left) < len(held) or not left, left

@@ -100,12 +100,12 @@ def ping(options: Mapping[str, Any]) -> dict[str, Any]:
         for chip, asked in answers.items()
         for address, answer in asked.items()
     ]
-    failed = [one for one in tried if one["seen"] is not None]
+    failed = [ping for ping in tried if ping["seen"] is not None]
     count = sum(len(asked) for asked in answers.values())
     seconds = round(time.monotonic() - begin, 3)
-    for one in failed:
-        if evaluate.ping_unknown(answers[one["chip"]][one["address"]]):
-            one["unknown"] = True
+    for ping in failed:
+        if evaluate.ping_unknown(answers[ping["chip"]][ping["address"]]):
+            ping["unknown"] = True
     return {
         "changed": False,
         "failed_pings": failed,

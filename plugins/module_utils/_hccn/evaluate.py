@@ -38,7 +38,7 @@ class ServerState:
 
     def to_dict(self) -> dict[str, Any]:
         made = asdict(self)
-        made["findings"] = [one.to_dict() for one in self.findings]
+        made["findings"] = [finding.to_dict() for finding in self.findings]
         made["chips"] = [{"chip": chip, **values} for chip, values in sorted(self.chips.items())]
         return made
 

@@ -60,9 +60,9 @@ def tool_findings(
         problems.append((info, "npu-smi", "info", -1))
     # A chip that npu-smi does not list has its finding; that it cannot be asked there follows.
     absent = not_listed(readings, info)
-    problems = [one for one in problems if one[2] != "spod-info" or one[3] not in absent]
+    problems = [problem for problem in problems if problem[2] != "spod-info" or problem[3] not in absent]
     # That a chip knows no super pod is an answer; what it means is for hccs_findings to say.
-    problems = [one for one in problems if one[2] != "spod-info" or not no_super_pod(one[0])]
+    problems = [problem for problem in problems if problem[2] != "spod-info" or not no_super_pod(problem[0])]
 
     groups: dict[tuple[str, str, str], list[tuple[str, int]]] = defaultdict(list)
     shown: dict[tuple[str, str, str], str] = {}

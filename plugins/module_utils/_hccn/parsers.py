@@ -138,20 +138,19 @@ class NpuProcess:
 
 @dataclass(frozen=True)
 class NpuInfo:
-    """The table of ``npu-smi info``. ``processes_told``: it contains a process table; ``unread``: lines of
-    that
-    which could not be parsed."""
+    """The table of ``npu-smi info``. ``processes_listed``: it contains a process table; ``unread``: lines of
+    that which could not be parsed."""
 
     version: str | None
     chips: tuple[NpuChip, ...]
     processes: tuple[NpuProcess, ...]
-    processes_told: bool = True
+    processes_listed: bool = True
     unread: tuple[str, ...] = ()
 
     @property
     def processes_known(self) -> bool:
         """Whether the list of processes is complete, as far as npu-smi can see."""
-        return self.processes_told and not self.unread
+        return self.processes_listed and not self.unread
 
 
 def _lines(text: str) -> list[str]:
@@ -426,10 +425,10 @@ def parse_driver_version(text: str) -> str | None:
 def version_key(version: str) -> tuple[Any, ...]:
     """Return a sort key for versions: 25.2.3 < 25.5.rc1 < 25.5.0, a release candidate before its release."""
     return tuple(
-        (-1, int(re.sub(r"\D", "", part) or 0))
-        if part.lower().startswith("rc")
-        else (int("".join(re.findall(r"^\d+", part)) or 0), 0)
-        for part in version.split(".")
+        (-1, int(re.sub(r"\D", "", component) or 0))
+        if component.lower().startswith("rc")
+        else (int("".join(re.findall(r"^\d+", component)) or 0), 0)
+        for component in version.split(".")
     )
 
 

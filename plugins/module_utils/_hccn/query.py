@@ -71,7 +71,7 @@ class ServerAnswers:
     def count(self) -> int:
         """The number of commands that were run."""
         return 1 + sum(
-            1 for asked in self.chips.values() for one in asked.values() if one.problem != "not_asked"
+            1 for asked in self.chips.values() for answer in asked.values() if answer.problem != "not_asked"
         )
 
 

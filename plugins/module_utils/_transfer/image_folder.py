@@ -1,6 +1,6 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a transfer keeps its things on a server: the part that has come, how far it is, whom to ask."""
+"""The folder of a transfer on a server: the partial archive, the status, the servers to ask."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIRECTORY = "/var/lib/pd_rollout/image"
 # Bytes that a file system keeps free besides: logs and containers need some, too.
 MARGIN = 512 * 1024 * 1024
 # Seconds that a process gets to end by itself.
-PATIENCE = 2.0
+GRACE = 2.0
 # An engine image in a registry has some 40 % of the bytes that its layers have on a disk.
 UNPACKED_RATIO = 2.5
 
@@ -31,7 +31,7 @@ class Folder:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self.part = self.path / "archive.part"
+        self.partial_archive = self.path / "archive.part"
         self._status = self.path / "status.json"
         self._sources = self.path / "sources.json"
         self._alive = self.path / "alive"
@@ -52,7 +52,7 @@ class Folder:
         if not self.is_ours():
             return []
         patterns = ("incoming.*", ".incoming", ".spool.*", ".*.json.*")
-        known = [self.part, self._status, self._sources, self._alive, self.process]
+        known = [self.partial_archive, self._status, self._sources, self._alive, self.process]
         found = [path for path in known if path.exists()]
         return found + [path for pattern in patterns for path in self.path.glob(pattern)]
 
@@ -81,8 +81,8 @@ class Folder:
             self._status.unlink()
 
     def sources(self) -> list[tuple[str, str, int]]:
-        """From whom to take: name, address, port, best first."""
-        return [tuple(one) for one in read_json(self._sources, [])]
+        """Return the servers to fetch from: name, address and port, the best first."""
+        return [tuple(source) for source in read_json(self._sources, [])]
 
     def touch(self, sources: list[list[Any]] | None = None) -> None:
         """The controller is there, and may know more sources."""
@@ -100,22 +100,22 @@ class Folder:
     def end_job(self) -> ImageStatus | None:
         """End the process if there is one; return its last status."""
         status = self.read_status()
-        _process.end(self.process, PATIENCE)
+        _process.end(self.process, GRACE)
         return status
 
     def running(self) -> bool:
         """Whether the process is there."""
         return _process.noted(self.process) is not None
 
-    def clear(self, keep_part: bool) -> bool:
-        """Remove what is ours, or all of that but the part; whether there was something."""
+    def clear(self, keep_partial: bool) -> bool:
+        """Remove the files of transfers, or all but the partial archive; return whether there was one."""
         going = self.left()
         for path in going:
-            if not (keep_part and path == self.part):
+            if not (keep_partial and path == self.partial_archive):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
         if self.is_ours():
-            # Not while the part, or something of somebody else, is in it.
+            # Not while the partial archive, or a file of somebody else, is in it.
             with contextlib.suppress(OSError):
                 self.path.rmdir()
         return bool(going)

@@ -27,15 +27,15 @@ from .._findings import RolloutError
 from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .image_folder import Folder, check_room, megabytes, unpacked
-from .peers import NoSource, PeerServer, take
+from .peers import NoSource, PeerServer, fetch_from_peers
 from .registry import Place, Reference, Registry, RegistryError
 from .status import ImageStatus, Rate
-from .store import CHUNK, DiskFull, Store, chunk_hashes, open_nameless, open_part
+from .store import CHUNK, DiskFull, Store, chunk_hashes, open_nameless, open_partial
 
 # Seconds: between two notes of the status; between two looks for a piece from the controller; over which
 # speed is measured; between two tries of a registry.
 TICK = 0.5
-LOOK = 0.05
+POLL_INTERVAL = 0.05
 WINDOW = 5.0
 AGAIN = 5.0
 TRIES = 4
@@ -57,9 +57,9 @@ class Order:
     address: str
     token: str = field(repr=False)
     folder: str
-    idle: float
+    idle_timeout: float
     load_timeout: float
-    patience: float
+    stall_timeout: float
     archive: str = ""
     digest: str = ""
     places: list[Place] = field(default_factory=list, repr=False)
@@ -123,7 +123,7 @@ class Job:
             self._opened = self._open()
             self._server = PeerServer(self._order.address, self._store, self._order.token)
             threading.Thread(target=self._server.serve_forever, daemon=True).start()
-            self._tell(port=self._server.server_address[1])
+            self._publish(port=self._server.server_address[1])
             threading.Thread(target=self._work, daemon=True).start()
         except OSError as error:
             text = error.strerror or str(error)
@@ -132,28 +132,29 @@ class Job:
             return
         while not self._forgotten():
             time.sleep(TICK)
-            self._tell()
+            self._publish()
         with self._lock:
             self._over = True
         # What a run left that nobody watches: all but the part.
-        self._folder.clear(keep_part=self._status.phase != phases.COMPLETE)
+        self._folder.clear(keep_partial=self._status.phase != phases.COMPLETE)
 
     def _forgotten(self) -> bool:
         asked_at = self._server.asked_at if self._server else 0.0
         quiet = time.monotonic() - asked_at
-        return self._folder.unwatched() > self._order.idle and quiet > self._order.idle
+        return self._folder.unwatched() > self._order.idle_timeout and quiet > self._order.idle_timeout
 
     def _open(self) -> Store:
         if self._order.kind == "engine":
             return Store(open_nameless(self._folder.path))
         if self._order.kind == "archive":
             return Store(os.open(self._order.archive, os.O_RDONLY | os.O_CLOEXEC))
-        handle = open_part(self._folder.part)
+        handle = open_partial(self._folder.partial_archive)
         return Store(handle, [digest for digest, length in chunk_hashes(handle) if length == CHUNK])
 
-    def _tell(self, **what: Any) -> None:
+    def _publish(self, **changes: Any) -> None:
+        """Change the status and write it for the controller."""
         with self._lock:
-            self._status = replace(self._status, **what)
+            self._status = replace(self._status, **changes)
             if self._server:
                 self._status = replace(self._status, served=self._server.served)
             if self._status.phase in (phases.FETCHING, phases.LOADING):
@@ -161,10 +162,10 @@ class Job:
             if not self._over:
                 self._folder.write_status(self._status)
 
-    def _progress(self, **what: Any) -> None:
-        """In memory only; the main thread writes it down at its next tick."""
+    def _progress(self, **changes: Any) -> None:
+        """Change the status in memory only; the main thread writes it at its next tick."""
         with self._lock:
-            self._status = replace(self._status, **what)
+            self._status = replace(self._status, **changes)
 
     def _work(self) -> None:
         try:
@@ -175,9 +176,9 @@ class Job:
             )
             if self._order.kind != "engine":
                 self._load()
-            self._tell(phase=phases.COMPLETE)
+            self._publish(phase=phases.COMPLETE)
         except RolloutError as error:
-            self._tell(phase=phases.FAILED, finding=error.finding)
+            self._publish(phase=phases.FAILED, finding=error.finding)
         except NoSource as error:
             self._fail("image-source-lost", str(error))
         except DiskFull:
@@ -194,13 +195,19 @@ class Job:
             self._fail("image-transfer-failed", f"{type(error).__name__}: {error}")
 
     def _fail(self, code: str, seen: str) -> None:
-        self._tell(phase=phases.FAILED, finding=TRANSFER_CHECKS.finding(code, seen=seen))
+        self._publish(phase=phases.FAILED, finding=TRANSFER_CHECKS.finding(code, seen=seen))
 
     def _get(self) -> None:
         self._progress(phase=phases.FETCHING)
         if self._order.kind == "take":
-            take(self._store, self._order.token, self._folder.sources, self._took, self._order.patience)
-            self._took("")
+            fetch_from_peers(
+                self._store,
+                self._order.token,
+                self._folder.sources,
+                self._note_progress,
+                self._order.stall_timeout,
+            )
+            self._note_progress("")
         elif self._order.kind == "engine":
             found = self._images.inspect(self._order.image)
             if found is None:
@@ -220,10 +227,11 @@ class Job:
         elif self._order.kind == "controller":
             self._receive()
         else:
-            self._fetch()
+            self._fetch_from_registries()
 
-    def _took(self, name: str) -> None:
-        if self._folder.unwatched() > self._order.idle:
+    def _note_progress(self, name: str) -> None:
+        """Note what has come from other servers, and from which. Raises TransferError if nobody watches."""
+        if self._folder.unwatched() > self._order.idle_timeout:
             raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
         self._progress(done=self._store.size, total=self._store.total, kept=self._store.adopted)
         if name and name != self._status.source:
@@ -257,17 +265,18 @@ class Job:
         self._progress(done=store.size, kept=store.adopted)
         while len(store.hashes) < len(order.hashes):
             number = len(store.hashes)
-            self._tell(wanted=number)
+            self._publish(wanted=number)
             piece = self._folder.incoming(number)
             while not piece.exists():
-                if self._folder.unwatched() > order.idle:
+                if self._folder.unwatched() > order.idle_timeout:
                     raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
-                time.sleep(LOOK)
-            self._take_in(piece)
+                time.sleep(POLL_INTERVAL)
+            self._append_piece(piece)
             piece.unlink()
         store.finish()
 
-    def _take_in(self, piece: Path) -> None:
+    def _append_piece(self, piece: Path) -> None:
+        """Append the chunks of a piece that the controller sent."""
         store = self._store
         with piece.open("rb") as stream:
             for data in iter(lambda: stream.read(CHUNK), b""):
@@ -291,7 +300,7 @@ class Job:
             self._progress(done=self._store.size, fetched=self._status.fetched + len(buffer))
         self._store.finish()
 
-    def _fetch(self) -> None:
+    def _fetch_from_registries(self) -> None:
         """From the first place that gives it; one that breaks off is tried again."""
         refused: list[str] = []
         code = ""
@@ -299,7 +308,7 @@ class Job:
             for _attempt in range(TRIES):
                 before, kept = self._store.size, self._status.kept
                 try:
-                    self._fetch_from(place)
+                    self._fetch_from_registry(place)
                     return
                 except RegistryError as error:
                     code = error.finding.code
@@ -318,7 +327,7 @@ class Job:
                 time.sleep(AGAIN)
         raise RegistryError(code or "image-registry-down", "; ".join(refused) or "no registry is named")
 
-    def _fetch_from(self, place: Place) -> None:
+    def _fetch_from_registry(self, place: Place) -> None:
         reference = self._order.reference
         # Of kind registry alone, which has one.
         if reference is None:
@@ -352,7 +361,7 @@ class Job:
                 raise TransferError(TRANSFER_CHECKS.finding("image-disk-full", seen=str(error))) from error
             # What cannot be loaded shall not be taken for a good part next time.
             with contextlib.suppress(OSError):
-                self._folder.part.unlink()
+                self._folder.partial_archive.unlink()
             raise TransferError(TRANSFER_CHECKS.finding("image-load-failed", seen=str(error))) from error
         found = self._images.inspect(self._order.image)
         image_id = (found or {}).get("Id", "")
@@ -360,4 +369,4 @@ class Job:
         if found and self._store.digest:
             self._images.record(self._store.digest, image_id)
         with contextlib.suppress(OSError):
-            self._folder.part.unlink()
+            self._folder.partial_archive.unlink()

@@ -45,9 +45,9 @@ class Untrusted(Exception):
     """An answer that the token does not cover, or other bytes than their hash says."""
 
 
-def seal(token: str, *parts: str) -> str:
+def seal(token: str, *texts: str) -> str:
     """What proves that somebody with the token said this."""
-    return hmac.new(token.encode(), "\n".join(parts).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(token.encode(), "\n".join(texts).encode(), hashlib.sha256).hexdigest()
 
 
 class PeerServer(ThreadingHTTPServer):
@@ -119,7 +119,7 @@ class PeerHandler(BaseHTTPRequestHandler):
             self.server.count(len(body))
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nobody reads it."""
+        """Log nothing: nobody would read it."""
 
 
 class Peer:
@@ -140,8 +140,8 @@ class Peer:
             raise
         if answer.status != 200:
             raise Untrusted(f"it answers {answer.status}")
-        told = answer.headers.get(SEAL, "")
-        if not hmac.compare_digest(told, seal(self._token, path, hashlib.sha256(body).hexdigest())):
+        given = answer.headers.get(SEAL, "")
+        if not hmac.compare_digest(given, seal(self._token, path, hashlib.sha256(body).hexdigest())):
             raise Untrusted("its answer is not sealed with this rollout's token")
         return body
 
@@ -150,17 +150,17 @@ class Peer:
             self._connection.close()
 
 
-def take(
+def fetch_from_peers(
     store: Store,
     token: str,
     sources: Callable[[], Sequence[tuple[str, str, int]]],
     note: Callable[[str], None],
-    patience: float,
+    stall_timeout: float,
 ) -> None:
     """Fill a store from (name, address, port), the first that has something new. Raises NoSource, DiskFull.
 
     `note` hears where bytes come from, before the first of them too; what it raises ends the transfer.
-    `patience`: seconds without news, while there is a source.
+    `stall_timeout`: seconds without news, while there is a source.
     """
     peers: dict[tuple[str, int], Peer] = {}
     rest: dict[str, float] = {}
@@ -180,7 +180,7 @@ def take(
                 peer = peers.setdefault((address, port), Peer(address, port, token))
                 before = len(store.hashes)
                 try:
-                    _take_news(store, peer, functools.partial(note, name))
+                    _fetch_news(store, peer, functools.partial(note, name))
                 except (OSError, http.client.HTTPException, Untrusted, ValueError, KeyError) as error:
                     reasons[name] = str(error) or type(error).__name__
                     rest[name] = time.monotonic() + REST
@@ -190,7 +190,7 @@ def take(
                     gained, last = True, time.monotonic()
                     break
             if not gained:
-                if time.monotonic() - last > patience:
+                if time.monotonic() - last > stall_timeout:
                     raise NoSource(reasons)
                 note("")
                 time.sleep(0.2)
@@ -199,8 +199,8 @@ def take(
             peer.close()
 
 
-def _take_news(store: Store, peer: Peer, note: Callable[[], None]) -> None:
-    """All that a peer has and we do not."""
+def _fetch_news(store: Store, peer: Peer, note: Callable[[], None]) -> None:
+    """Fetch all chunks that a peer has and the store has not."""
     known = len(store.hashes)
     answer = json.loads(peer.ask(f"/have?from={known}"))
     if answer["epoch"] < store.epoch:

@@ -73,7 +73,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Part:
+class Segment:
     """A piece of the archive: bytes that are at hand, or a blob (`digest`) of `size` bytes."""
 
     size: int
@@ -87,11 +87,11 @@ class Archive:
 
     digest: str
     image_id: str
-    parts: tuple[Part, ...]
+    segments: tuple[Segment, ...]
 
     @property
     def size(self) -> int:
-        return sum(part.size for part in self.parts)
+        return sum(segment.size for segment in self.segments)
 
 
 class _NoLogin(urllib.request.HTTPRedirectHandler):
@@ -135,7 +135,7 @@ class Registry:
             manifest = json.loads(body)
         try:
             config, layers = manifest["config"], manifest["layers"]
-            return Archive(digest, config["digest"], tuple(_archive_parts(config, layers, tag)))
+            return Archive(digest, config["digest"], tuple(_archive_segments(config, layers, tag)))
         except (KeyError, TypeError) as error:
             raise RegistryError(
                 "image-registry-answer", f"{self._place.name} gives no manifest of an image"
@@ -145,9 +145,9 @@ class Registry:
         wanted = ARCHITECTURES.get(platform.machine(), platform.machine())
         offered = []
         for entry in index.get("manifests", []):
-            told = entry.get("platform", {})
-            offered.append(f"{told.get('os')}/{told.get('architecture')}")
-            if told.get("os") == "linux" and told.get("architecture") == wanted:
+            built_for = entry.get("platform", {})
+            offered.append(f"{built_for.get('os')}/{built_for.get('architecture')}")
+            if built_for.get("os") == "linux" and built_for.get("architecture") == wanted:
                 return str(entry["digest"])
         raise RegistryError(
             "image-registry-missing", f"it is not built for linux/{wanted}, but for {', '.join(offered)}"
@@ -169,24 +169,24 @@ class Registry:
         Raises RegistryError with kind digest at the end of a blob that is not what it should be.
         """
         at = 0
-        for part in archive.parts:
-            end = at + part.size
+        for segment in archive.segments:
+            end = at + segment.size
             if end > start:
-                if part.digest:
-                    yield from self._blob(part, at, max(0, start - at), read_back)
+                if segment.digest:
+                    yield from self._blob(segment, at, max(0, start - at), read_back)
                 else:
-                    yield part.data[max(0, start - at) :]
+                    yield segment.data[max(0, start - at) :]
             at = end
 
     def _blob(
-        self, part: Part, at: int, skip: int, read_back: Callable[[int, int], bytes]
+        self, segment: Segment, at: int, skip: int, read_back: Callable[[int, int], bytes]
     ) -> Iterator[bytes]:
         digest = hashlib.sha256()
         for known in range(0, skip, PIECE):
             digest.update(read_back(at + known, min(PIECE, skip - known)))
         headers = {"Range": f"bytes={skip}-"} if skip else {}
-        left = part.size - skip
-        with self._open(f"blobs/{part.digest}", headers) as answer:
+        left = segment.size - skip
+        with self._open(f"blobs/{segment.digest}", headers) as answer:
             if skip and answer.status != 206:
                 # A registry that knows no ranges: what is there already goes by.
                 _pass(answer, skip)
@@ -195,10 +195,10 @@ class Registry:
                 digest.update(piece)
                 left -= len(piece)
                 yield piece
-        if f"sha256:{digest.hexdigest()}" != part.digest:
+        if f"sha256:{digest.hexdigest()}" != segment.digest:
             raise RegistryError(
                 "image-registry-digest",
-                f"{self._place.name} gives other bytes (sha256:{digest.hexdigest()}) for {part.digest}",
+                f"{self._place.name} gives other bytes (sha256:{digest.hexdigest()}) for {segment.digest}",
             )
 
     def _open(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
@@ -253,10 +253,10 @@ class Registry:
             if not self._place.username:
                 raise self._no_entry()
             return basic
-        told = dict(_CHALLENGE.findall(challenge))
+        parameters = dict(_CHALLENGE.findall(challenge))
         query = {"scope": f"repository:{self._repository}:pull"}
-        query.update((key, told[key]) for key in ("service", "scope") if key in told)
-        request = urllib.request.Request(f"{told.get('realm', '')}?{urlencode(query)}")
+        query.update((key, parameters[key]) for key in ("service", "scope") if key in parameters)
+        request = urllib.request.Request(f"{parameters.get('realm', '')}?{urlencode(query)}")
         if self._place.username:
             request.add_unredirected_header("Authorization", basic)
         try:
@@ -310,7 +310,7 @@ def _padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def _archive_parts(config: dict[str, Any], layers: list[dict[str, Any]], tag: str) -> Iterator[Part]:
+def _archive_segments(config: dict[str, Any], layers: list[dict[str, Any]], tag: str) -> Iterator[Segment]:
     """The archive of C(docker save), of which the engine reads manifest.json and the files named there."""
     name = f"{_hex(config['digest'])}.json"
     files = {name: config}
@@ -322,16 +322,16 @@ def _archive_parts(config: dict[str, Any], layers: list[dict[str, Any]], tag: st
     listed = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": paths}]).encode()
     head = io.BytesIO()
     head.write(_header("manifest.json", len(listed)) + listed + _padding(len(listed)))
-    yield Part(len(head.getvalue()), head.getvalue())
+    yield Segment(len(head.getvalue()), head.getvalue())
     for path, blob in files.items():
         size = int(blob["size"])
         header = _header(path, size)
-        yield Part(len(header), header)
-        yield Part(size, digest=blob["digest"])
+        yield Segment(len(header), header)
+        yield Segment(size, digest=blob["digest"])
         padding = _padding(size)
         if padding:
-            yield Part(len(padding), padding)
-    yield Part(2 * BLOCK, bytes(2 * BLOCK))
+            yield Segment(len(padding), padding)
+    yield Segment(2 * BLOCK, bytes(2 * BLOCK))
 
 
 def _hex(digest: str) -> str:

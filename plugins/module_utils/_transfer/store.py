@@ -133,7 +133,7 @@ def chunk_hashes(handle: int) -> Iterator[tuple[str, int]]:
         data = os.pread(handle, CHUNK, number * CHUNK)
 
 
-def open_part(path: Path) -> int:
+def open_partial(path: Path) -> int:
     """The file in which an archive is put together; it stays when the transfer is cut.
 
     One that somebody else made, or that has another name besides, may be changed while it is loaded.

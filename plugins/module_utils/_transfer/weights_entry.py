@@ -66,7 +66,7 @@ PROBE = weights_process.PROBE
 # Seconds after which a probe of a server that this run does not know is nobody's any longer.
 STALE = 24 * 3600.0
 # Seconds between two looks while an answer is held back.
-LOOK = 0.2
+POLL_INTERVAL = 0.2
 LOG_LINES = 8
 # Lines of a download's output in which its reason is looked for: several files' errors come at once.
 READ_LINES = 400
@@ -217,7 +217,7 @@ def poll(params: dict[str, Any]) -> WeightsStatus | None:
         status = download_status(params, samples) if params["container"] else status_of(params)
         if status is None or status.phase in phases.ENDED or time.monotonic() >= end:
             return status
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
 
 
 def as_json(status: WeightsStatus | None) -> dict[str, Any]:

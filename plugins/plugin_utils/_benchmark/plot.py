@@ -45,12 +45,12 @@ def draw(
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     requests, time = figure.subplots(1, 2)
-    every = sorted({point["concurrency"] for one in history for point in one["points"]})
+    every = sorted({point["concurrency"] for result in history for point in result["points"]})
     colours = {concurrency: f"C{position}" for position, concurrency in enumerate(every)}
     for point in summary["points"]:
-        look = {"label": title(point["concurrency"]), "color": colours[point["concurrency"]]}
+        style = {"label": title(point["concurrency"]), "color": colours[point["concurrency"]]}
         values = [(number, value) for number, value in enumerate(point["ttfts"], 1) if value is not None]
-        requests.plot(*zip(*values, strict=True), marker="o", markersize=3, **look) if values else None
+        requests.plot(*zip(*values, strict=True), marker="o", markersize=3, **style) if values else None
         for number, value in enumerate(point["ttfts"], 1):
             if value is None:
                 requests.axvline(number, color="tab:red", alpha=0.3, linewidth=3)
@@ -60,12 +60,12 @@ def draw(
     for concurrency in every:
         means = [
             (position, point["ttft"]["mean"])
-            for position, one in enumerate(history)
-            for point in one["points"]
+            for position, result in enumerate(history)
+            for point in result["points"]
             if point["concurrency"] == concurrency and point["ttft"]
         ]
-        look = {"label": title(concurrency), "color": colours[concurrency]}
-        time.plot(*zip(*means, strict=True), marker="o", **look) if means else None
+        style = {"label": title(concurrency), "color": colours[concurrency]}
+        time.plot(*zip(*means, strict=True), marker="o", **style) if means else None
     if reference is not None:
         time.axhline(reference, color="tab:gray", linestyle="--", label=f"reference {reference} s")
     time.set(title="Mean of each benchmark of this cluster", ylabel="TTFT (s)")

@@ -41,16 +41,16 @@ def summaries(folder: Path) -> list[dict[str, Any]]:
 
 def last_result(folder: Path, before: str) -> dict[str, Any] | None:
     """Return the newest summary that is older than the folder ``before``, or None."""
-    older = [one for one in summaries(folder) if one["name"] < before]
+    older = [result for result in summaries(folder) if result["name"] < before]
     return older[-1] if older else None
 
 
 def history(folder: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the cluster's results for the same load, up to this one."""
     return [
-        one
-        for one in summaries(folder)
-        if one["name"] <= summary["date"] and comparable(one.get("case", {}), summary["case"])
+        result
+        for result in summaries(folder)
+        if result["name"] <= summary["date"] and comparable(result.get("case", {}), summary["case"])
     ]
 
 

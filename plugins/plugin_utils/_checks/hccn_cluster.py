@@ -37,7 +37,7 @@ class Server:
             result.get("fabric", "hccs"),
             result.get("driver"),
             tuple(result.get("chips") or ()),
-            frozenset(one["code"] for one in result.get("findings") or ()),
+            frozenset(finding["code"] for finding in result.get("findings") or ()),
         )
 
     def common(self, key: str) -> object:
@@ -189,10 +189,10 @@ def _double(
                 holders[chip[key]].append((server.name, chip["chip"]))
     pairs: dict[tuple[str, str], list[tuple[object, int, int]]] = defaultdict(list)
     for value, places in holders.items():
-        for at, (first, one) in enumerate(places):
-            for second, other in places[at + 1 :]:
+        for at, (first, first_chip) in enumerate(places):
+            for second, second_chip in places[at + 1 :]:
                 if first != second and frozenset((first, second)) not in explained:
-                    pairs[(first, second)].append((value, one, other))
+                    pairs[(first, second)].append((value, first_chip, second_chip))
     return [
         HCCN_CHECKS.finding(
             code,
@@ -274,10 +274,10 @@ def mesh(servers: Sequence[Server], kind: str) -> dict[str, list[Target]]:
     return made
 
 
-def _connected(one: Server, other: Server) -> bool:
-    if one.fabric != other.fabric:
+def _connected(server: Server, peer: Server) -> bool:
+    if server.fabric != peer.fabric:
         return False
-    return one.fabric != "hccs" or one.common("super_pod") == other.common("super_pod")
+    return server.fabric != "hccs" or server.common("super_pod") == peer.common("super_pod")
 
 
 def _between(server: Server, peer: str, reachable: Sequence[tuple[int, str]], kind: str) -> list[Target]:
@@ -316,13 +316,13 @@ def judge_mesh(
     unknown: dict[tuple[str, str], list[tuple[Target, str]]] = defaultdict(list)
     tried: Counter[tuple[str, str]] = Counter()
     for name, result in results.items():
-        bad = {(one["chip"], one["address"]): one for one in result.get("failed_pings") or ()}
+        bad = {(ping["chip"], ping["address"]): ping for ping in result.get("failed_pings") or ()}
         for target in targets.get(name, ()):
             tried[(name, target.peer)] += 1
-            one = bad.get((target.chip, target.address))
-            if one is not None:
-                kind = unknown if one.get("unknown") else failed
-                kind[(name, target.peer)].append((target, one["seen"]))
+            ping = bad.get((target.chip, target.address))
+            if ping is not None:
+                kind = unknown if ping.get("unknown") else failed
+                kind[(name, target.peer)].append((target, ping["seen"]))
     found = [_not_made(name, seen, of_them, fabric) for (name, seen), of_them in _by_words(unknown).items()]
     for (name, peer), pairs in failed.items():
         needed = required is None or peer in required.get(name, ()) or name in required.get(peer, ())
@@ -380,8 +380,8 @@ def ping_kind(fabric: str) -> str:
 
 def superseded(findings: Sequence[Finding]) -> list[Finding]:
     """Drop findings that another covers: "TLS is on", if it also differs between servers."""
-    differs = any(one.code == "hccn-tls-differs" for one in findings)
-    return [one for one in findings if not (differs and one.code == "hccn-tls-on")]
+    differs = any(finding.code == "hccn-tls-differs" for finding in findings)
+    return [finding for finding in findings if not (differs and finding.code == "hccn-tls-on")]
 
 
 def table(servers: Sequence[Server]) -> list[str]:

@@ -59,16 +59,16 @@ def decide(states: Mapping[str, Mapping[str, Any]], wish: Wish) -> Decision:
         group = {host: state for host, state in states.items() if state["image"] == image}
         wrong = problems(wish, image)
         decision.errors += wrong
-        wanting = [host for host, state in group.items() if not state["right"]]
-        if wrong or not wanting:
+        lacking = [host for host, state in group.items() if not state["right"]]
+        if wrong or not lacking:
             continue
         having = [host for host, state in group.items() if state["right"]]
         if wish.source == "pull":
-            decision.assignments.update({host: {"kind": "pull", "order": []} for host in wanting})
+            decision.assignments.update({host: {"kind": "pull", "order": []} for host in lacking})
         elif wish.spread and having:
-            _spread(decision, {having[0]: "engine"}, wanting)
+            _spread(decision, {having[0]: "engine"}, lacking)
         else:
-            _fetch(decision, image, group, wanting, wish)
+            _fetch(decision, image, group, lacking, wish)
     return decision
 
 
@@ -76,11 +76,11 @@ def _fetch(
     decision: Decision,
     image: str,
     group: Mapping[str, Mapping[str, Any]],
-    wanting: Sequence[str],
+    lacking: Sequence[str],
     wish: Wish,
 ) -> None:
     if wish.source == "none":
-        decision.errors += [_unlike(image, host, group[host], wish.digest) for host in wanting]
+        decision.errors += [_unlike(image, host, group[host], wish.digest) for host in lacking]
         return
     if wish.source == "registry":
         if not (wish.mirrors or wish.allow_unqualified or QUALIFIED.match(image)):
@@ -88,15 +88,15 @@ def _fetch(
                 TRANSFER_CHECKS.finding("image-registry-unnamed", seen=image, variable="pd_image")
             )
             return
-        origins = wanting[:1] if wish.spread else wanting
+        origins = lacking[:1] if wish.spread else lacking
     elif not wish.archive_on_server:
-        origins = wanting[:1] if wish.spread else wanting
+        origins = lacking[:1] if wish.spread else lacking
     else:
-        there = [host for host in wanting if (group[host]["archive"] or {}).get("exists")]
+        there = [host for host in lacking if (group[host]["archive"] or {}).get("exists")]
         own = [host for host in there if not group[host]["archive"]["shared"]]
         # Of a shared file system one reads, for its bytes cross the network each time.
         origins = (own or there[:1]) if wish.spread else there
-        missing = [host for host in wanting if host not in there]
+        missing = [host for host in lacking if host not in there]
         if not origins or (missing and not wish.spread):
             place = {"host": ", ".join(missing), "path": wish.archive}
             words = {"archive": wish.archive, "image": image}
@@ -105,7 +105,7 @@ def _fetch(
             )
             return
     kind = "registry" if wish.source == "registry" else "archive" if wish.archive_on_server else "controller"
-    _spread(decision, dict.fromkeys(origins, kind), [host for host in wanting if host not in origins])
+    _spread(decision, dict.fromkeys(origins, kind), [host for host in lacking if host not in origins])
 
 
 def _unlike(image: str, host: str, state: Mapping[str, Any], digest: str) -> Finding:
@@ -116,14 +116,14 @@ def _unlike(image: str, host: str, state: Mapping[str, Any], digest: str) -> Fin
     return TRANSFER_CHECKS.finding("image-unexpected", host=host, seen=seen, expected=digest, image=image)
 
 
-def _spread(decision: Decision, origins: Mapping[str, str], takers: Sequence[str]) -> None:
+def _spread(decision: Decision, origins: Mapping[str, str], receivers: Sequence[str]) -> None:
     """A chain: each takes from the one before it, and from anybody else when that one fails."""
     decision.assignments.update({host: {"kind": kind, "order": []} for host, kind in origins.items()})
-    if not takers:
+    if not receivers:
         # The origin that has it already has nothing to do then; the others load what they get.
         return
-    for number, host in enumerate(takers):
-        before, after = list(reversed(takers[:number])), list(takers[number + 1 :])
+    for number, host in enumerate(receivers):
+        before, after = list(reversed(receivers[:number])), list(receivers[number + 1 :])
         order = [*before[:1], *origins, *before[1:], *after]
         decision.assignments[host] = {"kind": "take", "order": order}
 
@@ -138,8 +138,8 @@ def places(
     """The registries to ask, mirrors first, as M(ascend.pd_rollout.docker_image_job) takes them."""
     named = image.partition("/")[0] if QUALIFIED.match(image) else ""
     result = []
-    for one in [*mirrors, *([named] if named else [])]:
-        scheme, _, name = one.rpartition("://")
+    for registry in [*mirrors, *([named] if named else [])]:
+        scheme, _, name = registry.rpartition("://")
         host = name.partition("/")[0]
         if not scheme:
             scheme = "http" if host in insecure or LOCAL.match(host) else "https"

@@ -22,9 +22,9 @@ class ImageState:
         """The secret of this run, by which its servers know each other; the first worker makes it."""
         return str(self._shared.first("token", secrets.token_hex(32)))
 
-    def post(self, host: str, **what: Any) -> None:
+    def publish(self, host: str, **state: Any) -> None:
         """Publish the state of a host, in place of what it was."""
-        self._shared.put(f"host.{host}", {"host": host, **what})
+        self._shared.put(f"host.{host}", {"host": host, **state})
 
     def hosts(self) -> dict[str, dict[str, Any]]:
         """What has been published, by host."""

@@ -56,7 +56,7 @@ class Server:
 
     @property
     def errors(self) -> list[Finding]:
-        return [replace(one, host=self.name) for one in errors_of(self.findings)]
+        return [replace(error, host=self.name) for error in errors_of(self.findings)]
 
     @property
     def whole(self) -> bool:
@@ -114,7 +114,7 @@ def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed:
     wanted = tuple(server.name for server in servers if not server.whole)
     if not wanted:
         return Need(findings=tuple(_different(servers)))
-    findings = [one for server in servers if not server.curable for one in server.errors]
+    findings = [error for server in servers if not server.curable for error in server.errors]
     findings += _different(servers)
     whole = [server.name for server in servers if server.whole]
     names = [server.name for server in servers]
@@ -139,7 +139,7 @@ def need(servers: Sequence[Server], source: str, named: Mapping[str, str], seed:
     if not whole and source not in OUTSIDE:
         seen = f"{source}, and the weights are complete on none of {', '.join(names)}"
         findings.append(TRANSFER_CHECKS.finding("weights-no-source", variable="pd_weights_source", seen=seen))
-        findings += [one for server in servers if server.curable for one in server.errors]
+        findings += [error for server in servers if server.curable for error in server.errors]
     if findings:
         return Need(wanted=wanted, findings=tuple(findings))
     if whole:
@@ -181,8 +181,8 @@ def groups(seen: Mapping[str, Sequence[str]]) -> dict[str, str]:
     for name, others in seen.items():
         for other in others:
             if other in first:
-                one, two = sorted((root(name), root(other)), key=list(seen).index)
-                first[two] = one
+                nearer, farther = sorted((root(name), root(other)), key=list(seen).index)
+                first[farther] = nearer
     return {name: root(name) for name in seen}
 
 

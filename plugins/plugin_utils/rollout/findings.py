@@ -68,6 +68,6 @@ class PlanError(RolloutError):
         listed = list(findings)
         # As many as are printed.
         errors = grouped(errors_of(ordered(listed)))
-        codes = ", ".join(sorted({one.code for one in errors}))
+        codes = ", ".join(sorted({error.code for error in errors}))
         noun = "error" if len(errors) == 1 else "errors"
         super().__init__(listed, f"{len(errors)} {noun} in the inventory: {codes}")

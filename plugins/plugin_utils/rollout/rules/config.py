@@ -82,9 +82,9 @@ def module_sizes(r: Rule, c: Context) -> Iterator[Finding]:
     source="A@v0.18.0:vllm_ascend/ascend_config.py:230-234; A@v0.23.0:vllm_ascend/ascend_config.py:546-570",
 )
 def oproj_place(r: Rule, c: Context) -> Iterator[Finding]:
-    one = c.cluster.release.limits.oproj_tensor_one
+    single_rank = c.cluster.release.limits.oproj_tensor_one
     # The second came with that limit.
-    keys = ["oproj_tensor_parallel_size", *(["olora_tensor_parallel_size"] if one else [])]
+    keys = ["oproj_tensor_parallel_size", *(["olora_tensor_parallel_size"] if single_rank else [])]
     for instance in c.instances("pd_parallel", "pd_engine_args", "pd_profile"):
         node, tensor = instance.head, instance.parallel.tensor
         for key in keys:
@@ -94,7 +94,7 @@ def oproj_place(r: Rule, c: Context) -> Iterator[Finding]:
                 message = f"{key} is only supported in pd scenario and can only be used in D node."
             elif node.flag("enforce-eager") is True:
                 message = f"{key} is only supported in graph mode"
-            elif one and key.startswith("oproj") and tensor > 1:
+            elif single_rank and key.startswith("oproj") and tensor > 1:
                 message = f"{key} currently requires tensor_parallel_size == 1, got {tensor}."
             else:
                 continue

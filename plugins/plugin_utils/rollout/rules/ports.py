@@ -357,14 +357,13 @@ def kv_ports_apart(r: Rule, c: Context) -> Iterator[Finding]:
         common = other and use.overlap(other)
         if other is None or not common:
             continue
-        one, two = str(use.instance), str(other.instance)
-        if not {one, two} & pinned or hosts[one] & hosts[two]:
+        name, other_name = str(use.instance), str(other.instance)
+        if not {name, other_name} & pinned or hosts[name] & hosts[other_name]:
             continue
         yield r.at(
-            f"the KV ports of {one} and {two} overlap in {span(*common)}: a consumer tells producers apart "
-            "by engine id and "
-            "port, not by host",
-            instance=one,
+            f"the KV ports of {name} and {other_name} overlap in {span(*common)}: a consumer tells "
+            "producers apart by engine id and port, not by host",
+            instance=name,
             variable="pd_kv_port",
             seen=f"{span(use.first, use.last)} and {span(other.first, other.last)}",
             expected="ranges that do not overlap",

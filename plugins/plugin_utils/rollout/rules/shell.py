@@ -114,7 +114,7 @@ def references_set(r: Rule, c: Context) -> Iterator[Finding]:
                     variable="pd_engine_env",
                     seen=f"{name} with ${reference.name}",
                     expected=f"{reference.name} in pd_engine_env, or one of "
-                    + ", ".join(f"${one}" for one in expansion.SCRIPT_NAMES),
+                    + ", ".join(f"${known}" for known in expansion.SCRIPT_NAMES),
                 )
 
 

@@ -158,8 +158,8 @@ def one_connector(r: Rule, c: Context) -> Iterator[Finding]:
     first: Instance | None = None
     for instance in c.instances("pd_kv_connector", "pd_kv_extra_config"):
         first = first or instance
-        one, two = protocols(instance), protocols(first)
-        if one.isdisjoint(two) and (one | two) <= planned:
+        own, first_own = protocols(instance), protocols(first)
+        if own.isdisjoint(first_own) and (own | first_own) <= planned:
             yield r.at(
                 f"{instance.name} and {first.name} would use different protocols",
                 instance=instance.name,

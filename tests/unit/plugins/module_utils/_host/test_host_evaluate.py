@@ -344,7 +344,7 @@ RESET = "npu-smi set -t reset"
     [
         ({}, "no process is listed", True),
         (
-            {"npu": replace(chips(hbm_used=60000), processes_told=False)},
+            {"npu": replace(chips(hbm_used=60000), processes_listed=False)},
             "the processes that use it could not be read",
             False,
         ),

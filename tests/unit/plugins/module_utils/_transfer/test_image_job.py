@@ -28,10 +28,10 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_job import Job, Order
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.registry import (
     Archive,
-    Part,
     Place,
     Reference,
     RegistryError,
+    Segment,
 )
 
 CHUNK = 1000
@@ -76,7 +76,7 @@ class FakeRegistry:
     def archive(self, reference, tag):
         if self.fails and self.place.base.endswith(self.fails):
             raise RegistryError("image-registry-down", f"{self.place.name} cannot be reached")
-        return Archive(DIGEST, "sha256:1", (Part(len(CONTENT), digest=DIGEST),))
+        return Archive(DIGEST, "sha256:1", (Segment(len(CONTENT), digest=DIGEST),))
 
     def stream(self, archive, start, read_back):
         FakeRegistry.asked.append(start)
@@ -111,9 +111,9 @@ def order(path, kind="registry", **more) -> Order:
         "token": "secret",
         "folder": str(path),
         # Until a test sets it to 0: a busy machine may be silent for a while, too.
-        "idle": 60,
+        "idle_timeout": 60,
         "load_timeout": 5,
-        "patience": 30,
+        "stall_timeout": 30,
         "places": [Place("https://registry.example")],
         "reference": Reference("x", "1"),
         **more,
@@ -134,7 +134,7 @@ def run(path, engine=None, **more):
         folder.touch()
         assert time.monotonic() < deadline, status
         time.sleep(0.02)
-    given.idle = 0
+    given.idle_timeout = 0
     return status, life, folder
 
 
@@ -161,7 +161,7 @@ def test_a_cut_within_a_run_goes_on(tmp_path, monkeypatch):
 def test_a_run_goes_on_where_another_ended(tmp_path):
     folder = Folder(str(tmp_path / "f"))
     folder.make()
-    folder.part.write_bytes(CONTENT[:6400])
+    folder.partial_archive.write_bytes(CONTENT[:6400])
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
     assert status.phase == "complete", status
@@ -175,7 +175,7 @@ def test_bad_bytes_of_an_earlier_run_cost_one_more_try(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeRegistry, "bad", 9000)
     folder = Folder(str(tmp_path / "f"))
     folder.make()
-    folder.part.write_bytes(bytes(4000))
+    folder.partial_archive.write_bytes(bytes(4000))
     engine = Engine()
     status, life, _folder = run(tmp_path / "f", engine)
     assert status.phase == "complete", status
@@ -193,7 +193,7 @@ def test_what_has_come_stays_when_nobody_looks_on(tmp_path, monkeypatch):
     assert "ended the transfer" in status.finding.seen
     life.join(60)
     assert [entry.name for entry in folder.path.iterdir()] == ["archive.part"]
-    assert folder.part.read_bytes() == CONTENT[:6000]
+    assert folder.partial_archive.read_bytes() == CONTENT[:6000]
 
 
 def test_the_next_place_is_asked_and_all_reasons_are_told(tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ def test_servers_take_it_from_an_engine_that_has_it(tmp_path):
     assert engine.loaded == CONTENT
     assert engine.records == {DIGEST: "sha256:1"}, "its name with a digest came along"
     life.join(60)
-    given.idle = 0
+    given.idle_timeout = 0
     first.join(60)
     assert not giver.path.exists()
 
@@ -274,7 +274,9 @@ def test_an_archive_is_read_where_it_lies(tmp_path):
 
 
 def test_without_any_source_it_says_so(tmp_path):
-    status, life, _folder = run(tmp_path / "f", kind="take", patience=0.5, sources=[["a", "127.0.0.1", 1]])
+    status, life, _folder = run(
+        tmp_path / "f", kind="take", stall_timeout=0.5, sources=[["a", "127.0.0.1", 1]]
+    )
     assert status.finding.code == "image-source-lost"
     assert "a: " in status.finding.seen
     life.join(60)
@@ -304,7 +306,7 @@ def brought(path, archive=CONTENT, at_once=3, upto=None, claimed=None):
             sent.append(wanted)
         folder.touch()
         time.sleep(0.01)
-    given.idle = 0
+    given.idle_timeout = 0
     # A process would end now with all its threads; here they are waited for.
     life.join(60)
     for thread in threading.enumerate():
@@ -337,7 +339,7 @@ def test_an_archive_that_changes_meanwhile_is_not_loaded(tmp_path, monkeypatch):
     assert told[-1].finding.code == "image-archive-changed"
     assert "chunk 4 is not what the archive held before" in told[-1].finding.seen
     assert engine.loaded == b""
-    assert folder.part.stat().st_size == 4 * CHUNK
+    assert folder.partial_archive.stat().st_size == 4 * CHUNK
 
 
 @pytest.fixture
@@ -398,12 +400,12 @@ def test_a_part_that_others_could_change_meanwhile_is_not_gone_on_with(tmp_path,
     if how == "of another user":
         other.unlink()
         os.chown(folder / "archive.part", pwd.getpwnam("nobody").pw_uid, -1)
-    handle = store.open_part(folder / "archive.part")
+    handle = store.open_partial(folder / "archive.part")
     try:
         assert os.fstat(handle).st_size == 0
     finally:
         os.close(handle)
-    handle = store.open_part(folder / "archive.part")
+    handle = store.open_partial(folder / "archive.part")
     os.close(handle)
 
 

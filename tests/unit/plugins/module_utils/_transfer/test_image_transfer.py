@@ -20,14 +20,14 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.peers 
     Peer,
     PeerServer,
     Untrusted,
-    take,
+    fetch_from_peers,
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.store import (
     DiskFull,
     Store,
     chunk_hashes,
     open_nameless,
-    open_part,
+    open_partial,
 )
 
 CHUNK = 1000
@@ -53,7 +53,7 @@ def fill(store: Store, content: bytes = CONTENT, finish: bool = True) -> Store:
 def part(path: Path, content: bytes = b"") -> Store:
     """A store as a job opens it, on what lies there."""
     path.write_bytes(content)
-    handle = open_part(path)
+    handle = open_partial(path)
     return Store(handle, [digest for digest, length in chunk_hashes(handle) if length == CHUNK])
 
 
@@ -84,7 +84,7 @@ def test_a_store_gives_back_what_it_got(tmp_path):
 def test_all_of_it_comes_and_the_source_counts_it(tmp_path, serve):
     server, (address, port) = serve(fill(part(tmp_path / "a")))
     store = part(tmp_path / "b")
-    take(store, "secret", lambda: [("one", address, port)], lambda name: None, 5)
+    fetch_from_peers(store, "secret", lambda: [("one", address, port)], lambda name: None, 5)
     assert (tmp_path / "b").read_bytes() == CONTENT
     assert len(CONTENT) < server.served < len(CONTENT) + 2000
 
@@ -100,7 +100,7 @@ def test_no_name_server_is_asked(tmp_path, serve, monkeypatch):
 def test_what_is_there_is_not_taken_again(tmp_path, serve, kept):
     server, (address, port) = serve(fill(part(tmp_path / "a")))
     store = part(tmp_path / "b", CONTENT[: kept * CHUNK + kept])
-    take(store, "secret", lambda: [("one", address, port)], lambda name: None, 5)
+    fetch_from_peers(store, "secret", lambda: [("one", address, port)], lambda name: None, 5)
     assert (tmp_path / "b").read_bytes() == CONTENT
     assert store.adopted == kept * CHUNK
     assert server.served < len(CONTENT) - kept * CHUNK + 2000
@@ -125,7 +125,7 @@ def test_what_is_there_of_something_else_is_taken_anew(tmp_path, serve):
     _server, (address, port) = serve(fill(part(tmp_path / "a")))
     other = CONTENT[: 2 * CHUNK] + bytes(9 * CHUNK)
     store = part(tmp_path / "b", other)
-    take(store, "secret", lambda: [("one", address, port)], lambda name: None, 5)
+    fetch_from_peers(store, "secret", lambda: [("one", address, port)], lambda name: None, 5)
     assert (tmp_path / "b").read_bytes() == CONTENT
     assert store.adopted == 2 * CHUNK
 
@@ -136,10 +136,12 @@ def test_a_chain_hands_on_while_it_comes_in(tmp_path, serve):
     middle = serve(second)[1]
     runs = [
         threading.Thread(
-            target=take, args=(second, "secret", lambda: [("first", *source)], lambda name: None, 10)
+            target=fetch_from_peers,
+            args=(second, "secret", lambda: [("first", *source)], lambda name: None, 10),
         ),
         threading.Thread(
-            target=take, args=(third, "secret", lambda: [("second", *middle)], lambda name: None, 10)
+            target=fetch_from_peers,
+            args=(third, "secret", lambda: [("second", *middle)], lambda name: None, 10),
         ),
     ]
     for run in runs:
@@ -157,7 +159,7 @@ def test_a_chain_hands_on_while_it_comes_in(tmp_path, serve):
 def test_when_a_source_has_gone_another_is_asked(tmp_path, serve):
     _server, there = serve(fill(part(tmp_path / "a")))
     came_from = []
-    take(
+    fetch_from_peers(
         part(tmp_path / "b"),
         "secret",
         lambda: [("gone", "127.0.0.1", 1), ("there", *there)],
@@ -173,7 +175,7 @@ def test_when_nobody_has_more_the_reasons_are_told(tmp_path, serve):
     _server, (address, port) = serve(half)
     store = part(tmp_path / "b")
     with pytest.raises(NoSource) as raised:
-        take(
+        fetch_from_peers(
             store,
             "secret",
             lambda: [("half", address, port), ("gone", "127.0.0.1", 1)],
@@ -188,7 +190,7 @@ def test_time_without_a_source_is_not_time_without_news(tmp_path, serve):
     """The first server may hash what an earlier run left for longer, before it can be asked."""
     _server, (address, port) = serve(fill(part(tmp_path / "a")))
     known_from = time.monotonic() + 0.8
-    take(
+    fetch_from_peers(
         part(tmp_path / "b"),
         "secret",
         lambda: [("late", address, port)] if time.monotonic() > known_from else [],
@@ -219,7 +221,8 @@ def test_a_source_that_began_anew_is_followed(tmp_path, serve):
     _server, (address, port) = serve(wrong)
     store = part(tmp_path / "b")
     run = threading.Thread(
-        target=take, args=(store, "secret", lambda: [("one", address, port)], lambda name: None, 10)
+        target=fetch_from_peers,
+        args=(store, "secret", lambda: [("one", address, port)], lambda name: None, 10),
     )
     run.start()
     store.news(3, 60)

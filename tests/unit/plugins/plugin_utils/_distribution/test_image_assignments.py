@@ -46,7 +46,8 @@ def three(**first):
 
 
 def kinds(decision):
-    return {host: (part["kind"], part["order"][:1]) for host, part in decision.assignments.items()}
+    assignments = decision.assignments.items()
+    return {host: (assignment["kind"], assignment["order"][:1]) for host, assignment in assignments}
 
 
 def test_when_all_have_it_nobody_does_anything():
@@ -160,8 +161,8 @@ def test_the_board_has_one_token_for_all_and_for_nobody_else(tmp_path):
     assert first.token() == second.token()
     assert len(first.token()) == 64
     assert (tmp_path / "board" / "token.json").stat().st_mode & 0o077 == 0
-    first.post("a", port=1)
-    first.post("a", port=2)
+    first.publish("a", port=1)
+    first.publish("a", port=2)
     assert second.hosts() == {"a": {"host": "a", "port": 2}}
 
 
@@ -229,15 +230,15 @@ def test_room_is_looked_for_before(tmp_path):
 
 def test_of_an_ended_transfer_only_the_part_stays(tmp_path):
     folder = Folder(str(tmp_path / "x"))
-    assert folder.clear(keep_part=True) is False
+    assert folder.clear(keep_partial=True) is False
     folder.make()
     folder.write_status(ImageStatus("failed"))
     folder.touch([["a", "127.0.0.1", 1]])
-    folder.part.write_bytes(b"some")
+    folder.partial_archive.write_bytes(b"some")
     assert folder.sources() == [("a", "127.0.0.1", 1)]
-    folder.clear(keep_part=True)
+    folder.clear(keep_partial=True)
     assert [entry.name for entry in folder.path.iterdir()] == ["archive.part"]
-    folder.clear(keep_part=False)
+    folder.clear(keep_partial=False)
     assert not folder.path.exists()
 
 
@@ -250,11 +251,11 @@ def test_of_a_folder_that_has_other_things_only_the_transfers_own_are_removed(tm
     assert folder.left() == []
     folder.write_status(ImageStatus("failed"))
     folder.touch([])
-    folder.part.write_bytes(b"some")
+    folder.partial_archive.write_bytes(b"some")
     (tmp_path / "incoming.3").write_bytes(b"piece")
-    assert folder.clear(keep_part=False) is True
+    assert folder.clear(keep_partial=False) is True
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.safetensors", "notes.json"]
-    assert folder.clear(keep_part=False) is False
+    assert folder.clear(keep_partial=False) is False
 
 
 def test_on_a_full_disk_the_last_status_stays(tmp_path, monkeypatch):
