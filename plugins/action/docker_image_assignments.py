@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..module_utils._findings import text_of
-from ..plugin_utils._distribution.image_assignments import Wish, decide
+from ..plugin_utils._distribution.image_assignments import Request, decide
 from ..plugin_utils._run.action import ControllerAction
 
 
@@ -32,7 +32,7 @@ class ActionModule(ControllerAction):
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         name = options.pop("states")
-        wish = Wish(**{**options, "mirrors": tuple(options["mirrors"])})
+        request = Request(**{**options, "mirrors": tuple(options["mirrors"])})
         hostvars = task_vars["hostvars"]
         alive = set(task_vars["ansible_play_hosts"])
         states = {}
@@ -40,7 +40,7 @@ class ActionModule(ControllerAction):
             state = hostvars[host].get(name, {}) if host in alive else {}
             if "right" in state:
                 states[str(host)] = state
-        decision = decide(states, wish)
+        decision = decide(states, request)
         result.update(changed=False, assignments=decision.assignments)
         if decision.errors:
             result.update(

@@ -102,7 +102,7 @@ class ActionModule(Polling):
                     ImageStatus(),
                 )
         if self._part["kind"] == "registry":
-            order["places"] = image_assignments.places(
+            order["places"] = image_assignments.endpoints(
                 options["image"], options["mirrors"], options["login"], options["ca"], options["insecure"]
             )
         answer = self._job(**order)

@@ -28,7 +28,7 @@ from . import status as phases
 from .catalogue import TRANSFER_CHECKS, TransferError
 from .image_folder import Folder, check_room, megabytes, unpacked
 from .peers import NoSource, PeerServer, fetch_from_peers
-from .registry import Place, Reference, Registry, RegistryError
+from .registry import Endpoint, Reference, Registry, RegistryError
 from .status import ImageStatus, Rate
 from .store import CHUNK, DiskFull, Store, chunk_hashes, open_nameless, open_partial
 
@@ -39,14 +39,14 @@ POLL_INTERVAL = 0.05
 WINDOW = 5.0
 AGAIN = 5.0
 TRIES = 4
-# Codes of a registry's errors that another try, or another place, may not have.
+# Codes of a registry's errors that another try, or another endpoint, may not have.
 PASSING = ("image-registry-down", "image-registry-tls")
 GZIP_MAGIC = b"\x1f\x8b"
 ABANDONED = "nobody has asked for its state for longer than docker_image_idle"
 
 
 @dataclass
-class Order:
+class Spec:
     """What to do. `kind`: registry, archive, engine (save from it), take (from other servers) or controller.
 
     For the last, `hashes` of the archive's chunks, its `size` in bytes, and whether it is `packed`.
@@ -62,24 +62,24 @@ class Order:
     stall_timeout: float
     archive: str = ""
     digest: str = ""
-    places: list[Place] = field(default_factory=list, repr=False)
+    endpoints: list[Endpoint] = field(default_factory=list, repr=False)
     reference: Reference | None = None
     hashes: list[str] = field(default_factory=list, repr=False)
     size: int = 0
     packed: bool = False
 
 
-def start(order: Order) -> ImageStatus:
+def start(spec: Spec) -> ImageStatus:
     """Start the job, in place of one that is there; return its first status, with the port or a finding.
 
     Raises UnsafeFolder where others can write, and TransferError if the process ends without a status.
     """
-    folder = Folder(order.folder)
+    folder = Folder(spec.folder)
     folder.make()
     folder.end_job()
     folder.forget_status()
     folder.touch([])
-    child = _process.detach(Job(order).run, note_at=folder.process)
+    child = _process.detach(Job(spec).run, note_at=folder.process)
     # No time is set: what an earlier run left is hashed first, and that of a large image takes a while.
     while True:
         # First whether it lives, then its status: that may be the last one that it writes.
@@ -89,7 +89,7 @@ def start(order: Order) -> ImageStatus:
             return status
         if not lives:
             raise TransferError(
-                TRANSFER_CHECKS.finding("image-transfer-gone", path=order.folder, seen="no status")
+                TRANSFER_CHECKS.finding("image-transfer-gone", path=spec.folder, seen="no status")
             )
         time.sleep(0.02)
 
@@ -97,9 +97,9 @@ def start(order: Order) -> ImageStatus:
 class Job:
     """The process."""
 
-    def __init__(self, order: Order, images: Images | None = None) -> None:
-        self._order = order
-        self._folder = Folder(order.folder)
+    def __init__(self, spec: Spec, images: Images | None = None) -> None:
+        self._spec = spec
+        self._folder = Folder(spec.folder)
         self._images = images or Images()
         self._lock = threading.Lock()
         self._rate = Rate(WINDOW)
@@ -121,13 +121,13 @@ class Job:
         """All of it; ends the process's work when nobody needs it any longer."""
         try:
             self._opened = self._open()
-            self._server = PeerServer(self._order.address, self._store, self._order.token)
+            self._server = PeerServer(self._spec.address, self._store, self._spec.token)
             threading.Thread(target=self._server.serve_forever, daemon=True).start()
             self._publish(port=self._server.server_address[1])
             threading.Thread(target=self._work, daemon=True).start()
         except OSError as error:
             text = error.strerror or str(error)
-            where = f"{self._order.address}, {self._folder.path}"
+            where = f"{self._spec.address}, {self._folder.path}"
             self._fail("image-transfer-failed", f"cannot serve or write there ({where}): {text}")
             return
         while not self._forgotten():
@@ -141,13 +141,13 @@ class Job:
     def _forgotten(self) -> bool:
         asked_at = self._server.asked_at if self._server else 0.0
         quiet = time.monotonic() - asked_at
-        return self._folder.unwatched() > self._order.idle_timeout and quiet > self._order.idle_timeout
+        return self._folder.unwatched() > self._spec.idle_timeout and quiet > self._spec.idle_timeout
 
     def _open(self) -> Store:
-        if self._order.kind == "engine":
+        if self._spec.kind == "engine":
             return Store(open_nameless(self._folder.path))
-        if self._order.kind == "archive":
-            return Store(os.open(self._order.archive, os.O_RDONLY | os.O_CLOEXEC))
+        if self._spec.kind == "archive":
+            return Store(os.open(self._spec.archive, os.O_RDONLY | os.O_CLOEXEC))
         handle = open_partial(self._folder.partial_archive)
         return Store(handle, [digest for digest, length in chunk_hashes(handle) if length == CHUNK])
 
@@ -171,10 +171,10 @@ class Job:
         try:
             self._get()
             self._progress(
-                phase=phases.LOADING if self._order.kind != "engine" else phases.COMPLETE,
+                phase=phases.LOADING if self._spec.kind != "engine" else phases.COMPLETE,
                 done=self._store.size,
             )
-            if self._order.kind != "engine":
+            if self._spec.kind != "engine":
                 self._load()
             self._publish(phase=phases.COMPLETE)
         except RolloutError as error:
@@ -199,39 +199,39 @@ class Job:
 
     def _get(self) -> None:
         self._progress(phase=phases.FETCHING)
-        if self._order.kind == "take":
+        if self._spec.kind == "take":
             fetch_from_peers(
                 self._store,
-                self._order.token,
+                self._spec.token,
                 self._folder.sources,
                 self._note_progress,
-                self._order.stall_timeout,
+                self._spec.stall_timeout,
             )
             self._note_progress("")
-        elif self._order.kind == "engine":
-            found = self._images.inspect(self._order.image)
+        elif self._spec.kind == "engine":
+            found = self._images.inspect(self._spec.image)
             if found is None:
-                seen = f"the Docker Engine no longer has {self._order.image}"
+                seen = f"the Docker Engine no longer has {self._spec.image}"
                 raise TransferError(TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen))
             size = found["Size"]
-            check_room(self._order.folder, size, 0)
+            check_room(self._spec.folder, size, 0)
             # What a registry calls it goes on with it: the others could not find that out.
             known = [name.partition("@")[2] for name in found.get("RepoDigests") or []]
             known += self._images.recorded(found["Id"])
-            self._store.digest = self._order.digest or next(iter(known), "")
+            self._store.digest = self._spec.digest or next(iter(known), "")
             self._store.unpacked = size
             self._progress(total=size, source="the Docker Engine")
-            self._fill(self._images.save(self._order.image))
-        elif self._order.kind == "archive":
+            self._fill(self._images.save(self._spec.image))
+        elif self._spec.kind == "archive":
             self._hash_archive()
-        elif self._order.kind == "controller":
+        elif self._spec.kind == "controller":
             self._receive()
         else:
             self._fetch_from_registries()
 
     def _note_progress(self, name: str) -> None:
         """Note what has come from other servers, and from which. Raises TransferError if nobody watches."""
-        if self._folder.unwatched() > self._order.idle_timeout:
+        if self._folder.unwatched() > self._spec.idle_timeout:
             raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
         self._progress(done=self._store.size, total=self._store.total, kept=self._store.adopted)
         if name and name != self._status.source:
@@ -240,15 +240,15 @@ class Job:
         if not self._roomy and total:
             self._roomy = True
             unpacked_size = self._store.unpacked or 0
-            check_room(self._order.folder, total - self._store.whole(), total + unpacked_size)
+            check_room(self._spec.folder, total - self._store.whole(), total + unpacked_size)
 
     def _hash_archive(self) -> None:
-        store, path = self._store, self._order.archive
+        store, path = self._store, self._spec.archive
         total = store.total = store.whole()
         packed = store.read_back(0, 4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
         store.unpacked = unpacked(total, packed)
         self._progress(total=total, source=path)
-        check_room(self._order.folder, 0, total + store.unpacked)
+        check_room(self._spec.folder, 0, total + store.unpacked)
         for digest, length in chunk_hashes(store.handle):
             store.note(digest, length)
             self._progress(done=store.size)
@@ -256,19 +256,19 @@ class Job:
 
     def _receive(self) -> None:
         """From the controller, which cannot be asked: it brings what the status says is wanted."""
-        store, order = self._store, self._order
-        store.total, store.unpacked = order.size, unpacked(order.size, order.packed)
-        self._progress(total=order.size, source="the controller")
-        check_room(order.folder, order.size - store.whole(), order.size + store.unpacked)
-        while len(store.hashes) < len(order.hashes) and store.adopt(order.hashes[len(store.hashes)]):
+        store, spec = self._store, self._spec
+        store.total, store.unpacked = spec.size, unpacked(spec.size, spec.packed)
+        self._progress(total=spec.size, source="the controller")
+        check_room(spec.folder, spec.size - store.whole(), spec.size + store.unpacked)
+        while len(store.hashes) < len(spec.hashes) and store.adopt(spec.hashes[len(store.hashes)]):
             pass
         self._progress(done=store.size, kept=store.adopted)
-        while len(store.hashes) < len(order.hashes):
+        while len(store.hashes) < len(spec.hashes):
             number = len(store.hashes)
             self._publish(wanted=number)
             piece = self._folder.incoming(number)
             while not piece.exists():
-                if self._folder.unwatched() > order.idle_timeout:
+                if self._folder.unwatched() > spec.idle_timeout:
                     raise TransferError(TRANSFER_CHECKS.finding("image-transfer-abandoned", seen=ABANDONED))
                 time.sleep(POLL_INTERVAL)
             self._append_piece(piece)
@@ -280,7 +280,7 @@ class Job:
         store = self._store
         with piece.open("rb") as stream:
             for data in iter(lambda: stream.read(CHUNK), b""):
-                if hashlib.sha256(data).hexdigest() != self._order.hashes[len(store.hashes)]:
+                if hashlib.sha256(data).hexdigest() != self._spec.hashes[len(store.hashes)]:
                     seen = f"chunk {len(store.hashes)} is not what the archive held before"
                     raise TransferError(TRANSFER_CHECKS.finding("image-archive-changed", seen=seen))
                 store.append(data)
@@ -301,14 +301,14 @@ class Job:
         self._store.finish()
 
     def _fetch_from_registries(self) -> None:
-        """From the first place that gives it; one that breaks off is tried again."""
+        """Fetch from the first endpoint that provides it; one that breaks off is tried again."""
         refused: list[str] = []
         code = ""
-        for place in self._order.places:
+        for endpoint in self._spec.endpoints:
             for _attempt in range(TRIES):
                 before, kept = self._store.size, self._status.kept
                 try:
-                    self._fetch_from_registry(place)
+                    self._fetch_from_registry(endpoint)
                     return
                 except RegistryError as error:
                     code = error.finding.code
@@ -321,29 +321,29 @@ class Job:
                     if self._status.kept and not kept:
                         continue
                     break
-                # A place that gives nothing is not waited for.
+                # An endpoint that provides nothing is not waited for.
                 if code not in PASSING or not came:
                     break
                 time.sleep(AGAIN)
         raise RegistryError(code or "image-registry-down", "; ".join(refused) or "no registry is named")
 
-    def _fetch_from_registry(self, place: Place) -> None:
-        reference = self._order.reference
+    def _fetch_from_registry(self, endpoint: Endpoint) -> None:
+        reference = self._spec.reference
         # Of kind registry alone, which has one.
         if reference is None:
-            raise AssertionError(place)
-        registry = Registry(place, reference.repository)
-        archive = registry.archive(reference, self._order.image)
-        if self._order.digest and archive.digest != self._order.digest:
+            raise AssertionError(endpoint)
+        registry = Registry(endpoint, reference.repository)
+        archive = registry.archive(reference, self._spec.image)
+        if self._spec.digest and archive.digest != self._spec.digest:
             raise RegistryError(
                 "image-registry-digest",
-                f"{place.name} has {archive.digest} as {self._order.image}, not {self._order.digest}",
+                f"{endpoint.name} has {archive.digest} as {self._spec.image}, not {self._spec.digest}",
             )
         store = self._store
         store.total, store.digest = archive.size, archive.digest
         store.unpacked = unpacked(archive.size, packed=True)
-        self._progress(total=archive.size, source=place.name)
-        check_room(self._order.folder, archive.size - store.whole(), archive.size + store.unpacked)
+        self._progress(total=archive.size, source=endpoint.name)
+        check_room(self._spec.folder, archive.size - store.whole(), archive.size + store.unpacked)
         while store.size + CHUNK <= archive.size and len(store.hashes) < len(store.spare):
             store.adopt(store.spare[len(store.hashes)])
         self._progress(done=store.size, kept=store.adopted)
@@ -355,7 +355,7 @@ class Job:
         self._rate.restart()
         content = counted(self._store.content(), lambda done: self._progress(done=done))
         try:
-            names = self._images.load(content, self._order.load_timeout)
+            names = self._images.load(content, self._spec.load_timeout)
         except DockerError as error:
             if "no space left" in str(error):
                 raise TransferError(TRANSFER_CHECKS.finding("image-disk-full", seen=str(error))) from error
@@ -363,7 +363,7 @@ class Job:
             with contextlib.suppress(OSError):
                 self._folder.partial_archive.unlink()
             raise TransferError(TRANSFER_CHECKS.finding("image-load-failed", seen=str(error))) from error
-        found = self._images.inspect(self._order.image)
+        found = self._images.inspect(self._spec.image)
         image_id = (found or {}).get("Id", "")
         self._progress(names=names, loaded_id=image_id)
         if found and self._store.digest:

@@ -12,11 +12,11 @@ from . import image_job
 from . import status as phases
 from .catalogue import TransferError
 from .image_folder import DIRECTORY, Folder
-from .registry import Place, reference
+from .registry import Endpoint, reference
 from .status import ImageStatus
 
 KINDS = ["registry", "archive", "controller", "engine", "take"]
-_PLACE = {
+_ENDPOINT = {
     "base": {"type": "str", "required": True},
     "username": {"type": "str", "default": ""},
     "password": {"type": "str", "default": "", "no_log": True},
@@ -32,7 +32,7 @@ ARGUMENTS = {
     "token": {"type": "str", "default": "", "no_log": True},
     "archive": {"type": "path"},
     "digest": {"type": "str", "default": ""},
-    "places": {"type": "list", "elements": "dict", "default": [], "options": _PLACE},
+    "places": {"type": "list", "elements": "dict", "default": [], "options": _ENDPOINT},
     "hashes": {"type": "list", "elements": "str", "default": []},
     "size": {"type": "int", "default": 0},
     "packed": {"type": "bool", "default": False},
@@ -54,7 +54,7 @@ def job(options: dict[str, Any]) -> dict[str, Any]:
         if options["state"] == "present":
             if options["wait"]:
                 return {"changed": False, "status": _wait(folder, options)}
-            return {"changed": False, "status": image_job.start(_order(options)).to_dict()}
+            return {"changed": False, "status": image_job.start(_spec(options)).to_dict()}
         # Nothing is read or ended where others could have put it.
         status = _json(folder.end_job()) if folder.is_ours() else {}
         return {"changed": False, "status": status, "removed": folder.clear(options["keep_part"])}
@@ -66,8 +66,8 @@ def job(options: dict[str, Any]) -> dict[str, Any]:
         return {"failed": True, "changed": False, "msg": f"{options['directory']}: {error}"}
 
 
-def _order(options: dict[str, Any]) -> image_job.Order:
-    return image_job.Order(
+def _spec(options: dict[str, Any]) -> image_job.Spec:
+    return image_job.Spec(
         kind=options["kind"],
         image=options["image"],
         address=options["address"],
@@ -78,7 +78,7 @@ def _order(options: dict[str, Any]) -> image_job.Order:
         load_timeout=options["load_timeout"],
         archive=options["archive"] or "",
         digest=options["digest"],
-        places=[Place(**place) for place in options["places"]],
+        endpoints=[Endpoint(**endpoint) for endpoint in options["places"]],
         reference=reference(options["image"], options["digest"]) if options["kind"] == "registry" else None,
         hashes=options["hashes"],
         size=options["size"],

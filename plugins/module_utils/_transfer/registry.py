@@ -51,7 +51,7 @@ class RegistryError(TransferError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Endpoint:
     """A registry, or a mirror of one. `base`: https://registry.example:5000, a mirror's may have a path."""
 
     base: str
@@ -107,20 +107,22 @@ class _NoLogin(urllib.request.HTTPRedirectHandler):
 
 
 class Registry:
-    """One place, asked for one repository."""
+    """An endpoint, asked for one repository."""
 
-    def __init__(self, place: Place, repository: str) -> None:
-        self._place, self._repository = place, repository
+    def __init__(self, endpoint: Endpoint, repository: str) -> None:
+        self._endpoint, self._repository = endpoint, repository
         # Of a mirror with a path, the API stands before the path: registry/v2/path/repository.
-        host, _, path = place.name.partition("/")
-        self._url = f"{place.base.partition('://')[0]}://{host}/v2/{path + '/' if path else ''}{repository}/"
+        host, _, path = endpoint.name.partition("/")
+        self._url = (
+            f"{endpoint.base.partition('://')[0]}://{host}/v2/{path + '/' if path else ''}{repository}/"
+        )
         try:
-            context = ssl.create_default_context(cadata=place.ca or None)
+            context = ssl.create_default_context(cadata=endpoint.ca or None)
         except ssl.SSLError as error:
             raise RegistryError(
-                "image-registry-tls", f"the CA given for {place.name} is no certificate: {error}"
+                "image-registry-tls", f"the CA given for {endpoint.name} is no certificate: {error}"
             ) from error
-        if place.ca:
+        if endpoint.ca:
             context.load_default_certs()
         self._opener = urllib.request.build_opener(_NoLogin(), urllib.request.HTTPSHandler(context=context))
         self._authorization = ""
@@ -138,7 +140,7 @@ class Registry:
             return Archive(digest, config["digest"], tuple(_archive_segments(config, layers, tag)))
         except (KeyError, TypeError) as error:
             raise RegistryError(
-                "image-registry-answer", f"{self._place.name} gives no manifest of an image"
+                "image-registry-answer", f"{self._endpoint.name} gives no manifest of an image"
             ) from error
 
     def _for_this_machine(self, index: dict[str, Any]) -> str:
@@ -159,7 +161,7 @@ class Registry:
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if tag.startswith("sha256:") and tag != digest:
             raise RegistryError(
-                "image-registry-digest", f"{self._place.name} answers with {digest} for {tag}"
+                "image-registry-digest", f"{self._endpoint.name} answers with {digest} for {tag}"
             )
         return body, digest
 
@@ -191,14 +193,14 @@ class Registry:
                 # A registry that knows no ranges: what is there already goes by.
                 _pass(answer, skip)
             while left:
-                piece = _read(answer, min(PIECE, left), self._place.name)
+                piece = _read(answer, min(PIECE, left), self._endpoint.name)
                 digest.update(piece)
                 left -= len(piece)
                 yield piece
         if f"sha256:{digest.hexdigest()}" != segment.digest:
             raise RegistryError(
                 "image-registry-digest",
-                f"{self._place.name} gives other bytes (sha256:{digest.hexdigest()}) for {segment.digest}",
+                f"{self._endpoint.name} gives other bytes (sha256:{digest.hexdigest()}) for {segment.digest}",
             )
 
     def _open(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
@@ -211,8 +213,10 @@ class Registry:
         raise self._no_entry()
 
     def _no_entry(self) -> RegistryError:
-        who = f"as {self._place.username}" if self._place.username else "without a login"
-        return RegistryError("image-registry-login", f"{self._place.name} refuses {self._repository} {who}")
+        who = f"as {self._endpoint.username}" if self._endpoint.username else "without a login"
+        return RegistryError(
+            "image-registry-login", f"{self._endpoint.name} refuses {self._repository} {who}"
+        )
 
     def _try(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
         """The answer; None if another authorization is to be tried, which is set then."""
@@ -231,13 +235,13 @@ class Registry:
                 return None
             if error.code == 404:
                 raise RegistryError(
-                    "image-registry-missing", f"{self._place.name} has no {url.partition('/v2/')[2]}"
+                    "image-registry-missing", f"{self._endpoint.name} has no {url.partition('/v2/')[2]}"
                 ) from error
             raise RegistryError(
-                "image-registry-down", f"{self._place.name} answers {error.code} {error.reason}"
+                "image-registry-down", f"{self._endpoint.name} answers {error.code} {error.reason}"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise _unreachable(self._place.name, error) from error
+            raise _unreachable(self._endpoint.name, error) from error
 
     def _refused(self) -> None:
         """The token may have ended in a long transfer; what was refused at once is refused for good."""
@@ -247,17 +251,18 @@ class Registry:
 
     def _authorize(self, challenge: str) -> str:
         basic = (
-            "Basic " + base64.b64encode(f"{self._place.username}:{self._place.password}".encode()).decode()
+            "Basic "
+            + base64.b64encode(f"{self._endpoint.username}:{self._endpoint.password}".encode()).decode()
         )
         if not challenge.lower().startswith("bearer"):
-            if not self._place.username:
+            if not self._endpoint.username:
                 raise self._no_entry()
             return basic
         parameters = dict(_CHALLENGE.findall(challenge))
         query = {"scope": f"repository:{self._repository}:pull"}
         query.update((key, parameters[key]) for key in ("service", "scope") if key in parameters)
         request = urllib.request.Request(f"{parameters.get('realm', '')}?{urlencode(query)}")
-        if self._place.username:
+        if self._endpoint.username:
             request.add_unredirected_header("Authorization", basic)
         try:
             with self._opener.open(request, timeout=SILENT) as answer:
@@ -265,10 +270,10 @@ class Registry:
         except urllib.error.HTTPError as error:
             raise RegistryError(
                 "image-registry-login",
-                f"{self._place.name} gives {self._place.username or 'nobody'} no token: {error.code}",
+                f"{self._endpoint.name} gives {self._endpoint.username or 'nobody'} no token: {error.code}",
             ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise _unreachable(f"the token service of {self._place.name}", error) from error
+            raise _unreachable(f"the token service of {self._endpoint.name}", error) from error
         return f"Bearer {token.get('token') or token.get('access_token')}"
 
 

@@ -20,7 +20,7 @@ LOCAL = re.compile(r"(localhost|127\.[0-9.]+)(:[0-9]+)?$")
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What the role is asked for. `source`: registry, pull, archive or none."""
 
     source: str
@@ -40,35 +40,35 @@ class Decision:
     errors: list[Finding] = field(default_factory=list)
 
 
-def problems(wish: Wish, image: str) -> list[Finding]:
-    """What is wrong with a wish, all of it."""
+def problems(request: Request, image: str) -> list[Finding]:
+    """Return all that is wrong with a request."""
     found = []
-    if wish.digest and not _DIGEST.fullmatch(wish.digest):
-        found.append(TRANSFER_CHECKS.finding("image-digest-invalid", seen=wish.digest, variable=DIGEST))
-    if wish.source == "archive" and not wish.archive:
+    if request.digest and not _DIGEST.fullmatch(request.digest):
+        found.append(TRANSFER_CHECKS.finding("image-digest-invalid", seen=request.digest, variable=DIGEST))
+    if request.source == "archive" and not request.archive:
         found.append(TRANSFER_CHECKS.finding("image-archive-unnamed", seen="nothing", variable=ARCHIVE))
-    if wish.source in ("archive", "registry") and "@" in image:
+    if request.source in ("archive", "registry") and "@" in image:
         found.append(TRANSFER_CHECKS.finding("image-named-by-digest", seen=image, variable="pd_image"))
     return found
 
 
-def decide(states: Mapping[str, Mapping[str, Any]], wish: Wish) -> Decision:
+def decide(states: Mapping[str, Mapping[str, Any]], request: Request) -> Decision:
     """The assignments of all hosts, in their order. A host that needs nothing and gives nothing has none."""
     decision = Decision()
     for image in dict.fromkeys(state["image"] for state in states.values()):
         group = {host: state for host, state in states.items() if state["image"] == image}
-        wrong = problems(wish, image)
+        wrong = problems(request, image)
         decision.errors += wrong
         lacking = [host for host, state in group.items() if not state["right"]]
         if wrong or not lacking:
             continue
         having = [host for host, state in group.items() if state["right"]]
-        if wish.source == "pull":
+        if request.source == "pull":
             decision.assignments.update({host: {"kind": "pull", "order": []} for host in lacking})
-        elif wish.spread and having:
+        elif request.spread and having:
             _spread(decision, {having[0]: "engine"}, lacking)
         else:
-            _fetch(decision, image, group, lacking, wish)
+            _fetch(decision, image, group, lacking, request)
     return decision
 
 
@@ -77,34 +77,35 @@ def _fetch(
     image: str,
     group: Mapping[str, Mapping[str, Any]],
     lacking: Sequence[str],
-    wish: Wish,
+    request: Request,
 ) -> None:
-    if wish.source == "none":
-        decision.errors += [_unlike(image, host, group[host], wish.digest) for host in lacking]
+    if request.source == "none":
+        decision.errors += [_unlike(image, host, group[host], request.digest) for host in lacking]
         return
-    if wish.source == "registry":
-        if not (wish.mirrors or wish.allow_unqualified or QUALIFIED.match(image)):
+    if request.source == "registry":
+        if not (request.mirrors or request.allow_unqualified or QUALIFIED.match(image)):
             decision.errors.append(
                 TRANSFER_CHECKS.finding("image-registry-unnamed", seen=image, variable="pd_image")
             )
             return
-        origins = lacking[:1] if wish.spread else lacking
-    elif not wish.archive_on_server:
-        origins = lacking[:1] if wish.spread else lacking
+        origins = lacking[:1] if request.spread else lacking
+    elif not request.archive_on_server:
+        origins = lacking[:1] if request.spread else lacking
     else:
         there = [host for host in lacking if (group[host]["archive"] or {}).get("exists")]
         own = [host for host in there if not group[host]["archive"]["shared"]]
         # Of a shared file system one reads, for its bytes cross the network each time.
-        origins = (own or there[:1]) if wish.spread else there
+        origins = (own or there[:1]) if request.spread else there
         missing = [host for host in lacking if host not in there]
-        if not origins or (missing and not wish.spread):
-            place = {"host": ", ".join(missing), "path": wish.archive}
-            words = {"archive": wish.archive, "image": image}
+        if not origins or (missing and not request.spread):
+            place = {"host": ", ".join(missing), "path": request.archive}
+            words = {"archive": request.archive, "image": image}
             decision.errors.append(
                 TRANSFER_CHECKS.finding("image-archive-missing", seen="no such file", **place, **words)
             )
             return
-    kind = "registry" if wish.source == "registry" else "archive" if wish.archive_on_server else "controller"
+    outside = "archive" if request.archive_on_server else "controller"
+    kind = "registry" if request.source == "registry" else outside
     _spread(decision, dict.fromkeys(origins, kind), [host for host in lacking if host not in origins])
 
 
@@ -128,7 +129,7 @@ def _spread(decision: Decision, origins: Mapping[str, str], receivers: Sequence[
         decision.assignments[host] = {"kind": "take", "order": order}
 
 
-def places(
+def endpoints(
     image: str,
     mirrors: Sequence[str],
     logins: Mapping[str, Mapping[str, str]],

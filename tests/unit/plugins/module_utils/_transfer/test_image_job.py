@@ -25,10 +25,10 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.catalogue import TransferError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_folder import Folder
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_job import Job, Order
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_job import Job, Spec
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.registry import (
     Archive,
-    Place,
+    Endpoint,
     Reference,
     RegistryError,
     Segment,
@@ -70,12 +70,12 @@ class FakeRegistry:
     fails: str = ""
     asked: ClassVar[list] = []
 
-    def __init__(self, place, repository):
-        self.place = place
+    def __init__(self, endpoint, repository):
+        self.endpoint = endpoint
 
     def archive(self, reference, tag):
-        if self.fails and self.place.base.endswith(self.fails):
-            raise RegistryError("image-registry-down", f"{self.place.name} cannot be reached")
+        if self.fails and self.endpoint.base.endswith(self.fails):
+            raise RegistryError("image-registry-down", f"{self.endpoint.name} cannot be reached")
         return Archive(DIGEST, "sha256:1", (Segment(len(CONTENT), digest=DIGEST),))
 
     def stream(self, archive, start, read_back):
@@ -104,7 +104,7 @@ def small(monkeypatch):
     monkeypatch.setattr(FakeRegistry, "fails", "")
 
 
-def order(path, kind="registry", **more) -> Order:
+def spec(path, kind="registry", **more) -> Spec:
     given = {
         "image": "x:1",
         "address": "127.0.0.1",
@@ -114,11 +114,11 @@ def order(path, kind="registry", **more) -> Order:
         "idle_timeout": 60,
         "load_timeout": 5,
         "stall_timeout": 30,
-        "places": [Place("https://registry.example")],
+        "endpoints": [Endpoint("https://registry.example")],
         "reference": Reference("x", "1"),
         **more,
     }
-    return Order(kind=kind, **given)
+    return Spec(kind=kind, **given)
 
 
 def run(path, engine=None, **more):
@@ -126,7 +126,7 @@ def run(path, engine=None, **more):
     folder = Folder(str(path))
     folder.make()
     folder.touch(more.pop("sources", []))
-    given = order(path, **more)
+    given = spec(path, **more)
     life = threading.Thread(target=Job(given, engine or Engine()).run)
     life.start()
     deadline = time.monotonic() + 60
@@ -198,12 +198,12 @@ def test_what_has_come_stays_when_nobody_looks_on(tmp_path, monkeypatch):
 
 def test_the_next_place_is_asked_and_all_reasons_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeRegistry, "fails", "mirror.example")
-    places = [Place("https://mirror.example"), Place("https://registry.example")]
-    status, life, _folder = run(tmp_path / "f", places=places)
+    endpoints = [Endpoint("https://mirror.example"), Endpoint("https://registry.example")]
+    status, life, _folder = run(tmp_path / "f", endpoints=endpoints)
     assert status.phase == "complete", status
     assert status.source == "registry.example"
     life.join(60)
-    status, life, _folder = run(tmp_path / "g", places=places[:1])
+    status, life, _folder = run(tmp_path / "g", endpoints=endpoints[:1])
     assert status.finding.seen == "mirror.example cannot be reached"
     life.join(60)
 
@@ -220,7 +220,7 @@ def test_servers_take_it_from_an_engine_that_has_it(tmp_path):
     giver = Folder(str(tmp_path / "giver"))
     giver.make()
     giver.touch([])
-    given = order(giver.path, kind="engine")
+    given = spec(giver.path, kind="engine")
     first = threading.Thread(target=Job(given, _having()).run)
     first.start()
     while not (serving := giver.read_status()) or not serving.port:
@@ -248,7 +248,7 @@ def _having() -> Engine:
 def test_a_process_that_dies_at_once_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(Job, "run", lambda _self: os._exit(1))
     with pytest.raises(TransferError, match="image-transfer-gone"):
-        image_job.start(order(tmp_path / "f"))
+        image_job.start(spec(tmp_path / "f"))
 
 
 def test_what_an_earlier_run_left_may_be_hashed_for_long(tmp_path, monkeypatch):
@@ -256,7 +256,7 @@ def test_what_an_earlier_run_left_may_be_hashed_for_long(tmp_path, monkeypatch):
     looks = itertools.count()
     with monkeypatch.context() as patched:
         patched.setattr(time, "monotonic", lambda: 600.0 * next(looks))
-        status = image_job.start(order(tmp_path / "f"))
+        status = image_job.start(spec(tmp_path / "f"))
     Folder(str(tmp_path / "f")).end_job()
     assert status.port
 
@@ -289,7 +289,7 @@ def brought(path, archive=CONTENT, at_once=3, upto=None, claimed=None):
     folder.touch([])
     chunks = [archive[at : at + CHUNK] for at in range(0, len(archive), CHUNK)]
     hashes = [hashlib.sha256(one).hexdigest() for one in claimed or chunks]
-    given = order(path, "controller", hashes=hashes, size=len(archive), places=[], reference=None)
+    given = spec(path, "controller", hashes=hashes, size=len(archive), endpoints=[], reference=None)
     engine, sent = Engine(), []
     before = threading.enumerate()
     life = threading.Thread(target=Job(given, engine).run)
@@ -363,7 +363,7 @@ def planted(tmp_path):
 
 def test_a_folder_that_a_user_made_first_is_not_worked_in(planted):
     with pytest.raises(UnsafeFolder, match="a folder of user nobody"):
-        image_job.start(order(planted))
+        image_job.start(spec(planted))
     assert (planted / "archive.part").read_bytes() == CONTENT
 
 
@@ -424,12 +424,12 @@ def test_a_number_in_a_folder_of_ours_is_ended_only_if_it_is_the_transfer(tmp_pa
 
 
 def test_a_transfer_is_ended_by_the_next_one(tmp_path):
-    assert image_job.start(order(tmp_path / "f")).port
+    assert image_job.start(spec(tmp_path / "f")).port
     folder = Folder(str(tmp_path / "f"))
     first = _process.noted(folder.path / "process.json")
     assert first
     assert folder.running()
-    assert image_job.start(order(tmp_path / "f")).port
+    assert image_job.start(spec(tmp_path / "f")).port
     second = _process.noted(folder.path / "process.json")
     assert second not in (None, first)
     assert _process.start_time(first) is None

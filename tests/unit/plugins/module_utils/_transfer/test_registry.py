@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import registry as image_registry
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.registry import (
     MANIFESTS,
-    Place,
+    Endpoint,
     Reference,
     Registry,
     RegistryError,
@@ -102,12 +102,12 @@ def web():
     server.server_close()
 
 
-def place(web, username="rollout", password="secret") -> Place:
-    return Place(f"http://127.0.0.1:{web.server_port}", username, password)
+def endpoint(web, username="rollout", password="secret") -> Endpoint:
+    return Endpoint(f"http://127.0.0.1:{web.server_port}", username, password)
 
 
 def read(web, start=0, have=b"", tag="v1", **login) -> tuple[image_registry.Archive, bytes]:
-    registry = Registry(place(web, **login), "ascend/tiny")
+    registry = Registry(endpoint(web, **login), "ascend/tiny")
     archive = registry.archive(Reference("ascend/tiny", tag), "here/ascend/tiny:v1")
     return archive, b"".join(registry.stream(archive, start, lambda at, size: have[at : at + size]))
 
@@ -213,13 +213,13 @@ def test_what_is_not_there_and_who_does_not_answer(web):
         read(web, tag="v9")
     assert raised.value.finding.code == "image-registry-missing"
     with pytest.raises(RegistryError) as raised:
-        Registry(Place("http://127.0.0.1:1"), "ascend/tiny").archive(Reference("ascend/tiny", "v1"), "x")
+        Registry(Endpoint("http://127.0.0.1:1"), "ascend/tiny").archive(Reference("ascend/tiny", "v1"), "x")
     assert raised.value.finding.code == "image-registry-down"
 
 
 def test_a_ca_that_is_no_certificate():
     with pytest.raises(RegistryError, match="is no certificate"):
-        Registry(Place("https://registry.example", ca="nonsense"), "ascend/tiny")
+        Registry(Endpoint("https://registry.example", ca="nonsense"), "ascend/tiny")
 
 
 @pytest.mark.parametrize(
@@ -237,4 +237,4 @@ def test_reference(image, pinned, expected):
 
 
 def test_the_password_is_in_no_text():
-    assert "secret" not in repr(Place("https://registry.example", "rollout", "secret"))
+    assert "secret" not in repr(Endpoint("https://registry.example", "rollout", "secret"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._findings import text_of
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.registry import (
-    Place,
+    Endpoint,
     Reference,
     Registry,
     RegistryError,
@@ -85,17 +85,17 @@ def signed(tmp_path: Path) -> Iterator[tuple[str, str]]:
     server.server_close()
 
 
-def told(place: Place, tag: Reference = TAG) -> tuple[str, str]:
+def told(endpoint: Endpoint, tag: Reference = TAG) -> tuple[str, str]:
     """The code of the refusal, and what the screen shows of it."""
     with pytest.raises(RegistryError) as raised:
-        Registry(place, "ascend/tiny").archive(tag, "ascend/tiny:v1")
+        Registry(endpoint, "ascend/tiny").archive(tag, "ascend/tiny:v1")
     finding = failure("a", TransferStatus("failed", finding=raised.value.finding), "image-transfer-gone")
     return finding.code, " ".join(text_of([finding]).split())
 
 
 def test_a_registry_that_nobody_vouches_for(signed: tuple[str, str]) -> None:
     address, _ = signed
-    code, text = told(Place(address))
+    code, text = told(Endpoint(address))
     assert code == "image-registry-tls"
     assert "certificate" in text
     assert "docker_registry_ca" in text
@@ -104,14 +104,14 @@ def test_a_registry_that_nobody_vouches_for(signed: tuple[str, str]) -> None:
 def test_with_its_ca_it_is_asked_and_what_it_lacks_is_named(signed: tuple[str, str]) -> None:
     address, ca = signed
     digest = f"sha256:{hashlib.sha256(b'nothing').hexdigest()}"
-    code, text = told(Place(address, ca=ca), Reference("ascend/tiny", digest))
+    code, text = told(Endpoint(address, ca=ca), Reference("ascend/tiny", digest))
     assert code == "image-registry-missing"
     assert f"has no ascend/tiny/manifests/{digest}" in text
     assert "docker_image_digest" in text
 
 
 def test_a_registry_that_is_down() -> None:
-    code, text = told(Place("http://127.0.0.1:1"))
+    code, text = told(Endpoint("http://127.0.0.1:1"))
     assert code == "image-registry-down"
     assert "127.0.0.1:1 cannot be reached" in text
     assert "docker_registry_mirrors" in text

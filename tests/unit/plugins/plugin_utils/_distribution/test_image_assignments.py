@@ -26,9 +26,9 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.image_
 )
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer.status import ImageStatus
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_assignments import (
-    Wish,
+    Request,
     decide,
-    places,
+    endpoints,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._distribution.image_state import (
     ImageState,
@@ -52,11 +52,11 @@ def kinds(decision):
 
 def test_when_all_have_it_nobody_does_anything():
     states = {host: state(right=True) for host in "abc"}
-    assert decide(states, Wish("registry")).assignments == {}
+    assert decide(states, Request("registry")).assignments == {}
 
 
 def test_the_first_gets_it_and_the_others_make_a_chain():
-    assert kinds(decide(three(), Wish("registry"))) == {
+    assert kinds(decide(three(), Request("registry"))) == {
         "a": ("registry", []),
         "b": ("take", ["a"]),
         "c": ("take", ["b"]),
@@ -65,13 +65,13 @@ def test_the_first_gets_it_and_the_others_make_a_chain():
 
 def test_everybody_else_is_asked_when_the_one_before_has_gone():
     states = {host: state() for host in "abcde"}
-    assert decide(states, Wish("registry")).assignments["d"]["order"] == ["c", "a", "b", "e"]
+    assert decide(states, Request("registry")).assignments["d"]["order"] == ["c", "a", "b", "e"]
 
 
 @pytest.mark.parametrize("source", ["registry", "archive", "none"])
 def test_who_has_it_gives_it(source):
     states = {"a": state(), "b": state(right=True), "c": state()}
-    assert kinds(decide(states, Wish(source, archive="/x"))) == {
+    assert kinds(decide(states, Request(source, archive="/x"))) == {
         "b": ("engine", []),
         "a": ("take", ["b"]),
         "c": ("take", ["a"]),
@@ -80,11 +80,11 @@ def test_who_has_it_gives_it(source):
 
 def test_without_spreading_each_gets_it_itself():
     states = {"a": state(right=True), "b": state(), "c": state()}
-    assert kinds(decide(states, Wish("registry", spread=False))) == {
+    assert kinds(decide(states, Request("registry", spread=False))) == {
         "b": ("registry", []),
         "c": ("registry", []),
     }
-    assert kinds(decide(states, Wish("pull"))) == {"b": ("pull", []), "c": ("pull", [])}
+    assert kinds(decide(states, Request("pull"))) == {"b": ("pull", []), "c": ("pull", [])}
 
 
 HERE, SHARED, MISSING = (
@@ -106,54 +106,56 @@ HERE, SHARED, MISSING = (
 )
 def test_an_archive_on_the_servers(archives, expected):
     states = {host: state(archive=archive) for host, archive in zip("abc", archives, strict=True)}
-    parts = decide(states, Wish("archive", archive="/x.tar")).assignments
-    assert [parts[host]["kind"] for host in "abc"] == expected
+    assignments = decide(states, Request("archive", archive="/x.tar")).assignments
+    assert [assignments[host]["kind"] for host in "abc"] == expected
 
 
 def test_an_archive_of_the_controller_goes_to_one():
-    wish = Wish("archive", archive="/x.tar", archive_on_server=False)
-    assert kinds(decide(three(), wish))["b"] == ("take", ["a"])
+    request = Request("archive", archive="/x.tar", archive_on_server=False)
+    assert kinds(decide(three(), request))["b"] == ("take", ["a"])
 
 
 @pytest.mark.parametrize(
-    ("states", "wish", "code"),
+    ("states", "made", "code"),
     [
-        (three(), Wish("none"), "image-absent"),
+        (three(), Request("none"), "image-absent"),
         (
             three(image_id="sha256:1"),
-            Wish("none", digest=f"sha256:{'1' * 64}"),
+            Request("none", digest=f"sha256:{'1' * 64}"),
             "image-unexpected",
         ),
-        ({"a": state(archive=MISSING)}, Wish("archive", archive="/x.tar"), "image-archive-missing"),
-        ({"a": state()}, Wish("archive"), "image-archive-unnamed"),
-        ({"a": state()}, Wish("registry", digest="sha256:12"), "image-digest-invalid"),
-        ({"a": state(image="ascend/x:1")}, Wish("registry"), "image-registry-unnamed"),
-        ({"a": state(image="r.example/x@sha256:12")}, Wish("registry"), "image-named-by-digest"),
+        ({"a": state(archive=MISSING)}, Request("archive", archive="/x.tar"), "image-archive-missing"),
+        ({"a": state()}, Request("archive"), "image-archive-unnamed"),
+        ({"a": state()}, Request("registry", digest="sha256:12"), "image-digest-invalid"),
+        ({"a": state(image="ascend/x:1")}, Request("registry"), "image-registry-unnamed"),
+        ({"a": state(image="r.example/x@sha256:12")}, Request("registry"), "image-named-by-digest"),
     ],
     ids=["nobody has it", "another", "no archive", "no path", "digest", "no registry", "by digest"],
 )
-def test_what_is_wrong_is_told(states, wish, code):
-    assert next(error.code for error in decide(states, wish).errors) == code
+def test_what_is_wrong_is_told(states, made, code):
+    assert next(error.code for error in decide(states, made).errors) == code
 
 
 def test_all_that_is_wrong_is_told_at_once():
-    decision = decide(three(), Wish("none"))
+    decision = decide(three(), Request("none"))
     assert len(decision.errors) == 3
 
 
 def test_a_mirror_makes_a_name_without_registry_good():
-    assert decide({"a": state(image="ascend/x:1")}, Wish("registry", mirrors=("https://m",))).errors == []
+    assert decide({"a": state(image="ascend/x:1")}, Request("registry", mirrors=("https://m",))).errors == []
 
 
 def test_places():
     login = {"registry.example:5000": {"username": "u", "password": "p"}}
-    found = places(IMAGE, ["https://mirror.example/path/", "127.0.0.1:5000"], login, "CA", ["other"])
+    found = endpoints(IMAGE, ["https://mirror.example/path/", "127.0.0.1:5000"], login, "CA", ["other"])
     assert [(one["base"], one["username"]) for one in found] == [
         ("https://mirror.example/path", ""),
         ("http://127.0.0.1:5000", ""),
         ("https://registry.example:5000", "u"),
     ]
-    assert places(IMAGE, [], {}, "", ["registry.example:5000"])[0]["base"] == "http://registry.example:5000"
+    assert (
+        endpoints(IMAGE, [], {}, "", ["registry.example:5000"])[0]["base"] == "http://registry.example:5000"
+    )
 
 
 def test_the_board_has_one_token_for_all_and_for_nobody_else(tmp_path):
