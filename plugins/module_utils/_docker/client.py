@@ -189,10 +189,10 @@ def unix_time(when: str, before: int = 0) -> str:
 
 def demultiplex(stream: bytes) -> str:
     """Return the text of a log stream. Each frame has a header of 8 bytes: stream, 3 × 0, length."""
-    parts: list[bytes] = []
+    payloads: list[bytes] = []
     at = 0
     while at + 8 <= len(stream):
         (length,) = struct.unpack(">I", stream[at + 4 : at + 8])
-        parts.append(stream[at + 8 : at + 8 + length])
+        payloads.append(stream[at + 8 : at + 8 + length])
         at += 8 + length
-    return b"".join(parts).decode("utf-8", errors="replace")
+    return b"".join(payloads).decode("utf-8", errors="replace")

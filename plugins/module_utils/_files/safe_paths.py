@@ -147,14 +147,14 @@ def others(status: os.stat_result, at: str = "") -> str | None:
     return f"is writable by {group}" if group else None
 
 
-def distrust(wanted: str) -> str | None:
+def distrust(folder: str) -> str | None:
     """Return why users other than root can change a directory or the path to it; None if they cannot.
 
     What does not exist yet is trusted. A link is followed, as the kernel does, if no other user can have made
     it.
     """
     try:
-        for at, status, _last in private_folder.way(wanted):
+        for at, status, _last in private_folder.way(folder):
             if status is None:
                 return None
             if stat.S_ISLNK(status.st_mode):
@@ -172,52 +172,52 @@ def distrust(wanted: str) -> str | None:
     return None
 
 
-def trust(wanted: str, variable: str) -> None:
+def trust(folder: str, variable: str) -> None:
     """Raise Refused if users other than root can replace what root writes to a directory."""
-    why = distrust(wanted)
+    why = distrust(folder)
     if why is not None:
         raise refusal(
             "folder-not-trusted",
-            f"is {wanted!r}, which users other than root can change",
+            f"is {folder!r}, which users other than root can change",
             variable,
             why,
-            path=wanted,
+            path=folder,
         )
 
 
-def problem(wanted: str) -> str | None:
+def problem(folder: str) -> str | None:
     """Return why root must not work in a directory at this path, whether it exists or not; None if it may."""
-    why = distrust(str(Path(wanted).parent))
+    why = distrust(str(Path(folder).parent))
     if why is not None:
         return why
     try:
-        status = os.lstat(wanted)
+        status = os.lstat(folder)
     except FileNotFoundError:
         return None
     if stat.S_ISDIR(status.st_mode):
         return None
-    return f"{wanted} is {'a link' if stat.S_ISLNK(status.st_mode) else 'a file'}"
+    return f"{folder} is {'a link' if stat.S_ISLNK(status.st_mode) else 'a file'}"
 
 
-def existing(wanted: str, variable: str) -> os.stat_result | None:
+def existing(folder: str, variable: str) -> os.stat_result | None:
     """Return the status of a deployment directory, None if it does not exist yet.
 
     Raise Refused if a link or a file is in its place, or if users other than root can change the path to it.
     """
-    trust(str(Path(wanted).parent), variable)
+    trust(str(Path(folder).parent), variable)
     try:
-        status = os.lstat(wanted)
+        status = os.lstat(folder)
     except FileNotFoundError:
         return None
     if not stat.S_ISDIR(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "a file"
         raise refusal(
             "folder-is-none",
-            f"is {wanted!r}, which is {kind}",
+            f"is {folder!r}, which is {kind}",
             variable,
             kind,
             "a directory, or nothing",
-            path=wanted,
+            path=folder,
         )
     return status
 
@@ -260,52 +260,52 @@ def _make_parents(folder: Path) -> None:
         parent.mkdir(MODE)
 
 
-def _held(wanted: str, status: os.stat_result, variable: str) -> list[str]:
+def _held(folder: str, status: os.stat_result, variable: str) -> list[str]:
     """Return the names of the entries of a deployment directory.
 
     Below a directory with the sticky bit another user may have created it first, and can still replace it or
     write to its files: that is refused, whatever it looks like.
     """
-    held = sorted(entry.name for entry in Path(wanted).iterdir())
+    held = sorted(entry.name for entry in Path(folder).iterdir())
     if held and status.st_uid not in private_folder.trusted():
         raise refusal(
             "folder-of-another-user",
-            f"is {wanted!r}, which belongs to user {status.st_uid} and contains {listed(held)}",
+            f"is {folder!r}, which belongs to user {status.st_uid} and contains {listed(held)}",
             variable,
             f"owner {status.st_uid}",
             "a directory of root, or none",
-            path=wanted,
+            path=folder,
         )
     return held
 
 
-def make(wanted: str, variable: str, check_mode: bool = False) -> bool:
+def make(folder: str, variable: str, check_mode: bool = False) -> bool:
     """Create a directory for root alone; return whether that changed anything.
 
     ``variable``: the variable that sets its path, for messages. Raise Refused if it exists and contains only
     files that no deployment has written, because its owner and mode are then somebody else's.
     """
-    status = existing(wanted, variable)
+    status = existing(folder, variable)
     if status is not None and _owned(status):
         return False
     if status is not None:
-        held = _held(wanted, status, variable)
-        if held and not any(is_ours(f"{wanted}/{name}") for name in held):
+        held = _held(folder, status, variable)
+        if held and not any(is_ours(f"{folder}/{name}") for name in held):
             raise refusal(
                 "folder-not-empty",
-                f"is {wanted!r}, which contains {listed(held)} and no files of a deployment",
+                f"is {folder!r}, which contains {listed(held)} and no files of a deployment",
                 variable,
                 f"{len(held)} other files",
                 "an empty directory, one of a deployment, or none",
-                path=wanted,
+                path=folder,
             )
     if check_mode:
         return True
     if status is None:
-        _make_parents(Path(wanted).parent)
-        trust(str(Path(wanted).parent), variable)
-        Path(wanted).mkdir(MODE)
-    handle = os.open(wanted, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        _make_parents(Path(folder).parent)
+        trust(str(Path(folder).parent), variable)
+        Path(folder).mkdir(MODE)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if os.geteuid() == 0:
             os.fchown(handle, 0, 0)
@@ -315,23 +315,23 @@ def make(wanted: str, variable: str, check_mode: bool = False) -> bool:
     return True
 
 
-def remove(wanted: str, variable: str, check_mode: bool = False) -> tuple[bool, list[str]]:
+def remove(folder: str, variable: str, check_mode: bool = False) -> tuple[bool, list[str]]:
     """Remove the files of a deployment from its directory, and the directory if it is then empty.
 
     Returns whether that changed anything, and the names of the files that stay because no deployment has
     written them. ``variable``: the variable that sets its path, for messages.
     """
-    status = existing(wanted, variable)
+    status = existing(folder, variable)
     if status is None:
         return False, []
-    held = _held(wanted, status, variable)
-    left = [name for name in held if not is_ours(f"{wanted}/{name}")]
+    held = _held(folder, status, variable)
+    left = [name for name in held if not is_ours(f"{folder}/{name}")]
     if not check_mode:
         for name in held:
             if name not in left:
-                Path(wanted, name).unlink()
+                Path(folder, name).unlink()
         if not left:
-            Path(wanted).rmdir()
+            Path(folder).rmdir()
     return len(left) < len(held) or not left, left
 
 

@@ -80,14 +80,14 @@ def table(cluster: Cluster) -> dict[str, tuple[PortUse, ...]]:
         pairs = cluster.by_host.get(host, ())
         uses = [use for instance, node in pairs for use in _engine(cluster, instance, node)]
         if host in proxies:
-            uses.append(_one(host, proxies[host].port, PROXY, None, "fixed", "pd_proxy_port"))
+            uses.append(_single(host, proxies[host].port, PROXY, None, "fixed", "pd_proxy_port"))
         if pairs:
             uses.extend(_pools(cluster, pairs))
         result[host] = tuple(uses)
     return result
 
 
-def _one(
+def _single(
     host: str, port: int, purpose: str, instance: str | None, kind: Kind, variable: str | None
 ) -> PortUse:
     return PortUse(host, port, port, purpose, instance, kind, variable)
@@ -99,14 +99,14 @@ def _engine(cluster: Cluster, instance: Instance, node: Node) -> Iterator[PortUs
         yield PortUse(host, node.api_ports[0], node.api_ports[-1], API, name, "fixed", "pd_api_port")
     if node.rank == 0:
         if instance.spans_nodes:
-            yield _one(host, instance.settings.master_port, MASTER, name, "fixed", "pd_master_port")
+            yield _single(host, instance.settings.master_port, MASTER, name, "fixed", "pd_master_port")
         elif len(instance.nodes) > 1 or instance.external:
             # Rank 0 performs the handshake with all other ranks there, also on its own server
             # (V@0.13.0:vllm/v1/engine/utils.py:867).
-            yield _one(host, instance.settings.dp_rpc_port, DP_RPC, name, "fixed", "pd_dp_rpc_port")
+            yield _single(host, instance.settings.dp_rpc_port, DP_RPC, name, "fixed", "pd_dp_rpc_port")
         elif "data-parallel-rpc-port" in node.settings.profile.roles[instance.role].explicit:
             # Set on the command line but never opened: with all ranks on one node vLLM uses socket files.
-            yield _one(host, instance.settings.dp_rpc_port, DP_RPC, name, "reserved", "pd_dp_rpc_port")
+            yield _single(host, instance.settings.dp_rpc_port, DP_RPC, name, "reserved", "pd_dp_rpc_port")
     if cluster.colocated:
         return
     ports = handshake_ports(
