@@ -7,15 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..module_utils._serving.entry import ARGUMENTS, refused, told
-from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "_serving.entry"
-    FUNCTION = "state"
-    ARGUMENTS = ARGUMENTS
+    WORK = ServerFunction("deployment_info", "_serving.entry", "state", ARGUMENTS)
     REFUSED = staticmethod(refused)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

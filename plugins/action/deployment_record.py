@@ -9,16 +9,14 @@ from typing import Any
 
 from ..module_utils._serving.entry import told
 from ..module_utils._serving.nodes import RECORD_ARGUMENTS
-from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 from ..plugin_utils._run.lock_owner import describe
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does, in the name of this run."""
 
-    ENTRY = "_serving.nodes"
-    FUNCTION = "record"
-    ARGUMENTS = RECORD_ARGUMENTS
+    WORK = ServerFunction("deployment_record", "_serving.nodes", "record", RECORD_ARGUMENTS)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         # Tasks run in workers; the run itself is their parent, the same one for all servers.

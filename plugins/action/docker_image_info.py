@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from ..module_utils._transfer.image_entry import ARGUMENTS
-from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "_transfer.image_entry"
-    FUNCTION = "state"
-    ARGUMENTS = ARGUMENTS
+    WORK = ServerFunction("docker_image_info", "_transfer.image_entry", "state", ARGUMENTS)

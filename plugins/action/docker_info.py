@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from ..module_utils._docker.entry import INFO_ARGUMENTS
-from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
 class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
-    ENTRY = "_docker.entry"
-    FUNCTION = "docker_info"
-    ARGUMENTS = INFO_ARGUMENTS
+    WORK = ServerFunction("docker_info", "_docker.entry", "docker_info", INFO_ARGUMENTS)

@@ -14,15 +14,18 @@ from ansible import context
 from ansible.utils.display import Display
 
 from ..module_utils._findings import Finding, text_of
+from ..module_utils._serving import engine_status
 from ..module_utils._serving.catalogue import ENGINE_CHECKS
 from ..module_utils._serving.engine_log import PHASES, READY, STARTING, WAITING, Progress
 from ..plugin_utils._run.deadlines import SOON
+from ..plugin_utils._run.fast_module import ServerFunction
 from ..plugin_utils._run.polling import Polling
 from ..plugin_utils._run.screen import show
 from ..plugin_utils._serving.start_state import StartState
 
 display = Display()
 
+ENGINE_INFO = ServerFunction("engine_info", "_serving.engine_status", "info", engine_status.ARGUMENTS)
 # Seconds of one long poll: bounds how late a host learns that another one has failed.
 HOLD = 4.0
 # Seconds that a headless node waits to hear where its head's API is, before it asks its own container again.
@@ -254,7 +257,7 @@ class ActionModule(Polling):
             for target in targets
         ]
         answer = self._poll(
-            "engine_info",
+            ENGINE_INFO,
             {"hold": hold, "targets": asked},
             about=f"the engines of {self._host}",
             answers="targets",

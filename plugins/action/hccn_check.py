@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from ..module_utils._hccn.entry import ARGUMENTS
-from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
 class ActionModule(PipedModule):
     """Runs the module's work on the server."""
 
-    ENTRY = "_hccn.entry"
-    FUNCTION = "check"
-    ARGUMENTS = ARGUMENTS
+    WORK = ServerFunction("hccn_check", "_hccn.entry", "check", ARGUMENTS)

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from ..module_utils._hccn.entry import PING_ARGUMENTS
-from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
 class ActionModule(PipedModule):
     """Runs the module's work on the server."""
 
-    ENTRY = "_hccn.entry"
-    FUNCTION = "ping"
-    ARGUMENTS = PING_ARGUMENTS
+    WORK = ServerFunction("hccn_ping", "_hccn.entry", "ping", PING_ARGUMENTS)

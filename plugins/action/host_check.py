@@ -7,16 +7,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..module_utils._host.entry import CHECK_ARGUMENTS
-from ..plugin_utils._run.fast_module import PipedModule
+from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 from ..plugin_utils._run.run_token import run_token
 
 
 class ActionModule(PipedModule):
     """Runs the module's work on the server."""
 
-    ENTRY = "_host.entry"
-    FUNCTION = "check"
-    ARGUMENTS = CHECK_ARGUMENTS
+    WORK = ServerFunction("host_check", "_host.entry", "check", CHECK_ARGUMENTS)
 
     def _own_arguments(self) -> dict[str, Any]:
         """Return the run's token, without which its listeners do not answer."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
+from ..module_utils._serving.measurement_status import ARGUMENTS as INFO_ARGUMENTS
+from ..plugin_utils._run.fast_module import ServerFunction
 from ..plugin_utils._run.polling import Polling, ProgressLine
 
+MEASUREMENT_INFO = ServerFunction("measurement_info", "_serving.measurement_status", "info", INFO_ARGUMENTS)
 # Seconds between two lines about the same run, so that hours of progress stay readable.
 SHOW_EVERY = 10.0
 
@@ -49,7 +52,7 @@ class ActionModule(Polling):
         asked = {"directory": options["directory"], "container": options["container"]}
         while True:
             seen = self._poll(
-                "measurement_info",
+                MEASUREMENT_INFO,
                 {**asked, "known": known},
                 about=f"the {title}",
                 answers="running",

@@ -18,9 +18,12 @@ from ..module_utils._lock import ARGUMENTS, held_beside
 from ..plugin_utils._run import lock_guard, lock_owner
 from ..plugin_utils._run.action import ServerAction
 from ..plugin_utils._run.deadlines import SOON
+from ..plugin_utils._run.fast_module import ServerFunction
 from ..plugin_utils._run.screen import show
 
 display = Display()
+
+WORK = ServerFunction("rollout_lock", "_lock", "change", ARGUMENTS)
 
 
 class ActionModule(ServerAction):
@@ -90,10 +93,7 @@ class ActionModule(ServerAction):
 
     def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         with self._within(SOON, "its lock was asked for", lost=False):
-            answer: dict[str, Any] = self._execute_module(
-                module_name="ascend.pd_rollout.rollout_lock", module_args=arguments, task_vars=task_vars
-            )
-        return answer
+            return self._call(WORK, arguments, task_vars)
 
 
 def _refused(holder: dict[str, Any], host: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,15 @@ from typing import Any, ClassVar
 
 from ..module_utils._findings import text_of
 from ..module_utils._transfer.status import COMPLETE, ENDED, WeightsStatus
+from ..module_utils._transfer.weights_entry import INFO_ARGUMENTS
 from ..plugin_utils._distribution.progress import failure, progress
 from ..plugin_utils._run.deadlines import SOON, Silence
+from ..plugin_utils._run.fast_module import ServerFunction
 from ..plugin_utils._run.polling import HOLD, Polling, ProgressLine
 
+TRANSFER_INFO = ServerFunction(
+    "weights_transfer_info", "_transfer.weights_entry", "transfer_info", INFO_ARGUMENTS
+)
 # Seconds between two lines of progress of one server.
 SHOW_EVERY = 5.0
 
@@ -36,7 +41,7 @@ class ActionModule(Polling):
         line, silence = ProgressLine(f"{host} weights", SHOW_EVERY), Silence(about)
         while status.phase not in ENDED:
             answer = self._poll(
-                "weights_transfer_info",
+                TRANSFER_INFO,
                 {**options, "hold": hold},
                 about=about,
                 answers="status",

@@ -166,3 +166,19 @@ class RolloutLock:
             with contextlib.suppress(OSError):
                 Path(draft).unlink()
             raise
+
+
+def change(options: dict[str, Any]) -> dict[str, Any]:
+    """The work of the module rollout_lock: acquire or release a lock, and return the module's result."""
+    owner = options["owner"]
+    if not owner or not owner.get("run"):
+        return {"failed": True, "msg": "owner is missing: the action rollout_lock sets it, but did not run"}
+    lock = RolloutLock(options["path"])
+    try:
+        if options["state"] == "absent":
+            released = lock.release(owner["run"], options["_check_mode"])
+            return {"changed": False, "released": released}
+        holder = lock.acquire(owner, options["replace"], options["_check_mode"])
+    except LockError as error:
+        return error.failure()
+    return {"changed": False, "holder": holder}

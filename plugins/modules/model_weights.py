@@ -25,6 +25,7 @@ description:
   - Several servers may do this at the same time in a shared directory.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.fast_path
   - ascend.pd_rollout.attributes.server
 attributes:
   check_mode:
@@ -187,91 +188,12 @@ original:
   type: str
 """
 
-from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._files import safe_paths
-from ..module_utils._findings import counted, text_of
-from ..module_utils._transfer import weights_process
-from ..module_utils._weights import inspection, patch
-from ..module_utils._weights.config_json import CONFIG_NAME
-
-
-def config_diff(path: Path, change: patch.ConfigPatch) -> dict[str, str]:
-    return {
-        "before_header": str(path),
-        "after_header": str(path),
-        "before": change.before.decode("utf-8"),
-        "after": change.after.decode("utf-8"),
-    }
+from ..module_utils._module import run
+from ..module_utils._transfer import weights_verification
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "dtype": {"type": "str", "default": "bfloat16"},
-            "replaceable": {"type": "list", "elements": "str", "default": ["float16"]},
-            "patch": {"type": "bool", "default": True},
-            "quantization": {"type": "str", "choices": ["auto", "ascend", "none"], "default": "auto"},
-            "hashes": {"type": "str", "choices": ["none", "full"], "default": "none"},
-            "leftovers": {"type": "list", "elements": "path", "default": []},
-            "fail_on_findings": {"type": "bool", "default": True},
-        },
-        supports_check_mode=True,
-    )
-    params = module.params
-    try:
-        safe_paths.own_path(params["path"], "model_weights_path (pd_model_path)")
-    except safe_paths.Refused as error:
-        module.fail_json(leftover=False, **error.failure())
-    directory = Path(params["path"])
-    report = inspection.inspect(
-        params["path"],
-        dtype=params["dtype"] or None,
-        replaceable=tuple(params["replaceable"]),
-        quantization=params["quantization"],
-    )
-    if not params["patch"]:
-        report = inspection.without_patch(report, params["dtype"])
-    if params["hashes"] == "full" and report.fingerprint:
-        report = inspection.with_hashes(report)
-    left_files = [name for name in params["leftovers"] if Path(name).exists()]
-    result: dict[str, Any] = {"changed": False}
-    if report.patch and not report.errors:
-        result["changed"] = True
-        result["diff"] = config_diff(directory / CONFIG_NAME, report.patch)
-        if not module.check_mode:
-            try:
-                result["original"] = str(patch.apply_patch(directory, report.patch))
-            except (OSError, patch.ConfigChanged) as error:
-                result = {"changed": False}
-                report.findings.append(inspection.not_patched(report, params["dtype"], error))
-        if result["changed"]:
-            report.dtype = params["dtype"]
-    result.update(
-        findings=[finding.to_dict() for finding in report.findings],
-        indexes=report.indexes,
-        shards=report.shards,
-        bytes=report.size,
-        dtype=report.dtype,
-        fingerprint=report.fingerprint,
-        leftover=bool(left_files) or weights_process.left(params["path"]),
-        leftover_files=left_files,
-        **({"hashes": report.hashes} if params["hashes"] == "full" else {}),
-    )
-    for finding in report.findings:
-        if finding.severity == "warning":
-            module.warn(finding.sentence)
-    if report.errors and params["fail_on_findings"]:
-        # The screen shows all of a failure; hundreds of file names would hide the rest.
-        for finding in result["findings"]:
-            del finding["files"]
-        head = f"The weights at {report.path} cannot be served: {counted(report.errors)}."
-        module.fail_json(msg=text_of(report.errors, head), **result)
-    module.exit_json(**result)
+    run(weights_verification.ARGUMENTS, weights_verification.verify)
 
 
 if __name__ == "__main__":

@@ -111,27 +111,12 @@ findings:
       source: this collection, docs/architecture.md
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._lock import ARGUMENTS, LockError, RolloutLock
+from ..module_utils._lock import ARGUMENTS, change
+from ..module_utils._module import run
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=ARGUMENTS,
-        supports_check_mode=True,
-    )
-    owner = module.params["owner"]
-    if not owner or not owner.get("run"):
-        module.fail_json(msg="owner is missing: the action rollout_lock sets it, but did not run")
-    lock = RolloutLock(module.params["path"])
-    try:
-        if module.params["state"] == "absent":
-            module.exit_json(changed=False, released=lock.release(owner["run"], module.check_mode))
-        holder = lock.acquire(owner, module.params["replace"], module.check_mode)
-    except LockError as error:
-        module.fail_json(**error.failure())
-    module.exit_json(changed=False, holder=holder)
+    run(ARGUMENTS, change)
 
 
 if __name__ == "__main__":

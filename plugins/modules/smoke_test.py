@@ -23,6 +23,7 @@ description:
   - All problems are reported together, each with what to check.
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.fast_path
   - ascend.pd_rollout.attributes.server
 attributes:
   check_mode:

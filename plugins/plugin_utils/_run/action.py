@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
 
-from .deadlines import Answering
+from .fast_module import FastPath
 
 
 class ControllerAction(ActionBase):
@@ -37,7 +37,7 @@ class ControllerAction(ActionBase):
         raise NotImplementedError
 
 
-class ServerAction(Answering, ControllerAction):
+class ServerAction(FastPath, ControllerAction):
     """An action that calls modules on the server, with a time limit for their answers."""
 
     _requires_connection = True

@@ -12,6 +12,7 @@ from ansible.errors import AnsibleActionFail
 
 from .action import ServerAction
 from .deadlines import SOON
+from .fast_module import ServerFunction
 from .parent import ParentRun
 from .screen import show
 
@@ -24,7 +25,7 @@ class Polling(ServerAction):
 
     def _poll(
         self,
-        module: str,
+        work: ServerFunction,
         arguments: Mapping[str, Any],
         *,
         about: str,
@@ -34,7 +35,7 @@ class Polling(ServerAction):
     ) -> dict[str, Any]:
         """Ask the server once.
 
-        module: the collection's module that is run, by its short name.
+        work: the module that is asked.
         arguments: of that module.
         about: what is awaited, as the user reads it: `the image on decode1`.
         answers: the name that an answer carries; one without it is none.
@@ -49,9 +50,7 @@ class Polling(ServerAction):
             self._parent_run = ParentRun()
         self._parent_run.check(about)
         with self._within(seconds, f"waiting for {about}"):
-            answer: dict[str, Any] = self._execute_module(
-                module_name=f"ascend.pd_rollout.{module}", module_args=dict(arguments), task_vars=task_vars
-            )
+            answer = self._call(work, arguments, task_vars)
         if answer.get("failed") or answers not in answer:
             why = answer.get("msg") or f"no report about {about}: {answer}"
             raise AnsibleActionFail(why, result={"findings": answer.get("findings") or []})

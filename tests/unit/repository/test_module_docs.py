@@ -88,7 +88,8 @@ def test_the_options_are_those_of_the_specification(
 @pytest.mark.parametrize("name", [name for name in MODULES if (ROOT / f"plugins/action/{name}.py").exists()])
 def test_an_action_has_its_modules_specification(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     action = importlib.import_module(f"{PLUGINS}.action.{name}").ActionModule
-    assert dict(action.ARGUMENTS) == specification(name, monkeypatch)
+    arguments = action.WORK.arguments if hasattr(action, "WORK") else action.ARGUMENTS
+    assert dict(arguments) == specification(name, monkeypatch)
 
 
 @pytest.mark.parametrize("name", [*MODULES, *FILTERS])

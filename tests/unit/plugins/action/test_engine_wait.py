@@ -88,13 +88,15 @@ class Run:
         """What the action returns on a host that sees C(polls), one list of reports (or an error) a poll."""
         polls, self.calls = iter(polls), []
         action = ActionModule.__new__(ActionModule)
-        action._task = SimpleNamespace(check_mode=self.check_mode, _uuid="task", async_val=0, args=args)
+        action._task = SimpleNamespace(
+            check_mode=self.check_mode, _uuid="task", async_val=0, args=args, delegate_to=None
+        )
         action.validate_argument_spec = lambda spec: (
             None,
             {key: args.get(key, option.get("default")) for key, option in spec.items()},
         )
 
-        def execute(module_name, module_args, task_vars):
+        def execute(module_name, module_args, task_vars, wrap_async):
             assert module_name == "ascend.pd_rollout.engine_info"
             self.calls.append(module_args)
             self.now += module_args["hold"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import patch
 from ansible_collections.ascend.pd_rollout.plugins.modules import model_weights, weights_directory
 
 HEADER = b'{"w":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}'
@@ -102,7 +103,7 @@ def test_a_directory_that_cannot_be_written(
     def refuse(*_arguments, **_options) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(model_weights.patch.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(patch.tempfile, "mkstemp", refuse)
     result = call(capsys, model)
     assert result["failed"]
     assert not result["changed"]

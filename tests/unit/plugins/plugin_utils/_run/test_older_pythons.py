@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import entry as hccn
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import fast_module, server_python
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import fast_script, server_python
 
 ROOT = Path(__file__).resolve().parents[5]
 OURS = server_python.OURS
@@ -29,9 +29,9 @@ each_python = pytest.mark.parametrize(
 def run(python: Path, text: str) -> dict[str, Any]:
     """What a script tells, run as on a server."""
     done = subprocess.run(
-        [python, *fast_module.FLAGS.split(), "-"], input=text, capture_output=True, text=True, check=False
+        [python, *fast_script.FLAGS.split(), "-"], input=text, capture_output=True, text=True, check=False
     )
-    found = fast_module.result_in(done.stdout)
+    found = fast_script.result_in(done.stdout)
     assert found is not None, done.stderr
     return found
 
@@ -51,7 +51,7 @@ def test_a_script_runs_or_says_that_python_is_too_old(
     tool.chmod(0o755)
     options = {name: one.get("default") for name, one in hccn.ARGUMENTS.items()}
     options |= {"chips": [0, 1], "hccn_tool": str(tool), "npu_smi": str(tmp_path / "none")}
-    found = run(python, fast_module.script("_hccn.entry", "check", options))
+    found = run(python, fast_script.script("_hccn.entry", "check", options))
     if version < OURS:
         assert found["failed"] and found["python"].startswith(".".join(map(str, version)))
     else:
@@ -61,7 +61,7 @@ def test_a_script_runs_or_says_that_python_is_too_old(
 
 def standalone() -> list[str]:
     """The files of module_utils that need no Ansible, by their names with dots."""
-    folder = fast_module.SOURCES
+    folder = fast_script.SOURCES
     names = [
         ".".join(path.relative_to(folder).with_suffix("").parts)
         for path in sorted(folder.rglob("*.py"))
@@ -70,7 +70,7 @@ def standalone() -> list[str]:
     return [
         name
         for name in names
-        if not any("ansible.module_utils" in (text or "") for text in fast_module.sources(name).values())
+        if not any("ansible.module_utils" in (text or "") for text in fast_script.sources(name).values())
     ]
 
 
@@ -81,12 +81,12 @@ def standalone() -> list[str]:
 )
 def test_everything_that_needs_no_ansible_is_imported(python: Path) -> None:
     names = standalone()
-    texts = {key: text for name in names for key, text in fast_module.sources(name).items()}
-    head, _, _ = fast_module.script("_hccn.entry", "check", {}).partition("class Sources")
-    package = fast_module.PACKAGE
-    loader = fast_module._SCRIPT.partition("class Sources")[2].partition("from {package}")[0]
+    texts = {key: text for name in names for key, text in fast_script.sources(name).items()}
+    head, _, _ = fast_script.script("_hccn.entry", "check", {}).partition("class Sources")
+    package = fast_script.PACKAGE
+    loader = fast_script._SCRIPT.partition("class Sources")[2].partition("from {package}")[0]
     modules = {f"{package}.{name}".rstrip("."): text for name, text in texts.items()}
-    script = f"{head}class Sources{loader.format(texts=modules)}"
+    script = f"{head}class Sources{loader.format(texts=ascii(modules))}"
     script += "".join(f"import {package}.{name}\n" for name in names) + 'tell({"imported": True})\n'
     assert len(names) > 30
     assert run(python, script) == {"imported": True}

@@ -76,7 +76,9 @@ def killed_later(monkeypatch):
 
 def plugin_of(module, monkeypatch, tmp_path, options):
     plugin = module.ActionModule.__new__(module.ActionModule)
-    plugin._task = SimpleNamespace(check_mode=False, _uuid="task", args=options)
+    plugin._task = SimpleNamespace(
+        check_mode=False, _uuid="task", args=options, delegate_to=None, async_val=0
+    )
     plugin.validate_argument_spec = lambda spec: (
         None,
         {key: options.get(key, option.get("default")) for key, option in spec.items()},

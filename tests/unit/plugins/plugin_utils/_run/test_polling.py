@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible_collections.ascend.pd_rollout.plugins.action.engine_wait import ENGINE_INFO
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.polling import ProgressLine
 
@@ -47,6 +50,7 @@ def test_the_last_line_is_always_printed_but_nothing_twice(printed: list[str]) -
 def test_a_module_that_failed_hands_its_findings_on(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"code": "docker-silent", "message": "the Docker Engine does not answer"}
     action = polling.Polling.__new__(polling.Polling)
+    action._task = SimpleNamespace(delegate_to=None, async_val=0)
     monkeypatch.setattr(polling.ParentRun, "check", lambda *_: None)
     monkeypatch.setattr(
         action,
@@ -55,5 +59,5 @@ def test_a_module_that_failed_hands_its_findings_on(monkeypatch: pytest.MonkeyPa
         raising=False,
     )
     with pytest.raises(AnsibleActionFail, match="no answer") as raised:
-        action._poll("engine_info", {}, about="the engines", answers="targets", task_vars={})
+        action._poll(ENGINE_INFO, {}, about="the engines", answers="targets", task_vars={})
     assert raised.value.result["findings"] == [found]

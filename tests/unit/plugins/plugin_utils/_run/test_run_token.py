@@ -39,7 +39,7 @@ def test_the_checks_tell_it_to_servers_and_modules_do_not_show_it(
     }
     assert told == {r.run_token()}
     for action in (host_check, host_reach):
-        assert action.ActionModule.ARGUMENTS["token"]["no_log"] is True
+        assert action.ActionModule.WORK.arguments["token"]["no_log"] is True
 
 
 def test_it_is_the_run_s_own_folder() -> None:

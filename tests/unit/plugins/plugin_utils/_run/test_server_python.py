@@ -18,7 +18,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import (
     host_cluster,
     report,
 )
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import fast_module as p
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import fast_script as p
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import server_python
 
 PLUGINS = Path(p.__file__).parents[2]
