@@ -30,7 +30,7 @@ class ActionModule(ControllerAction):
         "plan": {"type": "dict", "required": True},
         "servers": {"type": "list", "elements": "str", "required": True},
         "chips": {"type": "str"},
-        "pings": {"type": "str"},
+        "pings": {"type": "list", "elements": "str", "default": []},
         "mesh": {"type": "str"},
         "result": {"type": "str", "required": True},
         "reached": {"type": "str"},
@@ -51,7 +51,7 @@ class ActionModule(ControllerAction):
         verdict = self._verdict(task_vars, options)
         findings = list(verdict.findings) if verdict else []
         results, missing = self._results(task_vars, options)
-        # Without any result of host_check, it was not requested (--tags hccn_check).
+        # Without any result of host_check, that role has not run.
         if results or any(missing.values()) or verdict is None:
             findings += self._host_findings(task_vars, options, results, missing)
         if options["repairs"]:
@@ -92,7 +92,7 @@ class ActionModule(ControllerAction):
         return result
 
     def _verdict(self, task_vars: Mapping[str, Any], options: Mapping[str, Any]) -> Verdict | None:
-        """Return the evaluation of all servers' chips; None if no chip was checked (--tags host_check)."""
+        """Return the evaluation of all servers' chips; None if no chip was checked."""
         if not asked(task_vars, options["servers"], options["chips"] or ""):
             return None
         meshes = self._registered(task_vars, options, "mesh", "mesh")
@@ -100,7 +100,7 @@ class ActionModule(ControllerAction):
             task_vars,
             options["servers"],
             result=options["chips"],
-            pings=options["pings"] or "",
+            pings=options["pings"],
             mesh=next((str(one["mesh"]) for one in meshes.values()), "none"),
             plan=options["plan"],
         )

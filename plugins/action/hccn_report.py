@@ -34,7 +34,7 @@ class ActionModule(ControllerAction):
             task_vars,
             options["servers"],
             result=options["result"],
-            pings=options["pings"] or "",
+            pings=[options["pings"] or ""],
             mesh=options["mesh"],
             plan=options["plan"],
         )

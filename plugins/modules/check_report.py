@@ -34,9 +34,11 @@ options:
       registered, if the chips were checked.
     type: str
   pings:
-    description: Name of the variable in which each server's result of M(ascend.pd_rollout.hccn_ping) is
-      registered.
-    type: str
+    description: Names of the variables in which each server's result of M(ascend.pd_rollout.hccn_ping) may be
+      registered, such as V(host_check_reached.pings). The first one counts that a server has.
+    type: list
+    elements: str
+    default: []
   mesh:
     description: Name of the variable in which the result of M(ascend.pd_rollout.hccn_mesh) is registered.
     type: str

@@ -37,6 +37,14 @@ options:
       registered.
     type: str
     required: true
+  timeout:
+    description: Timeout of one ping, in seconds, for RV(pings).
+    type: float
+    default: 10.0
+  hccn_tool:
+    description: Path of C(hccn_tool) on the servers, for RV(pings).
+    type: str
+    default: /usr/local/Ascend/driver/tools/hccn_tool
 """
 
 EXAMPLES = r"""
@@ -74,6 +82,16 @@ targets:
   sample:
     decode1:
       "0": [192.168.2.199]
+pings:
+  description: By server, the options of M(ascend.pd_rollout.hccn_ping), for M(ascend.pd_rollout.host_reach).
+  type: dict
+  returned: always
+  sample:
+    decode1:
+      kind: hccs_ping
+      targets: {"0": [192.168.2.199]}
+      timeout: 10.0
+      hccn_tool: /usr/local/Ascend/driver/tools/hccn_tool
 count:
   description: The number of pings.
   type: int

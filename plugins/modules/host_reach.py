@@ -16,6 +16,7 @@ description:
     a time, and reports which do not answer, and by how much the clocks differ.
   - With O(name) it signs off from them afterwards. A listener ends when all its clients have signed off.
   - With O(stop) it stops the listener of this server.
+  - With O(pings) the chips ping those of other servers meanwhile, as with M(ascend.pd_rollout.hccn_ping).
 extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.fast_path
@@ -72,6 +73,27 @@ options:
         description: Its start time, as the kernel reports it, so that no other process is stopped.
         type: int
         required: true
+  pings:
+    description: Options of M(ascend.pd_rollout.hccn_ping), as M(ascend.pd_rollout.hccn_mesh) returned them.
+    type: dict
+    suboptions:
+      targets:
+        description: By chip, the addresses to ping.
+        type: dict
+        required: true
+      kind:
+        description: The kind of ping that the fabric needs.
+        type: str
+        choices: [hccs_ping, ping]
+        default: hccs_ping
+      timeout:
+        description: Timeout of one ping, in seconds.
+        type: float
+        default: 10.0
+      hccn_tool:
+        description: Path of C(hccn_tool) on the server.
+        type: path
+        default: /usr/local/Ascend/driver/tools/hccn_tool
 """
 
 EXAMPLES = r"""
@@ -110,6 +132,11 @@ lingering:
   type: bool
   returned: always
   sample: false
+pings:
+  description: The result of M(ascend.pd_rollout.hccn_ping).
+  type: dict
+  returned: with O(pings)
+  sample: {count: 32, failed_pings: [], seconds: 2.1, msg: 32 of 32 pings succeeded in 2.1 s}
 stopped:
   description: Whether a listener was running and has been stopped.
   type: bool

@@ -77,7 +77,7 @@ class PlannedContainer:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as a JSON object."""
-        return {**asdict(self), "ranks": [asdict(rank) for rank in self.ranks]}
+        return {**vars(self), "expect": dict(self.expect), "ranks": [asdict(rank) for rank in self.ranks]}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> PlannedContainer:
@@ -118,7 +118,10 @@ class HostRequirements:
     serving: tuple[PlannedContainer, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return them as a JSON object."""
+        """Return them as a JSON object.
+
+        Not by ``asdict``, which copies mappings: those of Ansible's templates refuse that.
+        """
         plain = {
             name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
         }

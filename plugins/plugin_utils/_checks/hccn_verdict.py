@@ -10,7 +10,7 @@ from typing import Any
 
 from ...module_utils._findings import Finding, ordered
 from . import hccn_cluster as between
-from .results import own_findings, registered, servers_of
+from .results import first_registered, own_findings, registered, servers_of
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ def judge(
     names: Sequence[str],
     *,
     result: str,
-    pings: str,
+    pings: Sequence[str],
     mesh: str,
     plan: Mapping[str, Any] | None,
 ) -> Verdict:
     """Return the evaluation of all servers.
 
-    ``names``: the servers; ``result`` and ``pings``: the variables in which they registered the results of
-    hccn_check and hccn_ping; ``mesh``: the kind of mesh, as for hccn_mesh; ``plan``: which servers have to
-    reach each other, or None.
+    ``names``: the servers; ``result``: the variable in which they registered the result of hccn_check;
+    ``pings``: those in which they may have registered that of hccn_ping; ``mesh``: the kind of mesh, as for
+    hccn_mesh; ``plan``: which servers have to reach each other, or None.
     """
     servers, missing = servers_of(task_vars, names, result)
     found = {server.name: registered(task_vars, server.name, result) or {} for server in servers}
@@ -59,7 +59,7 @@ def judge(
         answers = {
             server.name: answer
             for server in servers
-            if (answer := registered(task_vars, server.name, pings)) is not None
+            if (answer := first_registered(task_vars, server.name, pings)) is not None
         }
         count = sum(int(answer.get("count", 0)) for answer in answers.values())
         findings += between.judge_mesh(

@@ -16,10 +16,22 @@ GATHERED = "__pd_rollout_gathered"
 
 
 def registered(task_vars: Mapping[str, Any], name: str, variable: str) -> Mapping[str, Any] | None:
-    """Return the result that a server registered; None if it has none, or if its task was skipped."""
-    found = _variables(task_vars, name)
-    value = found.get(variable) if isinstance(found, Mapping) else None
+    """Return the result that a server registered; None if it has none, or if its task was skipped.
+
+    ``name``: the server; ``variable``: the variable, with a dot before the key of a result in a result.
+    """
+    value: Any = _variables(task_vars, name)
+    for key in variable.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, Mapping) and not value.get("skipped") else None
+
+
+def first_registered(
+    task_vars: Mapping[str, Any], name: str, variables: Iterable[str]
+) -> Mapping[str, Any] | None:
+    """Return the first result that a server registered in any of the variables, as ``registered``."""
+    found = (registered(task_vars, name, variable) for variable in variables)
+    return next((result for result in found if result is not None), None)
 
 
 def _variables(task_vars: Mapping[str, Any], name: str) -> Any:

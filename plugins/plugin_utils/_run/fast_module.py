@@ -5,8 +5,8 @@
 A module of Ansible needs some 0.3 seconds of CPU on the server until its first own line, to unpack and to
 compile Ansible's part of it, and 0.1 on the controller. Where the whole task takes half a second that counts.
 The script carries only what is ours, needs the standard library alone, and gives the same result. Where it
-cannot run, the module does: without pipelining, before Ansible knows the server's interpreter, and with
-`async` or `environment`, or where the controller's environment has ASCEND_PD_FAST_PATH=0.
+cannot run, the module does: without pipelining, for another host (`delegate_to`) and with `async` or
+`environment`, or where the controller's environment has ASCEND_PD_FAST_PATH=0.
 
 Each such module has a small action of its name, rather than one action that plugin_routing in
 meta/runtime.yml redirects to: ansible-test (action-plugin-docs) wants a module of the same name for each.
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -63,15 +64,22 @@ class ServerFunction:
 
     def options(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options with their defaults. Raises AnsibleActionFail for wrong ones."""
-        spec = {
-            name: {key: "str" if value == "path" else value for key, value in argument.items()}
-            for name, argument in self.arguments.items()
-        }
-        result = ArgumentSpecValidator(spec).validate(dict(arguments))
+        result = ArgumentSpecValidator(_paths_as_text(self.arguments)).validate(dict(arguments))
         if result.error_messages:
             raise AnsibleActionFail(f"{self.module}: {result.errors.msg}")
         options: dict[str, Any] = result.validated_parameters
         return options
+
+
+def _paths_as_text(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification with which paths are validated, but not expanded."""
+    return {
+        name: {
+            key: _paths_as_text(value) if key == "options" else "str" if value == "path" else value
+            for key, value in argument.items()
+        }
+        for name, argument in arguments.items()
+    }
 
 
 class FastPath(Answering, ActionBase):
@@ -120,31 +128,38 @@ class FastPath(Answering, ActionBase):
         secrets: Mapping[str, Any] | None = None,
     ) -> dict[str, Any] | None:
         """Return the script's result; None if the module must run instead, or must report the failure."""
-        python = self._python(task_vars)
-        if python is None or self._task.async_val or any(self._task.environment or ()):
-            return None
         if not boolean(os.environ.get(SWITCH) or True, strict=False):
+            return None
+        if self._task.delegate_to or self._task.async_val or any(self._task.environment or ()):
             return None
         if not self._is_pipelining_enabled("new"):
             return None
         options = {**work.options(arguments), **(secrets or {}), "_check_mode": self._task.check_mode}
         text = script(work.entry, work.function, options, work.paths)
-        answer = self._low_level_execute_command(f"{shlex.quote(python)} {FLAGS} -", in_data=text.encode())
+        python = self._python(task_vars)
+        command = f"{shlex.quote(python)} {FLAGS} -" if python else self._first_python(task_vars)
+        answer = self._low_level_execute_command(command, in_data=text.encode())
         found = result_in(answer["stdout"]) if answer["rc"] == 0 else None
         if found is not None and "python" in found:
-            return {**found, "msg": server_python.too_old(found["python"], python)}
+            # Ansible may know another one where it has not looked yet.
+            return {**found, "msg": server_python.too_old(found["python"], python)} if python else None
         return found
 
     def _python(self, task_vars: Mapping[str, Any]) -> str | None:
-        """Return the server's interpreter if the inventory sets it or an earlier task has discovered it."""
-        if self._task.delegate_to:
-            return None
-        named = task_vars.get("ansible_python_interpreter") or ""
-        named = self._templar.template(named) if named else ""
-        if named and not str(named).startswith("auto"):
+        """Return the server's interpreter if the user has set it or an earlier task has discovered it."""
+        named = C.config.get_config_value("INTERPRETER_PYTHON", variables=task_vars) or "auto"
+        if not named.startswith("auto"):
+            named = self._templar.template(named) or "auto"
+        if not str(named).startswith("auto"):
             return str(named)
         found = (task_vars.get("ansible_facts") or {}).get("discovered_interpreter_python")
         return str(found) if found else None
+
+    def _first_python(self, task_vars: Mapping[str, Any]) -> str:
+        """Return a command that runs the first interpreter on the server of those that Ansible tries."""
+        names = C.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=task_vars)
+        each = " ".join(shlex.quote(name) for name in names)
+        return f'for p in {each}; do command -v "$p" > /dev/null && exec "$p" {FLAGS} -; done; exit 127'
 
 
 class PipedModule(FastPath):

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from ..rollout import data
 from ..rollout.findings import Finding, few, shown
 from ..rollout.rules.inventory import BAD_VALUE
 
@@ -31,9 +31,7 @@ Options = dict[str, dict[str, Any]]
 def specifications() -> Mapping[str, Options]:
     """The options of each public role, by the role's name."""
     return {
-        path.parents[1].name: yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"][
-            "options"
-        ]
+        path.parents[1].name: data.read(path)["argument_specs"]["main"]["options"]
         for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))
         if not path.parents[1].name.startswith(INTERNAL)
     }

@@ -10,6 +10,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.action import engine_wait
 from ansible_collections.ascend.pd_rollout.plugins.action.engine_wait import ActionModule
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.fast_module import SWITCH
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.start_state import StartState
 
 HOSTS = ["prefill1", "prefill2", "decode1"]
@@ -68,6 +69,7 @@ class Run:
         # What happens on other hosts while this one sleeps.
         self.meanwhile = None
         monkeypatch.setattr(engine_wait.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+        monkeypatch.setenv(SWITCH, "0")
         monkeypatch.setattr(engine_wait, "show", self.screen.append)
         monkeypatch.setattr(engine_wait.display, "warning", self.warnings.append)
         monkeypatch.setattr(engine_wait.time, "time", lambda: self.now)

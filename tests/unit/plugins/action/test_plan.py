@@ -313,6 +313,37 @@ def test_every_host_gets_the_plan(
     assert plans["d1"]["hosts"]["d1"]["engines"][0]["container"] == "pd-decoder"
 
 
+def test_filters_take_the_registered_plan(tmp_path: Path) -> None:
+    """Values of templates are containers of Ansible's own, which do not permit all that dicts do."""
+    out = tmp_path / "requirements.json"
+    playbook = tmp_path / "filters.yml"
+    playbook.write_text(
+        f"""\
+- hosts: prefill1
+  gather_facts: false
+  tasks:
+    - ascend.pd_rollout.plan:
+        fact: false
+      register: pd_plan
+    - ansible.builtin.copy:
+        content: >-
+          {{{{ [pd_plan | ascend.pd_rollout.host_requirements(inventory_hostname),
+             pd_plan | ascend.pd_rollout.reserved_ports(inventory_hostname)] | to_json }}}}
+        dest: {out}
+      delegate_to: localhost
+      vars:
+        ansible_connection: local
+""",
+        encoding="utf-8",
+    )
+    done = play(ROOT / "inventory" / "guide_1p1d", playbook=playbook)
+    assert done.code == 0, done.text
+    requirements, ports = json.loads(out.read_text(encoding="utf-8"))
+    assert [one["title"] for one in requirements["serving"]] == ["node 0 of prefiller", "proxy"]
+    assert requirements["serving"][1]["expect"] == {"prefill_instances": 1, "decode_instances": 1}
+    assert "8004" in str(ports)
+
+
 def test_another_topology_is_refused(
     inventory: Callable[..., Path], facts: Callable[..., tuple[Run, dict[str, Any]]]
 ) -> None:

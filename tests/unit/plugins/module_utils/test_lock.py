@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.action import rollout_lock as action
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._lock import LockError, RolloutLock
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import lock_owner
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.fast_module import SWITCH
 
 OURS = {"run": "ours", "user": "alice", "controller": "control1", "pid": 1}
 THEIRS = {"run": "theirs", "user": "bob", "controller": "control2", "pid": 2}
@@ -209,6 +210,7 @@ def test_span(seconds, text):
 
 class Task:
     check_mode = False
+    async_val = 0
 
 
 @pytest.fixture
@@ -219,6 +221,7 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(action, "show", shown.append)
     monkeypatch.setattr(ActionBase, "run", lambda *_: {})
     monkeypatch.setattr(action.C, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setenv(SWITCH, "0")
     monkeypatch.setattr(
         action.lock_guard, "start", lambda run, _began, mark, **_: guarded.append((run, mark.name))
     )

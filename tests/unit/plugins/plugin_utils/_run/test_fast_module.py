@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,18 +69,53 @@ def test_the_interpreter_is_that_of_the_server(variables: dict[str, Any], comman
 @pytest.mark.parametrize(
     ("task", "variables"),
     [
-        ({}, {}),
-        ({}, {"ansible_python_interpreter": "auto"}),
         ({"async_val": 60}, NAMED),
         ({"environment": [{"PATH": "/x"}]}, NAMED),
         ({"delegate_to": "other"}, NAMED),
     ],
-    ids=["unknown interpreter", "to be found", "async", "environment", "delegated"],
+    ids=["async", "environment", "delegated"],
 )
 def test_the_module_runs_where_the_script_cannot(task: dict[str, Any], variables: dict[str, Any]) -> None:
     server = Server(**task)
     assert server.piped(variables) is None
     assert server.commands == []
+
+
+@pytest.mark.parametrize("variables", [{}, {"ansible_python_interpreter": "auto"}], ids=["unset", "auto"])
+def test_the_first_interpreter_of_the_server_runs_before_ansible_has_looked(
+    variables: dict[str, Any], tmp_path: Path
+) -> None:
+    server = Server()
+    assert server.piped(variables) == {"ok": True}
+    tried = dict.fromkeys(("python3.8", "python3.9"), "echo older")
+    tried["python3.9"] = 'echo "$(basename "$0") $*"'
+    for name, text in tried.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (basename := tmp_path / "basename").symlink_to(shutil.which("basename") or "")
+    assert basename.exists()
+    shell = shutil.which("sh") or ""
+    done = subprocess.run(
+        [shell, "-c", server.commands[0][0]],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "python3.9 -I -\n"
+    nothing = subprocess.run(
+        [shell, "-c", server.commands[0][0].replace("/usr/bin/python3", "none")],
+        env={"PATH": "/nonexistent"},
+        check=False,
+    )
+    assert nothing.returncode == 127
+
+
+def test_an_interpreter_that_is_too_old_and_only_guessed_is_left_to_ansible() -> None:
+    server = Server()
+    server.answer = {"rc": 0, "stdout": f'{MARK}{{"failed": true, "python": "3.6.15"}}\n'}
+    assert server.piped({}) is None
+    assert "Python 3.6.15 at" in (server.piped(NAMED) or {})["msg"]
 
 
 def test_without_pipelining_the_module_runs() -> None:

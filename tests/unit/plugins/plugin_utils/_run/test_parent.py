@@ -24,6 +24,7 @@ from ansible_collections.ascend.pd_rollout.plugins.action import (
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import parent as parent_run
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.fast_module import SWITCH
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.parent import ParentRun
 
 MOVING = {"phase": "fetching", "done": 1, "total": 2, "rate": 0.0, "source": ""}
@@ -83,6 +84,7 @@ def plugin_of(module, monkeypatch, tmp_path, options):
         None,
         {key: options.get(key, option.get("default")) for key, option in spec.items()},
     )
+    monkeypatch.setenv(SWITCH, "0")
     monkeypatch.setattr(ActionBase, "run", lambda *_: {})
     for shown in (module, polling):
         monkeypatch.setattr(shown, "show", lambda *_: None, raising=False)

@@ -10,6 +10,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ascend.pd_rollout.plugins.action.engine_wait import ENGINE_INFO
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.fast_module import SWITCH
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.polling import ProgressLine
 
 
@@ -50,6 +51,7 @@ def test_the_last_line_is_always_printed_but_nothing_twice(printed: list[str]) -
 def test_a_module_that_failed_hands_its_findings_on(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"code": "docker-silent", "message": "the Docker Engine does not answer"}
     action = polling.Polling.__new__(polling.Polling)
+    monkeypatch.setenv(SWITCH, "0")
     action._task = SimpleNamespace(delegate_to=None, async_val=0)
     monkeypatch.setattr(polling.ParentRun, "check", lambda *_: None)
     monkeypatch.setattr(
