@@ -55,12 +55,12 @@ class ActionModule(ControllerAction):
         if results or any(missing.values()) or verdict is None:
             findings += self._host_findings(task_vars, options, results, missing)
         if options["repairs"]:
-            findings = [reports.repaired(one) for one in findings]
+            findings = [reports.repaired(finding) for finding in findings]
         findings += between.outside(plan)
         seen = self._registered(task_vars, options, "weights", "fingerprint")
         findings += between.weights(seen, str(plan["model"]["path"]), options["weights_source"])
         reached = self._registered(task_vars, options, "reached", "count")
-        connections = sum(int(one["count"]) for one in reached.values())
+        connections = sum(int(trials["count"]) for trials in reached.values())
         report = reports.make(
             _title(options["servers"], verdict, connections),
             findings,
@@ -75,13 +75,13 @@ class ActionModule(ControllerAction):
         for text, severity in reports.screen(report, str(directory) if written else None):
             show(text, color=COLOURS.get(severity or ""))
         errors = report.errors
-        named = "; ".join(f"{one.code} at {few(one.hosts) or 'all'}" for one in errors[:3])
+        named = "; ".join(f"{error.code} at {few(error.hosts) or 'all'}" for error in errors[:3])
         more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
         result.update(
             changed=False,
             ok=not errors,
-            findings=[one.to_dict() for one in report.findings],
-            waived=[one.to_dict() for one in report.waived],
+            findings=[finding.to_dict() for finding in report.findings],
+            waived=[finding.to_dict() for finding in report.waived],
             msg=f"{report.headline}{f' ({named}{more})' if errors else ''}",
         )
         if errors and options["fail"]:
@@ -101,7 +101,7 @@ class ActionModule(ControllerAction):
             options["servers"],
             result=options["chips"],
             pings=options["pings"],
-            mesh=next((str(one["mesh"]) for one in meshes.values()), "none"),
+            mesh=next((str(mesh["mesh"]) for mesh in meshes.values()), "none"),
             plan=options["plan"],
         )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..module_utils._serving.entry import ARGUMENTS, refused, told
+from ..module_utils._serving.entry import ARGUMENTS, reduced, refused
 from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
@@ -17,5 +17,5 @@ class ActionModule(PipedModule):
     REFUSED = staticmethod(refused)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        self._task.args = {**self._task.args, "planned": told(self._task.args.get("planned") or [])}
+        self._task.args = {**self._task.args, "planned": reduced(self._task.args.get("planned") or [])}
         return super().run(tmp, task_vars)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..module_utils._serving.entry import told
+from ..module_utils._serving.entry import reduced
 from ..module_utils._serving.nodes import RECORD_ARGUMENTS
 from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 from ..plugin_utils._run.lock_owner import describe
@@ -21,5 +21,5 @@ class ActionModule(PipedModule):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         # Tasks run in workers; the run itself is their parent, the same one for all servers.
         own = {"generation": describe(os.getppid(), "")["run"]}
-        self._task.args = {**own, **self._task.args, "planned": told(self._task.args.get("planned") or [])}
+        self._task.args = {**own, **self._task.args, "planned": reduced(self._task.args.get("planned") or [])}
         return super().run(tmp, task_vars)

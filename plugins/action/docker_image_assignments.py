@@ -45,7 +45,7 @@ class ActionModule(ControllerAction):
         if decision.errors:
             result.update(
                 failed=True,
-                findings=[one.to_dict() for one in decision.errors],
+                findings=[finding.to_dict() for finding in decision.errors],
                 msg=text_of(decision.errors, "The image cannot be provided."),
             )
         return result

@@ -114,7 +114,7 @@ class ActionModule(Polling):
                 found = TRANSFER_CHECKS.finding("image-transfer-failed", seen=seen)
             why = failure(self._host, TransferStatus(FAILED, finding=found), GONE_CODE)
             return self._failed(why, status)
-        self._tell(address=options["address"], port=status.port)
+        self._publish(address=options["address"], port=status.port)
         return {"port": status.port}
 
     def _archive(self) -> dict[str, Any]:
@@ -157,11 +157,11 @@ class ActionModule(Polling):
         silence = Silence(f"the image on {self._host}")
         while True:
             run.check(f"the image on {self._host}")
-            told = self._state.hosts()
+            servers = self._state.hosts()
             sources = [
-                [name, told[name]["address"], told[name]["port"]]
+                [name, servers[name]["address"], servers[name]["port"]]
                 for name in self._part["order"]
-                if name in told and told[name]["port"]
+                if name in servers and servers[name]["port"]
             ]
             answer = self._job(wait=True, sources=sources, hold=HOLD, number=brought, **piece)
             piece = {}
@@ -170,7 +170,7 @@ class ActionModule(Polling):
                 return {**answer, "failed": True, "msg": answer.get("msg") or "no word of the transfer"}
             status = ImageStatus.from_dict(reported)
             if status.phase == COMPLETE:
-                self._tell(complete=True)
+                self._publish(complete=True)
                 if gives:
                     return {"status": reported}
                 self._show(f"there after {time.monotonic() - begun:.0f} s{self._came(status)}")
@@ -178,7 +178,7 @@ class ActionModule(Polling):
             if status.phase in (FAILED, GONE):
                 return {**self._failed(failure(self._host, status, GONE_CODE), status), "status": reported}
             silence.hear({name: getattr(status, name) for name in ("phase", "source", "done", "wanted")})
-            if (found := self._hopeless(told, status)) is not None:
+            if (found := self._hopeless(servers, status)) is not None:
                 return {**self._failed(found, status), "status": reported}
             if status.done:
                 line.update(progress(status), status.phase)
@@ -188,20 +188,20 @@ class ActionModule(Polling):
 
     def _failed(self, finding: Finding, status: ImageStatus) -> dict[str, Any]:
         """The result of a transfer that has failed, which the other workers learn of."""
-        self._tell(failed=finding.sentence)
+        self._publish(failed=finding.sentence)
         head = image_state.summary(self._options["image"], self._host, status)
         return {"failed": True, "findings": [finding.to_dict()], "msg": text_of([finding], head)}
 
-    def _hopeless(self, told: dict[str, dict[str, Any]], status: ImageStatus) -> Finding | None:
+    def _hopeless(self, servers: dict[str, dict[str, Any]], status: ImageStatus) -> Finding | None:
         """Why nothing can come any more: whoever gets it from outside has failed, and nobody has all."""
         if self._part["kind"] != "take" or status.phase != FETCHING:
             return None
-        outside = [one for one in told.values() if one["kind"] != "take"]
-        if not outside or not all(one["failed"] for one in outside):
+        outside = [server for server in servers.values() if server["kind"] != "take"]
+        if not outside or not all(server["failed"] for server in outside):
             return None
-        if any(one["complete"] for one in told.values()):
+        if any(server["complete"] for server in servers.values()):
             return None
-        seen = "; ".join(f"{one['host']}: {one['failed']}" for one in outside)
+        seen = "; ".join(f"{server['host']}: {server['failed']}" for server in outside)
         return TRANSFER_CHECKS.finding("image-source-failed", host=self._host, seen=seen)
 
     @staticmethod
@@ -214,7 +214,7 @@ class ActionModule(Polling):
         status = self._job(state="absent", keep_part=True).get("status") or {}
         return {"served": status.get("served", 0), "fetched": status.get("fetched", 0)}
 
-    def _tell(self, **what: Any) -> None:
+    def _publish(self, **what: Any) -> None:
         self._state.publish(**{**self._state.hosts()[self._host], **what})
 
     def _show(self, text: str) -> None:

@@ -82,8 +82,8 @@ def engine_target(engine: dict[str, Any], started: list[str]) -> Target:
     api, master = engine.get("api"), engine.get("master")
     nodes = tuple(node["host"] for node in sorted(engine["ready"]["nodes"], key=lambda node: node["rank"]))
     ranks = [
-        {"rank": one["rank"], "health_url": f"http://{one['api']['host']}:{one['api']['port']}/health"}
-        for one in engine.get("ranks") or []
+        {"rank": rank["rank"], "health_url": f"http://{rank['api']['host']}:{rank['api']['port']}/health"}
+        for rank in engine.get("ranks") or []
     ]
     title = engine["instance"]
     if ranks:
@@ -124,13 +124,13 @@ def formed(phase: str | None) -> bool:
     return phase in PHASES and PHASES.index(phase) > PHASES.index(WAITING)
 
 
-def absent(target: Target, told: dict[int, dict[str, Any]]) -> list[str]:
+def absent(target: Target, nodes: dict[int, dict[str, Any]]) -> list[str]:
     """The other nodes of a target's group that have not come to it yet, each with what is known of it."""
-    if any(formed(state.get("phase")) for state in told.values()) or formed(target.progress.phase):
+    if any(formed(state.get("phase")) for state in nodes.values()) or formed(target.progress.phase):
         return []
     missing = []
     for rank, host in enumerate(target.nodes):
-        state = told.get(rank)
+        state = nodes.get(rank)
         if rank == target.rank or (state and state["status"] == "running" and state["phase"] == WAITING):
             continue
         seen = "not seen by this run" if state is None else f"container {state['status']}, {state['phase']}"
@@ -138,14 +138,14 @@ def absent(target: Target, told: dict[int, dict[str, Any]]) -> list[str]:
     return missing
 
 
-def group_sentence(target: Target, told: dict[int, dict[str, Any]]) -> str:
+def group_sentence(target: Target, nodes: dict[int, dict[str, Any]]) -> str:
     """Who is missing in a group for which this node waits; empty when it does not."""
     if len(target.nodes) < 2 or target.progress.phase != WAITING:
         return ""
-    missing = absent(target, told)
+    missing = absent(target, nodes)
     if missing:
         return f"The group of {target.instance} has not formed: missing {', '.join(missing)}."
-    if any(formed(state.get("phase")) for rank, state in told.items() if rank != target.rank):
+    if any(formed(state.get("phase")) for rank, state in nodes.items() if rank != target.rank):
         return f"The other nodes of {target.instance} have formed their group without {target.title}."
     joined = target.report.get("joined")
     come = f" {joined[0]} of {joined[1]} nodes have come to {target.master}." if joined else ""
@@ -276,10 +276,10 @@ class ActionModule(Polling):
             target.progress = Progress(report["phase"], report["done"], report["total"])
         if report["ready"]:
             target.ready, target.progress = True, Progress(READY)
-        self._tell(target)
+        self._publish(target)
         self._show(target)
 
-    def _tell(self, target: Target) -> None:
+    def _publish(self, target: Target) -> None:
         self._state.post(
             target.instance,
             target.rank,
@@ -298,7 +298,7 @@ class ActionModule(Polling):
         head = self._head(target.instance, HEAD_PATIENCE if head_plays else 0.0)
         if head and head["ready"]:
             target.ready, target.progress = True, Progress(READY)
-            self._tell(target)
+            self._publish(target)
             self._show(target)
         elif head:
             target.health_url = head["health_url"]
@@ -306,7 +306,7 @@ class ActionModule(Polling):
             target.ready = True
 
     def _head(self, instance: str, patience: float) -> dict[str, Any] | None:
-        """What the head of an instance has told; its worker comes here at the same time as this one."""
+        """What the head of an instance has nodes; its worker comes here at the same time as this one."""
         end = time.monotonic() + patience
         while True:
             head = self._state.nodes(instance).get(0)

@@ -41,7 +41,7 @@ class ActionModule(ControllerAction):
         findings = verdict.findings
         shown = ordered(grouped(findings))
         head = _headline(verdict, shown)
-        blocks = [("\n".join(render_text([one])), one.severity) for one in shown]
+        blocks = [("\n".join(render_text([finding])), finding.severity) for finding in shown]
         table = between.table(verdict.servers)
         if options["show"] and (verdict.servers or findings):
             show("\n".join([head, "", *(f"  {line}" for line in table), ""]))
@@ -52,7 +52,7 @@ class ActionModule(ControllerAction):
         result.update(
             changed=False,
             ok=not errors,
-            findings=[one.to_dict() for one in findings],
+            findings=[finding.to_dict() for finding in findings],
             fabric=verdict.fabric,
             chips=verdict.chips,
             pings=verdict.pings,
@@ -77,6 +77,6 @@ def _headline(verdict: Verdict, findings: Sequence[Finding]) -> str:
 
 def _worst(errors: Sequence[Finding]) -> str:
     """Return the errors as a short text for the line that says why the play stops."""
-    named = [f"{one.code} at {few(one.hosts) or 'all'}" for one in grouped(errors)]
+    named = [f"{error.code} at {few(error.hosts) or 'all'}" for error in grouped(errors)]
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return f" ({'; '.join(named[:3])}{more})" if named else ""

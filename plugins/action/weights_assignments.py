@@ -64,7 +64,7 @@ class ActionModule(ControllerAction):
             findings += self._look_at(options["directory"])
         if findings:
             head = f"The weights cannot be transferred: {counted(findings)}."
-            found_dicts = [one.to_dict() for one in findings]
+            found_dicts = [finding.to_dict() for finding in findings]
             return {**result, "failed": True, "findings": found_dicts, "msg": text_of(findings, head)}
         result.update(
             changed=bool(found.wanted),

@@ -70,7 +70,7 @@ def observe_ranks(ranks: Sequence[Mapping[str, Any]], text: str, probe_health: P
     text: the container's log.
     probe_health: queries a health URL.
     """
-    answers = {one["rank"]: probe_health(one["health_url"], {}) for one in ranks}
+    answers = {rank["rank"]: probe_health(rank["health_url"], {}) for rank in ranks}
     late = [rank for rank, (ready, _seen) in answers.items() if not ready]
     found: dict[str, Any] = {
         "ready": not late,

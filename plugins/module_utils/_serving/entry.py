@@ -166,7 +166,7 @@ def refused(options: Mapping[str, Any]) -> safe_paths.Refused | None:
     return None
 
 
-def told(planned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def reduced(planned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return slices without environment and script, since a server's logs contain a module's arguments."""
     return [
         {
@@ -228,7 +228,7 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
     result = compare(containers, options["roles"], options["planned"], ids, image_ids)
     for stray in result["strays"]:
         # Other mounted scripts are kept.
-        stray["scripts"] = [one for one in stray["scripts"] if safe_paths.is_launch_script(one)]
+        stray["scripts"] = [path for path in stray["scripts"] if safe_paths.is_launch_script(path)]
     files = outdated(options["planned"], options["secret_digest"], ids)
     try:
         nodes = deployment_nodes.look(docker, options["planned"], containers, result["broken"])

@@ -18,4 +18,4 @@ CATALOGUES = (
     *(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS),
     *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, LOCK_CHECKS),
 )
-CHECKS = Catalogue(*(check for one in CATALOGUES for check in one.values()))
+CHECKS = Catalogue(*(check for catalogue in CATALOGUES for check in catalogue.values()))

@@ -470,7 +470,7 @@ def _not_checked(name: str, reason: str) -> Finding:
 
 def python_old(name: str, reason: str) -> Finding | None:
     """Return the finding about a server's old Python if a task failed because of it, else None."""
-    refusal = server_python.told(reason)
+    refusal = server_python.stated(reason)
     if refusal is None:
         return None
     return HOST_CHECKS.finding(

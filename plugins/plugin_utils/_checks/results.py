@@ -68,7 +68,7 @@ def servers_of(
 def own_findings(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return the findings of each server's own checks, with its name as the place."""
     return [
-        replace(Finding.from_dict(one), host=name)
+        replace(Finding.from_dict(finding), host=name)
         for name, result in results.items()
-        for one in result.get("findings") or ()
+        for finding in result.get("findings") or ()
     ]

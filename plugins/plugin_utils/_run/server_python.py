@@ -52,7 +52,7 @@ def too_old(version: str, path: str) -> str:
     )
 
 
-def told(reason: str) -> str | None:
+def stated(reason: str) -> str | None:
     """That sentence in the words of a failed task, if it failed for that."""
     found = _TOLD.search(" ".join(reason.split()))
     return found.group() if found else None

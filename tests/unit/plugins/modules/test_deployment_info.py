@@ -14,7 +14,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.entry i
     digest,
     key_ids,
     outdated,
-    told,
+    reduced,
 )
 
 ID = "0123456789abcdef"
@@ -152,12 +152,12 @@ def test_changed_modes_are_outdated(written, tmp_path):
 
 def test_the_server_is_not_told_environment_and_script(written):
     plan = {**written, "env": {"A": "hunter22"}, "argv": ["hunter22"], "ranks": [], "container": "pd-d"}
-    (slice_,) = told([plan])
+    (slice_,) = reduced([plan])
     assert "hunter22" not in str(slice_)
     assert plan["script"] not in str(slice_)
     assert outdated_of(slice_) == []
     assert outdated_of({**slice_, "script_digest": digest("other")}) == ["decode1.sh"]
-    assert told([slice_]) == [slice_]
+    assert reduced([slice_]) == [slice_]
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -176,6 +176,6 @@ def test_what_an_engine_that_is_down_still_has_is_told(tmp_path, monkeypatch, in
         }
     )
     assert (found["reachable"], found["strays"]) == (False, [])
-    told = " ".join(found.get("warnings", []))
-    assert ("containers of deployment pd, if any, were not removed" in told) == installed
-    assert bool(told) == installed
+    reduced = " ".join(found.get("warnings", []))
+    assert ("containers of deployment pd, if any, were not removed" in reduced) == installed
+    assert bool(reduced) == installed
