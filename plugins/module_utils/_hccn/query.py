@@ -9,10 +9,11 @@ import shutil
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
-from .._commands import Answer, Chain, Command, ResultOf, once, run_chains
+from .._commands import Answer, Command, Runner, run_chains
 from . import parsers
 
 HCCN_TOOL = "/usr/local/Ascend/driver/tools/hccn_tool"
@@ -92,39 +93,39 @@ def _npu_of(chip: int, info: Answer) -> tuple[int, int]:
     return divmod(chip, 2)
 
 
-def patiently(command: Command, pause: float = PAUSE) -> Chain:
+def patiently(runner: Runner, command: Command, pause: float = PAUSE) -> Answer:
     """Return the answer to a command, repeated while the tool is busy with another process's query.
 
     ``pause``: between attempts, in seconds.
     """
-    answer = yield command
+    answer = runner.run(command)
     for _again in range(ATTEMPTS - 1):
         if answer.problem is not None or not parsers.is_busy(answer.text):
             break
-        yield Command("sleep", "pause", ["sleep", f"{pause:g}"], pause + 10)
-        answer = yield command
+        time.sleep(pause)
+        answer = runner.run(command)
     return answer
 
 
-def ask_in_turn(commands: Iterable[Command], limit: int = TIMEOUTS_PER_CHIP) -> Chain:
+def ask_in_turn(runner: Runner, commands: Iterable[Command], limit: int = TIMEOUTS_PER_CHIP) -> list[Answer]:
     """Run commands one after the other and return their answers; skip the rest after ``limit`` timeouts."""
     answers: list[Answer] = []
     for command in commands:
         hung = sum(1 for answer in answers if answer.problem == "timeout")
         if hung < limit:
-            answers.append((yield from patiently(command)))
+            answers.append(patiently(runner, command))
         else:
             answers.append(Answer(command.tool, command.query, problem="not_asked"))
     return answers
 
 
-def _chip(chip: int, tools: Tools) -> Chain:
+def _chip(runner: Runner, chip: int, tools: Tools) -> dict[str, Answer]:
     """Return all answers about one chip by query; the last query needs npu-smi's table."""
-    answers = yield from ask_in_turn(tools.hccn(chip, query) for query in CHIP_QUERIES)
-    npu, on_npu = _npu_of(chip, (yield ResultOf("info")))
+    answers = ask_in_turn(runner, (tools.hccn(chip, query) for query in CHIP_QUERIES))
+    npu, on_npu = _npu_of(chip, runner.result_of("info"))
     spod = tools.smi("spod-info", "-t", "spod-info", "-i", str(npu), "-c", str(on_npu))
     hung = sum(1 for answer in answers if answer.problem == "timeout")
-    answers += yield from ask_in_turn([spod], TIMEOUTS_PER_CHIP - hung)
+    answers += ask_in_turn(runner, [spod], TIMEOUTS_PER_CHIP - hung)
     return {answer.query: answer for answer in answers}
 
 
@@ -137,9 +138,9 @@ def query_server(
     """Run all queries about these chips, all chips at once, and return the answers of the server."""
     begin = time.monotonic()
     # npu-smi's table is requested first, so it is ready when the first chip needs it.
-    chains: dict[Hashable, Chain] = {
-        "info": once(tools.smi("info")),
-        **{chip: _chip(chip, tools) for chip in chips},
+    chains: dict[Hashable, Callable[[Runner], Any]] = {
+        "info": partial(Runner.run, command=tools.smi("info")),
+        **{chip: partial(_chip, chip=chip, tools=tools) for chip in chips},
     }
     found: dict[Any, Any] = run_chains(chains)
     seconds = time.monotonic() - begin
@@ -147,16 +148,16 @@ def query_server(
     return ServerAnswers(found, info, read_file(version_info), read_file(hccn_conf), seconds)
 
 
-def _ping(command: Command) -> Chain:
+def _ping(runner: Runner, command: Command) -> Answer:
     """Return the answer of a ping, or of a second one if some of the packets were lost.
 
     The first ping of a neighbour loses the packet that waits for its address, "recv time out seq=0", while
     the others arrive.
     """
-    answer = yield from patiently(command)
+    answer = patiently(runner, command)
     ping = parsers.parse_ping(answer.text) if answer.problem is None else None
     if ping is not None and not ping.success and ping.received:
-        answer = yield from patiently(command)
+        answer = patiently(runner, command)
     return answer
 
 
@@ -167,10 +168,9 @@ def ping_chips(targets: Mapping[int, Sequence[str]], kind: str, tools: Tools) ->
     address. All targets are tried even if some hang, because one dead pair says nothing about the next.
     """
 
-    def pings_of(chip: int) -> Chain:
-        asked = {}
-        for address in targets[chip]:
-            asked[address] = yield from _ping(tools.hccn(chip, kind, "address", address))
-        return asked
+    def pings_of(runner: Runner, chip: int) -> dict[str, Answer]:
+        return {
+            address: _ping(runner, tools.hccn(chip, kind, "address", address)) for address in targets[chip]
+        }
 
-    return run_chains({chip: pings_of(chip) for chip in targets})
+    return run_chains({chip: partial(pings_of, chip=chip) for chip in targets})

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._commands import Chain, Command
+from ..._commands import Command, Runner
 from ..._hccn.query import read_file
 from .. import parsers
 from .processes import process_ids
@@ -51,12 +51,12 @@ class PeerRoute:
     nic: str | None
 
 
-def firewall_rules() -> Chain:
+def firewall_rules(runner: Runner) -> tuple[str, ...]:
     """Return the firewall's rules: of iptables if present, otherwise of nftables."""
-    answer = yield Command("iptables", "-S", ["iptables", "-w", "1", "-S"], _NFT_SECONDS)
+    answer = runner.run(Command("iptables", "-S", ["iptables", "-w", "1", "-S"], _NFT_SECONDS))
     if answer.problem is None and answer.status == 0:
         return tuple(f"iptables: {rule}" for rule in parsers.parse_iptables(answer.text)[:50])
-    answer = yield Command("nft", "list", ["nft", "list", "ruleset"], _NFT_SECONDS)
+    answer = runner.run(Command("nft", "list", ["nft", "list", "ruleset"], _NFT_SECONDS))
     if answer.problem is None and answer.status == 0:
         return tuple(f"nftables: {rule}" for rule in parsers.parse_nft(answer.text)[:50])
     return ()

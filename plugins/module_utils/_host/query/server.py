@@ -12,10 +12,11 @@ import platform
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
-from ..._commands import Chain, once, run_chains
+from ..._commands import Runner, run_chains, run_commands
 from ..._files import safe_paths
 from ..._hccn.parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_info
 from ..._hccn.query import Tools, read_file
@@ -139,20 +140,24 @@ class ToolAnswers:
 
 def ask_tools(tools: Tools, with_chips: bool) -> ToolAnswers:
     """Query npu-smi and the firewall at the same time, and all NPUs at once."""
-    found = run_chains({"npus": _npus(tools, with_chips), "rules": firewall_rules()})
+    chains: dict[str, Callable[[Runner], Any]] = {
+        "npus": partial(_npus, tools=tools, with_chips=with_chips),
+        "rules": firewall_rules,
+    }
+    found = run_chains(chains)
     npu = found["npus"]
     numbers = sorted({chip.npu for chip in npu.chips}) if npu else []
-    boards = run_chains(
-        {number: once(tools.smi("board", "-t", "board", "-i", str(number))) for number in numbers}
+    boards = run_commands(
+        {number: tools.smi("board", "-t", "board", "-i", str(number)) for number in numbers}
     ).values()
     firmware = {parsers.parse_firmware(answer.text) for answer in boards if answer.problem is None}
     return ToolAnswers(npu, tuple(sorted(version for version in firmware if version)), found["rules"])
 
 
-def _npus(tools: Tools, with_chips: bool) -> Chain:
+def _npus(runner: Runner, tools: Tools, with_chips: bool) -> NpuInfo | None:
     if not with_chips:
         return None
-    answer = yield tools.smi("info")
+    answer = runner.run(tools.smi("info"))
     return parse_npu_info(answer.text) if answer.problem is None else None
 
 
@@ -254,11 +259,8 @@ def shared_npus(tools: Tools, npu: NpuInfo | None, holders: Iterable[ChipHolder]
     """Return the NPUs of these containers' chips that several containers may share."""
     held = {chip for holder in holders if holder.alone for chip in holder.chips}
     numbers = sorted({chip.npu for chip in npu.chips if chip.phy_id in held}) if npu else []
-    answers = run_chains(
-        {
-            number: once(tools.smi("device-share", "-t", "device-share", "-i", str(number)))
-            for number in numbers
-        }
+    answers = run_commands(
+        {number: tools.smi("device-share", "-t", "device-share", "-i", str(number)) for number in numbers}
     )
     return frozenset(
         number

@@ -4,19 +4,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._commands import (
-    Answer,
-    Chain,
-    Command,
-    ResultOf,
-    once,
-    run_chains,
-)
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._commands import Answer, Command, run_chains
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._hccn import query as q
 
 
@@ -27,109 +19,12 @@ def script(place: Path, name: str, body: str) -> str:
     return str(path)
 
 
-def ask(command: Command) -> Answer:
-    return run_chains({0: once(command)})[0]
-
-
 @pytest.fixture
 def tools(tmp_path):
     def make(hccn: str = "echo link status: UP", smi: str = "echo npu", timeout: float = 5.0) -> q.Tools:
         return q.Tools(script(tmp_path, "hccn_tool", hccn), script(tmp_path, "npu-smi", smi), timeout)
 
     return make
-
-
-def test_an_answer(tools) -> None:
-    answer = ask(tools('echo "$*"; echo oops >&2; exit 3').hccn(7, "link"))
-    assert (answer.tool, answer.query, answer.problem, answer.status) == ("hccn_tool", "link", None, 3)
-    assert answer.text == "-i 7 -link -g\noops\n"
-
-
-def test_the_locale_is_plain(tools, monkeypatch) -> None:
-    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    assert ask(tools('echo "$LC_ALL"').hccn(0, "link")).text == "C\n"
-
-
-def test_bytes_that_are_no_text(tools) -> None:
-    assert "link status: UP" in ask(tools(r"printf '\377\376link status: UP\n'").hccn(0, "link")).text
-
-
-def test_a_missing_tool(tmp_path) -> None:
-    assert ask(q.Tools(str(tmp_path / "nothing")).hccn(0, "link")).problem == "missing"
-
-
-@pytest.mark.parametrize("content", ["\x7fELF of another architecture", ""], ids=["garbage", "empty"])
-def test_a_tool_that_cannot_be_executed(tmp_path, content) -> None:
-    path = tmp_path / "hccn_tool"
-    path.write_text(content)
-    assert ask(q.Tools(str(path)).hccn(0, "link")).problem == "not_executable"
-
-
-def test_a_hanging_tool_is_killed_with_its_children(tools, tmp_path) -> None:
-    pid_file = tmp_path / "pid"
-    hanging = tools(f"trap '' TERM INT HUP; sleep 300 & echo $! > {pid_file}; wait", timeout=2)
-    begin = time.monotonic()
-    answer = ask(hanging.hccn(0, "link"))
-    assert answer.problem == "timeout"
-    assert time.monotonic() - begin < 60
-    child = int(pid_file.read_text())
-    for _attempt in range(600):
-        try:
-            state = Path(f"/proc/{child}/stat").read_text().split()[2]
-        except FileNotFoundError:
-            return
-        if state == "Z":
-            return
-        time.sleep(0.05)
-    os.kill(child, 9)
-    pytest.fail("the child of the hanging tool is still there")
-
-
-def test_a_child_that_left_the_session_does_not_hold_the_run(tools) -> None:
-    begin = time.monotonic()
-    answer = ask(tools("setsid sleep 60 & sleep 300", timeout=0.3).hccn(0, "link"))
-    assert answer.problem == "timeout"
-    assert time.monotonic() - begin < 50
-
-
-def test_a_tool_that_closes_its_output_and_goes_on_is_waited_for(tools) -> None:
-    answer = ask(tools("echo done; exec >&- 2>&-; sleep 0.3; exit 4").hccn(0, "link"))
-    assert (answer.text, answer.status) == ("done\n", 4)
-    assert answer.seconds >= 0.3
-
-
-def test_a_tool_that_closes_its_output_and_hangs_is_killed(tools) -> None:
-    answer = ask(tools("exec >&- 2>&-; sleep 300", timeout=0.3).hccn(0, "link"))
-    assert answer.problem == "timeout"
-
-
-def test_a_tool_that_is_killed_shows_the_signal(tools) -> None:
-    assert ask(tools("kill -9 $$").hccn(0, "link")).status == -9
-
-
-def test_a_pipe_that_nobody_reads_ends_a_tool(tools) -> None:
-    # As in a shell; Python itself ignores the signal.
-    assert ask(tools("yes | head -n 1").hccn(0, "link")).text == "y\n"
-
-
-def test_long_answers_are_cut(tools) -> None:
-    answer = ask(tools("head -c 300000 /dev/zero | tr '\\0' x; echo end").hccn(0, "link"))
-    assert (len(answer.text), answer.status) == (65536, 0)
-
-
-def test_a_chain_waits_for_the_result_of_another(tools) -> None:
-    one = tools("sleep 0.1; echo first")
-
-    def first() -> Chain:
-        return (yield one.hccn(0, "link")).text
-
-    def second() -> Chain:
-        early = yield ResultOf("first")
-        return early, (yield ResultOf("first"))
-
-    found = run_chains({"second": second(), "first": first()})
-    assert found == {"second": ("first\n", "first\n"), "first": "first\n"}
-    assert list(found) == ["second", "first"]
 
 
 def test_nothing_is_left_behind(tools) -> None:
@@ -205,6 +100,11 @@ def test_a_ping_that_loses_a_part_is_made_again(tools, tmp_path, received, asked
     assert (first, then)[asked - 1] in answer.text
 
 
+def patiently(command: Command) -> Answer:
+    """The answer to a command that is asked again without a pause."""
+    return run_chains({0: lambda runner: q.patiently(runner, command, pause=0)})[0]
+
+
 BUSY = "hccn_tool is busy, please try again."
 
 
@@ -217,7 +117,7 @@ def test_a_busy_tool_is_asked_again(tools, tmp_path, busy, asked, text) -> None:
     body = (
         f'echo x >> {count}; [ "$(wc -l < {count})" -gt {busy} ] && echo "link status: UP" || echo "{BUSY}"'
     )
-    answer = run_chains({0: q.patiently(tools(body).hccn(0, "link"), pause=0)})[0]
+    answer = patiently(tools(body).hccn(0, "link"))
     assert answer.text == text
     assert len(count.read_text().split()) == asked
 
@@ -225,5 +125,5 @@ def test_a_busy_tool_is_asked_again(tools, tmp_path, busy, asked, text) -> None:
 def test_a_tool_that_hangs_or_fails_is_not_asked_again(tools, tmp_path) -> None:
     count = tmp_path / "count"
     body = f'echo x >> {count}; echo "Command execute failed!"; exit 1'
-    answer = run_chains({0: q.patiently(tools(body).hccn(0, "link"), pause=0)})[0]
+    answer = patiently(tools(body).hccn(0, "link"))
     assert (answer.status, len(count.read_text().split())) == (1, 1)

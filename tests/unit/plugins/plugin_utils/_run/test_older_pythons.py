@@ -24,6 +24,11 @@ PYTHONS: dict[tuple[int, int], Path] = runpy.run_path(str(ROOT / "scripts" / "en
 each_python = pytest.mark.parametrize(
     ("version", "python"), PYTHONS.items(), ids=[f"{major}.{minor}" for major, minor in PYTHONS]
 )
+our_pythons = pytest.mark.parametrize(
+    "python",
+    [python for version, python in PYTHONS.items() if version >= OURS],
+    ids=[f"{major}.{minor}" for major, minor in PYTHONS if (major, minor) >= OURS],
+)
 
 
 def run(python: Path, text: str) -> dict[str, Any]:
@@ -74,22 +79,40 @@ def standalone() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(
-    "python",
-    [python for version, python in PYTHONS.items() if version >= OURS],
-    ids=[f"{major}.{minor}" for major, minor in PYTHONS if (major, minor) >= OURS],
-)
-def test_everything_that_needs_no_ansible_is_imported(python: Path) -> None:
-    names = standalone()
+def importing(names: list[str]) -> str:
+    """A script's first lines, after which it can import these files of module_utils."""
     texts = {key: text for name in names for key, text in fast_script.sources(name).items()}
     head, _, _ = fast_script.script("_hccn.entry", "check", {}).partition("class Sources")
-    package = fast_script.PACKAGE
     loader = fast_script._SCRIPT.partition("class Sources")[2].partition("from {package}")[0]
-    modules = {f"{package}.{name}".rstrip("."): text for name, text in texts.items()}
-    script = f"{head}class Sources{loader.format(texts=ascii(modules))}"
-    script += "".join(f"import {package}.{name}\n" for name in names) + 'tell({"imported": True})\n'
+    modules = {f"{fast_script.PACKAGE}.{name}".rstrip("."): text for name, text in texts.items()}
+    return f"{head}class Sources{loader.format(texts=ascii(modules))}"
+
+
+@our_pythons
+def test_everything_that_needs_no_ansible_is_imported(python: Path) -> None:
+    names = standalone()
+    imports = "".join(f"import {fast_script.PACKAGE}.{name}\n" for name in names)
     assert len(names) > 30
-    assert run(python, script) == {"imported": True}
+    assert run(python, importing(names) + imports + 'tell({"imported": True})\n') == {"imported": True}
+
+
+COMMANDS = f"""
+from {fast_script.PACKAGE}._commands import Command, run_commands
+commands = {{
+    "says": Command("sh", "x", ["sh", "-c", "echo out; echo err >&2; exit 3"], 60),
+    "missing": Command("no", "x", ["/no/such/tool"], 60),
+    "hangs": Command("sh", "x", ["sh", "-c", "trap '' TERM; sleep 600 & wait"], 0.2),
+}}
+tell({{name: [one.text, one.status, one.problem] for name, one in run_commands(commands).items()}})
+"""
+
+
+@our_pythons
+def test_commands_run(python: Path) -> None:
+    found = run(python, importing(["_commands"]) + COMMANDS)
+    assert found["says"] == ["out\nerr\n", 3, None]
+    assert found["missing"][1:] == [None, "missing"]
+    assert found["hangs"] == ["", None, "timeout"]
 
 
 def test_the_python_of_the_tests_is_among_them() -> None:

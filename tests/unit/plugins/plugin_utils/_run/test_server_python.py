@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils import _commands
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import (
     hccn_cluster,
     host_cluster,
@@ -76,20 +75,6 @@ def test_what_is_sent_runs_on_the_oldest_python(path: Path) -> None:
 
 def _is_os(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "os"
-
-
-def test_commands_run_without_posix_spawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As on Python 3.7; a command that hangs is ended with its children there, too.
-    monkeypatch.delattr(_commands.os, "posix_spawnp")
-    commands = {
-        "says": _commands.Command("sh", "x", ["sh", "-c", "echo out; echo err >&2; exit 3"], 60),
-        "missing": _commands.Command("no", "x", ["/no/such/tool"], 60),
-        "hangs": _commands.Command("sh", "x", ["sh", "-c", "trap '' TERM; sleep 600 & wait"], 0.2),
-    }
-    found = _commands.run_chains({name: _commands.once(one) for name, one in commands.items()})
-    assert (found["says"].text, found["says"].status) == ("out\nerr\n", 3)
-    assert found["missing"].problem == "missing"
-    assert found["hangs"].problem == "timeout"
 
 
 def test_the_script_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
