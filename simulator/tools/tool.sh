@@ -3,7 +3,7 @@
 # Common part of the simulated hccn_tool and npu-smi (sourced by both).
 #
 # The state stands in $state/server.json and $state/faults.json. render.py turns it into one small shell file per answer,
-# anew whenever one of the two has changed; a query then costs one dash and one sleep.
+# anew whenever one of the two has changed; a query then costs one process.
 
 cache=${PD_SIM_CACHE:-/run/pd-sim-tools}
 if [ -z "${PD_SIM_CACHE-}" ] && [ ! -w /run ]; then
@@ -56,6 +56,14 @@ load() {
     return 0
 }
 
+# end: the tool's last step, which takes the time that the real one takes. Where nothing follows, `sleep` replaces this process:
+# sixteen tools run at once on each server, and all servers share one machine. Who runs a tool waits for its end anyway.
+end() {
+    if [ "$rc" = 0 ]; then exec sleep "$delay"; fi
+    sleep "$delay"
+    exit "$rc"
+}
+
 # reaches ADDRESS: does a ping from this chip to that chip address arrive? The server that holds it is really contacted.
 reaches() {
     case " $fails_to " in *" $1 "* | *" all "*) return 1 ;; esac
@@ -65,8 +73,8 @@ reaches() {
     [ "$host" = "$self" ] && return 0
     # A port that nobody listens on: the refusal shows that the server is up, and costs it nothing. A server that is down is
     # given up by the kernel after about three seconds; less would fail pings where this machine is busy.
-    case $(LC_ALL=C timeout 5 bash -c ": < /dev/tcp/$host/1" 2>&1; echo "exit $?") in
-        *"exit 0" | *refused*) return 0 ;;
+    case $(LC_ALL=C exec timeout 5 bash -c ": < /dev/tcp/$host/1 && echo refused" 2>&1) in
+        *refused*) return 0 ;;
     esac
     return 1
 }
