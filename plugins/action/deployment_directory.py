@@ -14,7 +14,7 @@ class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
     WORK = ServerFunction("deployment_directory", "_serving.entry", "folder", FOLDER_ARGUMENTS)
-    REFUSED = staticmethod(folder_refused)
+    refused = staticmethod(folder_refused)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         if self._task.args.get("state") == "named" and folder_refused(self._task.args) is None:

@@ -32,4 +32,5 @@ class ActionModule(ControllerAction):
             return RolloutError(decision.refusals).failure()
         for line in decision.reasons:
             show(line)
-        return {"changed": False, "stop": decision.stop, "reasons": decision.reasons}
+        settled = len(looks) == len(options["servers"]) and all(look["settled"] for look in looks.values())
+        return {"stop": decision.stop, "reasons": decision.reasons, "settled": settled}

@@ -14,7 +14,7 @@ class ActionModule(PipedModule):
     """Does on the server what the module does."""
 
     WORK = ServerFunction("deployment_info", "_serving.entry", "state", ARGUMENTS)
-    REFUSED = staticmethod(refused)
+    refused = staticmethod(refused)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         self._task.args = {**self._task.args, "planned": reduced(self._task.args.get("planned") or [])}

@@ -46,7 +46,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The slices with C(restart_policy), C(log_options) and another label.
+  description: The slices with C(restart_policy), C(log_options), C(health), which are the container's health
+    checks, and another label.
   type: list
   elements: dict
 """
@@ -56,6 +57,7 @@ import json
 from typing import Any
 
 from ..plugin_utils._filters import guarded
+from ..plugin_utils._serving.health import health_checks
 
 OPTIONS = "pd_rollout.options"
 
@@ -94,4 +96,4 @@ def _container(part: Any, stop_timeout: int, log_options: dict[str, str]) -> dic
     given = {key: part.get(key) for key in ("image", "command", "shm_size", "devices", "mounts")}
     text = json.dumps({**given, **options, "stop_timeout": stop_timeout}, sort_keys=True)
     label = {OPTIONS: hashlib.sha256(text.encode()).hexdigest()}
-    return {**part, **options, "labels": {**part["labels"], **label}}
+    return {**part, **options, "health": health_checks(part), "labels": {**part["labels"], **label}}

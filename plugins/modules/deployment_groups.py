@@ -51,6 +51,10 @@ stop:
   returned: success
   type: dict
   sample: {prefill1: [pd-prefiller], prefill2: [pd-prefiller]}
+settled:
+  description: Whether all servers are, as M(ascend.pd_rollout.deployment_info) reports it.
+  returned: success
+  type: bool
 findings:
   description: One for each group that cannot be started, with code, servers, seen, expected and cure.
   returned: failure

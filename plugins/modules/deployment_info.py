@@ -135,6 +135,10 @@ nodes:
       description: ID of that rollout, the same on all nodes of a group.
       type: str
       returned: always
+settled:
+  description: Whether there is nothing to change on this server, and its health checks answer.
+  type: bool
+  returned: always
 outdated:
   description: Files and directories of the planned containers that are missing or differ from the plan.
   returned: always

@@ -33,7 +33,7 @@ ARGUMENTS = {
     "fail": {"type": "bool", "default": True},
 }
 
-PING_ARGUMENTS = {
+PING_ARGUMENTS: dict[str, Any] = {
     "targets": {"type": "dict", "required": True},
     "kind": {"type": "str", "choices": ["hccs_ping", "ping"], "default": "hccs_ping"},
     "timeout": {"type": "float", "default": 10.0},

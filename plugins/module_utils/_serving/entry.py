@@ -16,6 +16,7 @@ from typing import Any
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
 from . import nodes as deployment_nodes
+from .probe import probe
 
 DEPLOYMENT = "pd_rollout.deployment"
 ROLE = "pd_rollout.role"
@@ -239,7 +240,21 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
     ]
     found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids}
-    return {**found, "nodes": nodes, **result, **({"warnings": warnings} if warnings else {})}
+    settled = reachable and not files and not result["strays"] and not any(node["pending"] for node in nodes)
+    return {
+        **found,
+        "nodes": nodes,
+        "settled": settled and serving(options["planned"]),
+        **result,
+        **({"warnings": warnings} if warnings else {}),
+    }
+
+
+def serving(planned: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the health checks of these slices of the plan answer as they must."""
+    return all(
+        probe(check["url"], check["expect"])[0] for part in planned for check in part.get("health") or ()
+    )
 
 
 def folder(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from ...module_utils._host.catalogue import HOST_CHECKS
 from ...module_utils._host.parsers import closes, concerns
 from ...module_utils._host.requirements import (
     HostRequirements,
-    PlannedContainer,
     PlannedPorts,
-    RankHealth,
 )
 from .._distribution.weights_chain import CURED_BY_COPY
 from .._run import server_python
+from .._serving.health import planned_container
 
 # hccn_check has findings of its own for these.
 _CHECKED_BY_HCCN = frozenset(
@@ -83,27 +82,6 @@ def requirements(
         advertise=tuple(engine["env"].get("VLLM_HOST_IP") for engine in engines),
         serving=tuple(map(planned_container, planned)),
     )
-
-
-def planned_container(planned: Mapping[str, Any]) -> PlannedContainer:
-    """Return a container of the plan (an engine's or the proxy's) and how to check that it serves."""
-    nodes = (planned.get("ready") or {}).get("nodes") or ()
-    group, api = len(nodes) > 1, planned.get("api")
-    instance = planned.get("instance") or "proxy"
-    return PlannedContainer(
-        container=planned["container"],
-        title=f"node {planned['node_rank']} of {instance}" if group else instance,
-        instance=planned.get("instance"),
-        script_path=planned["script_path"],
-        group=group,
-        health_url=planned.get("health_url") or (_health(api) if api else None),
-        expect=planned.get("expected") or {},
-        ranks=tuple(RankHealth(rank["rank"], _health(rank["api"])) for rank in planned.get("ranks") or ()),
-    )
-
-
-def _health(api: Mapping[str, Any]) -> str:
-    return f"http://{api['host']}:{api['port']}/health"
 
 
 def outside(plan: Mapping[str, Any]) -> list[Finding]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -166,17 +166,20 @@ class PipedModule(FastPath):
     """Base of the action plugins that do nothing but this."""
 
     WORK: ClassVar[ServerFunction]
-    #: Returns the error for arguments that must not be acted on, if that is known without the server.
-    REFUSED: ClassVar[Callable[[Mapping[str, Any]], RolloutError | None] | None] = None
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = True
 
+    @staticmethod
+    def refused(_arguments: Mapping[str, Any], /) -> RolloutError | None:
+        """Return the error for arguments that must not be acted on, if that is known without the server."""
+        return None
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        error = self.REFUSED(self._task.args) if self.REFUSED else None
+        error = self.refused(self._task.args)
         if error is not None:
             return {**result, **error.failure()}
         with self._within(LONGEST, f"{self._task.action} ran", lost=False):

@@ -61,3 +61,18 @@ def test_a_node_of_a_group_is_not_restarted_alone() -> None:
     assert made()["restart_policy"] == "unless-stopped"
     assert made({"ready": {"nodes": nodes}})["restart_policy"] == "no"
     assert made({"ready": None})["restart_policy"] == "unless-stopped"
+
+
+def test_health_checks_are_those_of_the_container() -> None:
+    api = {"host": "10.0.0.3", "port": 8004}
+    assert made()["health"] == []
+    assert made({"api": api})["health"] == [{"url": "http://10.0.0.3:8004/health", "expect": {}}]
+    ranks = [{"rank": rank, "api": {**api, "port": 7100 + rank}} for rank in (0, 1)]
+    assert [check["url"] for check in made({"ranks": ranks})["health"]] == [
+        "http://10.0.0.3:7100/health",
+        "http://10.0.0.3:7101/health",
+    ]
+    proxy = {"health_url": "http://10.0.0.1:8005/healthcheck", "expected": {"decode_instances": 1}}
+    assert made(proxy)["health"] == [
+        {"url": "http://10.0.0.1:8005/healthcheck", "expect": {"decode_instances": 1}}
+    ]

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import re
+import threading
+import types
 from pathlib import Path
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.action.deployment_groups import ActionModule
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import entry
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.entry import (
     compare,
@@ -175,7 +179,83 @@ def test_what_an_engine_that_is_down_still_has_is_told(tmp_path, monkeypatch, in
             "_check_mode": False,
         }
     )
-    assert (found["reachable"], found["strays"]) == (False, [])
+    assert (found["reachable"], found["strays"], found["settled"]) == (False, [], False)
     reduced = " ".join(found.get("warnings", []))
     assert ("containers of deployment pd, if any, were not removed" in reduced) == installed
     assert bool(reduced) == installed
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """/health is well, /healthcheck counts one prefiller, everything else is not there."""
+
+    def do_GET(self):
+        body = {"/health": b"", "/healthcheck": b'{"prefill_instances": 1}'}.get(self.path)
+        self.send_response(404 if body is None else 200)
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("checks", "serves"),
+    [
+        pytest.param([], True, id="a node without an API"),
+        pytest.param([("/health", {})], True, id="an engine"),
+        pytest.param([("/health", {}), ("/none", {})], False, id="one of two ranks"),
+        pytest.param([("/healthcheck", {"prefill_instances": 1})], True, id="the proxy"),
+        pytest.param([("/healthcheck", {"prefill_instances": 2})], False, id="a proxy with another list"),
+    ],
+)
+def test_settled_is_what_is_as_planned_and_serves(server, monkeypatch, checks, serves):
+    class Docker:
+        def __init__(self, _socket):
+            pass
+
+        def containers(self, _labels):
+            return []
+
+    monkeypatch.setattr(entry, "DockerApi", Docker)
+    planned = [{"health": [{"url": server + path, "expect": expect} for path, expect in checks]}]
+    monkeypatch.setattr(entry, "compare", lambda *_: {"strays": [], "running": [], "broken": []})
+    monkeypatch.setattr(entry, "outdated", lambda *_: [])
+    monkeypatch.setattr(entry, "key_ids", lambda *_: {})
+    options = {"deployment": "pd", "roles": [], "secret_digest": "", "require_engine": True}
+    options |= {"docker_socket": "", "_check_mode": False, "planned": [{**planned[0], "image": "x"}]}
+    Docker.image_id = lambda *_: None
+    node = {"pending": False, "why": "", "instance": "decoder"}
+    monkeypatch.setattr(entry.deployment_nodes, "look", lambda *_: [node])
+    assert entry.state(options)["settled"] is serves
+    monkeypatch.setattr(entry.deployment_nodes, "look", lambda *_: [{**node, "pending": True}])
+    assert entry.state(options)["settled"] is False
+    monkeypatch.setattr(entry.deployment_nodes, "look", lambda *_: [node])
+    monkeypatch.setattr(entry, "outdated", lambda *_: ["/etc/pd_rollout/pd/decoder.sh"])
+    assert entry.state(options)["settled"] is False
+
+
+@pytest.mark.parametrize(
+    ("looks", "settled"),
+    [
+        ({"p1": True, "d1": True}, True),
+        ({"p1": True, "d1": False}, False),
+        ({"p1": True, "d1": None}, False),
+    ],
+    ids=["all", "all but one", "one did not answer"],
+)
+def test_a_deployment_is_settled_when_all_servers_are(looks, settled):
+    action = ActionModule.__new__(ActionModule)
+    results = {
+        name: {} if one is None else {"__found": {"nodes": [], "settled": one}} for name, one in looks.items()
+    }
+    hostvars = types.SimpleNamespace(raw_get=results.get)
+    found = action.work({"servers": list(looks), "result": "__found"}, {"hostvars": hostvars})
+    assert found["settled"] is settled

@@ -14,7 +14,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import hea
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import HostRequirements
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import nodes as deployment_nodes
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import report
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks.host_cluster import planned_container
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.health import planned_container
 
 LOADING = "Loading safetensors checkpoint shards:  26% Completed | 43/163 [00:10<00:30,  3.9it/s]\n"
 READY = "INFO:     Application startup complete.\n"
