@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ..module_utils._hccn.entry import PING_ARGUMENTS
+from ..module_utils._hccn.entry import PING_ARGUMENTS, longest_pings
 from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
@@ -12,3 +12,6 @@ class ActionModule(PipedModule):
     """Runs the module's work on the server."""
 
     WORK = ServerFunction("hccn_ping", "_hccn.entry", "ping", PING_ARGUMENTS)
+
+    def _own_seconds(self) -> float:
+        return longest_pings(self._task.args)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..module_utils._hccn.entry import longest_pings
 from ..module_utils._host.entry import REACH_ARGUMENTS
 from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 from ..plugin_utils._run.run_token import run_token
@@ -19,3 +20,6 @@ class ActionModule(PipedModule):
     def _own_arguments(self) -> dict[str, Any]:
         """Return the run's token, without which its listeners do not answer."""
         return {"token": run_token()}
+
+    def _own_seconds(self) -> float:
+        return longest_pings(self._task.args.get("pings"))

@@ -12,3 +12,7 @@ class ActionModule(PipedModule):
     """Runs the module's work on the server."""
 
     WORK = ServerFunction("smoke_test", "_serving.smoke_test", "result", ARGUMENTS)
+
+    def _own_seconds(self) -> float:
+        # The requests, and after a failure one to each kind of engine for each of them.
+        return 10 * float(self._task.args.get("timeout") or ARGUMENTS["timeout"]["default"])

@@ -32,7 +32,7 @@ BACKENDS = {
     "required": True,
     "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
 }
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     "proxy_url": {"type": "str", "required": True},
     "model": {"type": "str", "required": True},
     "prefillers": BACKENDS,

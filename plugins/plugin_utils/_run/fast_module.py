@@ -182,9 +182,13 @@ class PipedModule(FastPath):
         error = self.refused(self._task.args)
         if error is not None:
             return {**result, **error.failure()}
-        with self._within(LONGEST, f"{self._task.action} ran", lost=False):
+        with self._within(LONGEST + self._own_seconds(), f"{self._task.action} ran", lost=False):
             found = self._call(self.WORK, self._task.args, task_vars, self._own_arguments())
         return {**result, **found}
+
+    def _own_seconds(self) -> float:
+        """Return the seconds that the work may take with these arguments, beyond those of any call."""
+        return 0.0
 
     def _own_arguments(self) -> dict[str, Any]:
         """Return arguments that are not options of the task, such as secrets that only servers may know."""

@@ -7,11 +7,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible_collections.ascend.pd_rollout.plugins.action import (
+    hccn_ping,
+    host_reach,
+    model_weights,
+    smoke_test,
+)
 from ansible_collections.ascend.pd_rollout.plugins.action.hccn_check import ActionModule
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import fast_module as p
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.fast_script import MARK
@@ -116,6 +122,27 @@ def test_an_interpreter_that_is_too_old_and_only_guessed_is_left_to_ansible() ->
     server.answer = {"rc": 0, "stdout": f'{MARK}{{"failed": true, "python": "3.6.15"}}\n'}
     assert server.piped({}) is None
     assert "Python 3.6.15 at" in (server.piped(NAMED) or {})["msg"]
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "seconds"),
+    [
+        (model_weights, {"hashes": "none"}, 0),
+        (model_weights, {"hashes": "full"}, 24 * 3600),
+        (smoke_test, {}, 1200),
+        (smoke_test, {"timeout": 600}, 6000),
+        (hccn_ping, {"targets": {"0": ["192.168.0.1"] * 112}, "timeout": 10}, 2240),
+        (host_reach, {}, 0),
+        (host_reach, {"pings": {"targets": {"0": ["192.168.0.1"], "1": []}, "timeout": 10}}, 20),
+    ],
+    ids=lambda value: value.__name__.rpartition(".")[2] if isinstance(value, ModuleType) else str(value)[:40],
+)
+def test_long_work_has_the_time_that_it_needs(
+    action: ModuleType, arguments: dict[str, Any], seconds: float
+) -> None:
+    plugin = action.ActionModule.__new__(action.ActionModule)
+    plugin._task = SimpleNamespace(args=arguments)
+    assert plugin._own_seconds() == seconds
 
 
 def test_without_pipelining_the_module_runs() -> None:
