@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, TypeVar
+from typing import IO, Any, Callable, TypeVar, cast
 
 # Maximum length of an answer in bytes; the rest is dropped.
 ANSWER_LIMIT = 65536
@@ -148,9 +148,8 @@ def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
 
     A process that has left the group may keep the pipe open, so nothing is read after the deadline.
     """
-    assert process.stdout is not None
     output, poll = bytearray(), select.poll()
-    with process.stdout as pipe:
+    with cast("IO[bytes]", process.stdout) as pipe:
         poll.register(pipe, select.POLLIN)
         while poll.poll(1000 * _until(deadline)):
             chunk = pipe.read(ANSWER_LIMIT)
