@@ -113,10 +113,13 @@ class ActionModule(ControllerAction):
         missing: dict[str, str] = {}
         for name in options["servers"]:
             found = registered(task_vars, name, options["result"])
-            if found is not None and "facts" in found:
+            reached = registered(task_vars, name, options["reached"] or "")
+            # A server that was lost while it connected and pinged has left the play: its part is not checked.
+            lost = reached is not None and "count" not in reached
+            if found is not None and "facts" in found and not lost:
                 results[name] = found
             else:
-                missing[name] = str((found or {}).get("msg", ""))
+                missing[name] = str(((reached if lost else found) or {}).get("msg", ""))
         return results, missing
 
     def _registered(

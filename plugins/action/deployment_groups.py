@@ -32,5 +32,10 @@ class ActionModule(ControllerAction):
             return RolloutError(decision.refusals).failure()
         for line in decision.reasons:
             show(line)
-        settled = len(looks) == len(options["servers"]) and all(look["settled"] for look in looks.values())
-        return {"stop": decision.stop, "reasons": decision.reasons, "settled": settled}
+        each = len(looks) == len(options["servers"]) and all(look["settled"] for look in looks.values())
+        # Nodes that serve alone may still be of different starts, so that all of them are started again.
+        return {
+            "stop": decision.stop,
+            "reasons": decision.reasons,
+            "settled": each and not decision.stop,
+        }

@@ -306,7 +306,7 @@ class ActionModule(Polling):
             target.ready = True
 
     def _head(self, instance: str, patience: float) -> dict[str, Any] | None:
-        """What the head of an instance has nodes; its worker comes here at the same time as this one."""
+        """What the head of an instance has published; its worker comes here at the same time as this one."""
         end = time.monotonic() + patience
         while True:
             head = self._state.nodes(instance).get(0)

@@ -14,4 +14,4 @@ class ActionModule(PipedModule):
     WORK = ServerFunction("hccn_ping", "_hccn.entry", "ping", PING_ARGUMENTS)
 
     def _own_seconds(self) -> float:
-        return longest_pings(self._task.args)
+        return longest_pings(self.WORK.options(self._task.args))

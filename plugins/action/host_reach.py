@@ -22,4 +22,4 @@ class ActionModule(PipedModule):
         return {"token": run_token()}
 
     def _own_seconds(self) -> float:
-        return longest_pings(self._task.args.get("pings"))
+        return longest_pings(self.WORK.options(self._task.args)["pings"])

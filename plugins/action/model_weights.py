@@ -17,4 +17,4 @@ class ActionModule(PipedModule):
     WORK = ServerFunction("model_weights", "_transfer.weights_verification", "verify", ARGUMENTS)
 
     def _own_seconds(self) -> float:
-        return self.HASHING if self._task.args.get("hashes") == "full" else 0.0
+        return self.HASHING if self.WORK.options(self._task.args)["hashes"] == "full" else 0.0

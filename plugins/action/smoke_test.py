@@ -14,5 +14,7 @@ class ActionModule(PipedModule):
     WORK = ServerFunction("smoke_test", "_serving.smoke_test", "result", ARGUMENTS)
 
     def _own_seconds(self) -> float:
-        # The requests, and after a failure one to each kind of engine for each of them.
-        return 10 * float(self._task.args.get("timeout") or ARGUMENTS["timeout"]["default"])
+        # The requests, each engine's metrics ten times, and after a failure a request to each engine.
+        options = self.WORK.options(self._task.args)
+        engines = len(options["prefillers"]) + len(options["decoders"])
+        return float(options["timeout"]) * 10 * (1 + engines)

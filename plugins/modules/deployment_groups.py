@@ -52,7 +52,7 @@ stop:
   type: dict
   sample: {prefill1: [pd-prefiller], prefill2: [pd-prefiller]}
 settled:
-  description: Whether all servers are, as M(ascend.pd_rollout.deployment_info) reports it.
+  description: Whether M(ascend.pd_rollout.deployment_info) reports it of all servers, and RV(stop) is empty.
   returned: success
   type: bool
 findings:

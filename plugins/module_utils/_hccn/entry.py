@@ -117,9 +117,10 @@ def ping(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def longest_pings(options: Mapping[str, Any] | None) -> float:
     """Return the seconds that the pings of these options of hccn_ping take if each is sent twice in vain."""
-    targets = (options or {}).get("targets") or {}
-    timeout = float((options or {}).get("timeout") or PING_ARGUMENTS["timeout"]["default"])
-    return 2 * timeout * max(map(len, targets.values()), default=0)
+    if options is None:
+        return 0.0
+    addresses = [len(asked) for asked in options["targets"].values() if isinstance(asked, list)]
+    return 2 * float(options["timeout"]) * max(addresses, default=0)
 
 
 def _path(options: Mapping[str, Any], name: str) -> str:

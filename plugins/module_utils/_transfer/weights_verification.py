@@ -31,9 +31,11 @@ def verify(options: dict[str, Any]) -> dict[str, Any]:
     options: the module's, and ``_check_mode``, in which config.json is not changed.
     """
     try:
-        path = safe_paths.own_path(options["path"], "model_weights_path (pd_model_path)")
+        safe_paths.own_path(options["path"], "model_weights_path (pd_model_path)")
     except safe_paths.Refused as error:
         return {"leftover": False, **error.failure()}
+    # As it is written: a transfer's files are named after it.
+    path = options["path"]
     report = inspection.inspect(
         path,
         dtype=options["dtype"] or None,

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.executor.interpreter_discovery import discover_interpreter
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
@@ -85,6 +86,9 @@ def _paths_as_text(arguments: Mapping[str, Any]) -> dict[str, Any]:
 class FastPath(Answering, ActionBase):
     """Base of the actions that have such a function do its work on the server."""
 
+    #: The interpreter of the server, where this action is the first that looks for it.
+    _own_discovery: str | None = None
+
     def _call(
         self,
         work: ServerFunction,
@@ -136,13 +140,17 @@ class FastPath(Answering, ActionBase):
             return None
         options = {**work.options(arguments), **(secrets or {}), "_check_mode": self._task.check_mode}
         text = script(work.entry, work.function, options, work.paths)
-        python = self._python(task_vars)
-        command = f"{shlex.quote(python)} {FLAGS} -" if python else self._first_python(task_vars)
-        answer = self._low_level_execute_command(command, in_data=text.encode())
+        python = self._python(task_vars) or self._discovered(task_vars)
+        if python is None:
+            return None
+        answer = self._low_level_execute_command(f"{shlex.quote(python)} {FLAGS} -", in_data=text.encode())
         found = result_in(answer["stdout"]) if answer["rc"] == 0 else None
-        if found is not None and "python" in found:
-            # Ansible may know another one where it has not looked yet.
-            return {**found, "msg": server_python.too_old(found["python"], python)} if python else None
+        if found is None:
+            return None
+        if self._own_discovery:
+            found["ansible_facts"] = {"discovered_interpreter_python": self._own_discovery}
+        if "python" in found:
+            return {**found, "msg": server_python.too_old(found["python"], python)}
         return found
 
     def _python(self, task_vars: Mapping[str, Any]) -> str | None:
@@ -155,11 +163,17 @@ class FastPath(Answering, ActionBase):
         found = (task_vars.get("ansible_facts") or {}).get("discovered_interpreter_python")
         return str(found) if found else None
 
-    def _first_python(self, task_vars: Mapping[str, Any]) -> str:
-        """Return a command that runs the first interpreter on the server of those that Ansible tries."""
-        names = C.config.get_config_value("INTERPRETER_PYTHON_FALLBACK", variables=task_vars)
-        each = " ".join(shlex.quote(name) for name in names)
-        return f'for p in {each}; do command -v "$p" > /dev/null && exec "$p" {FLAGS} -; done; exit 127'
+    def _discovered(self, task_vars: Mapping[str, Any]) -> str | None:
+        """Return the interpreter that Ansible finds on the server; later tasks are told as by a module."""
+        if self._own_discovery is None:
+            mode = C.config.get_config_value("INTERPRETER_PYTHON", variables=task_vars) or "auto"
+            try:
+                self._own_discovery = str(discover_interpreter(self, "python", mode, task_vars))
+            except AnsibleConnectionFailure:
+                raise
+            except Exception:  # The module tries again, and reports what is wrong.
+                return None
+        return self._own_discovery
 
 
 class PipedModule(FastPath):
@@ -187,7 +201,10 @@ class PipedModule(FastPath):
         return {**result, **found}
 
     def _own_seconds(self) -> float:
-        """Return the seconds that the work may take with these arguments, beyond those of any call."""
+        """Return the seconds that the work may take with these arguments, beyond those of any call.
+
+        Raises AnsibleActionFail for wrong ones.
+        """
         return 0.0
 
     def _own_arguments(self) -> dict[str, Any]:

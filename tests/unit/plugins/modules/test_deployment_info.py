@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.action import deployment_groups
 from ansible_collections.ascend.pd_rollout.plugins.action.deployment_groups import ActionModule
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import entry
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.entry import (
@@ -259,3 +260,19 @@ def test_a_deployment_is_settled_when_all_servers_are(looks, settled):
     hostvars = types.SimpleNamespace(raw_get=results.get)
     found = action.work({"servers": list(looks), "result": "__found"}, {"hostvars": hostvars})
     assert found["settled"] is settled
+
+
+def test_a_group_that_is_stopped_is_not_settled(monkeypatch):
+    """All its nodes serve, but not of one start."""
+    node = {"container": "pd-p", "instance": "p", "group": ["p1", "p2"], "why": "", "pending": False}
+    node |= {"started_at": "now", "noted": True}
+    results = {
+        name: {"__found": {"nodes": [{**node, "generation": run}], "running": ["pd-p"], "settled": True}}
+        for name, run in (("p1", "one"), ("p2", "another"))
+    }
+    monkeypatch.setattr(deployment_groups, "show", lambda _text: None)
+    action = ActionModule.__new__(ActionModule)
+    options = {"servers": ["p1", "p2"], "result": "__found"}
+    found = action.work(options, {"hostvars": types.SimpleNamespace(raw_get=results.get)})
+    assert found["stop"] == {"p1": ["pd-p"], "p2": ["pd-p"]}
+    assert found["settled"] is False

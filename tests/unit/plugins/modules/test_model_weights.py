@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._transfer import weights_process
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._weights import patch
 from ansible_collections.ascend.pd_rollout.plugins.modules import model_weights, weights_directory
 
@@ -63,6 +64,19 @@ def test_what_a_killed_run_has_left_is_told_also_of_weights_that_are_whole(
     token.unlink()
     (model / ".pd_rollout-probe-0123456789ab-decode1").touch()
     assert left() == (True, [])
+
+
+@pytest.mark.parametrize("written", ["{}", "{}/", "{}//"])
+def test_what_a_transfer_has_left_is_looked_for_by_the_path_as_it_is_written(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(weights_process, "left", lambda path: not asked.append(path))
+    path = written.format(model)
+    with patch_module_args({"path": path}), pytest.raises(SystemExit):
+        model_weights.main()
+    assert json.loads(capsys.readouterr().out)["leftover"] is True
+    assert asked == [path]
 
 
 @pytest.mark.parametrize("path", ["/", "/srv/../etc", "/srv/x\ny"])

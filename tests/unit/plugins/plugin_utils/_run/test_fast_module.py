@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.ascend.pd_rollout.plugins.action import (
     hccn_ping,
     host_reach,
@@ -52,6 +49,8 @@ class Server(ActionModule):
         return self.answer
 
 
+ENGINE = {"host": "10.0.0.3", "port": 8004}
+ASKED = {"proxy_url": "http://10.0.0.1:8005", "model": "m", "prefillers": [ENGINE]}
 NAMED = {"ansible_python_interpreter": "/opt/my python/bin/python3"}
 FOUND = {"ansible_facts": {"discovered_interpreter_python": "/usr/bin/python3.11"}}
 
@@ -87,50 +86,55 @@ def test_the_module_runs_where_the_script_cannot(task: dict[str, Any], variables
     assert server.commands == []
 
 
-@pytest.mark.parametrize("variables", [{}, {"ansible_python_interpreter": "auto"}], ids=["unset", "auto"])
-def test_the_first_interpreter_of_the_server_runs_before_ansible_has_looked(
-    variables: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("mode", [None, "auto"])
+def test_ansible_looks_for_the_interpreter_once_and_later_tasks_are_told(
+    mode: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked: list[str] = []
+
+    def discover(_action: object, _name: str, how: str, _variables: object) -> str:
+        looked.append(how)
+        return "/usr/bin/python3.9"
+
+    monkeypatch.setattr(p, "discover_interpreter", discover)
     server = Server()
-    assert server.piped(variables) == {"ok": True}
-    tried = dict.fromkeys(("python3.8", "python3.9"), "echo older")
-    tried["python3.9"] = 'echo "$(basename "$0") $*"'
-    for name, text in tried.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    (basename := tmp_path / "basename").symlink_to(shutil.which("basename") or "")
-    assert basename.exists()
-    shell = shutil.which("sh") or ""
-    done = subprocess.run(
-        [shell, "-c", server.commands[0][0]],
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "python3.9 -I -\n"
-    nothing = subprocess.run(
-        [shell, "-c", server.commands[0][0].replace("/usr/bin/python3", "none")],
-        env={"PATH": "/nonexistent"},
-        check=False,
-    )
-    assert nothing.returncode == 127
+    variables = {"ansible_python_interpreter": mode} if mode else {}
+    for _again in range(2):
+        assert server.piped(variables) == {
+            "ok": True,
+            "ansible_facts": {"discovered_interpreter_python": "/usr/bin/python3.9"},
+        }
+    assert [command for command, _script in server.commands] == ["/usr/bin/python3.9 -I -"] * 2
+    # Ansible says nothing of what it finds where ansible.cfg has it so.
+    assert looked == [mode or "auto_silent"]
+    assert server.piped(FOUND)
 
 
-def test_an_interpreter_that_is_too_old_and_only_guessed_is_left_to_ansible() -> None:
+def test_a_server_that_is_lost_while_ansible_looks_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    server = Server()
+    monkeypatch.setattr(p, "discover_interpreter", lambda *_: fail(ValueError("unexpected output")))
+    assert server.piped({}) is None
+    monkeypatch.setattr(p, "discover_interpreter", lambda *_: fail(AnsibleConnectionFailure("lost")))
+    with pytest.raises(AnsibleConnectionFailure):
+        server.piped({})
+
+
+def test_an_interpreter_that_is_too_old_is_named() -> None:
     server = Server()
     server.answer = {"rc": 0, "stdout": f'{MARK}{{"failed": true, "python": "3.6.15"}}\n'}
-    assert server.piped({}) is None
     assert "Python 3.6.15 at" in (server.piped(NAMED) or {})["msg"]
 
 
 @pytest.mark.parametrize(
     ("action", "arguments", "seconds"),
     [
-        (model_weights, {"hashes": "none"}, 0),
-        (model_weights, {"hashes": "full"}, 24 * 3600),
-        (smoke_test, {}, 1200),
-        (smoke_test, {"timeout": 600}, 6000),
+        (model_weights, {"path": "/w", "hashes": "none"}, 0),
+        (model_weights, {"path": "/w", "hashes": "full"}, 24 * 3600),
+        (smoke_test, {**ASKED, "decoders": []}, 2400),
+        (smoke_test, {**ASKED, "decoders": [ENGINE] * 2, "timeout": 600}, 24000),
         (hccn_ping, {"targets": {"0": ["192.168.0.1"] * 112}, "timeout": 10}, 2240),
         (host_reach, {}, 0),
         (host_reach, {"pings": {"targets": {"0": ["192.168.0.1"], "1": []}, "timeout": 10}}, 20),

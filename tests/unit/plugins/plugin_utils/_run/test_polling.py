@@ -11,6 +11,7 @@ from ansible.errors import AnsibleActionFail
 from ansible_collections.ascend.pd_rollout.plugins.action.engine_wait import ENGINE_INFO
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run import polling
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.fast_module import SWITCH
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.fast_script import MARK
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._run.polling import ProgressLine
 
 
@@ -63,3 +64,25 @@ def test_a_module_that_failed_hands_its_findings_on(monkeypatch: pytest.MonkeyPa
     with pytest.raises(AnsibleActionFail, match="no answer") as raised:
         action._poll(ENGINE_INFO, {}, about="the engines", answers="targets", task_vars={})
     assert raised.value.result["findings"] == [found]
+
+
+def test_a_poll_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def execute(command: str, in_data: bytes) -> dict[str, object]:
+        sent.append(command)
+        assert b"_serving.engine_status" in in_data
+        return {"rc": 0, "stdout": f'{MARK}{{"targets": []}}\n'}
+
+    action = polling.Polling.__new__(polling.Polling)
+    monkeypatch.setattr(polling.ParentRun, "check", lambda *_: None)
+    action._task = SimpleNamespace(delegate_to=None, async_val=0, environment=None, check_mode=False)
+    action._templar = SimpleNamespace(template=lambda text: text)
+    monkeypatch.setattr(action, "_is_pipelining_enabled", lambda _style: True, raising=False)
+    monkeypatch.setattr(action, "_low_level_execute_command", execute, raising=False)
+    variables = {"ansible_python_interpreter": "/usr/bin/python3"}
+    answer = action._poll(
+        ENGINE_INFO, {"targets": []}, about="the engines", answers="targets", task_vars=variables
+    )
+    assert answer == {"targets": []}
+    assert sent == ["/usr/bin/python3 -I -"]
