@@ -4,7 +4,7 @@ SHELL := /bin/bash
 INVENTORY ?= inventory/simulated_1p1d
 SCENARIO ?=
 
-.PHONY: help demo demo-down simulate test test-quick lint unit molecule conformance bench build bundle docs docsite venv engine images clean
+.PHONY: help demo demo-down simulate test test-quick lint unit molecule conformance bench build bundle docs docsite venv docker images clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,10 +20,10 @@ simulate: ## servers for any inventory: make simulate INVENTORY=inventory/guide_
 	@scripts/docker_engine
 	@simulator/sim up --inventory $(INVENTORY)
 
-test: venv engine images ## lint, unit tests, Molecule
+test: venv docker images ## lint, unit tests, Molecule
 	@scripts/tests.py --fresh lint unit molecule
 
-test-quick: venv engine images ## lint, unit tests, one rollout: what to run before each commit
+test-quick: venv docker images ## lint, unit tests, one rollout: what to run before each commit
 	@scripts/tests.py --fresh --quick lint unit molecule --scenario=rollout
 
 lint: venv ## ansible-lint, ansible-test sanity, yamllint, ruff, mypy, vermin, shellcheck
@@ -32,13 +32,13 @@ lint: venv ## ansible-lint, ansible-test sanity, yamllint, ruff, mypy, vermin, s
 unit: venv ## pytest: planner, filters, modules, simulator
 	@scripts/tests.py unit
 
-molecule: venv engine images ## all scenarios, or one: make molecule SCENARIO=docker
+molecule: venv docker images ## all scenarios, or one: make molecule SCENARIO=docker
 	@scripts/tests.py molecule $(addprefix --scenario=,$(SCENARIO))
 
 conformance: venv ## launch scripts and the simulated engine against the real parser of vLLM
 	@scripts/tests.py conformance
 
-bench: venv engine images ## figures, printed and written to build/bench.json
+bench: venv docker images ## figures, printed and written to build/bench.json
 	@.venv/bin/python scripts/bench
 
 build: venv ## the collection as a tarball in build/
@@ -56,10 +56,10 @@ docsite: venv ## the reference of all roles and plugins as HTML, in build/docsit
 venv: ## .venv with everything for work on the collection
 	@scripts/venv requirements-dev.txt
 
-engine: ## find a Docker Engine, or install one
+docker: ## find a Docker Engine, or install one
 	@scripts/docker_engine
 
-images: venv engine ## the simulator's images, once
+images: venv docker ## the simulator's images, once
 	@simulator/sim images
 
 clean: ## remove all of this checkout: servers, images, .venv, results

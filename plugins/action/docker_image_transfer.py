@@ -151,7 +151,7 @@ class ActionModule(Polling):
 
     def _wait(self) -> dict[str, Any]:
         begun, line = time.monotonic(), ProgressLine(f"{self._host} image", SHOW_EVERY)
-        gives, run = self._part["kind"] == "engine", ParentRun()
+        gives, run = self._part["kind"] == "docker", ParentRun()
         piece: dict[str, Any] = {}
         brought = -1
         silence = Silence(f"the image on {self._host}")
@@ -194,9 +194,9 @@ class ActionModule(Polling):
 
     def _hopeless(self, servers: dict[str, dict[str, Any]], status: ImageStatus) -> Finding | None:
         """Why nothing can come any more: whoever gets it from outside has failed, and nobody has all."""
-        if self._part["kind"] != "take" or status.phase != FETCHING:
+        if self._part["kind"] != "peers" or status.phase != FETCHING:
             return None
-        outside = [server for server in servers.values() if server["kind"] != "take"]
+        outside = [server for server in servers.values() if server["kind"] != "peers"]
         if not outside or not all(server["failed"] for server in outside):
             return None
         if any(server["complete"] for server in servers.values()):

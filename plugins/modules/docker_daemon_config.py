@@ -81,7 +81,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._docker import daemon_config, engine
+from ..module_utils._docker import daemon_config, dockerd
 
 VALIDATE_SECONDS = 30
 
@@ -91,15 +91,15 @@ def refusal(text: str) -> str | None:
 
     None if it would not, or is too old to be asked (before 23.0).
     """
-    dockerd = engine.dockerd_path()
-    if dockerd is None:
+    program = dockerd.dockerd_path()
+    if program is None:
         return None
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(text)
         file.flush()
         try:
             run = subprocess.run(
-                [dockerd, "--validate", "--config-file", file.name],
+                [program, "--validate", "--config-file", file.name],
                 capture_output=True,
                 text=True,
                 timeout=VALIDATE_SECONDS,
@@ -143,7 +143,7 @@ def main() -> None:
         module.exit_json(**result)
 
     wanted = daemon_config.parse(merged.text)
-    arguments = engine.daemon_arguments(engine.daemon_pid())
+    arguments = dockerd.daemon_arguments(dockerd.daemon_pid())
     added = tuple(key for key in merged.changed if key in wanted)
     twice = daemon_config.given_as_flags(added, arguments)
     if twice:

@@ -68,7 +68,7 @@ assignments:
   description: What each host does, by its name. A host with nothing to do is left out.
   returned: always
   type: dict
-  sample: {prefill1: {kind: registry, order: []}, prefill2: {kind: take, order: [prefill1]}}
+  sample: {prefill1: {kind: registry, order: []}, prefill2: {kind: peers, order: [prefill1]}}
 findings:
   description: Why the image cannot be provided.
   returned: failure

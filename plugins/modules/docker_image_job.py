@@ -41,10 +41,10 @@ options:
   kind:
     description: Where it gets the archive.
     type: str
-    choices: [registry, archive, controller, engine, take]
-    default: take
+    choices: [registry, archive, controller, docker, peers]
+    default: peers
   image:
-    description: The name that the image has with the engine.
+    description: The name that the image has with the Docker Engine.
     type: str
     default: ""
   address:
@@ -161,7 +161,7 @@ status:
       description: Bytes that were there from an earlier run.
       type: int
     fetched:
-      description: Bytes that came from a registry, or an engine.
+      description: Bytes that came from a registry or a Docker Engine.
       type: int
     served:
       description: Bytes that went to other servers.

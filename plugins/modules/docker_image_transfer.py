@@ -139,7 +139,7 @@ served:
   returned: with O(state=absent)
   type: int
 fetched:
-  description: Bytes that came from a registry or an engine.
+  description: Bytes that came from a registry or a Docker Engine.
   returned: with O(state=absent)
   type: int
 """

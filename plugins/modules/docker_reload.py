@@ -79,7 +79,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._docker import engine
+from ..module_utils._docker import dockerd
 from ..module_utils._docker.client import DEFAULT_SOCKET, DockerError
 
 NOT_RELOADED = (
@@ -99,10 +99,10 @@ def wait_for_reload(since: float, timeout: float, socket_path: str) -> dict[str,
     """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        events = engine.reload_events(since, time.time(), socket_path)
+        events = dockerd.reload_events(since, time.time(), socket_path)
         if events:
             return dict(events[0].get("Actor", {}).get("Attributes", {}))
-        time.sleep(engine.POLL_SECONDS)
+        time.sleep(dockerd.POLL_SECONDS)
     raise DockerError(f"no reload within {timeout} s", code="docker-not-reloaded")
 
 
@@ -110,13 +110,13 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "docker_socket": {"type": "path", "default": DEFAULT_SOCKET},
-            "pid_file": {"type": "path", "default": engine.PID_FILE},
+            "pid_file": {"type": "path", "default": dockerd.PID_FILE},
             "timeout": {"type": "int", "default": 10},
         },
         supports_check_mode=True,
     )
     params = module.params
-    pid = engine.daemon_pid(params["pid_file"])
+    pid = dockerd.daemon_pid(params["pid_file"])
     if pid is None:
         seen = f"{params['pid_file']} names no running dockerd"
         error = DockerError(seen, code="docker-process-unknown")

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from . import engine
+from . import dockerd
 from .client import DEFAULT_SOCKET, DockerError
 
 INFO_ARGUMENTS = {
@@ -23,13 +23,13 @@ def docker_info(options: Mapping[str, Any]) -> dict[str, Any]:
     result = {
         "changed": False,
         "check_mode": options["_check_mode"],
-        "installed": engine.dockerd_path() is not None,
+        "installed": dockerd.dockerd_path() is not None,
         "running": False,
-        "enabled": engine.enabled_at_boot(),
+        "enabled": dockerd.enabled_at_boot(),
         "python_requests": importlib.util.find_spec("requests") is not None,
     }
     try:
-        info = engine.wait_for_info(wait, options["docker_socket"])
+        info = dockerd.wait_for_info(wait, options["docker_socket"])
     except DockerError as error:
         result["reason"] = str(error)
         if wait:

@@ -269,7 +269,7 @@ TRANSFER_CHECKS = Catalogue(
     _image(
         "image-load-failed",
         "The Docker Engine did not load the image",
-        "The archive is damaged, or the engine failed while it unpacked it.",
+        "The archive is damaged, or the Docker Engine failed while it unpacked it.",
         "an archive that docker load takes",
         "journalctl -u docker | tail  # then run again",
     ),

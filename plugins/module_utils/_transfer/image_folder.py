@@ -126,17 +126,17 @@ def megabytes(size: float) -> str:
 
 
 def unpacked(size: int, packed: bool) -> int:
-    """Bytes that an archive of so many bytes becomes in the engine: an estimate if it is compressed."""
+    """Bytes that an archive of so many bytes becomes when it is loaded: an estimate if it is compressed."""
     return int(size * UNPACKED_RATIO) if packed else size
 
 
-def check_room(folder: str, archive: int, engine: int, root: str = "/var/lib/docker") -> None:
-    """Raise TransferError unless `archive` bytes fit into the folder, and `engine` bytes where the engine is.
+def check_room(folder: str, archive: int, loaded: int, root: str = "/var/lib/docker") -> None:
+    """Raise TransferError unless `archive` bytes fit into the folder, and `loaded` bytes into `root`.
 
-    The engine needs room for the layers, and before that for the archive in a folder of its own.
+    The Docker Engine needs room for the layers, and before that for the archive in a folder of its own.
     """
     needs: dict[int, tuple[str, int]] = {}
-    for path, size in ((folder, max(0, archive)), (root if Path(root).exists() else "/", engine)):
+    for path, size in ((folder, max(0, archive)), (root if Path(root).exists() else "/", loaded)):
         device = Path(path).stat().st_dev
         where, known = needs.get(device, (path, 0))
         needs[device] = (where, known + size)

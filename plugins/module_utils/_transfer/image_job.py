@@ -47,7 +47,7 @@ ABANDONED = "nobody has asked for its state for longer than docker_image_idle"
 
 @dataclass
 class Spec:
-    """What to do. `kind`: registry, archive, engine (save from it), take (from other servers) or controller.
+    """What to do. `kind`: registry, archive, docker (save from it), peers (other servers) or controller.
 
     For the last, `hashes` of the archive's chunks, its `size` in bytes, and whether it is `packed`.
     """
@@ -144,7 +144,7 @@ class Job:
         return self._folder.unwatched() > self._spec.idle_timeout and quiet > self._spec.idle_timeout
 
     def _open(self) -> Store:
-        if self._spec.kind == "engine":
+        if self._spec.kind == "docker":
             return Store(open_nameless(self._folder.path))
         if self._spec.kind == "archive":
             return Store(os.open(self._spec.archive, os.O_RDONLY | os.O_CLOEXEC))
@@ -171,10 +171,10 @@ class Job:
         try:
             self._get()
             self._progress(
-                phase=phases.LOADING if self._spec.kind != "engine" else phases.COMPLETE,
+                phase=phases.LOADING if self._spec.kind != "docker" else phases.COMPLETE,
                 done=self._store.size,
             )
-            if self._spec.kind != "engine":
+            if self._spec.kind != "docker":
                 self._load()
             self._publish(phase=phases.COMPLETE)
         except RolloutError as error:
@@ -199,7 +199,7 @@ class Job:
 
     def _get(self) -> None:
         self._progress(phase=phases.FETCHING)
-        if self._spec.kind == "take":
+        if self._spec.kind == "peers":
             fetch_from_peers(
                 self._store,
                 self._spec.token,
@@ -208,7 +208,7 @@ class Job:
                 self._spec.stall_timeout,
             )
             self._note_progress("")
-        elif self._spec.kind == "engine":
+        elif self._spec.kind == "docker":
             found = self._images.inspect(self._spec.image)
             if found is None:
                 seen = f"the Docker Engine no longer has {self._spec.image}"

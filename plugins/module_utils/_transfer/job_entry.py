@@ -15,7 +15,7 @@ from .image_folder import DIRECTORY, Folder
 from .registry import Endpoint, reference
 from .status import ImageStatus
 
-KINDS = ["registry", "archive", "controller", "engine", "take"]
+KINDS = ["registry", "archive", "controller", "docker", "peers"]
 _ENDPOINT = {
     "base": {"type": "str", "required": True},
     "username": {"type": "str", "default": ""},
@@ -26,7 +26,7 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "wait": {"type": "bool", "default": False},
     "directory": {"type": "path", "default": DIRECTORY},
-    "kind": {"type": "str", "choices": KINDS, "default": "take"},
+    "kind": {"type": "str", "choices": KINDS, "default": "peers"},
     "image": {"type": "str", "default": ""},
     "address": {"type": "str", "default": "127.0.0.1"},
     "token": {"type": "str", "default": "", "no_log": True},

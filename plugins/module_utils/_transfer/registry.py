@@ -83,7 +83,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Archive:
-    """The archive of an image: what it is made of, and what the image will be called by its engine."""
+    """The archive of an image: what it is made of, and what the image will be called by the Docker Engine."""
 
     digest: str
     image_id: str
@@ -128,11 +128,11 @@ class Registry:
         self._authorization = ""
 
     def archive(self, reference: Reference, tag: str) -> Archive:
-        """What the archive consists of. `tag`: the name that the image gets with its engine."""
+        """What the archive consists of. `tag`: the name that the image gets with the Docker Engine."""
         body, digest = self._manifest(reference.tag)
         manifest = json.loads(body)
         if manifest.get("mediaType") in INDEXES or "manifests" in manifest:
-            # The digest that is pinned is the index's, as the engine's own pull has it.
+            # The digest that is pinned is the index's, as the Docker Engine's own pull has it.
             body, _digest = self._manifest(self._for_this_machine(manifest))
             manifest = json.loads(body)
         try:
@@ -316,7 +316,7 @@ def _padding(size: int) -> bytes:
 
 
 def _archive_segments(config: dict[str, Any], layers: list[dict[str, Any]], tag: str) -> Iterator[Segment]:
-    """The archive of C(docker save), of which the engine reads manifest.json and the files named there."""
+    """The archive of C(docker save), of which Docker reads manifest.json and the files named there."""
     name = f"{_hex(config['digest'])}.json"
     files = {name: config}
     paths = []

@@ -66,7 +66,7 @@ def decide(states: Mapping[str, Mapping[str, Any]], request: Request) -> Decisio
         if request.source == "pull":
             decision.assignments.update({host: {"kind": "pull", "order": []} for host in lacking})
         elif request.spread and having:
-            _spread(decision, {having[0]: "engine"}, lacking)
+            _spread(decision, {having[0]: "docker"}, lacking)
         else:
             _fetch(decision, image, group, lacking, request)
     return decision
@@ -126,7 +126,7 @@ def _spread(decision: Decision, origins: Mapping[str, str], receivers: Sequence[
     for number, host in enumerate(receivers):
         before, after = list(reversed(receivers[:number])), list(receivers[number + 1 :])
         order = [*before[:1], *origins, *before[1:], *after]
-        decision.assignments[host] = {"kind": "take", "order": order}
+        decision.assignments[host] = {"kind": "peers", "order": order}
 
 
 def endpoints(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..._docker import engine
+from ..._docker import dockerd
 from ..._docker.client import DockerError, get
 from ..._hccn.parsers import version_key
 
@@ -49,10 +49,10 @@ def container_name(listed: Mapping[str, Any]) -> str:
 
 def inspect_docker(image: str, socket_path: str) -> tuple[Docker, list[dict[str, Any]]]:
     """Return the Docker Engine, with what it knows of the image, and its running containers."""
-    installed = engine.dockerd_path() is not None
+    installed = dockerd.dockerd_path() is not None
     try:
-        info = engine.info(socket_path)
-        containers = json.loads(get("/containers/json", socket_path, engine.ANSWER_SECONDS))
+        info = dockerd.info(socket_path)
+        containers = json.loads(get("/containers/json", socket_path, dockerd.ANSWER_SECONDS))
     except DockerError as error:
         return Docker(installed, str(error) if installed else None), []
     except ValueError:
@@ -65,7 +65,7 @@ def inspect_docker(image: str, socket_path: str) -> tuple[Docker, list[dict[str,
     details: dict[str, Any] = {}
     if image:
         with suppress(DockerError, ValueError):
-            details = json.loads(get(f"/images/{quote(image)}/json", socket_path, engine.ANSWER_SECONDS))
+            details = json.loads(get(f"/images/{quote(image)}/json", socket_path, dockerd.ANSWER_SECONDS))
     return (
         Docker(
             True,
@@ -101,8 +101,8 @@ def knows_clone3(version: str) -> bool | None:
 
     None if the program cannot be read, or is not the running one (after an update without a restart).
     """
-    pid = engine.daemon_pid()
-    path = f"/proc/{pid}/exe" if pid else engine.dockerd_path()
+    pid = dockerd.daemon_pid()
+    path = f"/proc/{pid}/exe" if pid else dockerd.dockerd_path()
     try:
         with (Path(path or "/")).open("rb") as handle:
             program = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
@@ -115,7 +115,7 @@ def knows_clone3(version: str) -> bool | None:
 def components(socket_path: str) -> tuple[str | None, str]:
     """Return the version of runc, and ``Podman Engine`` if Podman answers in place of the Docker Engine."""
     try:
-        listed = json.loads(get("/version", socket_path, engine.ANSWER_SECONDS)).get("Components") or ()
+        listed = json.loads(get("/version", socket_path, dockerd.ANSWER_SECONDS)).get("Components") or ()
     except (DockerError, ValueError):
         return None, ""
     versions = {str(component.get("Name")): str(component.get("Version") or "") for component in listed}

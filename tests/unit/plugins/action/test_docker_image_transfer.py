@@ -29,7 +29,7 @@ STARTED = ImageStatus().to_dict()
 )
 def test_a_transfer_that_does_not_start_says_why(tmp_path: Path, answer: dict[str, Any], code: str) -> None:
     action = ActionModule.__new__(ActionModule)
-    action._host, action._part = "decode1", {"kind": "take", "order": []}
+    action._host, action._part = "decode1", {"kind": "peers", "order": []}
     action._options = {
         **{name: option.get("default") for name, option in ActionModule.ARGUMENTS.items()},
         "image": "x:1",

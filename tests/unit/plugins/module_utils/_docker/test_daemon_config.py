@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import daemon_config, engine
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import daemon_config
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import dockerd as docker_engine
 from ansible_collections.ascend.pd_rollout.plugins.modules import docker_daemon_config as module
 
 MIRRORS = ["https://mirror.example"]
@@ -115,8 +116,8 @@ def test_flags_of_the_running_engine(argument: str, key: str) -> None:
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine's own dockerd has no say."""
-    monkeypatch.setattr(engine, "dockerd_path", lambda: None)
-    monkeypatch.setattr(engine, "daemon_pid", lambda: None)
+    monkeypatch.setattr(docker_engine, "dockerd_path", lambda: None)
+    monkeypatch.setattr(docker_engine, "daemon_pid", lambda: None)
 
 
 def call(capsys: pytest.CaptureFixture[str], path: Path, config: dict, **arguments) -> dict:
@@ -180,7 +181,7 @@ class TestModule:
     def test_an_option_of_the_command_line_is_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(engine, "daemon_arguments", lambda _pid: ["dockerd", "-H", "fd://"])
+        monkeypatch.setattr(docker_engine, "daemon_arguments", lambda _pid: ["dockerd", "-H", "fd://"])
         result = call(capsys, tmp_path / "daemon.json", {"hosts": ["unix:///var/run/docker.sock"]})
         assert result["failed"]
         assert "hosts on its command line" in result["msg"]
@@ -206,7 +207,7 @@ class TestModule:
         dockerd = tmp_path / "dockerd"
         dockerd.write_text(f"#!/bin/sh\n{script}\n")
         dockerd.chmod(0o755)
-        monkeypatch.setattr(engine, "dockerd_path", lambda: str(dockerd))
+        monkeypatch.setattr(docker_engine, "dockerd_path", lambda: str(dockerd))
         result = call(capsys, tmp_path / "daemon.json", {"debgu": True})
         assert result.get("failed", False) is refused
         assert (tmp_path / "daemon.json").exists() is not refused

@@ -301,8 +301,8 @@ def test_clone3_in_the_engine_s_program(
     path = tmp_path / "dockerd"
     if program is not None:
         path.write_bytes(program)
-    monkeypatch.setattr(docker.engine, "daemon_pid", lambda: None)
-    monkeypatch.setattr(docker.engine, "dockerd_path", lambda: str(path) if program is not None else None)
+    monkeypatch.setattr(docker.dockerd, "daemon_pid", lambda: None)
+    monkeypatch.setattr(docker.dockerd, "dockerd_path", lambda: str(path) if program is not None else None)
     assert docker.knows_clone3("18.09.0") is knows
 
 

@@ -34,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
                 raise DockerError("nobody answers")
             return INFO
 
-        monkeypatch.setattr(docker_entry.engine, "wait_for_info", info)
+        monkeypatch.setattr(docker_entry.dockerd, "wait_for_info", info)
         given = {name: option.get("default") for name, option in image_entry.ARGUMENTS.items()}
         own = {"image": image, "docker": docker, "directory": str(tmp_path), "_check_mode": False}
         return image_entry.state({**given, **own})

@@ -220,14 +220,14 @@ def test_servers_take_it_from_an_engine_that_has_it(tmp_path):
     giver = Folder(str(tmp_path / "giver"))
     giver.make()
     giver.touch([])
-    given = spec(giver.path, kind="engine")
+    given = spec(giver.path, kind="docker")
     first = threading.Thread(target=Job(given, _having()).run)
     first.start()
     while not (serving := giver.read_status()) or not serving.port:
         time.sleep(0.02)
     engine = Engine()
     sources = [["giver", "127.0.0.1", serving.port]]
-    status, life, _folder = run(tmp_path / "taker", engine, kind="take", sources=sources)
+    status, life, _folder = run(tmp_path / "taker", engine, kind="peers", sources=sources)
     assert status.phase == "complete", status
     assert status.source == "giver"
     assert engine.loaded == CONTENT
@@ -275,7 +275,7 @@ def test_an_archive_is_read_where_it_lies(tmp_path):
 
 def test_without_any_source_it_says_so(tmp_path):
     status, life, _folder = run(
-        tmp_path / "f", kind="take", stall_timeout=0.5, sources=[["a", "127.0.0.1", 1]]
+        tmp_path / "f", kind="peers", stall_timeout=0.5, sources=[["a", "127.0.0.1", 1]]
     )
     assert status.finding.code == "image-source-lost"
     assert "a: " in status.finding.seen
@@ -373,7 +373,7 @@ def test_a_folder_that_a_user_made_first_is_not_worked_in(planted):
     ids=["start", "wait", "end"],
 )
 def test_nothing_in_it_is_believed_ended_or_removed(planted, state, wait):
-    params = {"state": state, "wait": wait, "directory": str(planted), "keep_part": False, "kind": "take"}
+    params = {"state": state, "wait": wait, "directory": str(planted), "keep_part": False, "kind": "peers"}
     params.update(image="x:1", address="127.0.0.1", token="t", idle=1, patience=1, load_timeout=1)
     params.update(archive="", digest="", places=[], hashes=[], size=0, packed=False)
     params.update(sources=[], incoming=None, number=-1, hold=0)

@@ -58,8 +58,8 @@ def test_when_all_have_it_nobody_does_anything():
 def test_the_first_gets_it_and_the_others_make_a_chain():
     assert kinds(decide(three(), Request("registry"))) == {
         "a": ("registry", []),
-        "b": ("take", ["a"]),
-        "c": ("take", ["b"]),
+        "b": ("peers", ["a"]),
+        "c": ("peers", ["b"]),
     }
 
 
@@ -72,9 +72,9 @@ def test_everybody_else_is_asked_when_the_one_before_has_gone():
 def test_who_has_it_gives_it(source):
     states = {"a": state(), "b": state(right=True), "c": state()}
     assert kinds(decide(states, Request(source, archive="/x"))) == {
-        "b": ("engine", []),
-        "a": ("take", ["b"]),
-        "c": ("take", ["a"]),
+        "b": ("docker", []),
+        "a": ("peers", ["b"]),
+        "c": ("peers", ["a"]),
     }
 
 
@@ -98,9 +98,9 @@ HERE, SHARED, MISSING = (
     ("archives", "expected"),
     [
         ([HERE, HERE, HERE], ["archive", "archive", "archive"]),
-        ([SHARED, SHARED, SHARED], ["archive", "take", "take"]),
-        ([MISSING, HERE, MISSING], ["take", "archive", "take"]),
-        ([SHARED, HERE, SHARED], ["take", "archive", "take"]),
+        ([SHARED, SHARED, SHARED], ["archive", "peers", "peers"]),
+        ([MISSING, HERE, MISSING], ["peers", "archive", "peers"]),
+        ([SHARED, HERE, SHARED], ["peers", "archive", "peers"]),
     ],
     ids=["each has it", "shared file system", "one has it", "own before shared"],
 )
@@ -112,7 +112,7 @@ def test_an_archive_on_the_servers(archives, expected):
 
 def test_an_archive_of_the_controller_goes_to_one():
     request = Request("archive", archive="/x.tar", archive_on_server=False)
-    assert kinds(decide(three(), request))["b"] == ("take", ["a"])
+    assert kinds(decide(three(), request))["b"] == ("peers", ["a"])
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ WAITS = {
         {
             "state": "present",
             "wait": True,
-            "assignments": {"decode1": {"kind": "take", "order": []}},
+            "assignments": {"decode1": {"kind": "peers", "order": []}},
             "image": "i",
         },
         {"status": MOVING},
@@ -102,7 +102,7 @@ def test_a_wait_ends_with_the_run_that_was_killed(what, monkeypatch, tmp_path):
     plugin._execute_module = lambda **asked: polls.append(asked) or answer
     if what == "image":
         board = docker_image_transfer.image_state.ImageState(tmp_path / "pd_rollout_image")
-        board.publish("decode1", kind="take", failed="", port=1, address="10.0.0.3", complete=False)
+        board.publish("decode1", kind="peers", failed="", port=1, address="10.0.0.3", complete=False)
     with pytest.raises(AnsibleError, match=rf"{what}.* has been killed"):
         plugin.run(None, {"inventory_hostname": "decode1", "ansible_play_hosts": ["decode1"]})
     assert len(polls) == 2

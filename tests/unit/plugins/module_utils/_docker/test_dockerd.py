@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import engine as docker_engine
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker import dockerd as docker_engine
 from ansible_collections.ascend.pd_rollout.plugins.modules import docker_info, docker_reload
 
 INFO = {
