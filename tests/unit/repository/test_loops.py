@@ -37,7 +37,7 @@ VARIABLES: dict[str, Any] = {
     },
     "container_slices": [ENGINE],
     "__container_deployed": {"outdated": [ENGINE["script_path"]], "nodes": []},
-    "__container_groups": {"stop": {"decode1": ["pd-decode1"]}},
+    "container_groups": {"stop": {"decode1": ["pd-decode1"]}},
     "inventory_hostname": "decode1",
     "__measurement_files": {"run.sh": "true"},
     "measurement_files": {"install.sh": f"index={SECRET}"},
