@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..module_utils._hccn.entry import longest_pings
-from ..module_utils._host.entry import REACH_ARGUMENTS
+from ..module_utils._host.reach import ARGUMENTS
 from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 from ..plugin_utils._run.run_token import run_token
 
@@ -15,7 +15,7 @@ from ..plugin_utils._run.run_token import run_token
 class ActionModule(PipedModule):
     """Runs the module's work on the server."""
 
-    WORK = ServerFunction("host_reach", "_host.entry", "reach", REACH_ARGUMENTS)
+    WORK = ServerFunction("host_reach", "_host.reach", "reach", ARGUMENTS)
 
     def _own_arguments(self) -> dict[str, Any]:
         """Return the run's token, without which its listeners do not answer."""

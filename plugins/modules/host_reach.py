@@ -144,12 +144,12 @@ stopped:
   sample: false
 """
 
-from ..module_utils._host import entry
+from ..module_utils._host import reach
 from ..module_utils._module import run
 
 
 def main() -> None:
-    run(entry.REACH_ARGUMENTS, entry.reach)
+    run(reach.ARGUMENTS, reach.reach)
 
 
 if __name__ == "__main__":

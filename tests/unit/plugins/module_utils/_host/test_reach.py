@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import entry
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import reach
 
 NOTHING: dict[str, Any] = {
     "targets": [],
@@ -21,7 +21,7 @@ NOTHING: dict[str, Any] = {
 
 
 def test_without_pings_there_are_none() -> None:
-    assert "pings" not in entry.reach({**NOTHING, "pings": None})
+    assert "pings" not in reach.reach({**NOTHING, "pings": None})
 
 
 def test_pings_and_connections_are_one_result(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_pings_and_connections_are_one_result(tmp_path: Path) -> None:
         "hccn_tool": str(tool),
     }
     target = {"server": "d1", "address": "127.0.0.1", "port": 1}
-    result = entry.reach({**NOTHING, "targets": [target], "pings": pings})
+    result = reach.reach({**NOTHING, "targets": [target], "pings": pings})
     assert result["count"] == 1
     assert [found["server"] for found in result["unreachable_ports"]] == ["d1"]
     assert result["pings"]["count"] == 3

@@ -48,7 +48,8 @@ def test_the_script_gives_the_module_s_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["_hccn.entry", "_host.entry", "_serving.entry", "_docker.entry", "_transfer.image_entry"]
+    "entry",
+    ["_hccn.entry", "_host.entry", "_host.reach", "_serving.entry", "_docker.entry", "_transfer.image_entry"],
 )
 def test_the_script_needs_nothing_that_a_server_may_lack(entry: str) -> None:
     for name, text in p.sources(entry).items():
@@ -68,7 +69,7 @@ def test_the_other_scripts_start(tmp_path: Path) -> None:
             "count",
         ),
         (
-            "_host.entry",
+            "_host.reach",
             "reach",
             {"targets": [], "timeout": 1, **dict.fromkeys(("listener", "stop"))},
             "count",
