@@ -26,11 +26,14 @@ USUAL = {
 
 @pytest.fixture
 def check(inventory: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Run check.yml, with further variables of single servers; what it reports, and its exit code."""
+    """Run check.yml, with further variables of single servers and further arguments; what it reports, and its
+    exit code."""
     copy = tmp_path / "inventory"
     shutil.copytree(inventory, copy)
 
-    def run(variables: dict[str, Any], of_hosts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def run(
+        variables: dict[str, Any], of_hosts: dict[str, dict[str, Any]], *arguments: str
+    ) -> dict[str, Any]:
         for host, own in of_hosts.items():
             (copy / "host_vars" / host / "zzz_faults.yml").write_text(yaml.safe_dump(own))
         extra = {"pd_plan_dir": str(tmp_path / "plan"), **USUAL, **variables}
@@ -39,6 +42,7 @@ def check(inventory: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
                 str(ROOT / ".venv/bin/ansible-playbook"),
                 *("--inventory", str(copy), "--timeout", "15"),
                 *("--extra-vars", json.dumps(extra)),
+                *arguments,
                 "playbooks/check.yml",
             ],
             stdin=subprocess.DEVNULL,

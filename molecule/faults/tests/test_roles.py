@@ -37,6 +37,9 @@ def test_after_the_cure_the_check_is_clean_and_has_changed_nothing(
     assert found["code"] == 0
     assert "changed=0" in found["said"]
     assert "changed=1" not in found["said"]
+    # All at once: while the servers connect.
+    assert "Ping the chips of the other servers" not in found["said"]
+    assert ", 96 pings, " in found["said"]
     assert (tmp_path / "plan" / "check.md").exists()
     for name in SERVERS:
         # The listener has gone, and with it every port of the plan.
@@ -44,6 +47,14 @@ def test_after_the_cure_the_check_is_clean_and_has_changed_nothing(
         assert not any(f":{port} " in listening for port in (8004, 8005, 7001, 36100, 36115, 60000)), (
             listening
         )
+
+
+def test_with_fewer_forks_than_servers_the_chips_ping_before_the_servers_connect(check: Check) -> None:
+    """A listener waits two minutes for its clients, which may not spend them pinging."""
+    found = check({"hccn_check_mesh": "ring"}, {}, "--forks", "2")
+    assert (found["code"], codes(found)) == (0, []), found["said"]
+    assert "Ping the chips of the other servers" in found["said"]
+    assert ", 96 pings, " in found["said"]
 
 
 def test_other_forms_of_good_answers_are_no_findings(check: Check, rehearse: Rehearse) -> None:
