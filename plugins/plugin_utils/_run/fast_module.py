@@ -90,32 +90,24 @@ class FastPath(Answering, ActionBase):
     _own_discovery: str | None = None
 
     def _call(
-        self,
-        work: ServerFunction,
-        arguments: Mapping[str, Any],
-        task_vars: Mapping[str, Any],
-        secrets: Mapping[str, Any] | None = None,
+        self, work: ServerFunction, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the module's result, from the script or from the module itself.
 
+        work: what the module does.
         arguments: of the module.
         task_vars: of the action.
-        secrets: further arguments, which the user cannot set.
         """
-        found = self._piped(work, arguments, task_vars, secrets)
-        return self._by_module(work, arguments, task_vars, secrets) if found is None else found
+        found = self._piped(work, arguments, task_vars)
+        return self._by_module(work, arguments, task_vars) if found is None else found
 
     def _by_module(
-        self,
-        work: ServerFunction,
-        arguments: Mapping[str, Any],
-        task_vars: Mapping[str, Any],
-        secrets: Mapping[str, Any] | None = None,
+        self, work: ServerFunction, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the module's result, reworded if the server's Python is too old."""
         found: dict[str, Any] = self._execute_module(
             module_name=f"ascend.pd_rollout.{work.module}",
-            module_args={**arguments, **(secrets or {})},
+            module_args=dict(arguments),
             task_vars=task_vars,
             wrap_async=self._task.async_val,
         )
@@ -125,11 +117,7 @@ class FastPath(Answering, ActionBase):
         return server_python.reworded(found, str(path)) or found
 
     def _piped(
-        self,
-        work: ServerFunction,
-        arguments: Mapping[str, Any],
-        task_vars: Mapping[str, Any],
-        secrets: Mapping[str, Any] | None = None,
+        self, work: ServerFunction, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """Return the script's result; None if the module must run instead, or must report the failure."""
         if not boolean(os.environ.get(SWITCH) or True, strict=False):
@@ -138,7 +126,7 @@ class FastPath(Answering, ActionBase):
             return None
         if not self._is_pipelining_enabled("new"):
             return None
-        options = {**work.options(arguments), **(secrets or {}), "_check_mode": self._task.check_mode}
+        options = {**work.options(arguments), "_check_mode": self._task.check_mode}
         text = script(work.entry, work.function, options, work.paths)
         python = self._python(task_vars) or self._discovered(task_vars)
         if python is None:
@@ -197,7 +185,7 @@ class PipedModule(FastPath):
         if error is not None:
             return {**result, **error.failure()}
         with self._within(LONGEST + self._own_seconds(), f"{self._task.action} ran", lost=False):
-            found = self._call(self.WORK, self._task.args, task_vars, self._own_arguments())
+            found = self._call(self.WORK, {**self._task.args, **self._own_arguments()}, task_vars)
         return {**result, **found}
 
     def _own_seconds(self) -> float:
@@ -208,5 +196,5 @@ class PipedModule(FastPath):
         return 0.0
 
     def _own_arguments(self) -> dict[str, Any]:
-        """Return arguments that are not options of the task, such as secrets that only servers may know."""
+        """Return arguments that the task cannot set, such as secrets that only servers may know."""
         return {}
