@@ -230,6 +230,17 @@ def test_the_kind_of_the_servers_decides_chips_and_image(tmp_path: Path) -> None
     assert len({images.engine_folder(one.engine) for one in servers}) == 3
 
 
+# The engine's image
+
+
+def test_the_engine_image_has_of_a_routers_launcher_what_the_real_one_has() -> None:
+    pins = module("images").ENGINE_WHEELS.read_text().splitlines()
+    names = {line.partition("==")[0].lower().replace("_", "-") for line in pins if "==" in line}
+    assert {"aiohttp", "fastapi", "requests", "setproctitle", "uvicorn"} <= names
+    # vLLM's requirements/common.txt does not bring it: who needs it has to bring it along.
+    assert "orjson" not in names
+
+
 # Faults
 
 
