@@ -128,6 +128,14 @@ def _variables() -> Iterator[str]:
 
 
 _ENVIRONMENT = """
+## Who needs `pd_api_key`
+
+It is the key of the engines: each asks for it, and the router has it and sends it. Clients of the
+router need no key, so whoever reaches `pd_proxy_port` can use the engines. Behind the upstream script
+of `MooncakeConnectorV1` such a client can also have the key and all prompts sent to an address of
+its own, by `POST /instances/add`. Let only trusted addresses reach the port; the planner warns
+(PD614). Clients of a colocated engine, which has no router, must send the key.
+
 ## Values of `pd_engine_env`
 
 A value means what it means within double quotes of a shell: the launch script, which bash runs,

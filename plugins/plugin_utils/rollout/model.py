@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from .profiles import Profile
 from .releases import Release
+from .routers import Router
 
 Role = Literal["prefiller", "decoder"]
 
@@ -123,18 +124,19 @@ WeightsVerify = Literal["none", "full"]
 
 
 class ProvisionDict(TypedDict):
-    """The sources of image and weights, as in the plan."""
+    """The sources of image, weights and router, as in the plan."""
 
     image_source: ImageSource
     image_archive: str
     image_archive_remote_src: bool
     weights_source: WeightsSource
     weights_verify: WeightsVerify
+    router_wheels: str
 
 
 @dataclass(frozen=True)
 class Provision:
-    """The sources of image and weights that servers lack; the checks need them as well."""
+    """The sources of image, weights and router that servers lack; the checks need them as well."""
 
     image_source: ImageSource = "registry"
     # The file made by `docker save`; empty: none.
@@ -144,6 +146,8 @@ class Provision:
     weights_source: WeightsSource = "present"
     # Whether every byte of the weights is read and verified.
     weights_verify: WeightsVerify = "none"
+    # The directory on the controller with the router's wheels; empty: they are fetched.
+    router_wheels: str = ""
 
     def to_dict(self) -> ProvisionDict:
         return {
@@ -152,6 +156,7 @@ class Provision:
             "image_archive_remote_src": self.image_archive_remote_src,
             "weights_source": self.weights_source,
             "weights_verify": self.weights_verify,
+            "router_wheels": self.router_wheels,
         }
 
 
@@ -174,6 +179,9 @@ class Declaration:
     plan_dir: str | None
     api_key: bool
     proxy_port: int
+    router: Router
+    router_args: Mapping[str, Any]
+    router_metrics_port: int
     expected_concurrency: int | None
     provision: Provision
     groups: tuple[Group, ...]
@@ -277,9 +285,16 @@ class Instance:
 
 @dataclass(frozen=True)
 class Proxy:
+    """One router on one host: the upstream script or vllm-router."""
+
     host: str
+    # Where it listens; None: the host has no valid address, which is a finding.
     address: str | None
     port: int
+    # The port of its metrics; None if it has none.
+    metrics_port: int | None = None
+    # What its container, after the deployment's name, and its script are named after.
+    name: str = "proxy"
 
 
 @dataclass(frozen=True)

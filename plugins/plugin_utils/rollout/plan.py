@@ -112,6 +112,7 @@ def _content(plan: Plan) -> PlanDict:
         "connector": head.connector,
         "api_key": declaration.api_key,
         "proxy": {
+            "router": declaration.router,
             "port": declaration.proxy_port,
             "prefillers": launch.backends(cluster, "prefiller"),
             "decoders": launch.backends(cluster, "decoder"),

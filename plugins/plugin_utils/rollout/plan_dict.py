@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from .fabric import Fabric
 from .model import DpMode, MountDict, ProvisionDict, Role
+from .routers import Router
 
 
 class EndpointDict(TypedDict):
@@ -154,21 +155,44 @@ class ExpectedDict(TypedDict):
     decode_instances: int
 
 
+class RouterBackendsDict(TypedDict):
+    """The URLs of the APIs behind a router."""
+
+    prefill: list[str]
+    decode: list[str]
+
+
+class RuntimeDict(TypedDict):
+    """What a router's container needs and its image lacks: wheels, unpacked into a directory."""
+
+    path: str
+    version: str
+    # By architecture of the server: file names, with the SHA-256 of each.
+    wheels: dict[str, dict[str, str]]
+
+
 class ProxyDict(TypedDict):
     """The proxy on one host."""
 
     container: str
+    router: Router
     image: str
     host: str
     port: int
+    metrics_port: int | None
     argv: list[str]
     script: str
+    # Whether something in the script looks like a secret: then the script is not shown.
+    secrets: bool
     script_path: str
     command: list[str]
     mounts: list[MountDict]
     secret_path: str | None
+    # None for the upstream script, which is in the image.
+    runtime: RuntimeDict | None
     health_url: str
     expected: ExpectedDict
+    backends: RouterBackendsDict
     labels: dict[str, str]
 
 
@@ -198,6 +222,7 @@ class Slice(TypedDict):
 class BackendsDict(TypedDict):
     """The proxy's port and the APIs behind it."""
 
+    router: Router
     port: int
     prefillers: list[EndpointDict]
     decoders: list[EndpointDict]

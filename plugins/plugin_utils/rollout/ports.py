@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .model import Cluster, Instance, Node
+from .model import Cluster, Instance, Node, Proxy
 from .plan_dict import PortDict
 from .topology import connector_of, handshake_ports, listens
 
@@ -31,6 +31,7 @@ MOONCAKE_RPC = "Mooncake RPC (random)"
 ASCEND_DIRECT = "AscendDirectTransport (random)"
 HCCL = "HCCL"
 PROXY = "proxy"
+METRICS = "proxy's metrics"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def table(cluster: Cluster) -> dict[str, tuple[PortUse, ...]]:
         pairs = cluster.by_host.get(host, ())
         uses = [use for instance, node in pairs for use in _engine(cluster, instance, node)]
         if host in proxies:
-            uses.append(_single(host, proxies[host].port, PROXY, None, "fixed", "pd_proxy_port"))
+            uses.extend(_proxy(proxies[host]))
         if pairs:
             uses.extend(_pools(cluster, pairs))
         result[host] = tuple(uses)
@@ -91,6 +92,12 @@ def _single(
     host: str, port: int, purpose: str, instance: str | None, kind: Kind, variable: str | None
 ) -> PortUse:
     return PortUse(host, port, port, purpose, instance, kind, variable)
+
+
+def _proxy(proxy: Proxy) -> Iterator[PortUse]:
+    yield _single(proxy.host, proxy.port, PROXY, None, "fixed", "pd_proxy_port")
+    if proxy.metrics_port is not None:
+        yield _single(proxy.host, proxy.metrics_port, METRICS, None, "fixed", "pd_router_metrics_port")
 
 
 def _engine(cluster: Cluster, instance: Instance, node: Node) -> Iterator[PortUse]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .connectors import Connector, connectors, version
 from .data import load, names
+from .routers import Kind, kinds
 
 __all__ = ["Connector", "Limits", "Release", "Standing", "load_release", "release_names", "standing"]
 
@@ -75,8 +76,8 @@ class Release:
     firmware: str | None
     image: str
     proxy_directory: str
-    # Long options of the proxy's script by connector, without dashes.
-    proxy_options: Mapping[str, frozenset[str]]
+    # Long options of the proxy's script by connector, without dashes, with the kinds of their values.
+    proxy_options: Mapping[str, Mapping[str, Kind]]
     connectors: Mapping[str, Connector]
     # For connectors that are not planned here, by name, who registers them: vllm-ascend, vLLM, or vLLM for
     # other hardware.
@@ -203,7 +204,7 @@ def load_release(name: str) -> Release:
         firmware=str(raw["firmware"]) if raw.get("firmware") else None,
         image=str(raw["image"]),
         proxy_directory=str(proxy["directory"]),
-        proxy_options={key: frozenset(value) for key, value in proxy["options"].items()},
+        proxy_options={key: kinds(value) for key, value in proxy["options"].items()},
         connectors=connectors(name),
         other_connectors={
             connector: owner for owner, listed in raw["other_connectors"].items() for connector in listed

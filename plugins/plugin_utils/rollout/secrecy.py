@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .findings import Finding
-from .model import Cluster, Settings
+from .model import Cluster, Declaration, Settings
 from .values import as_json
 
 HIDDEN = "(not shown)"
@@ -130,15 +130,22 @@ def in_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
             yield from ((variable, place, part) for place, part in _parts(name, name, value))
 
 
+def in_router(declaration: Declaration) -> Iterator[tuple[str, str]]:
+    """Yield (place, secret) for everything in pd_router_args that looks like one."""
+    for name, value in declaration.router_args.items():
+        yield from _parts(name, name, value)
+
+
 def values_of(cluster: Cluster) -> frozenset[str]:
     """Return everything in a cluster's variables that looks like a secret."""
-    return frozenset(
+    found = [
         secret
         for instance in cluster.instances
         for node in instance.nodes
         for _, _, secret in in_settings(node.settings)
-        if len(secret) > 3
-    )
+    ]
+    found.extend(secret for _, secret in in_router(cluster.declaration))
+    return frozenset(secret for secret in found if len(secret) > 3)
 
 
 def without(text: str, values: Iterable[str]) -> str:

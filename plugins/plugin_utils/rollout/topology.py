@@ -26,6 +26,7 @@ from .model import (
     canonical,
 )
 from .releases import Release
+from .routers import Kind, vllm_router
 from .values import JSON, JSON_OR_TEXT, as_json
 
 # Distance of the KV ports of two neighbouring nodes, as in the guides.
@@ -97,7 +98,12 @@ def build(declaration: Declaration) -> Cluster:
         counts[group.role] += 1
         index += len(group.members)
     proxies = tuple(
-        Proxy(host, declaration.addresses.get(host), declaration.proxy_port)
+        Proxy(
+            host,
+            declaration.addresses.get(host),
+            declaration.proxy_port,
+            declaration.router_metrics_port if declaration.router == "vllm_router" else None,
+        )
         for host in declaration.proxy_hosts
     )
     by_host: dict[str, list[tuple[Instance, Node]]] = {}
@@ -265,6 +271,31 @@ def listens(cluster: Cluster, instance: Instance) -> bool:
 def connector_of(cluster: Cluster, instance: Instance) -> Connector | None:
     """Return the instance's connector in the release; None if the release has no data for that name."""
     return cluster.release.connectors.get(instance.settings.connector)
+
+
+def connector_names(settings: Settings) -> list[str]:
+    """Return the names of an instance's connector and, for MultiConnector, of those inside it."""
+    inner = settings.kv_extra_config.get("connectors")
+    entries = [entry for entry in inner if isinstance(entry, Mapping)] if isinstance(inner, list) else []
+    given = (settings.connector, *(entry.get("kv_connector") for entry in entries))
+    return [name for name in given if isinstance(name, str)]
+
+
+def proxy_connector(cluster: Cluster) -> str:
+    """Return the connector whose proxy script runs: for MultiConnector, the first known one inside it."""
+    known = cluster.release.connectors
+    for instance in cluster.instances[:1]:
+        for name in connector_names(instance.settings):
+            if name in known:
+                return name
+    return next(iter(known))
+
+
+def router_options(cluster: Cluster) -> Mapping[str, Kind]:
+    """Return the options of the router that the inventory chooses, with the kinds of their values."""
+    if cluster.declaration.router == "vllm_router":
+        return vllm_router().options
+    return cluster.release.proxy_options[proxy_connector(cluster)]
 
 
 def joined(names: Iterable[str], limit: int = 3) -> str:

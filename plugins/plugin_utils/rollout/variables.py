@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from .model import DpMode, ImageSource, Mode, Mount, Parallel, Server, WeightsSource, WeightsVerify
 from .names import DEPLOYMENT as DEPLOYMENT_NAME
 from .names import DEPLOYMENT_EXPECTED
+from .routers import Router
 from .values import (
     one_of,
     own_path,
@@ -178,11 +179,42 @@ PLAN_DIR = Variable(
     "`<folder>-<file>`; for several inventories, their names joined by `+`",
 )
 PROXY_PORT = Variable("pd_proxy_port", port, 8005, "port of the proxy", "cluster")
+ROUTER: Variable[Router] = Variable(
+    "pd_router",
+    one_of("upstream", "vllm_router"),
+    "upstream",
+    "what passes requests on to the engines: `upstream`, the unmodified script of the release for the "
+    "connector, or `vllm_router`, the router of the vLLM project, which serves more requests per second, "
+    "stops using a dead engine after 2 s, and has metrics; not with `MooncakeLayerwiseConnector`",
+    "cluster",
+)
+ROUTER_ARGS = Variable(
+    "pd_router_args",
+    read_flags,
+    _no_mapping,
+    "long options of the router by name without dashes, in the forms of `pd_engine_args`; those of the "
+    "upstream script are in [releases.md](releases.md#connectors)",
+    "cluster",
+    private=True,
+    default_text="`{}`",
+)
+ROUTER_METRICS_PORT = Variable(
+    "pd_router_metrics_port", port, 8055, "port of the metrics of `vllm_router`, for Prometheus", "cluster"
+)
+ROUTER_WHEELS: Variable[str] = Variable(
+    "pd_router_wheels",
+    text(r"[^\x00-\x1f]*", "a path"),
+    "",
+    "directory on the controller with the wheels of `vllm_router`, for a controller without a package index",
+    "cluster",
+    default_text="fetched once by the controller's pip",
+)
 API_KEY = Variable(
     "pd_api_key",
     read_secret,
     False,
-    "API key that clients must send; not written to any plan, command line or log",
+    "key of the engines, which the router sends to them; not written to any plan, command line or log. "
+    "Clients of the router need none, see below",
     "cluster",
     private=True,
     default_text="none",
@@ -335,6 +367,10 @@ VARIABLES: tuple[Variable[Any], ...] = (
     HOST_DIR,
     PLAN_DIR,
     PROXY_PORT,
+    ROUTER,
+    ROUTER_ARGS,
+    ROUTER_METRICS_PORT,
+    ROUTER_WHEELS,
     API_KEY,
     CONCURRENCY,
     PROFILE,

@@ -14,7 +14,6 @@ from ..releases import Release, load_release, release_names
 from ..rules.inventory import DIFFERS_IN_CLUSTER, UNKNOWN_PROFILE, UNKNOWN_RELEASE
 from ..values import did_you_mean
 from ..variables import (
-    API_KEY,
     API_PORT,
     CHIPS,
     CHIPS_PER_NODE,
@@ -93,6 +92,9 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
         plan_dir=shared["pd_plan_dir"],
         api_key=shared["pd_api_key"],
         proxy_port=shared["pd_proxy_port"],
+        router=shared["pd_router"],
+        router_args=shared["pd_router_args"],
+        router_metrics_port=shared["pd_router_metrics_port"],
         expected_concurrency=shared["pd_expected_concurrency"],
         provision=Provision(
             image_source=shared["pd_image_source"],
@@ -100,6 +102,7 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
             image_archive_remote_src=shared["pd_image_archive_remote_src"],
             weights_source=shared["pd_weights_source"],
             weights_verify=shared["pd_weights_verify"],
+            router_wheels=shared["pd_router_wheels"],
         ),
         groups=groups,
         addresses=addresses,
@@ -126,7 +129,7 @@ def _cluster_values(raw: RawInventory, reader: Reader) -> dict[str, Any]:
             if origin is None:
                 result, origin = value, host
             elif value != result:
-                secret = variable is API_KEY
+                secret = variable.private
                 reader.add(
                     DIFFERS_IN_CLUSTER,
                     f"{variable.name} differs from its value on {origin}",

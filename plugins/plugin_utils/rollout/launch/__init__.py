@@ -8,6 +8,7 @@ Everything here expects a cluster without errors.
 from __future__ import annotations
 
 from .container import directory, engine
-from .proxy import backends, entry, proxy
+from .proxy import entry, proxy
+from .router import backends
 
 __all__ = ["backends", "directory", "engine", "entry", "proxy"]

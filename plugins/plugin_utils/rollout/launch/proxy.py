@@ -4,78 +4,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from ..model import Proxy, ValidCluster
-from ..plan_dict import EndpointDict, EngineDict, EntryDict, ProxyDict
+from ..model import Mount, Proxy, ValidCluster
+from ..plan_dict import EngineDict, EntryDict, ProxyDict, RuntimeDict
+from ..routers import vllm_router
+from ..secrecy import in_router
+from ..topology import proxy_connector
 from .arguments import Argument, words
 from .container import directory, labels_of, own_mounts, secret_path_of
-from .script import proxy_script
-
-
-def backends(cluster: ValidCluster, role: str) -> list[EndpointDict]:
-    """Return every API of a role: the heads' APIs, or with external data parallel those of all ranks.
-    Headless nodes serve none."""
-    return [
-        {"host": cluster.addresses[node.host], "port": port}
-        for instance in cluster.instances
-        if instance.role == role
-        for node in instance.nodes
-        for port in node.api_ports
-    ]
-
-
-def _arguments(cluster: ValidCluster, proxy: Proxy) -> list[Argument]:
-    prefillers, decoders = backends(cluster, "prefiller"), backends(cluster, "decoder")
-    return [
-        Argument(("--port", str(proxy.port))),
-        Argument(("--host", cluster.addresses[proxy.host])),
-        Argument(("--prefiller-hosts", *(str(b["host"]) for b in prefillers))),
-        Argument(("--prefiller-ports", *(str(b["port"]) for b in prefillers))),
-        Argument(("--decoder-hosts", *(str(b["host"]) for b in decoders))),
-        Argument(("--decoder-ports", *(str(b["port"]) for b in decoders))),
-    ]
-
-
-def _proxy_script(cluster: ValidCluster) -> str:
-    """Return the proxy's script for the connector; for MultiConnector, the first one found inside it."""
-    scripts = cluster.release.proxy_scripts
-    for settings in (instance.settings for instance in cluster.instances[:1]):
-        inner = settings.kv_extra_config.get("connectors")
-        entries = [entry for entry in inner if isinstance(entry, Mapping)] if isinstance(inner, list) else []
-        for name in (settings.connector, *(entry.get("kv_connector") for entry in entries)):
-            if isinstance(name, str) and name in scripts:
-                return scripts[name]
-    return next(iter(scripts.values()))
+from .router import backends, upstream_arguments, url, vllm_router_arguments
+from .script import proxy_script, router_script
 
 
 def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
-    """Return the proxy on one host, as in the plan."""
-    declaration, address = cluster.declaration, cluster.addresses[which.host]
-    arguments = [Argument((_proxy_script(cluster),)), *_arguments(cluster, which)]
-    text = proxy_script(cluster, which.host, arguments)
-    script_path = f"{directory(cluster)}/proxy.sh"
+    """Return one router on one host, as in the plan.
+
+    ``which`` has its host, its ports, its name (that of its container and its script) and its address;
+    without an address it listens on the host's.
+    """
+    declaration, address = cluster.declaration, which.address or cluster.addresses[which.host]
+    prefillers, decoders = backends(cluster, "prefiller"), backends(cluster, "decoder")
+    runtime = None
+    if declaration.router == "upstream":
+        script = Argument((cluster.release.proxy_scripts[proxy_connector(cluster)],))
+        arguments = [script, *upstream_arguments(cluster, which, prefillers, decoders)]
+        text = proxy_script(cluster, which.host, arguments)
+        program = ["python"]
+        health = "healthcheck"
+    else:
+        runtime = _runtime(cluster)
+        arguments = vllm_router_arguments(cluster, which, prefillers, decoders)
+        text = router_script(cluster, which.host, runtime["path"], arguments)
+        program = ["python", "-m", "vllm_router.launch_router"]
+        health = "readiness"
+    script_path = f"{directory(cluster)}/{which.name}.sh"
     secret_path = secret_path_of(cluster)
-    mounts = [mount.to_dict() for mount in own_mounts(script_path, secret_path)]
+    own = own_mounts(script_path, secret_path)
+    if runtime is not None:
+        own.append(Mount(runtime["path"], runtime["path"], True))
+    mounts = [mount.to_dict() for mount in own]
     return {
-        "container": f"{declaration.deployment}-proxy",
+        "container": f"{declaration.deployment}-{which.name}",
+        "router": declaration.router,
         "image": declaration.image,
         "host": address,
         "port": which.port,
-        "argv": ["python", *words(arguments)],
+        "metrics_port": which.metrics_port,
+        "argv": [*program, *words(arguments)],
         "script": text,
+        "secrets": any(True for _ in in_router(declaration)),
         "script_path": script_path,
         "command": ["bash", script_path],
         "mounts": mounts,
         "secret_path": secret_path,
-        "health_url": f"http://{address}:{which.port}/healthcheck",
-        "expected": {
-            "prefill_instances": len(backends(cluster, "prefiller")),
-            "decode_instances": len(backends(cluster, "decoder")),
+        "runtime": runtime,
+        "health_url": f"http://{address}:{which.port}/{health}",
+        "expected": {"prefill_instances": len(prefillers), "decode_instances": len(decoders)},
+        "backends": {
+            "prefill": [url(backend) for backend in prefillers],
+            "decode": [url(backend) for backend in decoders],
         },
         "labels": labels_of(
-            cluster, "proxy", "proxy", {"image": declaration.image, "mounts": mounts, "script": text}
+            cluster, which.name, "proxy", {"image": declaration.image, "mounts": mounts, "script": text}
         ),
+    }
+
+
+def _runtime(cluster: ValidCluster) -> RuntimeDict:
+    """Return what a router's container needs and its image lacks."""
+    router = vllm_router()
+    return {
+        "path": f"{directory(cluster)}/{router.directory}",
+        "version": router.version,
+        "wheels": {machine: dict(wheels) for machine, wheels in router.wheels.items()},
     }
 
 

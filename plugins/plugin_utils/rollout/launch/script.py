@@ -45,6 +45,19 @@ def proxy_script(cluster: ValidCluster, host: str, arguments: Sequence[Argument]
     )
 
 
+def router_script(cluster: ValidCluster, host: str, path: str, arguments: Sequence[Argument]) -> str:
+    """Return the script of vllm-router on one host; ``path`` has its modules."""
+    environment = [f'export PYTHONPATH={quoted(path)}"${{PYTHONPATH:+:$PYTHONPATH}}"']
+    if cluster.declaration.api_key:
+        environment.append(f'export OPENAI_API_KEY="$(cat {SECRET_TARGET})"')
+    return _filled(
+        data.script("router.sh"),
+        HOST=host,
+        ENVIRONMENT="\n".join(environment),
+        ARGUMENTS=_continued(arguments, indent="  "),
+    )
+
+
 def _filled(text: str, **values: str) -> str:
     """Return a script with values instead of ``@NAME@``; a place on its own line is removed if its value is
     empty."""

@@ -120,6 +120,22 @@ def test_api_key_comes_from_its_file(run: Callable[..., dict[str, Any]], tmp_pat
     assert got["argv"] == share["proxy"]["argv"]
 
 
+def test_vllm_router_gets_its_modules_and_the_key(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    plan = planner.make(small({"pd_api_key": "s3cret", "pd_router": "vllm_router"})).to_dict()
+    proxy = plan["hosts"]["p1"]["proxy"]
+    assert proxy is not None and proxy["runtime"] is not None
+    secret = tmp_path / "key"
+    secret.write_text("s3cret", encoding="utf-8")
+    script = proxy["script"].replace("/run/secrets/pd_api_key", str(secret))
+    # What the image sets.
+    image = "export PYTHONPATH=/image http_proxy=http://proxy.example:3128"
+    got = run(f"{image}\n{script}", record="python")
+    assert got["argv"] == proxy["argv"]
+    assert got["env"]["OPENAI_API_KEY"] == "s3cret"
+    assert got["env"]["PYTHONPATH"] == f"{proxy['runtime']['path']}:/image"
+    assert got["env"]["no_proxy"] == "*"
+
+
 def test_container_has_what_the_engine_needs() -> None:
     (engine,) = planner.make(small()).to_dict()["hosts"]["p2"]["engines"]
     assert engine["devices"][:2] == ["/dev/davinci0", "/dev/davinci1"]

@@ -20,6 +20,9 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventor
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.arguments import (
     COMPUTED_FLAGS,
 )
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.router import (
+    UPSTREAM_COMPUTED,
+)
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.model import Parallel, canonical
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.profiles import (
     load_profile,
@@ -71,14 +74,7 @@ def test_a_release_has_what_the_planner_writes(name: str) -> None:
     assert {key.name for key in release.config_keys} <= release.additional_config
     for connector, options in release.proxy_options.items():
         assert connector in release.connectors
-        assert {
-            "host",
-            "port",
-            "prefiller-hosts",
-            "prefiller-ports",
-            "decoder-hosts",
-            "decoder-ports",
-        } <= options
+        assert set(UPSTREAM_COMPUTED) <= options.keys()
 
 
 @pytest.mark.parametrize(("name", "options"), [("v0.13.0", 246), ("v0.18.0", 289), ("v0.23.0", 331)])

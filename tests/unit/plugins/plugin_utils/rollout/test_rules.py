@@ -29,6 +29,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.ba
 from planner_inventories import codes, findings, many, small
 from test_release_rules import CASES as RELEASE_CASES
 from test_release_rules import ELSEWHERE as RELEASE_ELSEWHERE
+from test_router import CASES as ROUTER_CASES
 from test_transfer_rules import CASES as TRANSFER_CASES
 
 TP16 = {"pd_parallel": {"tensor": 16}}
@@ -485,7 +486,7 @@ def test_every_rule_has_a_case() -> None:
         "PD506",
     }
     covered |= {case[0] for case in RELEASE_CASES} | RELEASE_ELSEWHERE
-    covered |= {case[0] for case in TRANSFER_CASES}
+    covered |= {case[0] for case in TRANSFER_CASES} | {case[0] for case in ROUTER_CASES}
     # test_addresses.py, test_port_limits.py, test_expansion.py
     covered |= {"PD126", "PD127", "PD128", "PD129", "PD307"}
     covered |= {"PD440", "PD441", "PD442", "PD443", "PD444", "PD445", "PD446"}
