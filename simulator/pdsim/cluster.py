@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -57,7 +56,11 @@ def up(source: Path, name: str | None = None, out: Path | None = None, *, preloa
         described = inventory.describe(source, sim_prefix)
         current.result = f"{len(described.servers)} servers"
     tags = {one.engine for one in described.servers}
-    images.ensure(tags, {one.image for one in described.servers})
+    images.ensure(
+        tags,
+        {one.image for one in described.servers},
+        {(one.image, one.packages) for one in described.servers if one.packages},
+    )
     volumes = {tag: images.preload_volume(tag) for tag in sorted(tags)} if preload else {}
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     addresses = inventory.addresses(described.servers)
@@ -139,7 +142,8 @@ def make(one: Server, servers: list[Server], name: str, folder: Path, preloaded:
     host_key = folder / "host_keys" / one.name
     login_key = (folder / "id_ed25519.pub").read_text()
     access = login_key + host_key.with_suffix(".pub").read_text() + one.shared
-    recipe = server.recipe(facts, access, images.server_image(one.image), images.engine_folder(one.engine))
+    image = images.server_image(one.image, one.packages)
+    recipe = server.recipe(facts, access, image, images.engine_folder(one.engine))
     existing = inspect("container", here)
     if existing and existing[0]["Config"]["Labels"].get(LABEL_RECIPE) == recipe:
         if not existing[0]["State"]["Running"]:
@@ -150,22 +154,18 @@ def make(one: Server, servers: list[Server], name: str, folder: Path, preloaded:
     if preloaded:
         images.copy_volume(preloaded, here)
     options = server.start_options(here, here, images.engine_folder(one.engine))
+    options += server.boot_options(one.image)
     options += ["--hostname", one.name, "--network", prefix(name), "--ip", one.address]
     options += [*labels(name, one.name), "--label", f"{LABEL_RECIPE}={recipe}"]
     if one.shared:
         share = f"{prefix(name)}-share-{digest(one.shared)}"
         docker("volume", "create", *labels(name, one.name), share)
         options += ["--volume", f"{share}:{one.shared}"]
-    docker("create", *options, images.server_image(one.image), "/opt/pd-sim/boot")
-    content = server.disk(one, facts, host_key, login_key, cgroup(name, one.name))
+    docker("create", *options, image, server.BOOT.get(one.image, server.INIT))
+    content = server.disk(one, facts, host_key, login_key)
     docker("cp", "-", f"{here}:/", data=content)
     docker("start", here)
     return True
-
-
-def cgroup(name: str, host: str = "") -> str:
-    """The control group under which the containers inside a server run, from the root of the hierarchy."""
-    return f"/{prefix(name)}/{host}".rstrip("/")
 
 
 def wait_ready(name: str, host: str, address: str) -> None:
@@ -179,9 +179,14 @@ def wait_ready(name: str, host: str, address: str) -> None:
                 return
         described = inspect("container", here)
         if not described or not described[0]["State"]["Running"] or time.monotonic() > deadline:
-            log = docker("logs", "--tail", "15", here, check=False)
-            raise SimError(f"server {host} ({address}) does not answer to ssh. Its boot said:\n{log}")
+            raise SimError(f"server {host} ({address}) does not answer to ssh. Its boot said:\n{said(here)}")
         time.sleep(0.3)
+
+
+def said(here: str) -> str:
+    """What a server's boot said: its journal, or what its first process printed."""
+    journal = docker("exec", here, "journalctl", "--no-pager", "--lines", "20", check=False)
+    return journal or docker("logs", "--tail", "15", here, check=False)
 
 
 def discard(*containers: str) -> None:
@@ -245,17 +250,7 @@ def remove(name: str) -> int:
     networks = docker("network", "ls", "--quiet", *own).split()
     if networks:
         docker("network", "rm", *networks)
-    clear_cgroups(name)
     return len(containers)
-
-
-def clear_cgroups(name: str) -> None:
-    """Remove the empty control groups that the servers' engines leave (version 1: one tree a controller)."""
-    top = cgroup(name).lstrip("/")
-    for tree in [Path("/sys/fs/cgroup") / top, *Path("/sys/fs/cgroup").glob(f"*/{top}")]:
-        for folder, _, _ in os.walk(tree, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(folder).rmdir()
 
 
 def status() -> None:

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,11 +49,24 @@ COMMON_PACKAGES = (
 SERVERS = {
     "server": (
         SUITE,
-        (*COMMON_PACKAGES, "docker.io", "iptables", "nftables", "python3-requests"),
+        (
+            *COMMON_PACKAGES,
+            "dbus",
+            "docker.io",
+            "iptables",
+            "nftables",
+            "python3-requests",
+            "systemd",
+            "systemd-sysv",
+        ),
     ),
     "controller": ("trixie", COMMON_PACKAGES),
 }
 DEFAULT_SERVER = "server"
+# How a package of Debian is called (Debian Policy, 5.6.1).
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+# What apt takes from the environment.
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
 ENGINE_PACKAGES = ("ca-certificates", "curl", "python3")
 # What the real proxy script imports; FastAPI as vllm-ascend 0.13.0 pins it (< 0.124).
 ENGINE_WHEELS = SIMULATOR / "images" / "engine-requirements.txt"
@@ -118,15 +132,16 @@ UNNEEDED_IN_ENGINE = (
 
 
 @cache
-def server_recipe(kind: str = DEFAULT_SERVER) -> str:
-    """Hash of all that the image of such a server is made from."""
+def server_recipe(kind: str = DEFAULT_SERVER, extra: tuple[str, ...] = ()) -> str:
+    """Hash of all that the image of such a server is made from; `extra` are packages beside its own."""
     suite, packages = SERVERS[kind]
-    return digest("server 2", suite, *sorted(packages), *UNNEEDED)
+    plain = digest("server 2", suite, *sorted(packages), *UNNEEDED)
+    return f"{plain}-{digest(*sorted(set(extra)))}" if extra else plain
 
 
-def server_image(kind: str = DEFAULT_SERVER) -> str:
+def server_image(kind: str = DEFAULT_SERVER, extra: tuple[str, ...] = ()) -> str:
     """The name of the image of such a server."""
-    return f"pdsim-{kind}:{server_recipe(kind)}"
+    return f"pdsim-{kind}:{server_recipe(kind, extra)}"
 
 
 def engine_base_image() -> str:
@@ -136,7 +151,15 @@ def engine_base_image() -> str:
 
 def names() -> list[str]:
     """The names of all images that are made here and stay in Docker."""
-    return [*(server_image(kind) for kind in SERVERS), engine_base_image()]
+    plain = [server_image(kind) for kind in SERVERS]
+    extended = [name for image in plain for name in listed(f"{image}-*")]
+    return [*extended, *plain, engine_base_image()]
+
+
+def listed(reference: str) -> list[str]:
+    """The images in Docker whose names are like this."""
+    template = "{{.Repository}}:{{.Tag}}"
+    return docker("image", "ls", "--format", template, "--filter", f"reference={reference}").split()
 
 
 @cache
@@ -196,12 +219,21 @@ def lock(what: str) -> Iterator[None]:
         yield
 
 
-def ensure(tags: Iterable[str] = (DEFAULT_TAG,), kinds: Iterable[str] = (DEFAULT_SERVER,)) -> None:
-    """Make what is missing of the images: servers of these kinds, and side by side engines of these tags."""
-    servers, engines = list(kinds), list(tags)
+def ensure(
+    tags: Iterable[str] = (DEFAULT_TAG,),
+    kinds: Iterable[str] = (DEFAULT_SERVER,),
+    extended: Iterable[tuple[str, tuple[str, ...]]] = (),
+) -> None:
+    """Make what is missing of the images: servers, and side by side engines of these tags.
+
+    `extended` are servers with packages beside those of their kind.
+    """
+    servers, engines, more = list(kinds), list(tags), sorted(extended)
     with ThreadPoolExecutor() as pool:
-        for made in [pool.submit(ensure_servers, servers), pool.submit(ensure_engines, engines)]:
-            made.result()
+        engine = pool.submit(ensure_engines, engines)
+        ensure_servers([*servers, *(kind for kind, _ in more)])
+        ensure_extended(more)
+        engine.result()
 
 
 def ensure_servers(kinds: Iterable[str] = (DEFAULT_SERVER,)) -> None:
@@ -217,6 +249,20 @@ def ensure_servers(kinds: Iterable[str] = (DEFAULT_SERVER,)) -> None:
             with step(f"Image of a {kind} (Debian {suite}, {len(packages)} packages; once)") as current:
                 build_server(kind, current)
                 current.result = server_image(kind)
+
+
+def ensure_extended(wanted: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+    """Make the images that are missing of servers with further packages; those of their kinds are there."""
+    missing = [one for one in wanted if not has_image(server_image(*one))]
+    if not missing:
+        return
+    with lock("server"):
+        for kind, extra in missing:
+            if has_image(server_image(kind, extra)):
+                continue
+            with step(f"Image of a {kind} with {', '.join(extra)} (once)") as current:
+                extend_server(kind, extra, current)
+                current.result = server_image(kind, extra)
 
 
 def ensure_engines(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
@@ -240,12 +286,9 @@ def ensure_engines(tags: Iterable[str] = (DEFAULT_TAG,)) -> None:
 def prune() -> None:
     """Remove everything that `ensure` made, for all checkouts."""
     with lock("server"), lock("engine"):
-        listed = docker(
-            "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=pdsim-*"
-        )
         volumes = docker("volume", "ls", "--quiet", "--filter", "label=pdsim.preload").split()
         # Docker itself keeps an image that a server of another checkout runs on.
-        for image in listed.split():
+        for image in listed("pdsim-*"):
             docker("image", "rm", image, check=False)
         for volume in volumes:
             docker("volume", "rm", volume, check=False)
@@ -265,6 +308,33 @@ def build_server(kind: str, current: Step) -> None:
             docker("import", str(archive), server_image(kind))
         else:
             build_from_registry(server_image(kind), suite, packages, Path(folder), current)
+
+
+def extend_server(kind: str, extra: tuple[str, ...], current: Step) -> None:
+    """Such a server with further packages of Debian; their services are enabled as Debian does."""
+    reference = server_image(kind, extra)
+    maker = reference.replace(":", "-") + "-maker"
+    docker("rm", "--force", maker, check=False)
+    variables = [
+        word
+        for name in PROXY_VARIABLES
+        for word in ("--env", f"{name}={os.environ.get(name, '')}")
+        if os.environ.get(name)
+    ]
+    # Nothing is to be started here: this is no server that runs.
+    script = (
+        "printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
+        " && apt-get update"
+        f" && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {' '.join(extra)}"
+        " && apt-get clean && rm -rf /var/lib/apt/lists/* /usr/sbin/policy-rc.d"
+    )
+    options = ["--name", maker, "--network", "host", *variables, server_image(kind)]
+    try:
+        run_shown(["docker", "run", *options, "sh", "-c", script], current)
+        current.note = "docker commit"
+        docker("commit", maker, reference)
+    finally:
+        docker("rm", "--force", maker, check=False)
 
 
 def build_engine_base(current: Step) -> None:

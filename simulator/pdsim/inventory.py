@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from pdsim import network
-from pdsim.images import SERVERS
+from pdsim.images import PACKAGE, SERVERS
 from pdsim.layout import ROOT, SIMULATOR
 from pdsim.server import Server
 from pdsim.ui import SimError
@@ -96,6 +96,11 @@ def describe(source: Path, sim_prefix: str) -> Described:
             raise SimError(
                 f"host {row['name']}: sim_image is {row['image']}, not one of {', '.join(SERVERS)}."
             )
+        packages = row["packages"]
+        if not isinstance(packages, list) or not all(PACKAGE.fullmatch(str(one)) for one in packages):
+            raise SimError(
+                f"host {row['name']}: sim_packages is {packages}, not a list of packages of Debian."
+            )
         servers.append(
             Server(
                 name=row["name"],
@@ -108,6 +113,7 @@ def describe(source: Path, sim_prefix: str) -> Described:
                 engine=f"{row['release']}{'' if row['kind'] == ATLAS_A2 else '-a3'}",
                 settings=row["server"],
                 image=row["image"],
+                packages=tuple(sorted({str(one) for one in packages})),
                 shared=str(row["shared"]),
             )
         )

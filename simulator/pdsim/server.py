@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -26,9 +27,11 @@ KNOWN_FOLDERS = frozenset(
         "",
         "etc",
         "etc/default",
-        "etc/init.d",
         "etc/ssh",
         "etc/ssh/sshd_config.d",
+        "etc/systemd",
+        "etc/systemd/system",
+        "etc/systemd/system/multi-user.target.wants",
         "opt",
         "root",
         "usr",
@@ -39,6 +42,56 @@ KNOWN_FOLDERS = frozenset(
         "usr/local/sbin",
         "usr/local/share",
     }
+)
+# What a container starts: systemd, or on a kind of machine that has none what does a boot by itself.
+INIT = "/opt/pd-sim/init"
+BOOT = {"controller": "/opt/pd-sim/boot"}
+UNITS = "etc/systemd/system"
+# Units of Debian that a server in a container does not need, or that would change the machine's kernel.
+MASKED = (
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "console-getty.service",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty-static.service",
+    "getty.target",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
+    "systemd-binfmt.service",
+    "systemd-firstboot.service",
+    "systemd-hwdb-update.service",
+    "systemd-journal-flush.service",
+    "systemd-logind.service",
+    "systemd-machine-id-commit.service",
+    "systemd-modules-load.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-pstore.service",
+    "systemd-random-seed.service",
+    "systemd-remount-fs.service",
+    "systemd-resolved.service",
+    "systemd-sysctl.service",
+    "systemd-sysusers.service",
+    "systemd-timesyncd.service",
+    "systemd-tmpfiles-clean.timer",
+    "systemd-tmpfiles-setup-dev.service",
+    "systemd-udev-settle.service",
+    "systemd-udev-trigger.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udevd.service",
+    "systemd-update-utmp-runlevel.service",
+    "systemd-update-utmp.service",
+    "systemd-user-sessions.service",
 )
 # What dockerd in a container needs, short of --privileged (which is not to be had everywhere).
 CAPABILITIES = (
@@ -76,6 +129,8 @@ class Server:
     settings: dict[str, Any] = field(default_factory=dict)
     # What it is made from: a key of images.SERVERS.
     image: str = "server"
+    # Packages of Debian beside those of its kind.
+    packages: tuple[str, ...] = ()
     # A folder that is one and the same on all servers of the cluster that name it, as a network share.
     shared: str = ""
 
@@ -186,6 +241,15 @@ class Disk:
         entry.mtime = self._now
         self._tar.addfile(entry, io.BytesIO(data))
 
+    def link(self, path: str, target: str) -> None:
+        """A symbolic link with its folder."""
+        self.folder(path.rpartition("/")[0])
+        entry = tarfile.TarInfo(path)
+        entry.type = tarfile.SYMTYPE
+        entry.linkname = target
+        entry.mtime = self._now
+        self._tar.addfile(entry)
+
     def tree(self, source: Path) -> None:
         """All files of a folder at the same places."""
         for path in sorted(source.rglob("*")):
@@ -205,7 +269,7 @@ def model_files() -> dict[str, bytes]:
     return weights.files()
 
 
-def disk(server: Server, state: dict[str, Any], host_key: Path, login_key: str, cgroup: str) -> bytes:
+def disk(server: Server, state: dict[str, Any], host_key: Path, login_key: str) -> bytes:
     """Everything that makes a plain Debian this server."""
     out = Disk()
     out.tree(OVERLAY)
@@ -214,8 +278,7 @@ def disk(server: Server, state: dict[str, Any], host_key: Path, login_key: str, 
     out.file("etc/ssh/ssh_host_ed25519_key.pub", host_key.with_suffix(".pub").read_bytes())
     out.folder("root/.ssh", 0o700)
     out.file("root/.ssh/authorized_keys", login_key, 0o600)
-    # Its control groups lie in a folder of their own, which `sim down` clears.
-    out.file("etc/default/docker", f'DOCKER_OPTS="--cgroup-parent={cgroup}"\n')
+    boot(out, server, host_key)
     # The driver of the card and its tools.
     out.file(
         "usr/local/Ascend/driver/version.info", f"Version={state['driver']}\nascendhal_version=7.35.23\n"
@@ -243,6 +306,18 @@ def disk(server: Server, state: dict[str, Any], host_key: Path, login_key: str, 
     return out.bytes()
 
 
+def boot(out: Disk, server: Server, host_key: Path) -> None:
+    """What systemd goes by when the server boots."""
+    if server.image in BOOT:
+        return
+    for unit in MASKED:
+        out.link(f"{UNITS}/{unit}", "/dev/null")
+    out.link(f"{UNITS}/default.target", "/lib/systemd/system/multi-user.target")
+    out.link(f"{UNITS}/multi-user.target.wants/pd-sim-boot.service", "../pd-sim-boot.service")
+    # Without one, each boot would be a first boot.
+    out.file("etc/machine-id", hashlib.sha256(host_key.read_bytes()).hexdigest()[:32] + "\n", 0o444)
+
+
 def recipe(state: dict[str, Any], access: str, image: str, archives: Path) -> str:
     """Hash of all that the server was made from: another one means another server."""
     sources = (OVERLAY, TOOLS, Path(weights.__file__), Path(__file__))
@@ -251,14 +326,22 @@ def recipe(state: dict[str, Any], access: str, image: str, archives: Path) -> st
 
 def start_options(container: str, volume: str, archives: Path) -> list[str]:
     """Options of `docker create` that let sshd and a Docker Engine of its own run inside."""
-    options = ["--name", container, "--cgroupns", "host", "--cpu-shares", str(CPU_SHARES)]
+    # A namespace of its own for control groups: systemd takes those that it sees for its own, remounts them
+    # and adds to them, and the machine's own must stay as they are.
+    options = ["--name", container, "--cgroupns", "private", "--cpu-shares", str(CPU_SHARES)]
     for capability in CAPABILITIES:
         options += ["--cap-add", capability]
     for what in UNCONFINED:
         options += ["--security-opt", what]
     options += ["--device-cgroup-rule", "a *:* rwm"]
-    options += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
     options += ["--volume", f"{volume}:/var/lib/docker"]
     options += ["--volume", f"{archives}:{IMAGES}:ro"]
     options += ["--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec"]
     return [*options, "--sysctl", f"net.ipv4.ip_local_port_range={OUTGOING_PORTS}"]
+
+
+def boot_options(kind: str) -> list[str]:
+    """Options of `docker create` that let systemd boot, and shut down when Docker says stop."""
+    if kind in BOOT:
+        return []
+    return ["--tmpfs", "/run/lock", "--env", "container=docker", "--stop-signal", "SIGRTMIN+3"]

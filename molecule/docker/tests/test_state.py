@@ -13,10 +13,24 @@ def docker(host, template: str, command: str) -> str:
 
 
 def test_the_engine_runs_now_and_at_boot(host):
-    log = host.run("tail -n 20 /var/log/docker.log").stdout
-    assert host.socket("unix:///var/run/docker.sock").is_listening, log
+    log = host.run("journalctl --unit docker --no-pager --lines 20").stdout
+    assert host.socket("unix:///run/docker.sock").is_listening, log
     assert docker(host, "{{.ServerVersion}}", "info"), log
-    assert host.run("ls /etc/rc2.d/S??docker").rc == 0
+    assert host.check_output("systemctl is-enabled docker.service") == "enabled"
+
+
+def test_the_server_has_booted_as_a_real_one_does(host):
+    state = host.run("timeout 60 systemctl is-system-running --wait")
+    assert state.stdout.strip() == "running", host.run("systemctl --failed").stdout
+    assert "Startup finished" in host.check_output("journalctl --boot --no-pager _PID=1")
+
+
+def test_its_control_groups_are_its_own(host):
+    """systemd remounts and adds to what it sees: the machine's own must not be among it."""
+    assert host.check_output("cut --delimiter=: --fields=3 /proc/1/cgroup | sort --unique | tail -n 1") in (
+        "/",
+        "/init.scope",
+    )
 
 
 def test_options_are_merged_and_in_effect(host):

@@ -159,7 +159,7 @@ def test_what_is_alone_comes_back_by_itself(plan, server, sim):
     finally:
         sim("heal", "decode1")
     healthy(server, "decode1", f"{url}/health")
-    server("decode1").check_output("service docker restart >&2")
+    server("decode1").check_output("systemctl restart docker >&2")
     healthy(server, "decode1", f"{url}/health")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import struct
 import sys
 import tarfile
@@ -156,7 +157,7 @@ def test_secrets_on_the_disk_are_for_root_only(tmp_path: Path) -> None:
     key.write_text("private")
     key.with_suffix(".pub").write_text("public")
     one = a_server(model_path=None)
-    disk = server.disk(one, server.facts(one, [one]), key, "ssh-ed25519 AAAA", "/pdsim-x/s")
+    disk = server.disk(one, server.facts(one, [one]), key, "ssh-ed25519 AAAA")
     with tarfile.open(fileobj=io.BytesIO(disk)) as tar:
         modes = {entry.name: entry.mode for entry in tar.getmembers()}
     assert modes["etc/ssh/ssh_host_ed25519_key"] == 0o600
@@ -228,6 +229,80 @@ def test_the_kind_of_the_servers_decides_chips_and_image(tmp_path: Path) -> None
         "Ascend910_9391",
     ]
     assert len({images.engine_folder(one.engine) for one in servers}) == 3
+
+
+def test_an_inventory_may_name_packages(tmp_path: Path) -> None:
+    images, inventory = module("images"), module("inventory")
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("all: {hosts: {a: , b: {sim_packages: [keepalived, haproxy]}, c: {sim_packages: []}}}\n")
+    servers = inventory.describe(tmp_path, "10.213.1").servers
+    assert [one.packages for one in servers] == [(), ("haproxy", "keepalived"), ()]
+    names = [images.server_image(one.image, one.packages) for one in servers]
+    assert names[0] == names[2] == images.server_image()
+    # One that is made from another one's is found by its name.
+    assert names[1].startswith(f"{names[0]}-")
+    assert images.server_image("server", ("haproxy",)) not in names
+
+
+@pytest.mark.parametrize("packages", ["haproxy", "[haproxy; reboot]", "[--purge]", "{haproxy: }"])
+def test_what_cannot_be_a_list_of_packages_is_refused(tmp_path: Path, packages: str) -> None:
+    (tmp_path / "hosts.yml").write_text(f"all: {{hosts: {{a: {{sim_packages: {packages}}}}}}}\n")
+    with pytest.raises(module("ui").SimError, match=r"host a: sim_packages is .*, not a list of packages"):
+        module("inventory").describe(tmp_path, "10.213.1")
+
+
+# How servers boot
+
+
+def laid_out(one: Any, tmp_path: Path) -> dict[str, tarfile.TarInfo]:
+    """The files of a server's disk by their paths."""
+    server = module("server")
+    key = tmp_path / one.name
+    key.write_text(f"private key of {one.name}")
+    key.with_suffix(".pub").write_text("public")
+    content = server.disk(one, server.facts(one, [one]), key, "ssh-ed25519 AAAA")
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return {entry.name: entry for entry in tar.getmembers()}
+
+
+def test_a_server_boots_systemd_without_what_a_container_does_not_need(tmp_path: Path) -> None:
+    files = laid_out(a_server(model_path=None), tmp_path)
+    units = "etc/systemd/system"
+    assert files[f"{units}/systemd-udevd.service"].linkname == "/dev/null"
+    enabled = files[f"{units}/multi-user.target.wants/pd-sim-boot.service"].linkname
+    assert enabled == "../pd-sim-boot.service"
+    assert f"{units}/pd-sim-boot.service" in files
+    assert files["opt/pd-sim/init"].mode == 0o755
+
+
+def test_each_server_has_a_machine_id_of_its_own(tmp_path: Path) -> None:
+    server = module("server")
+    found = []
+    for name in ("a", "b", "a"):
+        disk = server.Disk()
+        key = tmp_path / name
+        key.write_text(f"private key of {name}")
+        server.boot(disk, a_server(name), key)
+        with tarfile.open(fileobj=io.BytesIO(disk.bytes())) as tar:
+            content = tar.extractfile("etc/machine-id")
+            assert content is not None
+            found.append(content.read().decode())
+    assert all(re.fullmatch(r"[0-9a-f]{32}\n", one) for one in found)
+    assert found[0] == found[2] != found[1]
+
+
+def test_no_server_sees_the_control_groups_of_the_machine() -> None:
+    server = module("server")
+    options = [*server.start_options("c", "v", Path("/images")), *server.boot_options("server")]
+    assert options[options.index("--cgroupns") + 1] == "private"
+    assert not any(option.startswith("/sys/fs/cgroup") for option in options)
+
+
+def test_a_controller_boots_without_systemd(tmp_path: Path) -> None:
+    files = laid_out(a_server(model_path=None, image="controller"), tmp_path)
+    assert "etc/machine-id" not in files
+    assert module("server").boot_options("controller") == []
+    assert files[module("server").BOOT["controller"].lstrip("/")].mode == 0o755
 
 
 # The engine's image

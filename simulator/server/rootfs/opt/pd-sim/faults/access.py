@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,21 +34,13 @@ class SshStopped(Fault):
     """sshd does not run: connection refused"""
 
     def apply(self, parameters: Parameters) -> None:
-        """Stop it."""
-        with suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(int(Path("/run/sshd.pid").read_text()), signal.SIGTERM)
+        """Stop it, until the next boot."""
+        subprocess.run(["systemctl", "stop", "ssh.service"], check=True)
         end_sessions()
 
     def heal(self, parameters: Parameters) -> None:
-        """Start it, unless a boot has. It goes into the background first, and listens then."""
-        subprocess.run(["/usr/sbin/sshd"], check=False, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", 22), timeout=5):
-                return
-            time.sleep(0.05)
-        raise SystemExit("sshd does not start")
-
-    boot = apply
+        """Start it, unless a boot has. It listens when that is done."""
+        subprocess.run(["systemctl", "start", "ssh.service"], check=True)
 
 
 class SshRefused(Fault):

@@ -19,23 +19,28 @@ from .base import Fault, Parameters, keep, restore
 class DockerStopped(Fault):
     """the Docker Engine is not running"""
 
+    # With the socket's unit active, the first who asks would start the engine again.
+    units = ("docker.socket", "docker.service")
+
     def apply(self, parameters: Parameters) -> None:
         """Stop it."""
-        subprocess.run(["service", "docker", "stop"], check=True)
+        subprocess.run(["systemctl", "stop", *self.units], check=True)
 
     def heal(self, parameters: Parameters) -> None:
         """Start it."""
-        subprocess.run(["service", "docker", "start"], check=True)
+        subprocess.run(["systemctl", "start", *self.units], check=True)
 
 
-class DockerAbsent(Fault):
+class DockerAbsent(DockerStopped):
     """the Docker Engine is not installed"""
 
     programs = (Path("/usr/bin/docker"), Path("/usr/sbin/dockerd"))
 
     def apply(self, parameters: Parameters) -> None:
         """Stop it and take its programs away."""
-        subprocess.run(["service", "docker", "stop"], check=True)
+        super().apply(parameters)
+        # systemd leaves it there.
+        Path("/run/docker.sock").unlink(missing_ok=True)
         for program in self.programs:
             keep(program)
 
@@ -43,7 +48,7 @@ class DockerAbsent(Fault):
         """Put them back and start it."""
         for program in self.programs:
             restore(program)
-        subprocess.run(["service", "docker", "start"], check=True)
+        super().heal(parameters)
 
 
 class DockerSays(Fault):
