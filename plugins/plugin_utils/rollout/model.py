@@ -19,6 +19,10 @@ Role = Literal["prefiller", "decoder"]
 Server = Literal["atlas-a3", "atlas-a2"]
 CHIPS_OF: dict[Server, int] = {"atlas-a3": 16, "atlas-a2": 8}
 
+# The two routers behind a front: each change starts the other one.
+Colour = Literal["blue", "green"]
+COLOURS: tuple[Colour, Colour] = ("blue", "green")
+
 # Prefill and decode in separate engines, or in one engine without KV transfer and proxy.
 Mode = Literal["disaggregated", "colocated"]
 
@@ -161,6 +165,32 @@ class Provision:
 
 
 @dataclass(frozen=True)
+class Front:
+    """The address in front of the routers, as declared. Keys and certificate stay in the inventory."""
+
+    port: int
+    metrics_port: int
+    # The name or address by which clients reach it; None: what the certificate says.
+    name: str | None
+    tls: bool
+    # Whether the certificate and its private key are set.
+    certificate: bool
+    certificate_key: bool
+    # The names of the API keys; without any, every request is passed on.
+    keys: tuple[str, ...]
+    # The requests that each key may send in a minute; None: any number.
+    requests_per_minute: int | None
+    # The largest request, in bytes.
+    body_limit: int
+    # Seconds: the longest silence in an answer, the time in which a request must arrive, and for which a
+    # connection is kept without a request.
+    answer_timeout: int
+    request_timeout: int
+    idle_timeout: int
+    connections: int
+
+
+@dataclass(frozen=True)
 class Declaration:
     """A complete inventory, read and typed."""
 
@@ -182,6 +212,10 @@ class Declaration:
     router: Router
     router_args: Mapping[str, Any]
     router_metrics_port: int
+    # None: clients reach the router itself.
+    front: Front | None
+    # Seconds for which a replaced router may finish its last requests.
+    drain_timeout: int
     expected_concurrency: int | None
     provision: Provision
     groups: tuple[Group, ...]
@@ -295,6 +329,8 @@ class Proxy:
     metrics_port: int | None = None
     # What its container, after the deployment's name, and its script are named after.
     name: str = "proxy"
+    # Behind a front there are two, of which one serves.
+    colour: Colour | None = None
 
 
 @dataclass(frozen=True)

@@ -149,8 +149,8 @@ def _instance(instance: Instance) -> InstanceDict:
 
 def _host(cluster: ValidCluster, peers: _Peers, host: str, rows: list[PortDict]) -> Slice:
     pairs = cluster.by_host.get(host, ())
-    which = next((proxy for proxy in cluster.proxies if proxy.host == host), None)
-    proxy = None if which is None else launch.proxy(cluster, which)
+    routers = [launch.proxy(cluster, proxy) for proxy in cluster.proxies if proxy.host == host]
+    front = launch.front(cluster, host, routers)
     engines = [launch.engine(cluster, instance, node) for instance, node in pairs]
     return {
         "address": cluster.addresses[host],
@@ -160,8 +160,10 @@ def _host(cluster: ValidCluster, peers: _Peers, host: str, rows: list[PortDict])
         "ports": rows,
         "peers": peers.of(host),
         "engines": engines,
-        "proxy": proxy,
-        "entry": launch.entry(cluster, engines, proxy),
+        "proxy": routers[0] if routers else None,
+        "routers": routers,
+        "front": front,
+        "entry": launch.entry(cluster, engines, routers, front),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from .fabric import Fabric
-from .model import DpMode, MountDict, ProvisionDict, Role
+from .model import Colour, DpMode, MountDict, ProvisionDict, Role
 from .routers import Router
 
 
@@ -172,9 +172,10 @@ class RuntimeDict(TypedDict):
 
 
 class ProxyDict(TypedDict):
-    """The proxy on one host."""
+    """A router on one host: the only one, or one of the two behind a front."""
 
     container: str
+    colour: Colour | None
     router: Router
     image: str
     host: str
@@ -196,12 +197,37 @@ class ProxyDict(TypedDict):
     labels: dict[str, str]
 
 
-class EntryDict(TypedDict):
-    """The entry point for clients on one host."""
+class FrontDict(TypedDict):
+    """The front on one host: HAProxy with a unit and a configuration of its own."""
 
-    container: str
+    unit: str
+    # Its files, and those of a running one.
+    directory: str
+    run: str
     host: str
     port: int
+    metrics_port: int
+    # The name by which clients reach it; None: as the certificate says.
+    name: str | None
+    tls: bool
+    # Whether clients need a key, and whether the front sends one to the engines.
+    keys: bool
+    engine_key: bool
+    config: str
+    service: str
+    lua: str | None
+    # Seconds for which a replaced router may finish its last requests.
+    drain_timeout: int
+
+
+class EntryDict(TypedDict):
+    """The entry point for clients on one host: the front, the router, or a colocated engine."""
+
+    container: str
+    scheme: str
+    host: str
+    port: int
+    # The file with the key that clients must send; None if none, or if each has its own.
     secret_path: str | None
 
 
@@ -215,7 +241,10 @@ class Slice(TypedDict):
     ports: list[PortDict]
     peers: list[str]
     engines: list[EngineDict]
+    # The router, or the first of the two behind the front.
     proxy: ProxyDict | None
+    routers: list[ProxyDict]
+    front: FrontDict | None
     entry: EntryDict | None
 
 

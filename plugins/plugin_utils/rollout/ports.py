@@ -32,6 +32,8 @@ ASCEND_DIRECT = "AscendDirectTransport (random)"
 HCCL = "HCCL"
 PROXY = "proxy"
 METRICS = "proxy's metrics"
+FRONT = "front"
+FRONT_METRICS = "front's metrics"
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,16 @@ def span(first: int, last: int) -> str:
 
 def table(cluster: Cluster) -> dict[str, tuple[PortUse, ...]]:
     """Return every host's ports: engines in plan order, the proxy, then the pools."""
-    proxies = {proxy.host: proxy for proxy in cluster.proxies}
+    proxies: dict[str, list[Proxy]] = {}
+    for proxy in cluster.proxies:
+        proxies.setdefault(proxy.host, []).append(proxy)
     result: dict[str, tuple[PortUse, ...]] = {}
     for host in dict.fromkeys([*cluster.by_host, *proxies]):
         pairs = cluster.by_host.get(host, ())
         uses = [use for instance, node in pairs for use in _engine(cluster, instance, node)]
         if host in proxies:
-            uses.extend(_proxy(proxies[host]))
+            uses.extend(use for proxy in proxies[host] for use in _proxy(proxy))
+            uses.extend(_front(cluster, host))
         if pairs:
             uses.extend(_pools(cluster, pairs))
         result[host] = tuple(uses)
@@ -95,9 +100,18 @@ def _single(
 
 
 def _proxy(proxy: Proxy) -> Iterator[PortUse]:
-    yield _single(proxy.host, proxy.port, PROXY, None, "fixed", "pd_proxy_port")
+    purpose = PROXY if proxy.colour is None else f"{proxy.colour} router"
+    yield _single(proxy.host, proxy.port, purpose, None, "fixed", "pd_proxy_port")
     if proxy.metrics_port is not None:
-        yield _single(proxy.host, proxy.metrics_port, METRICS, None, "fixed", "pd_router_metrics_port")
+        purpose = METRICS if proxy.colour is None else f"{proxy.colour} router's metrics"
+        yield _single(proxy.host, proxy.metrics_port, purpose, None, "fixed", "pd_router_metrics_port")
+
+
+def _front(cluster: Cluster, host: str) -> Iterator[PortUse]:
+    front = cluster.declaration.front
+    if front is not None:
+        yield _single(host, front.port, FRONT, None, "fixed", "pd_front_port")
+        yield _single(host, front.metrics_port, FRONT_METRICS, None, "fixed", "pd_front_metrics_port")
 
 
 def _engine(cluster: Cluster, instance: Instance, node: Node) -> Iterator[PortUse]:

@@ -27,8 +27,10 @@ def files(plan: PlanDict) -> dict[str, str]:
     for host, share in plan["hosts"].items():
         for engine in share["engines"]:
             result[f"{host}/{engine['instance']}.sh"] = engine["script"]
-        if share["proxy"] is not None:
-            result[f"{host}/proxy.sh"] = share["proxy"]["script"]
+        for router in share["routers"]:
+            result[f"{host}/{Path(router['script_path']).name}"] = router["script"]
+        if share["front"] is not None:
+            result[f"{host}/haproxy.cfg"] = share["front"]["config"]
     return result
 
 
@@ -117,7 +119,7 @@ def _left_over(directory: Path, wanted: Mapping[str, str]) -> list[str]:
     """Return launch scripts of an earlier plan that this plan does not have. Other files are left alone."""
     return sorted(
         name
-        for path in directory.glob("*/*.sh")
+        for path in (*directory.glob("*/*.sh"), *directory.glob("*/haproxy.cfg"))
         if (name := f"{path.parent.name}/{path.name}") not in wanted
         and "Written by ascend.pd_rollout" in (_text(path) or "")
     )
@@ -223,7 +225,7 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
     yield ""
     for host, share in plan["hosts"].items():
         if share["entry"] is not None:
-            yield f"- {host}: `http://{share['entry']['host']}:{share['entry']['port']}`"
+            yield f"- {host}: `{share['entry']['scheme']}://{share['entry']['host']}:{share['entry']['port']}`"
     yield ""
     yield "## Ports"
     yield ""

@@ -12,6 +12,7 @@ from typing import Any
 from . import expansion
 from .connectors import Connector
 from .model import (
+    COLOURS,
     ROLES,
     Cluster,
     Declaration,
@@ -97,15 +98,7 @@ def build(declaration: Declaration) -> Cluster:
         instances.append(_instance(declaration.release, group, counts[group.role], index, group_ids, port))
         counts[group.role] += 1
         index += len(group.members)
-    proxies = tuple(
-        Proxy(
-            host,
-            declaration.addresses.get(host),
-            declaration.proxy_port,
-            declaration.router_metrics_port if declaration.router == "vllm_router" else None,
-        )
-        for host in declaration.proxy_hosts
-    )
+    proxies = tuple(proxy for host in declaration.proxy_hosts for proxy in _proxies(declaration, host))
     by_host: dict[str, list[tuple[Instance, Node]]] = {}
     for instance in instances:
         for node in instance.nodes:
@@ -113,6 +106,37 @@ def build(declaration: Declaration) -> Cluster:
     return Cluster(
         declaration, tuple(instances), proxies, {host: tuple(pairs) for host, pairs in by_host.items()}
     )
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def _proxies(declaration: Declaration, host: str) -> Iterator[Proxy]:
+    """Yield the routers of a host: one, or behind a front two of which one serves.
+
+    Only the front asks a router behind it, so that it listens on the loopback, unless decoders ask it too, as
+    with a connector that pushes the cache.
+    """
+    address = declaration.addresses.get(host)
+    metrics = declaration.router_metrics_port if declaration.router == "vllm_router" else None
+    if declaration.front is None:
+        yield Proxy(host, address, declaration.proxy_port, metrics)
+        return
+    asked = any(
+        connector.listener == "decoder"
+        for group in declaration.groups
+        for name in connector_names(group.members[0].settings)
+        if (connector := declaration.release.connectors.get(name)) is not None
+    )
+    for offset, colour in enumerate(COLOURS):
+        yield Proxy(
+            host,
+            address if asked else LOOPBACK,
+            declaration.proxy_port + offset,
+            None if metrics is None else metrics + offset,
+            f"router-{colour}",
+            colour,
+        )
 
 
 def _kv_base(release: Release, groups: Sequence[Group], chips: int) -> int:

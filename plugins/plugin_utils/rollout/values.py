@@ -317,6 +317,51 @@ def read_secret(value: Any) -> bool:
     return str(value) != ""
 
 
+_NOT_SHOWN = "(not shown)"
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def read_api_keys(value: Any) -> tuple[str, ...]:
+    """Return the names of API keys, never the keys: these must be different, and fit into an HTTP header."""
+    if not isinstance(value, Mapping):
+        raise BadValue("a mapping from names to keys", seen=_NOT_SHOWN)
+    for name, key in value.items():
+        if not isinstance(name, str) or not _KEY_NAME.fullmatch(name):
+            raise BadValue(
+                "names of letters, digits, dots, dashes and underscores, at most 63", seen=shown(name, 70)
+            )
+        if not isinstance(key, str) or not re.fullmatch(r"[\x21-\x7e]+", key):
+            raise BadValue(
+                "keys of ASCII letters, digits and punctuation, without blanks and line breaks",
+                seen=f"{name}: {_NOT_SHOWN}",
+            )
+    if len(set(value.values())) < len(value):
+        raise BadValue("a key of its own for each name", seen=_NOT_SHOWN)
+    return tuple(str(name) for name in value)
+
+
+def read_pem(value: Any) -> bool:
+    """Return whether a file's path or a PEM text is set."""
+    if value is None or value == "":
+        return False
+    text_ = str(value) if isinstance(value, str) else ""
+    if not text_.lstrip().startswith("-----BEGIN ") and ("\n" in text_.strip() or not text_.strip()):
+        raise BadValue("the path of a file on the controller, or text in PEM", seen=_NOT_SHOWN)
+    return True
+
+
+_SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def read_size(value: Any) -> int:
+    """Read a number of bytes, also as text with k, m or g for powers of 1024."""
+    match = re.fullmatch(r"([1-9][0-9]{0,9})([kmg]?)b?", str(value).strip().lower())
+    size = int(match[1]) * _SIZE_UNITS[match[2]] if match and not isinstance(value, bool) else 0
+    if not 1024 <= size <= 2**31:
+        raise BadValue("a size from 1k to 2g, such as 64m")
+    return size
+
+
 def _encodable(value: str) -> bool:
     try:
         value.encode()

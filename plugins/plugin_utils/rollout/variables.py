@@ -16,6 +16,7 @@ from .values import (
     one_of,
     own_path,
     port,
+    read_api_keys,
     read_chips,
     read_dp_mode,
     read_engine_id,
@@ -25,8 +26,10 @@ from .values import (
     read_mode,
     read_mounts,
     read_parallel,
+    read_pem,
     read_secret,
     read_server,
+    read_size,
     switch,
     text,
     whole,
@@ -219,6 +222,125 @@ API_KEY = Variable(
     private=True,
     default_text="none",
 )
+FRONT_PORT = Variable(
+    "pd_front_port",
+    _optional(port),
+    None,
+    "port on which clients reach the deployment: HAProxy with TLS and API keys in front of the router, on "
+    "every host of the group `proxy`; see [front.md](front.md)",
+    "cluster",
+    default_text="none: clients reach the router itself",
+)
+FRONT_METRICS_PORT = Variable(
+    "pd_front_metrics_port", port, 8405, "port of the front's metrics, for Prometheus", "cluster"
+)
+FRONT_NAME = Variable(
+    "pd_front_name",
+    _optional(text(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", "a host name or an IPv4 address")),
+    None,
+    "name or address by which clients reach the front; the certificate must be valid for it",
+    "cluster",
+    default_text="each host's address if the certificate is valid for it, else the certificate's first name",
+)
+FRONT_TLS = Variable(
+    "pd_front_tls",
+    switch,
+    True,
+    "whether the front speaks HTTPS; `false`: plain HTTP, with which everybody on the way can read keys, "
+    "prompts and answers",
+    "cluster",
+    default_text="`true`",
+)
+FRONT_CERTIFICATE = Variable(
+    "pd_front_certificate",
+    read_pem,
+    False,
+    "certificate of the front, followed by its intermediate ones: a file on the controller, or the PEM text",
+    "cluster",
+    private=True,
+    default_text="none",
+)
+FRONT_CERTIFICATE_KEY = Variable(
+    "pd_front_certificate_key",
+    read_pem,
+    False,
+    "private key of the certificate, without a passphrase: a file on the controller, or the PEM text, from a "
+    "vault; on the servers only root can read it",
+    "cluster",
+    private=True,
+    default_text="none",
+)
+FRONT_CA: Variable[bool] = Variable(
+    "pd_front_ca",
+    read_pem,
+    False,
+    "certificates of the authorities that clients trust, with which the smoke test verifies the front: a "
+    "file on the controller, or the PEM text",
+    "cluster",
+    private=True,
+    default_text="those of the servers' operating system; a self-signed certificate is trusted as it is",
+)
+FRONT_KEYS: Variable[tuple[str, ...]] = Variable(
+    "pd_front_api_keys",
+    read_api_keys,
+    (),
+    "API keys of the clients by name, from a vault; servers keep only their SHA-256, log and metrics have "
+    "the name",
+    "cluster",
+    private=True,
+    default_text="`{}`: every request is passed on",
+)
+FRONT_RATE = Variable(
+    "pd_front_requests_per_minute",
+    _optional(whole(1, 10**6)),
+    None,
+    "requests that each API key may send in a minute; more are answered with 429",
+    "cluster",
+    default_text="any number",
+)
+FRONT_BODY = Variable(
+    "pd_front_max_body",
+    read_size,
+    64 * 2**20,
+    "largest request, in bytes or as text such as `64m`; a larger one is answered with 413",
+    "cluster",
+    default_text="`64m`",
+)
+FRONT_ANSWER = Variable(
+    "pd_front_answer_timeout",
+    whole(1, 86400, " seconds"),
+    3600,
+    "seconds for which an answer may send nothing before it is given up",
+    "cluster",
+)
+FRONT_REQUEST = Variable(
+    "pd_front_request_timeout",
+    whole(1, 3600, " seconds"),
+    30,
+    "seconds in which the headers of a request must have arrived",
+    "cluster",
+)
+FRONT_IDLE = Variable(
+    "pd_front_idle_timeout",
+    whole(1, 3600, " seconds"),
+    75,
+    "seconds for which a client's connection is kept without a request",
+    "cluster",
+)
+FRONT_CONNECTIONS = Variable(
+    "pd_front_connections",
+    whole(10, 10**6),
+    8192,
+    "connections of clients that the front accepts at a time",
+    "cluster",
+)
+DRAIN = Variable(
+    "pd_drain_timeout",
+    whole(1, 86400, " seconds"),
+    600,
+    "seconds for which a router that is replaced behind the front may finish its last requests",
+    "cluster",
+)
 CONCURRENCY = Variable(
     "pd_expected_concurrency",
     _optional(whole(1, 10**6)),
@@ -372,6 +494,21 @@ VARIABLES: tuple[Variable[Any], ...] = (
     ROUTER_METRICS_PORT,
     ROUTER_WHEELS,
     API_KEY,
+    FRONT_PORT,
+    FRONT_NAME,
+    FRONT_TLS,
+    FRONT_CERTIFICATE,
+    FRONT_CERTIFICATE_KEY,
+    FRONT_CA,
+    FRONT_KEYS,
+    FRONT_RATE,
+    FRONT_BODY,
+    FRONT_ANSWER,
+    FRONT_REQUEST,
+    FRONT_IDLE,
+    FRONT_CONNECTIONS,
+    FRONT_METRICS_PORT,
+    DRAIN,
     CONCURRENCY,
     PROFILE,
     MODEL_PATH,

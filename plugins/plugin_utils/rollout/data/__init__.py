@@ -34,6 +34,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @cache
+def front(name: str) -> str:
+    """Return a file of the front: HAProxy's configuration, its unit, or what it runs."""
+    return (_ROOT / "front" / name).read_text(encoding="utf-8")
+
+
+@cache
 def script(name: str) -> str:
     """Return a part of the launch scripts without the comments at its head; a complete script as it is."""
     text = (_ROOT / "scripts" / name).read_text(encoding="utf-8")

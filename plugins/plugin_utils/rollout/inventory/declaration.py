@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ..findings import Finding, shown
-from ..model import CHIPS_OF, Declaration, Group, Member, Provision, Server, Settings
+from ..model import CHIPS_OF, Declaration, Front, Group, Member, Provision, Server, Settings
 from ..profiles import Profile, load_profile, profile_names
 from ..releases import Release, load_release, release_names
 from ..rules.inventory import DIFFERS_IN_CLUSTER, UNKNOWN_PROFILE, UNKNOWN_RELEASE
@@ -95,6 +95,8 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
         router=shared["pd_router"],
         router_args=shared["pd_router_args"],
         router_metrics_port=shared["pd_router_metrics_port"],
+        front=_front(shared),
+        drain_timeout=shared["pd_drain_timeout"],
         expected_concurrency=shared["pd_expected_concurrency"],
         provision=Provision(
             image_source=shared["pd_image_source"],
@@ -140,6 +142,27 @@ def _cluster_values(raw: RawInventory, reader: Reader) -> dict[str, Any]:
                 )
         values[variable.name] = result
     return values
+
+
+def _front(shared: Mapping[str, Any]) -> Front | None:
+    """Return the front; None if it has no port, or with a colocated engine, which has no router."""
+    if shared["pd_front_port"] is None or shared["pd_mode"] == "colocated":
+        return None
+    return Front(
+        port=shared["pd_front_port"],
+        metrics_port=shared["pd_front_metrics_port"],
+        name=shared["pd_front_name"],
+        tls=shared["pd_front_tls"],
+        certificate=shared["pd_front_certificate"],
+        certificate_key=shared["pd_front_certificate_key"],
+        keys=shared["pd_front_api_keys"],
+        requests_per_minute=shared["pd_front_requests_per_minute"],
+        body_limit=shared["pd_front_max_body"],
+        answer_timeout=shared["pd_front_answer_timeout"],
+        request_timeout=shared["pd_front_request_timeout"],
+        idle_timeout=shared["pd_front_idle_timeout"],
+        connections=shared["pd_front_connections"],
+    )
 
 
 def _release(shared: Mapping[str, Any], reader: Reader) -> Release:

@@ -1,11 +1,13 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy, and the entry point for clients."""
+"""The routers, and the entry point for clients."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..model import Mount, Proxy, ValidCluster
-from ..plan_dict import EngineDict, EntryDict, ProxyDict, RuntimeDict
+from ..plan_dict import EndpointDict, EngineDict, EntryDict, FrontDict, ProxyDict, RuntimeDict
 from ..routers import vllm_router
 from ..secrecy import in_router
 from ..topology import proxy_connector
@@ -44,6 +46,7 @@ def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
     mounts = [mount.to_dict() for mount in own]
     return {
         "container": f"{declaration.deployment}-{which.name}",
+        "colour": which.colour,
         "router": declaration.router,
         "image": declaration.image,
         "host": address,
@@ -79,22 +82,36 @@ def _runtime(cluster: ValidCluster) -> RuntimeDict:
     }
 
 
-def entry(cluster: ValidCluster, engines: list[EngineDict], proxy: ProxyDict | None) -> EntryDict | None:
-    """Return the entry point for clients on one host: its proxy, or the head of a colocated engine."""
-    if proxy is not None:
+def entry(
+    cluster: ValidCluster,
+    engines: list[EngineDict],
+    routers: Sequence[ProxyDict],
+    front: FrontDict | None,
+) -> EntryDict | None:
+    """Return the entry point for clients on one host: its front, its router, or the head of a colocated
+    engine."""
+    if front is not None:
         return {
-            "container": proxy["container"],
-            "host": proxy["host"],
-            "port": proxy["port"],
-            "secret_path": proxy["secret_path"],
+            "container": routers[0]["container"],
+            "scheme": "https" if front["tls"] else "http",
+            "host": front["host"],
+            "port": front["port"],
+            "secret_path": None,
         }
+    if routers:
+        return _entry(routers[0]["container"], routers[0], routers[0]["secret_path"])
     for engine in engines:
         api = engine["api"]
         if cluster.colocated and engine["node_rank"] == 0 and api is not None:
-            return {
-                "container": engine["container"],
-                "host": api["host"],
-                "port": api["port"],
-                "secret_path": engine["secret_path"],
-            }
+            return _entry(engine["container"], api, engine["secret_path"])
     return None
+
+
+def _entry(container: str, at: EndpointDict | ProxyDict, secret_path: str | None) -> EntryDict:
+    return {
+        "container": container,
+        "scheme": "http",
+        "host": at["host"],
+        "port": at["port"],
+        "secret_path": secret_path,
+    }

@@ -40,7 +40,7 @@ def wanted_topology(r: Rule, c: Context) -> Iterator[Finding]:
 )
 def instance_names(r: Rule, c: Context) -> Iterator[Finding]:
     for instance in c.cluster.instances:
-        if instance.name in ("proxy", "all", "ungrouped"):
+        if instance.name in ("proxy", "front", "router-blue", "router-green", "all", "ungrouped"):
             yield r.at(
                 f"an instance cannot be called {instance.name}",
                 instance=instance.name,

@@ -271,8 +271,9 @@ def router_runs(r: Rule, c: Context) -> Iterator[Finding]:
 
 
 def _front(c: Context) -> bool:
-    """Whether clients reach the router through a server that asks for keys: none is planned yet."""
-    return False
+    """Whether clients reach the router only through a front that asks for keys."""
+    front = c.cluster.declaration.front
+    return front is not None and bool(front.keys)
 
 
 @rule(

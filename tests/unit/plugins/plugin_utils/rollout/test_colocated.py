@@ -55,6 +55,7 @@ def test_there_is_no_transfer_and_no_proxy(changes: dict[str, Any]) -> None:
     # Clients ask the engine's head.
     assert plan["hosts"]["s2"]["entry"] is None
     assert plan["hosts"]["s1"]["entry"] == {
+        "scheme": "http",
         "container": "pd-decoder",
         "host": "198.51.100.1",
         "port": changes.get("pd_api_port", 8004),
@@ -82,9 +83,8 @@ def test_with_separate_roles_clients_ask_the_proxies() -> None:
         if share["proxy"] is None:
             assert share["entry"] is None
         else:
-            assert share["entry"] == {
-                key: share["proxy"][key] for key in ("container", "host", "port", "secret_path")
-            }
+            shown = {key: share["proxy"][key] for key in ("container", "host", "port", "secret_path")}
+            assert share["entry"] == {**shown, "scheme": "http"}
 
 
 def test_without_the_mode_both_roles_are_needed() -> None:

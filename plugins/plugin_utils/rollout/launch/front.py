@@ -1,0 +1,173 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The front of one host: HAProxy's configuration and its unit, with which clients reach the routers.
+
+What it relies on was measured with HAProxy 2.6.12 and is described in docs/front.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from .. import data
+from ..model import Front, ValidCluster
+from ..plan_dict import EndpointDict, FrontDict, ProxyDict
+from .container import directory
+from .router import backends
+
+# Mozilla's intermediate list for TLS 1.2; TLS 1.3 has its own.
+_CIPHERS = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+    "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
+# The engines that are asked for the models where the router does not know them.
+_MODELS_OF = 8
+
+
+def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> FrontDict | None:
+    """Return the front of a host, as in the plan; None if it has none.
+
+    ``routers``: the routers of the host, blue and green.
+    """
+    declared = cluster.declaration.front
+    if declared is None or not routers:
+        return None
+    deployment, address = cluster.declaration.deployment, cluster.addresses[host]
+    unit = f"{deployment}-front"
+    folder, run = f"{directory(cluster)}/front", f"/run/{unit}"
+    places = {
+        "DEPLOYMENT": deployment,
+        "HOST": host,
+        "DIRECTORY": folder,
+        "RUN": run,
+        "RUN_NAME": unit,
+        "CONNECTIONS": str(declared.connections),
+        "ANSWER": str(declared.answer_timeout),
+        "REQUEST": str(declared.request_timeout),
+        "IDLE": str(declared.idle_timeout),
+        "BODY": str(declared.body_limit),
+        "BIND": _bind(declared, address, folder),
+        "METRICS": f"{address}:{declared.metrics_port}",
+        "CHECK": "/healthcheck" if cluster.declaration.router == "upstream" else "/readiness",
+        "BLUE": f"{routers[0]['host']}:{routers[0]['port']}",
+        "GREEN": f"{routers[1]['host']}:{routers[1]['port']}",
+        "TLS": "\n".join(_tls(declared)),
+        "LUA": "\n".join(_conditional("LUA", f"lua-load {folder}/keys.lua")) if declared.keys else "",
+        "KEY_METRICS": "\n".join(
+            _conditional("LUA", "http-request use-service lua.keys if { path /metrics/keys }")
+        )
+        if declared.keys
+        else "",
+        "KEYS": "\n".join(_keys(declared, folder)),
+        "RATE": "\n".join(_rate(declared)),
+        "MODELS_RULE": "use_backend models if models" if _asks_engines(cluster) else "",
+        "MODELS": "\n".join(_models(cluster, folder)),
+    }
+    return {
+        "unit": unit,
+        "directory": folder,
+        "run": run,
+        "host": address,
+        "port": declared.port,
+        "metrics_port": declared.metrics_port,
+        "name": declared.name,
+        "tls": declared.tls,
+        "keys": bool(declared.keys),
+        "engine_key": bool(cluster.declaration.api_key and _asks_engines(cluster)),
+        "config": filled(data.front("haproxy.cfg"), places),
+        "service": filled(data.front("front.service"), places),
+        "lua": data.front("keys.lua") if declared.keys else None,
+        "drain_timeout": cluster.declaration.drain_timeout,
+    }
+
+
+def filled(text: str, places: dict[str, str]) -> str:
+    """Return a text with values instead of ``@NAME@``. A place alone on its line takes all lines of its
+    value; without any, the line goes."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        alone = re.fullmatch(r"( *)@([A-Z_]+)@", line)
+        if alone:
+            lines.extend(f"{alone[1]}{part}".rstrip() for part in places[alone[2]].splitlines())
+        else:
+            lines.append(re.sub(r"@([A-Z_]+)@", lambda place: places[place[1]], line))
+    return "\n".join(lines) + "\n"
+
+
+def _bind(declared: Front, address: str, folder: str) -> str:
+    # HTTP/1.1, as client libraries speak it: over HTTP/2, HAProxy 2.6 loses its answers to large requests.
+    tls = f" ssl crt {folder}/front.pem alpn http/1.1" if declared.tls else ""
+    return f"{address}:{declared.port}{tls}"
+
+
+def _tls(declared: Front) -> Iterator[str]:
+    if declared.tls:
+        yield "ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets"
+        yield f"ssl-default-bind-ciphers {_CIPHERS}"
+
+
+def _conditional(feature: str, line: str) -> Iterator[str]:
+    """Yield a line that holds only where HAProxy was built with a feature."""
+    yield f".if feature({feature})"
+    yield line
+    yield ".endif"
+
+
+def _error(status: int, message: str, code: str, more: str = "") -> str:
+    """Return the rule that answers with an error in the shape of the OpenAI API."""
+    text = (
+        f'{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":"{code}"}}}}'
+    )
+    return (
+        f"http-request return status {status} content-type application/json string '{text}'"
+        f"{' ' + more if more else ''}"
+    )
+
+
+def _keys(declared: Front, folder: str) -> Iterator[str]:
+    if declared.keys:
+        yield f"http-request set-var(txn.key) http_auth_bearer,sha2(256),hex,lower,map_str({folder}/keys.map)"
+        yield (
+            _error(401, "The API key is missing or wrong.", "invalid_api_key", "hdr www-authenticate Bearer")
+            + " unless { var(txn.key) -m found }"
+        )
+        yield "http-request track-sc0 var(txn.key) table keys"
+
+
+def _rate(declared: Front) -> Iterator[str]:
+    limit = declared.requests_per_minute
+    if limit is not None and declared.keys:
+        yield (
+            _error(
+                429,
+                f"This API key may send {limit} requests in a minute.",
+                "rate_limit_exceeded",
+                "hdr retry-after 10",
+            )
+            + f" if {{ sc_http_req_rate(0) gt {limit} }}"
+        )
+
+
+def _asks_engines(cluster: ValidCluster) -> bool:
+    """Whether the router does not know the models itself: no upstream script up to v0.23.0 does."""
+    return cluster.declaration.router == "upstream"
+
+
+def _models(cluster: ValidCluster, folder: str) -> Iterator[str]:
+    if not _asks_engines(cluster):
+        return
+    yield "# The upstream script does not serve the list of models: the engines do."
+    yield "backend models"
+    yield "    option httpchk GET /health"
+    yield "    default-server inter 5s fall 2 rise 1"
+    if cluster.declaration.api_key:
+        yield (
+            '    http-request set-header authorization "Bearer '
+            f'%[str(engines),map_str({folder}/engines.map)]"'
+        )
+    engines: list[EndpointDict] = [*backends(cluster, "decoder"), *backends(cluster, "prefiller")]
+    for number, engine in enumerate(engines[:_MODELS_OF]):
+        yield f"    server engine{number} {engine['host']}:{engine['port']} check"
+    yield ""
+    yield ""

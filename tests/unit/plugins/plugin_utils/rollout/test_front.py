@@ -1,0 +1,152 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The front in the plan: HAProxy's configuration, the two routers behind it, their ports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.front import filled
+from planner_inventories import many, small
+
+KEYS = {"alice": "sk-alice-0123456789", "bob": "sk-bob-0123456789"}
+FRONT: dict[str, Any] = {
+    "pd_front_port": 8443,
+    "pd_front_certificate": "/certs/front.crt",
+    "pd_front_certificate_key": "/certs/front.key",
+    "pd_front_api_keys": KEYS,
+}
+LAYERWISE = {"pd_kv_connector": "MooncakeLayerwiseConnector"}
+VLLM = {"pd_router": "vllm_router"}
+
+
+def share(**changes: Any) -> Any:
+    sizes = {"pd_parallel": {"tensor": 16}}
+    one_each = {"prefiller": [("p", ["p1"], sizes)], "decoder": [("d", ["d1"], sizes)]}
+    return planner.make(many(one_each, everywhere={**FRONT, **changes})).to_dict()["hosts"]["p1"]
+
+
+def config(**changes: Any) -> str:
+    return str(share(**changes)["front"]["config"])
+
+
+def test_without_a_port_there_is_no_front_and_one_router() -> None:
+    plain = planner.make(small()).to_dict()["hosts"]["p1"]
+    assert plain["front"] is None
+    assert [router["container"] for router in plain["routers"]] == ["pd-proxy"]
+    assert plain["routers"][0]["colour"] is None
+    assert plain["entry"]["scheme"] == "http" and plain["entry"]["port"] == 8005
+
+
+@pytest.mark.parametrize(
+    ("changes", "host"), [({}, "127.0.0.1"), (VLLM, "127.0.0.1"), (LAYERWISE, "10.1.0.1")]
+)
+def test_the_routers_are_a_pair_on_the_loopback_unless_decoders_ask_them(
+    changes: dict[str, Any], host: str
+) -> None:
+    routers = share(**changes)["routers"]
+    assert [(r["colour"], r["host"], r["port"]) for r in routers] == [
+        ("blue", host, 8005),
+        ("green", host, 8006),
+    ]
+    assert [r["container"] for r in routers] == ["pd-router-blue", "pd-router-green"]
+    for router in routers:
+        at = router["argv"].index("--host")
+        assert router["argv"][at + 1] == host
+    assert f"server blue {host}:8005 check" in config(**changes)
+
+
+def test_each_port_of_the_pair_is_planned() -> None:
+    rows = {(row["purpose"], row["first"]) for row in share(**VLLM)["ports"]}
+    assert {
+        ("blue router", 8005),
+        ("green router", 8006),
+        ("blue router's metrics", 8055),
+        ("green router's metrics", 8056),
+        ("front", 8443),
+        ("front's metrics", 8405),
+    } <= rows
+
+
+def test_clients_enter_at_the_front() -> None:
+    assert share()["entry"]["scheme"] == "https"
+    assert share()["entry"]["port"] == 8443
+    assert share(pd_front_tls=False)["entry"]["scheme"] == "http"
+    assert " ssl " not in config(pd_front_tls=False)
+
+
+def test_no_key_is_in_the_plan() -> None:
+    text = str(planner.make(small({**FRONT, "pd_api_key": "engine-key"})).to_dict())
+    assert not any(key in text for key in (*KEYS.values(), "engine-key"))
+
+
+def test_another_key_changes_nothing_in_the_configuration() -> None:
+    assert config() == config(pd_front_api_keys={"carol": "sk-carol-0123456789"})
+
+
+def test_without_keys_requests_are_passed_on() -> None:
+    assert "401" in config() and "keys.map" in config()
+    assert "401" not in config(pd_front_api_keys={})
+
+
+def test_a_rate_limit_is_one_of_each_key() -> None:
+    assert "429" not in config()
+    assert "sc_http_req_rate(0) gt 120" in config(pd_front_requests_per_minute=120)
+
+
+def test_engines_are_asked_for_the_models_behind_the_upstream_script_only() -> None:
+    assert "use_backend models if models" in config()
+    assert "server engine0 10.1.0.2:8004 check" in config()
+    assert "backend models" not in config(**VLLM)
+    assert "GET /readiness" in config(**VLLM)
+
+
+def test_the_engines_key_is_read_from_a_map() -> None:
+    assert "engines.map" not in config()
+    assert share()["front"]["engine_key"] is False
+    assert "engines.map" in config(pd_api_key="engine-key")
+    assert share(pd_api_key="engine-key")["front"]["engine_key"] is True
+    assert share(pd_api_key="engine-key", **VLLM)["front"]["engine_key"] is False
+
+
+def test_sessions_are_never_shut_down_with_a_check() -> None:
+    lines = [line for line in config().splitlines() if not line.lstrip().startswith("#")]
+    assert not any("shutdown-sessions" in line for line in lines)
+    assert "    option idle-close-on-response" in lines
+
+
+def test_times_and_sizes_are_variables() -> None:
+    text = config(
+        pd_front_answer_timeout=7200,
+        pd_front_request_timeout=9,
+        pd_front_idle_timeout=11,
+        pd_front_max_body="8m",
+        pd_front_connections=100,
+    )
+    for line in (
+        "timeout server 7200s",
+        "timeout http-request 9s",
+        "timeout http-keep-alive 11s",
+        "gt 8388608 }",
+        "maxconn 100",
+    ):
+        assert line in text
+
+
+def test_the_configuration_is_one_of_the_plans_files() -> None:
+    files = render.files(planner.make(small(FRONT)).to_dict())
+    assert files["p1/haproxy.cfg"] == config()
+    assert {"p1/router-blue.sh", "p1/router-green.sh"} <= files.keys()
+
+
+def test_every_place_is_filled() -> None:
+    for text in (config(), config(**VLLM), share()["front"]["service"]):
+        assert "@" not in text.replace("%@", "")
+
+
+def test_a_place_of_its_own_takes_all_lines_or_goes() -> None:
+    assert filled("a\n  @X@\nb @Y@\n", {"X": "1\n2", "Y": "3"}) == "a\n  1\n  2\nb 3\n"
+    assert filled("a\n  @X@\nb\n", {"X": ""}) == "a\nb\n"
