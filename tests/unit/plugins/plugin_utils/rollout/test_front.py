@@ -137,8 +137,10 @@ def test_times_and_sizes_are_variables() -> None:
 
 
 def test_the_configuration_is_one_of_the_plans_files() -> None:
-    files = render.files(planner.make(small(FRONT)).to_dict())
-    assert files["p1/haproxy.cfg"] == config()
+    plan = planner.make(small(FRONT)).to_dict()
+    front = plan["hosts"]["p1"]["front"]
+    files = render.files(plan)
+    assert front is not None and files["p1/haproxy.cfg"] == front["config"]
     assert {"p1/router-blue.sh", "p1/router-green.sh"} <= files.keys()
 
 
