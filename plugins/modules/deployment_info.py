@@ -35,7 +35,8 @@ options:
     required: true
   planned:
     description: The slices of the plan for this server. The keys C(container), C(image), C(labels),
-      C(script), C(script_path), C(secret_path), C(ready), C(health_url) and C(expected) of each are read;
+      C(script), C(script_path), C(secret_path), C(ready), C(runtime), C(health_url) and C(expected) of each
+      are read;
       C(script_digest), the SHA-256 of the script, may replace C(script).
     type: list
     elements: dict
@@ -139,6 +140,13 @@ settled:
   description: Whether there is nothing to change on this server, and its health checks answer.
   type: bool
   returned: always
+leftovers:
+  description: Directories of routers' modules in O(directory) that are not in the plan, if O(roles) includes
+    C(proxy).
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/pd_rollout/pd/vllm-router-0.1.17-11ab482bc9d3]
 outdated:
   description: Files and directories of the planned containers that are missing or differ from the plan.
   returned: always

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ API_KEY = "api_key"
 KEY_ID = ".id"
 # The suffix of the file that records the last start of a node (_serving/nodes.py).
 NOTE = ".started"
+# The directory of a router's modules: how its name begins, and the file in it that says what it was made of.
+MODULES = "vllm-router-"
+MODULES_NOTE = "made-from"
 # Contained in every launch script and in every record of a start.
 SCRIPT_MARK = b"Written by ascend.pd_rollout"
 MODE = 0o700
@@ -243,7 +247,21 @@ def is_ours(file: str) -> bool:
     if last in (API_KEY, API_KEY + KEY_ID):
         status = os.lstat(file)
         return stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid())
-    return is_launch_script(file) or (file.endswith(NOTE) and _begins(file, SCRIPT_MARK))
+    if is_launch_script(file) or is_modules(file):
+        return True
+    return file.endswith(NOTE) and _begins(file, SCRIPT_MARK)
+
+
+def is_modules(folder: str) -> bool:
+    """Return whether this is a directory of a router's modules, or the draft of one, that a deployment made
+    (_serving/router_modules.py)."""
+    last = Path(folder).name.lstrip(".")
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid())
+    return ours and last.startswith(MODULES) and _begins(f"{folder}/{MODULES_NOTE}", SCRIPT_MARK)
 
 
 def _owned(status: os.stat_result) -> bool:
@@ -328,7 +346,11 @@ def remove(folder: str, variable: str, check_mode: bool = False) -> tuple[bool, 
     left = [name for name in held if not is_ours(f"{folder}/{name}")]
     if not check_mode:
         for name in held:
-            if name not in left:
+            if name in left:
+                continue
+            if is_modules(f"{folder}/{name}"):
+                shutil.rmtree(f"{folder}/{name}")
+            else:
                 Path(folder, name).unlink()
         if not left:
             Path(folder).rmdir()

@@ -58,6 +58,8 @@ _LINES = tuple(
 )
 
 # `1/2 clients joined`: PyTorch's store counts the nodes of the group that have joined.
+# vllm-router writes colours also where there is no terminal.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _JOINED = re.compile(r"(\d+)/(\d+) clients joined")
 # `(EngineCore_DP0 pid=77) ERROR 11-24 09:00:00 [core.py:843] `, in part or not at all.
 _PREFIX = re.compile(r"^(?:\([^()]*pid=\d+\)\s*)*(?:(?:ERROR|CRITICAL)\s+[\d: -]+\[[^\]]+\]\s*)?")
@@ -74,8 +76,8 @@ _ECHO = re.compile(r"initialization failed|See root cause above|Executor failed|
 
 
 def split_lines(text: str) -> list[str]:
-    """Split a log into lines; the carriage return of a progress bar ends a line too."""
-    return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    """Split a log into lines without colours; the carriage return of a progress bar ends a line too."""
+    return [line.rstrip() for line in re.split(r"[\r\n]+", _COLOUR.sub("", text)) if line.strip()]
 
 
 def progress(text: str) -> Progress | None:

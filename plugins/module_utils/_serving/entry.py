@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import re
 import secrets
 import shutil
@@ -16,6 +18,7 @@ from typing import Any
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
 from . import nodes as deployment_nodes
+from . import router_modules
 from .probe import probe
 
 DEPLOYMENT = "pd_rollout.deployment"
@@ -162,6 +165,9 @@ def refused(options: Mapping[str, Any]) -> safe_paths.Refused | None:
             for key in ("script_path", "secret_path"):
                 if plan.get(key):
                     safe_paths.inside(plan[key], directory, f"{key} of {plan.get('container')}")
+            if plan.get("runtime"):
+                path = plan["runtime"]["path"]
+                safe_paths.inside(path, directory, f"runtime of {plan.get('container')}")
     except safe_paths.Refused as error:
         return error
     return None
@@ -226,11 +232,23 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
                 "Start the Docker Engine (systemctl start docker), and run the playbook again."
             ]
     ids = key_ids(options["planned"], options["secret_digest"])
+    runtimes = [plan["runtime"] for plan in options["planned"] if plan.get("runtime")]
+    left = (
+        router_modules.leftovers(directory, [runtime["path"] for runtime in runtimes])
+        if directory is not None and "proxy" in options["roles"]
+        else []
+    )
     result = compare(containers, options["roles"], options["planned"], ids, image_ids)
     for stray in result["strays"]:
         # Other mounted scripts are kept.
         stray["scripts"] = [path for path in stray["scripts"] if safe_paths.is_launch_script(path)]
-    files = outdated(options["planned"], options["secret_digest"], ids)
+    files = outdated(options["planned"], options["secret_digest"], ids) + [
+        runtime["path"]
+        for runtime in runtimes
+        if not router_modules.is_complete(
+            runtime["path"], runtime["wheels"].get(platform.machine()) or {}, os.geteuid()
+        )
+    ]
     try:
         nodes = deployment_nodes.look(docker, options["planned"], containers, result["broken"])
     except DockerError as error:
@@ -239,8 +257,9 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
     result["broken"] += [
         node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
     ]
-    found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids}
-    settled = reachable and not files and not result["strays"] and not any(node["pending"] for node in nodes)
+    found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids, "leftovers": left}
+    differs = files or left or result["strays"] or any(node["pending"] for node in nodes)
+    settled = reachable and not differs
     return {
         **found,
         "nodes": nodes,

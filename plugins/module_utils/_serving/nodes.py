@@ -75,8 +75,17 @@ def other_backends(plan: Mapping[str, Any]) -> str:
     seen = other_list(plan["health_url"], expected) if expected and plan.get("health_url") else None
     if seen is None:
         return ""
-    counts = ", ".join(f"{key} {seen[key]} instead of {expected[key]}" for key in sorted(expected))
+    counts = ", ".join(
+        f"{key} {_value(seen[key])} instead of {_value(expected[key])}"
+        for key in sorted(expected)
+        if not isinstance(expected[key], list) or seen[key] != sorted(expected[key])
+    )
     return f"its list of backends has been changed: {counts}"
+
+
+def _value(value: Any) -> str:
+    """Return a number, or a list of URLs, for a sentence."""
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)
 
 
 def difference(container: Mapping[str, Any] | None) -> str:

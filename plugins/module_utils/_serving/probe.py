@@ -35,7 +35,8 @@ def probe(
     """Query a health URL and return (ready, what was seen).
 
     url: the health URL.
-    expect: keys and values that its JSON answer must have; empty accepts any answer with status 200.
+    expect: keys and values that its JSON answer must have; empty accepts any answer with status 200. For the
+        list of vllm-router: URLs by role.
     timeout: in seconds.
     """
     body, problem = fetch(url, timeout)
@@ -47,8 +48,32 @@ def probe(
         answer = json.loads(body)
     except ValueError:
         return False, f"not JSON: {body[:80]!r}"
+    if isinstance(answer, dict) and WORKERS in answer:
+        return _workers_ready(answer, expect)
     seen = {key: answer.get(key) for key in expect} if isinstance(answer, dict) else answer
     return seen == expect, f"answers {json.dumps(seen, sort_keys=True)}"
+
+
+# The list of backends in the answer of vllm-router's /workers.
+WORKERS = "workers"
+
+
+def listed(answer: Mapping[str, Any], expect: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the URLs that vllm-router lists, by the roles of ``expect``."""
+    workers = [worker for worker in answer[WORKERS] if isinstance(worker, dict)]
+    return {
+        role: sorted(str(worker.get("url")) for worker in workers if worker.get("worker_type") == role)
+        for role in expect
+    }
+
+
+def _workers_ready(answer: Mapping[str, Any], expect: Mapping[str, Any]) -> tuple[bool, str]:
+    """Return whether vllm-router lists the planned backends and finds all of them healthy, and what not."""
+    seen = listed(answer, expect)
+    if any(seen[role] != sorted(expect[role]) for role in expect):
+        return False, f"lists {json.dumps(seen, sort_keys=True)}"
+    sick = sorted(str(worker.get("url")) for worker in answer[WORKERS] if not worker.get("is_healthy"))
+    return not sick, f"finds unhealthy: {', '.join(sick)}" if sick else "ok"
 
 
 def other_list(
@@ -58,7 +83,7 @@ def other_list(
 
     Without an answer it is None too, as the proxy may be starting. A proxy that answers with other numbers no
     longer has the list of backends from its script, because somebody has posted to /instances/add or
-    /instances/remove.
+    /instances/remove, or to /remove_worker of vllm-router.
     """
     body, _problem = fetch(url, timeout)
     try:
@@ -67,5 +92,8 @@ def other_list(
         return None
     if not isinstance(answer, dict):
         return None
+    if WORKERS in answer:
+        urls = listed(answer, expect)
+        return None if all(urls[role] == sorted(expect[role]) for role in expect) else dict(urls)
     seen = {key: answer.get(key) for key in expect}
     return None if seen == dict(expect) else seen

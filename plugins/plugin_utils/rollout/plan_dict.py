@@ -148,20 +148,6 @@ class EngineDict(TypedDict):
     labels: dict[str, str]
 
 
-class ExpectedDict(TypedDict):
-    """The numbers of engines that the proxy's health check must report."""
-
-    prefill_instances: int
-    decode_instances: int
-
-
-class RouterBackendsDict(TypedDict):
-    """The URLs of the APIs behind a router."""
-
-    prefill: list[str]
-    decode: list[str]
-
-
 class RuntimeDict(TypedDict):
     """What a router's container needs and its image lacks: wheels, unpacked into a directory."""
 
@@ -192,8 +178,8 @@ class ProxyDict(TypedDict):
     # None for the upstream script, which is in the image.
     runtime: RuntimeDict | None
     health_url: str
-    expected: ExpectedDict
-    backends: RouterBackendsDict
+    # What the health check must report: the upstream script numbers of engines, vllm-router URLs by role.
+    expected: dict[str, Any]
     labels: dict[str, str]
 
 

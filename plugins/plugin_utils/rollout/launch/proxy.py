@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..model import Mount, Proxy, ValidCluster
 from ..plan_dict import EndpointDict, EngineDict, EntryDict, FrontDict, ProxyDict, RuntimeDict
@@ -26,18 +27,21 @@ def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
     declaration, address = cluster.declaration, which.address or cluster.addresses[which.host]
     prefillers, decoders = backends(cluster, "prefiller"), backends(cluster, "decoder")
     runtime = None
+    expected: dict[str, Any]
     if declaration.router == "upstream":
         script = Argument((cluster.release.proxy_scripts[proxy_connector(cluster)],))
         arguments = [script, *upstream_arguments(cluster, which, prefillers, decoders)]
         text = proxy_script(cluster, which.host, arguments)
         program = ["python"]
         health = "healthcheck"
+        expected = {"prefill_instances": len(prefillers), "decode_instances": len(decoders)}
     else:
         runtime = _runtime(cluster)
         arguments = vllm_router_arguments(cluster, which, prefillers, decoders)
         text = router_script(cluster, which.host, runtime["path"], arguments)
         program = ["python", "-m", "vllm_router.launch_router"]
-        health = "readiness"
+        health = "workers"
+        expected = {"prefill": [url(b) for b in prefillers], "decode": [url(b) for b in decoders]}
     script_path = f"{directory(cluster)}/{which.name}.sh"
     secret_path = secret_path_of(cluster)
     own = own_mounts(script_path, secret_path)
@@ -61,11 +65,7 @@ def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
         "secret_path": secret_path,
         "runtime": runtime,
         "health_url": f"http://{address}:{which.port}/{health}",
-        "expected": {"prefill_instances": len(prefillers), "decode_instances": len(decoders)},
-        "backends": {
-            "prefill": [url(backend) for backend in prefillers],
-            "decode": [url(backend) for backend in decoders],
-        },
+        "expected": expected,
         "labels": labels_of(
             cluster, which.name, "proxy", {"image": declaration.image, "mounts": mounts, "script": text}
         ),

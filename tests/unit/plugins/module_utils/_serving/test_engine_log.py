@@ -165,3 +165,29 @@ def test_reason_of_a_rank_that_said_nothing():
 
 def test_a_carriage_return_ends_a_line():
     assert split_lines("a\rb\r\nc\n\n") == ["a", "b", "c"]
+
+
+# What vllm-router 0.1.17 writes when it ends; before it, lines of its own with colours.
+ROUTER = "\x1b[2m2026-11-30 11:33:41\x1b[0m \x1b[32m INFO\x1b[0m vllm_router_rs::server: Starting router\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: Address already in use (os error 98)",
+        "pyo3_runtime.PanicException: failed to install Prometheus metrics exporter: "
+        'FailedToCreateHTTPListener("Address already in use (os error 98)")',
+        'RuntimeError: Timeout 600s waiting for hosts ["http://198.51.100.3:8004"] to become healthy.',
+        "ModuleNotFoundError: No module named 'orjson'",
+        "ValueError: Configuration validation failed: Invalid value for field 'port': 0 - Must be > 0",
+        "launch_router.py: error: argument --log-level: invalid choice: 'warn' (choose from 'debug', 'info')",
+    ],
+    ids=["port", "metrics-port", "no-engine", "module", "value", "option"],
+)
+def test_the_reason_of_a_routers_end_is_its_last_error(line):
+    text = f'{ROUTER}Traceback (most recent call last):\n  File "router.py", line 155, in start\n{line}\n'
+    assert reason(text) == line
+
+
+def test_colours_are_not_shown():
+    assert split_lines(ROUTER) == ["2026-11-30 11:33:41  INFO vllm_router_rs::server: Starting router"]

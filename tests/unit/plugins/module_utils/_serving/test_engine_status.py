@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -201,6 +202,12 @@ class Health(BaseHTTPRequestHandler):
         self.end_headers()
         if self.path == "/healthcheck":
             self.wfile.write(b'{"status": "ok", "prefill_instances": 1, "decode_instances": 1}')
+        if self.path in ("/workers", "/sick-workers"):
+            workers = [
+                {"url": "http://p:1", "worker_type": "prefill", "is_healthy": True},
+                {"url": "http://d:1", "worker_type": "decode", "is_healthy": self.path == "/workers"},
+            ]
+            self.wfile.write(json.dumps({"workers": workers, "total": 2}).encode())
 
     def log_message(self, *args):
         """Nothing on the screen."""
@@ -222,6 +229,19 @@ def base():
         ("/healthcheck", {"prefill_instances": 1}, True, 'answers {"prefill_instances": 1}'),
         ("/healthcheck", {"prefill_instances": 2}, False, 'answers {"prefill_instances": 1}'),
         ("/health", {"prefill_instances": 1}, False, "not JSON: b''"),
+        ("/workers", {"prefill": ["http://p:1"], "decode": ["http://d:1"]}, True, "ok"),
+        (
+            "/workers",
+            {"prefill": ["http://p:1", "http://p:2"], "decode": ["http://d:1"]},
+            False,
+            'lists {"decode": ["http://d:1"], "prefill": ["http://p:1"]}',
+        ),
+        (
+            "/sick-workers",
+            {"prefill": ["http://p:1"], "decode": ["http://d:1"]},
+            False,
+            "finds unhealthy: http://d:1",
+        ),
     ],
 )
 def test_probe(base, path, expect, ready, seen):

@@ -253,3 +253,29 @@ def test_a_silent_engine_is_a_finding_of_the_record(group, monkeypatch):
 
 def silent(_name):
     raise DockerError("no answer")
+
+
+@pytest.fixture
+def router(proxy):
+    """(server, slice) of a vllm-router that runs."""
+    server, plan = proxy
+    server.answer = {
+        "workers": [
+            {"url": "http://p:1", "worker_type": "prefill", "is_healthy": True},
+            {"url": "http://d:1", "worker_type": "decode", "is_healthy": False},
+        ]
+    }
+    return server, {**plan, "expected": {"prefill": ["http://p:1"], "decode": ["http://d:1"]}}
+
+
+def test_a_router_with_the_planned_backends_is_left_alone(docker, router):
+    """Also if one is unhealthy: another start of the router would not change that."""
+    assert state_of(router[1])["broken"] == []
+
+
+def test_a_router_that_lost_a_backend_is_broken(docker, router):
+    server, plan = router
+    del server.answer["workers"][1]
+    seen = state_of(plan)
+    assert seen["broken"] == ["decode1"]
+    assert seen["nodes"][0]["why"].endswith("decode none instead of http://d:1")

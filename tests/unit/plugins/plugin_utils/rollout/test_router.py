@@ -127,8 +127,8 @@ def test_vllm_router_gets_every_backend_and_the_settings_for_long_streams() -> N
         *("--request-timeout-secs", "86400", "--max-concurrent-requests", "1000000"),
         *("--disable-retries", "--disable-circuit-breaker"),
     ]
-    assert proxy["health_url"] == "http://198.51.100.1:8005/readiness"
-    assert proxy["backends"] == {
+    assert proxy["health_url"] == "http://198.51.100.1:8005/workers"
+    assert proxy["expected"] == {
         "prefill": ["http://198.51.100.1:8004"],
         "decode": ["http://198.51.100.3:8004"],
     }
@@ -141,7 +141,7 @@ def test_every_rank_of_external_data_parallel_is_a_backend() -> None:
         {"prefiller": [("p", ["a"], TP16)], "decoder": [("d", ["b"], ranks)]},
         everywhere={"pd_router": "vllm_router", "pd_profile": "generic"},
     )
-    assert proxy_of(raw, "a")["backends"]["decode"] == [
+    assert proxy_of(raw, "a")["expected"]["decode"] == [
         f"http://10.1.0.2:{port}" for port in range(8004, 8008)
     ]
 
@@ -219,7 +219,7 @@ def test_two_routers_of_one_host_can_be_planned() -> None:
     )
     assert other["container"] == "pd-proxy-green"
     assert other["script_path"].endswith("/proxy-green.sh")
-    assert other["health_url"] == "http://127.0.0.1:9001/readiness"
+    assert other["health_url"] == "http://127.0.0.1:9001/workers"
     assert other["argv"][other["argv"].index("--prometheus-port") + 1] == "9002"
 
 
