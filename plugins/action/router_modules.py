@@ -31,13 +31,16 @@ class ActionModule(ServerAction):
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         runtime = options["runtime"]
         path, wheels = runtime["path"], runtime["wheels"]
-        begun = self._stage("begin", path, wheels, task_vars)
-        if begun.get("failed") or begun["complete"] or self._task.check_mode:
-            return {**begun, "path": path, "sent": 0}
+        seen = self._stage("look", path, wheels, task_vars)
+        if seen.get("failed") or seen["complete"] or self._task.check_mode:
+            return {**seen, "path": path, "sent": 0}
         try:
-            files = provided(wheels[begun["machine"]], options["wheels"])
+            files = provided(wheels[seen["machine"]], options["wheels"])
         except WheelError as error:
             return error.failure(router_modules.FAILED)
+        begun = self._stage("begin", path, wheels, task_vars)
+        if begun.get("failed"):
+            return begun
         sent = 0
         for name, file in files.items():
             size = file.stat().st_size

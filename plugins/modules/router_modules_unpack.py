@@ -11,7 +11,7 @@ version_added: 0.1.0
 author:
   - The ascend.pd_rollout authors (!UNKNOWN)
 description:
-  - Internal to M(ascend.pd_rollout.router_modules), which brings the wheels between the two stages.
+  - Internal to M(ascend.pd_rollout.router_modules), which brings the wheels between the last two stages.
   - The wheels are compared with their hashes and unpacked into a draft beside the directory, which is then
     renamed, so that the directory is complete or absent. It is accessible to root alone.
 extends_documentation_fragment:
@@ -32,10 +32,10 @@ options:
     type: dict
     required: true
   stage:
-    description: V(begin) inspects the directory and prepares a draft if it is not complete; V(finish) unpacks
-      the wheels that have come into the draft.
+    description: V(look) tells whether the directory is complete; V(begin) prepares a draft if it is not;
+      V(finish) unpacks the wheels that have come into the draft.
     type: str
-    choices: [begin, finish]
+    choices: [look, begin, finish]
     required: true
 """
 
@@ -44,7 +44,7 @@ EXAMPLES = r"""
   ascend.pd_rollout.router_modules_unpack:
     path: /etc/pd_rollout/pd/vllm-router-0.1.17-11ab482bc9d3
     wheels: "{{ pd_plan.hosts[inventory_hostname].proxy.runtime.wheels }}"
-    stage: begin
+    stage: look
 """
 
 RETURN = r"""

@@ -39,7 +39,7 @@ class Unpackable(RolloutError):
 ARGUMENTS = {
     "path": {"type": "str", "required": True},
     "wheels": {"type": "dict", "required": True},
-    "stage": {"type": "str", "choices": ["begin", "finish"], "required": True},
+    "stage": {"type": "str", "choices": ["look", "begin", "finish"], "required": True},
 }
 
 
@@ -99,34 +99,37 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
-def begin(path: Path, wheels: Mapping[str, Mapping[str, str]], check_mode: bool) -> dict[str, Any]:
-    """Return whether the directory is complete, and if not the draft into which the wheels must come.
+def look(path: Path, wheels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Return whether the directory is complete, and the architecture whose wheels it needs if not.
 
     path: the directory.
     wheels: wheels by architecture.
     """
     machine = platform.machine()
     mine = wheels.get(machine)
-    complete = mine is not None and is_complete(str(path), mine, os.geteuid())
-    result: dict[str, Any] = {"changed": False, "complete": complete, "machine": machine, "incoming": ""}
-    if complete:
-        return result
     if mine is None:
         raise Unpackable(
             ENGINE_CHECKS.finding(
                 "router-machine-unknown", seen=machine, expected=", ".join(sorted(wheels)), path=str(path)
             )
         )
-    if check_mode:
-        return {**result, "changed": True}
+    complete = is_complete(str(path), mine, os.geteuid())
+    return {"changed": not complete, "complete": complete, "machine": machine, "incoming": ""}
+
+
+def begin(path: Path, wheels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Prepare a draft beside the directory, into which the wheels must come, if it is not complete."""
+    found = look(path, wheels)
+    if found["complete"]:
+        return found
     safe_paths.make(str(path.parent), "the directory of pd_host_dir and pd_deployment")
-    for place in (path, draft_of(path)):
-        remove(place)
     draft = draft_of(path)
+    for place in (path, draft):
+        remove(place)
     draft.mkdir(MODE)
-    (draft / NOTE).write_text(note_of(mine), encoding="utf-8")
+    (draft / NOTE).write_text(note_of(wheels[found["machine"]]), encoding="utf-8")
     (draft / INCOMING).mkdir(MODE)
-    return {**result, "changed": True, "incoming": str(draft / INCOMING)}
+    return {**found, "incoming": str(draft / INCOMING)}
 
 
 def finish(path: Path, wheels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -181,9 +184,10 @@ def work(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"{PREFIX}…",
             )
         safe_paths.existing(parent, "container_directory (pd_host_dir)")
-        if options["stage"] == "begin":
-            return begin(path, options["wheels"], options["_check_mode"])
-        return finish(path, options["wheels"])
+        if options["stage"] == "look" or options["_check_mode"]:
+            return look(path, options["wheels"])
+        stage = begin if options["stage"] == "begin" else finish
+        return stage(path, options["wheels"])
     except (safe_paths.Refused, Unpackable) as error:
         return error.failure() if isinstance(error, safe_paths.Refused) else error.failure(FAILED)
     except OSError as error:

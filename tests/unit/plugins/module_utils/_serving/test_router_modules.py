@@ -83,8 +83,15 @@ def test_a_second_call_changes_nothing(path: Path) -> None:
 
 
 def test_check_mode_makes_nothing(path: Path) -> None:
-    assert call(path, "begin", check_mode=True)["changed"]
+    for stage in ("look", "begin", "finish"):
+        assert call(path, stage, check_mode=True)["changed"]
     assert not path.parent.exists()
+
+
+def test_a_look_makes_nothing(path: Path) -> None:
+    assert (call(path, "look")["complete"], path.parent.exists()) == (False, False)
+    make(path)
+    assert call(path, "look")["complete"]
 
 
 def test_an_interrupted_run_is_begun_again(path: Path) -> None:
