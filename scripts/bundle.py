@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write one directory with all that a site without a network needs: `make bundle`.
 
-The collection, the Python wheels of the controller, the engine's image, the manifest of the weights, and
-AISBench's wheels, with checksums of everything and a README that says how to use it. An image and weights
+The collection, the Python wheels of the controller, those of vllm-router for the servers, the engine's image,
+the manifest of the weights, and AISBench's wheels, with checksums of everything and a README that says how to
+use it. An image and weights
 are only in it if they are named: bundle.py --image FILE --weights DIRECTORY --aisbench DIRECTORY.
 """
 
@@ -20,6 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# By this name mypy checks what is imported here; by that of the collection it would pass over it.
+sys.path.insert(0, str(ROOT))
+
+from plugins.plugin_utils._distribution.router_wheels import WheelError, provided  # noqa: E402
+from plugins.plugin_utils.rollout.routers import vllm_router  # noqa: E402
+
 BIN = Path(sys.executable).parent
 CHUNK = 4 * 1024 * 1024
 # Hashing is bound by the disk and by one core a file.
@@ -145,6 +152,14 @@ def collect(folder: Path, options: argparse.Namespace) -> None:
         ]
     else:
         notes.append("No manifest of weights is in this bundle (`--weights`): only sizes will be verified.")
+    print("Wheels of vllm-router", flush=True)
+    for pins in vllm_router().wheels.values():
+        for name, path in provided(pins, str(options.router or "")).items():
+            place(path, folder / "router" / name)
+    variables += [
+        "# With pd_router: vllm_router. For servers of either architecture.",
+        "pd_router_wheels: /path/of/this/bundle/router",
+    ]
     if options.aisbench:
         print("AISBench", flush=True)
         wheels = sorted(options.aisbench.glob("*.whl"))
@@ -191,10 +206,12 @@ def main() -> int:
         help="the controller's Python packages: requirements.txt, or one like requirements-newest.txt",
     )
     parser.add_argument("--aisbench", type=Path, help="a directory with AISBench's wheels")
+    parser.add_argument("--router", type=Path, help="a directory with vllm-router's wheels (fetched by pip)")
     options = parser.parse_args()
-    for name in ("image", "requirements", "weights", "aisbench"):
+    for name in ("image", "requirements", "weights", "aisbench", "router"):
         path = getattr(options, name)
-        if path is not None and not (path.is_dir() if name in ("weights", "aisbench") else path.is_file()):
+        folders = ("weights", "aisbench", "router")
+        if path is not None and not (path.is_dir() if name in folders else path.is_file()):
             parser.error(f"--{name}: {path} is not there")
     if options.output.exists() and not is_bundle(options.output):
         parser.error(f"--output: {options.output} is there and is no bundle; name another directory")
@@ -202,7 +219,10 @@ def main() -> int:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        collect(draft, options)
+        try:
+            collect(draft, options)
+        except WheelError as error:
+            raise SystemExit(str(error)) from error
         sums = "".join(f"{sha256(draft / name)}  {name}\n" for name in files_of(draft))
         (draft / "SHA256SUMS").write_text(sums, encoding="utf-8")
         shutil.rmtree(options.output, ignore_errors=True)

@@ -42,6 +42,9 @@ def test_everything_is_there_with_its_checksum(made: Path) -> None:
     there = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
     assert listed == there - {"SHA256SUMS"}
     assert {"image/vllm-ascend.tar", "aisbench/ais_bench-1.0-py3-none-any.whl", "README.md"} <= listed
+    routers = [name for name in listed if name.startswith("router/vllm_router-")]
+    assert {name.rpartition("_28_")[2] for name in routers} == {"x86_64.whl", "aarch64.whl"}
+    assert "pd_router_wheels: /path/of/this/bundle/router" in (made / "README.md").read_text()
 
 
 def test_the_manifest_is_what_the_rollout_compares_with(made: Path) -> None:

@@ -129,6 +129,22 @@ def test_the_proxy_answers_with_a_text(plan, server):
     assert len(set(text.split())) > 3, text
 
 
+def test_the_router_has_its_modules_and_its_metrics(plan, server):
+    """From wheels that the controller brought: the image lacks one of them."""
+    name, slice_ = next((name, s) for name, s in plan["hosts"].items() if s["proxy"])
+    router, host = slice_["proxy"], server(name)
+    assert router["router"] == "vllm_router"
+    modules = host.file(router["runtime"]["path"])
+    assert (modules.is_directory, modules.user, modules.mode) == (True, "root", 0o700)
+    image = router["image"]
+    missing = host.run("docker run --rm --entrypoint python %s -c 'import orjson'", image)
+    assert "No module named 'orjson'" in missing.stderr
+    url = f"http://{router['host']}:{router['metrics_port']}/metrics"
+    metrics = host.check_output("curl -fsS --noproxy '*' %s", url)
+    for backend in (*router["expected"]["prefill"], *router["expected"]["decode"]):
+        assert f'vllm_router_worker_health{{worker="{backend}"}} 1' in metrics
+
+
 def test_without_the_key_the_engines_refuse(plan, server):
     name, slice_ = next((n, s) for n, s in plan["hosts"].items() if s["engines"][0]["role"] == "decoder")
     url = f"http://{slice_['address']}:8004/v1/models"

@@ -166,8 +166,11 @@ def test_what_is_alone_comes_back_by_itself(plan, server, sim):
 def test_a_rebooted_server_is_repaired(play, plan, state, server, sim):
     before = state()
     sim("restart", "prefill1")
-    # The proxy comes back by itself; the node of a group waits for the next run.
-    healthy(server, "prefill1", plan["hosts"]["prefill1"]["proxy"]["health_url"])
+    # The proxy comes back by itself, and waits for a prefiller; the node of a group waits for the next run.
+    running = "docker inspect --format {{.State.Status}} pd-proxy"
+    server("prefill1").check_output(
+        f"timeout 120 sh -c 'until {running} | grep -q running; do sleep 0.2; done' 2>&1"
+    )
     sound(play(DEPLOY))
     after = state()
     assert after.keys() == before.keys()
@@ -179,10 +182,9 @@ def test_an_interrupted_run_is_completed_by_the_next(play, plan, server):
     server("prefill1").check_output("rm -f /etc/pd_rollout/pd/prefiller.sh")
     # Somebody has changed the list of the proxy: it runs, and is not as planned either.
     proxy, prefiller = plan["hosts"]["prefill1"]["proxy"], plan["proxy"]["prefillers"][0]
-    body = json.dumps({"type": "prefill", "instances": f"{prefiller['host']}:{prefiller['port']}"})
-    url = f"http://{proxy['host']}:{proxy['port']}/instances/remove"
-    ask = "curl -fsS --noproxy '*' -H 'Content-Type: application/json' -d %s %s"
-    server("prefill1").check_output(ask, body, url)
+    url = f"http://{proxy['host']}:{proxy['port']}/remove_worker"
+    backend = f"url=http://{prefiller['host']}:{prefiller['port']}"
+    server("prefill1").check_output("curl -fsS --noproxy '*' -X POST %s", f"{url}?{backend}")
     done = sound(play(DEPLOY))
     assert "prefill1 proxy is restarted: its list of backends has been changed" in done.stdout
     assert changed(sound(play(DEPLOY))) == set()

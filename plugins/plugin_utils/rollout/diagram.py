@@ -167,8 +167,9 @@ def _proxy(plan: PlanDict, x: float, y: float) -> Iterator[str]:
         return
     width = 250
     yield _box(x - width / 2, y, width, 60, fill, line)
-    yield _text(x, y + 25, "Proxy", 15, strong, weight=600, anchor="middle")
     host, proxy = hosts[0]
+    title = "Proxy" if proxy["router"] == "upstream" else "Proxy (vllm-router)"
+    yield _text(x, y + 25, title, 15, strong, weight=600, anchor="middle")
     more = f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""
     yield _text(x, y + 45, f"{host}{more} · {proxy['host']}:{proxy['port']}", 12, _INK, anchor="middle")
 
