@@ -35,6 +35,7 @@ class ActionModule(ControllerAction):
         "result": {"type": "str", "required": True},
         "reached": {"type": "str"},
         "weights": {"type": "str"},
+        "certificate": {"type": "str"},
         "image_source": {"type": "str", "default": "registry"},
         "image_archive": {"type": "str", "default": ""},
         "weights_source": {"type": "str", "default": "present"},
@@ -59,6 +60,10 @@ class ActionModule(ControllerAction):
         findings += between.outside(plan)
         seen = self._registered(task_vars, options, "weights", "fingerprint")
         findings += between.weights(seen, str(plan["model"]["path"]), options["weights_source"])
+        # Checked once for all servers.
+        certificate = self._registered(task_vars, options, "certificate", "findings")
+        for found in [*certificate.values()][:1]:
+            findings += [Finding.from_dict(finding) for finding in found["findings"]]
         reached = self._registered(task_vars, options, "reached", "count")
         connections = sum(int(trials["count"]) for trials in reached.values())
         report = reports.make(

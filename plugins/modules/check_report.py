@@ -55,6 +55,10 @@ options:
     description: Name of the variable in which each server's result of M(ascend.pd_rollout.model_weights) is
       registered, if the weights were checked.
     type: str
+  certificate:
+    description: Name of the variable in which the result of M(ascend.pd_rollout.front_certificate) is
+      registered, if the certificate of the front was checked.
+    type: str
   image_source:
     description:
       - C(pd_image_source), from which deployment gets the image. A server without the image is an error only

@@ -13,9 +13,10 @@ from ...module_utils._lock import LOCK_CHECKS
 from ...module_utils._serving.catalogue import ENGINE_CHECKS
 from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ...module_utils._weights.catalogue import WEIGHTS_CHECKS
+from .._front.catalogue import CERTIFICATE_CHECKS
 
 CATALOGUES = (
-    *(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS),
+    *(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS, CERTIFICATE_CHECKS),
     *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, LOCK_CHECKS),
 )
 CHECKS = Catalogue(*(check for catalogue in CATALOGUES for check in catalogue.values()))

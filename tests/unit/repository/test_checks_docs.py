@@ -20,7 +20,7 @@ def test_docs_are_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-CODE = re.compile(r'"((?:check|docker|engine|folder|hccn|host|image|lock|npu|router|weights)-[a-z-]+)"')
+CODE = re.compile(r'"((?:check|docker|engine|folder|front|hccn|host|image|lock|npu|router|weights)-[a-z-]+)"')
 # Words of this form that are no codes: names of programs and of containers.
 OTHERS = {"npu-smi", "router-blue", "router-green"}
 

@@ -18,6 +18,8 @@ MAY = {
     "module_utils": ("module_utils",),
     "module_utils/_module.py": ("ansible/module_utils/basic",),
     "plugin_utils": ("ansible", "jinja2", "yaml", "matplotlib", "module_utils", "plugin_utils"),
+    # ansible-core requires cryptography.
+    "plugin_utils/_front": ("cryptography", "module_utils", "plugin_utils"),
     "plugin_utils/rollout": ("yaml", "module_utils/_findings", "plugin_utils/rollout"),
     "modules": ("ansible/module_utils", "module_utils"),
     "action": ("action", "ansible", "module_utils", "plugin_utils"),
