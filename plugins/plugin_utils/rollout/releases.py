@@ -75,6 +75,8 @@ class Release:
     # The oldest NPU firmware that works with it; None if no source gives a number.
     firmware: str | None
     image: str
+    # The version of Python in the image.
+    python: str
     proxy_directory: str
     # Long options of the proxy's script by connector, without dashes, with the kinds of their values.
     proxy_options: Mapping[str, Mapping[str, Kind]]
@@ -203,6 +205,7 @@ def load_release(name: str) -> Release:
         driver=str(raw["driver"]),
         firmware=str(raw["firmware"]) if raw.get("firmware") else None,
         image=str(raw["image"]),
+        python=str(raw["python"]),
         proxy_directory=str(proxy["directory"]),
         proxy_options={key: kinds(value) for key, value in proxy["options"].items()},
         connectors=connectors(name),

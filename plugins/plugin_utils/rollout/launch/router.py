@@ -48,8 +48,6 @@ DEFAULTS: Mapping[str, Any] = {
     # A dead engine gets no more requests after 2 s, instead of 3 minutes.
     "health-check-interval-secs": 1,
     "health-failure-threshold": 2,
-    # An API that is busy with a long prompt can answer late, and is not dead.
-    "health-check-timeout-secs": 10,
     "worker-startup-check-interval": 1,
     # The time of a whole request with its stream: a day, since neither the engines nor the upstream script
     # have a limit.

@@ -46,7 +46,7 @@ def _computed(c: Context) -> Mapping[str, str]:
     "vllm-router does not pass on requests for a connector that pushes the KV cache",
     cure="set pd_router to upstream, or pd_kv_connector to MooncakeConnectorV1",
     source=(
-        "A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_layerwise_server_example.py:443 "
+        "A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_layerwise_server_example.py:544 "
         "(/v1/metaserver)"
     ),
 )

@@ -18,6 +18,10 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.r
     DEFAULTS,
     VLLM_ROUTER_COMPUTED,
 )
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases import (
+    load_release,
+    release_names,
+)
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.routers import vllm_router
 from planner_inventories import ROOT, codes, findings, many, small
 
@@ -123,7 +127,7 @@ def test_vllm_router_gets_every_backend_and_the_settings_for_long_streams() -> N
         *("--prometheus-host", "198.51.100.1", "--prometheus-port", "8055"),
         *("--policy", "round_robin"),
         *("--health-check-interval-secs", "1", "--health-failure-threshold", "2"),
-        *("--health-check-timeout-secs", "10", "--worker-startup-check-interval", "1"),
+        *("--worker-startup-check-interval", "1"),
         *("--request-timeout-secs", "86400", "--max-concurrent-requests", "1000000"),
         *("--disable-retries", "--disable-circuit-breaker"),
     ]
@@ -164,6 +168,13 @@ def test_its_modules_come_from_a_directory_named_after_the_wheels() -> None:
         assert all(machine in name and len(pin) == 64 for name, pin in wheels.items())
         # The router for any Python, orjson for each Python of the images.
         assert sorted(name.split("-")[2] for name in wheels) == ["cp311", "cp312", "cp38"]
+
+
+@pytest.mark.parametrize("release", release_names())
+def test_every_images_python_has_its_wheel(release: str) -> None:
+    python = "cp" + load_release(release).python.replace(".", "")
+    for wheels in vllm_router().wheels.values():
+        assert any(name.startswith("orjson-") and f"-{python}-" in name for name in wheels)
 
 
 def test_the_upstream_script_stays_as_it_was() -> None:
