@@ -178,6 +178,9 @@ class Front:
     certificate_key: bool
     # The names of the API keys; without any, every request is passed on.
     keys: tuple[str, ...]
+    # The names of those that are short, and of those that are the engines' own key.
+    short_keys: tuple[str, ...]
+    engine_keys: tuple[str, ...]
     # The requests that each key may send in a minute; None: any number.
     requests_per_minute: int | None
     # The largest request, in bytes.
@@ -214,6 +217,8 @@ class Declaration:
     router_metrics_port: int
     # None: clients reach the router itself.
     front: Front | None
+    # The variables of the front that are set.
+    front_variables: tuple[str, ...]
     # Seconds for which a replaced router may finish its last requests.
     drain_timeout: int
     expected_concurrency: int | None

@@ -31,6 +31,8 @@ class VllmRouter:
     # The lowest and the highest values that it accepts, where its parser does not limit them.
     at_least: Mapping[str, float]
     at_most: Mapping[str, float]
+    # Bytes of the largest request, unless max-payload-size is set.
+    max_payload: int
 
     @property
     def directory(self) -> str:
@@ -53,6 +55,7 @@ def vllm_router() -> VllmRouter:
         options=kinds(load("router_options", version)["options"]),
         at_least={name: float(value) for name, value in raw["at_least"].items()},
         at_most={name: float(value) for name, value in raw["at_most"].items()},
+        max_payload=int(raw["max_payload"]),
     )
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .findings import shown
@@ -321,7 +322,19 @@ _NOT_SHOWN = "(not shown)"
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
-def read_api_keys(value: Any) -> tuple[str, ...]:
+# Characters from which a key cannot be found out from its SHA-256 by trying.
+LONG_KEY = 20
+
+
+@dataclass(frozen=True)
+class ApiKeys:
+    """The names of API keys, and of those that are short."""
+
+    names: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+
+
+def read_api_keys(value: Any) -> ApiKeys:
     """Return the names of API keys, never the keys: these must be different, and fit into an HTTP header."""
     if not isinstance(value, Mapping):
         raise BadValue("a mapping from names to keys", seen=_NOT_SHOWN)
@@ -337,7 +350,10 @@ def read_api_keys(value: Any) -> tuple[str, ...]:
             )
     if len(set(value.values())) < len(value):
         raise BadValue("a key of its own for each name", seen=_NOT_SHOWN)
-    return tuple(str(name) for name in value)
+    return ApiKeys(
+        tuple(str(name) for name in value),
+        tuple(str(name) for name, key in value.items() if len(key) < LONG_KEY),
+    )
 
 
 def read_pem(value: Any) -> bool:

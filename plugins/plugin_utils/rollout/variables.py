@@ -13,6 +13,7 @@ from .names import DEPLOYMENT as DEPLOYMENT_NAME
 from .names import DEPLOYMENT_EXPECTED
 from .routers import Router
 from .values import (
+    ApiKeys,
     one_of,
     own_path,
     port,
@@ -280,10 +281,10 @@ FRONT_CA: Variable[bool] = Variable(
     private=True,
     default_text="those of the servers' operating system; a self-signed certificate is trusted as it is",
 )
-FRONT_KEYS: Variable[tuple[str, ...]] = Variable(
+FRONT_KEYS: Variable[ApiKeys] = Variable(
     "pd_front_api_keys",
     read_api_keys,
-    (),
+    ApiKeys(),
     "API keys of the clients by name, from a vault; servers keep only their SHA-256, log and metrics have "
     "the name",
     "cluster",

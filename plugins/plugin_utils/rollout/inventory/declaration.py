@@ -95,7 +95,8 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
         router=shared["pd_router"],
         router_args=shared["pd_router_args"],
         router_metrics_port=shared["pd_router_metrics_port"],
-        front=_front(shared),
+        front=_front(shared, raw),
+        front_variables=_front_variables(raw),
         drain_timeout=shared["pd_drain_timeout"],
         expected_concurrency=shared["pd_expected_concurrency"],
         provision=Provision(
@@ -144,7 +145,7 @@ def _cluster_values(raw: RawInventory, reader: Reader) -> dict[str, Any]:
     return values
 
 
-def _front(shared: Mapping[str, Any]) -> Front | None:
+def _front(shared: Mapping[str, Any], raw: RawInventory) -> Front | None:
     """Return the front; None if it has no port, or with a colocated engine, which has no router."""
     if shared["pd_front_port"] is None or shared["pd_mode"] == "colocated":
         return None
@@ -155,7 +156,9 @@ def _front(shared: Mapping[str, Any]) -> Front | None:
         tls=shared["pd_front_tls"],
         certificate=shared["pd_front_certificate"],
         certificate_key=shared["pd_front_certificate_key"],
-        keys=shared["pd_front_api_keys"],
+        keys=shared["pd_front_api_keys"].names,
+        short_keys=shared["pd_front_api_keys"].short,
+        engine_keys=_engine_keys(raw),
         requests_per_minute=shared["pd_front_requests_per_minute"],
         body_limit=shared["pd_front_max_body"],
         answer_timeout=shared["pd_front_answer_timeout"],
@@ -163,6 +166,26 @@ def _front(shared: Mapping[str, Any]) -> Front | None:
         idle_timeout=shared["pd_front_idle_timeout"],
         connections=shared["pd_front_connections"],
     )
+
+
+def _front_variables(raw: RawInventory) -> tuple[str, ...]:
+    """Return the names of the front's variables that are set on any host."""
+    return tuple(
+        variable.name
+        for variable in VARIABLES
+        if variable.name.startswith("pd_front_")
+        and any(variables.get(variable.name) not in (None, "", {}) for _, variables in plan_hosts(raw))
+    )
+
+
+def _engine_keys(raw: RawInventory) -> tuple[str, ...]:
+    """Return the names of the clients' keys that are the engines' own."""
+    names: dict[str, None] = {}
+    for _, variables in plan_hosts(raw):
+        keys, own = variables.get("pd_front_api_keys"), variables.get("pd_api_key")
+        if isinstance(keys, Mapping) and isinstance(own, str) and own:
+            names.update({str(name): None for name, key in keys.items() if key == own})
+    return tuple(names)
 
 
 def _release(shared: Mapping[str, Any], reader: Reader) -> Release:

@@ -154,7 +154,7 @@ def reserved_on_servers(r: Rule, c: Context) -> Iterator[Finding]:
     "PD305",
     ERROR,
     "Every port is at most 65535, up to the last of its range, and is accepted by the program that reads it",
-    cure="choose a lower first port: pd_kv_port, or pd_api_port where every rank has its own",
+    cure="choose a lower first port: pd_kv_port, pd_proxy_port, or pd_api_port where every rank has its own",
     source=(
         "A@v0.13.0:vllm_ascend/distributed/mooncake_connector.py:931; HCCL's environment variables "
         "(EI0001, range[1024,65520]); Mooncake v0.3.9 ascend_direct_transport.cpp:618; "
@@ -166,8 +166,13 @@ def ports_exist(r: Rule, c: Context) -> Iterator[Finding]:
         for use in uses:
             if use.last > LAST:
                 each = "rank" if use.purpose == API else "chip"
+                message = f"{_whose(use)} needs one port for each {each}, up to {use.last}"
+                if use.instance is None:
+                    message = (
+                        f"{_whose(use)} has port {use.last}: the routers behind a front have ports in a row"
+                    )
                 yield r.at(
-                    f"{_whose(use)} needs one port for each {each}, up to {use.last}",
+                    message,
                     host=host,
                     instance=use.instance,
                     variable=use.variable,

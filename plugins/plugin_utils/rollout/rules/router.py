@@ -280,7 +280,7 @@ def _front(c: Context) -> bool:
     "PD614",
     WARNING,
     "With a key for the engines, only those who may use them reach the router",
-    cure="let only trusted addresses reach the port, by a firewall or a server in front that asks for keys",
+    cure="set pd_front_port and pd_front_api_keys, or let only trusted addresses reach the port",
     source="A@v0.13.0:examples/disaggregated_prefill_v1/load_balance_proxy_server_example.py:557, 882",
 )
 def key_is_sent(r: Rule, c: Context) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import render
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.front import filled
-from planner_inventories import many, small
+from planner_inventories import codes, findings, many, small
 
 KEYS = {"alice": "sk-alice-0123456789", "bob": "sk-bob-0123456789"}
 FRONT: dict[str, Any] = {
@@ -19,8 +19,100 @@ FRONT: dict[str, Any] = {
     "pd_front_certificate_key": "/certs/front.key",
     "pd_front_api_keys": KEYS,
 }
-LAYERWISE = {"pd_kv_connector": "MooncakeLayerwiseConnector"}
+LONG = {"alice": "sk-alice-0123456789-abcdef", "bob": "sk-bob-0123456789-abcdef"}
 VLLM = {"pd_router": "vllm_router"}
+LAYERWISE = {"pd_kv_connector": "MooncakeLayerwiseConnector"}
+
+
+def front(**changes: Any) -> Any:
+    """The guide's topology with a front, whose clients have good keys."""
+    return small({**FRONT, "pd_front_api_keys": LONG, **changes})
+
+
+def colocated(**changes: Any) -> Any:
+    everywhere = {"pd_mode": "colocated", "pd_profile": "generic", **changes}
+    sizes = {"pd_parallel": {"tensor": 16}}
+    return many({"decoder": [("d", ["a"], sizes)]}, everywhere=everywhere, proxy=False)
+
+
+# code, an inventory that breaks the rule, one that does not
+CASES: list[tuple[str, Any, Any]] = [
+    ("PD301", front(pd_proxy_port=8003), front(pd_proxy_port=8002)),
+    ("PD301", front(pd_front_port=8006), small({"pd_router": "vllm_router"})),
+    ("PD301", front(pd_front_metrics_port=8443), front(pd_front_metrics_port=8444)),
+    (
+        "PD301",
+        front(pd_router="vllm_router", pd_router_metrics_port=8404),
+        front(pd_router_metrics_port=8404),
+    ),
+    ("PD305", front(pd_proxy_port=65535), front(pd_proxy_port=65534)),
+    ("PD614", small({"pd_api_key": "key-of-the-engines"}), front(pd_api_key="key-of-the-engines")),
+    ("PD615", front(pd_front_certificate=...), front()),
+    ("PD615", front(pd_front_certificate_key=""), front(pd_front_certificate_key=..., pd_front_tls=False)),
+    ("PD616", front(pd_front_tls=False), front()),
+    ("PD616", front(pd_front_tls=False), front(pd_front_tls=False, pd_front_api_keys={})),
+    ("PD617", front(pd_front_api_keys={}), front()),
+    ("PD617", front(pd_front_api_keys=...), small()),
+    (
+        "PD618",
+        front(pd_front_api_keys={}, pd_front_requests_per_minute=9),
+        front(pd_front_requests_per_minute=9),
+    ),
+    ("PD618", front(pd_front_tls=False), front(pd_front_ca="/certs/ca.crt")),
+    ("PD618", front(pd_front_port=None), small({"pd_front_certificate": None, "pd_front_api_keys": {}})),
+    ("PD618", small({"pd_front_name": "models.example.org"}), front(pd_front_name="models.example.org")),
+    ("PD618", colocated(pd_front_port=8443), colocated()),
+    ("PD619", front(pd_front_api_keys=KEYS), front()),
+    ("PD620", front(pd_api_key=LONG["bob"]), front(pd_api_key="key-of-the-engines")),
+    (
+        "PD621",
+        front(pd_router="vllm_router", pd_front_max_body="1g"),
+        front(pd_router="vllm_router", pd_front_max_body="512m"),
+    ),
+    (
+        "PD621",
+        front(pd_router="vllm_router", pd_router_args={"max-payload-size": 2**20}),
+        front(pd_router="vllm_router", pd_router_args={"max_payload_size": 2**26}),
+    ),
+    ("PD621", front(pd_router="vllm_router", pd_front_max_body="1g"), front(pd_front_max_body="1g")),
+    ("PD622", front(), front(pd_front_api_keys={})),
+    ("PD622", front(), small()),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "broken", "kept"), CASES, ids=[f"{case[0]}-{i}" for i, case in enumerate(CASES)]
+)
+def test_rule_from_both_sides(code: str, broken: Any, kept: Any) -> None:
+    assert code in codes(broken)
+    assert code not in codes(kept)
+
+
+def test_a_front_as_it_is_recommended_has_hints_only() -> None:
+    assert not [found for found in findings(front()) if found.severity != "hint"]
+
+
+def test_no_finding_shows_a_key() -> None:
+    for case in CASES:
+        text = str(findings(case[1]))
+        assert not any(key in text for key in (*KEYS.values(), *LONG.values(), "key-of-the-engines"))
+
+
+def test_a_short_key_is_named_not_shown() -> None:
+    (found,) = [one for one in findings(front(pd_front_api_keys=KEYS)) if one.code == "PD619"]
+    assert found.seen == "less than 20 characters: alice, bob"
+
+
+def test_a_port_that_cannot_be_read_is_the_only_finding() -> None:
+    found = codes(front(pd_front_port="none"))
+    assert "PD102" in found and "PD618" not in found
+
+
+def test_the_firewall_closes_what_engines_listen_on() -> None:
+    hints = {one.host: one for one in findings(front()) if one.code == "PD622"}
+    assert "tcp dport { 7001, 8004, 36100-36115 }" in hints["p1"].cure
+    assert "tcp dport { 8004 }" in hints["d1"].cure
+    assert "ip saddr != { 127.0.0.1, 198.51.100.1, 198.51.100.2, 198.51.100.3 } drop" in hints["d1"].cure
 
 
 def share(**changes: Any) -> Any:

@@ -27,6 +27,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules im
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.rules.base import Context, number
 from planner_inventories import codes, findings, many, small
+from test_front import CASES as FRONT_CASES
 from test_release_rules import CASES as RELEASE_CASES
 from test_release_rules import ELSEWHERE as RELEASE_ELSEWHERE
 from test_router import CASES as ROUTER_CASES
@@ -487,6 +488,7 @@ def test_every_rule_has_a_case() -> None:
     }
     covered |= {case[0] for case in RELEASE_CASES} | RELEASE_ELSEWHERE
     covered |= {case[0] for case in TRANSFER_CASES} | {case[0] for case in ROUTER_CASES}
+    covered |= {case[0] for case in FRONT_CASES}
     # test_addresses.py, test_port_limits.py, test_expansion.py
     covered |= {"PD126", "PD127", "PD128", "PD129", "PD307"}
     covered |= {"PD440", "PD441", "PD442", "PD443", "PD444", "PD445", "PD446"}
