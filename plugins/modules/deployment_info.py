@@ -52,6 +52,10 @@ options:
     description: SHA-256 of the content that the files at C(secret_path) must have.
     type: str
     default: ""
+  front:
+    description: The front of this server in the plan as the filter C(front_digests) returns it. Without one,
+      the result only says whether there is a front of an earlier plan.
+    type: dict
   require_engine:
     description: Whether it is an error if no Docker Engine answers. In check mode it never is.
     type: bool
@@ -135,6 +139,60 @@ nodes:
     generation:
       description: ID of that rollout, the same on all nodes of a group.
       type: str
+      returned: always
+front:
+  description: The front, if O(roles) includes V(proxy) and O(directory) is set.
+  returned: always
+  type: dict
+  contains:
+    present:
+      description: Whether there are files of a front.
+      type: bool
+      returned: success
+    installed:
+      description: Whether HAProxy is installed.
+      type: bool
+      returned: success
+    active:
+      description: The router that gets the requests.
+      type: str
+      returned: success
+      sample: blue
+    outdated:
+      description: Its files and its unit where they differ from the plan.
+      type: list
+      elements: str
+      returned: success
+      sample: [haproxy.cfg]
+    settled:
+      description: Whether there is nothing to change.
+      type: bool
+      returned: always
+routers:
+  description: The choice between the two routers behind a front; none without a front. All other results
+    are about the one that is to serve.
+  returned: always
+  type: dict
+  contains:
+    serve:
+      description: The router that is to get the requests.
+      type: str
+      returned: always
+      sample: green
+    active:
+      description: The router that gets them now; none if nothing does.
+      type: str
+      returned: always
+      sample: blue
+    retire:
+      description: Containers of routers that are not to serve, and run. They end after the switch.
+      type: list
+      elements: dict
+      returned: always
+    leftovers:
+      description: Directories that only they use.
+      type: list
+      elements: str
       returned: always
 settled:
   description: Whether there is nothing to change on this server, and its health checks answer.

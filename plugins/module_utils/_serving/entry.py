@@ -12,17 +12,21 @@ import secrets
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
+from .._front import state as front_state
+from . import colours, router_modules
 from . import nodes as deployment_nodes
-from . import router_modules
 from .probe import probe
 
 DEPLOYMENT = "pd_rollout.deployment"
 ROLE = "pd_rollout.role"
+# The value of that label for routers.
+ROUTER = "proxy"
 INSTANCE = "pd_rollout.instance"
 KEY = "pd_rollout.key"
 # Only root may enter the directory, run the scripts, read the key.
@@ -190,6 +194,7 @@ ARGUMENTS = {
     "roles": {"type": "list", "elements": "str", "required": True},
     "planned": {"type": "list", "elements": "dict", "default": []},
     "secret_digest": {"type": "str", "default": "", "no_log": True},
+    "front": {"type": "dict"},
     "require_engine": {"type": "bool", "default": True},
     "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
 }
@@ -232,41 +237,117 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
                 "Start the Docker Engine (systemctl start docker), and run the playbook again."
             ]
     ids = key_ids(options["planned"], options["secret_digest"])
-    runtimes = [plan["runtime"] for plan in options["planned"] if plan.get("runtime")]
-    left = (
-        router_modules.leftovers(directory, [runtime["path"] for runtime in runtimes])
-        if directory is not None and "proxy" in options["roles"]
-        else []
-    )
-    result = compare(containers, options["roles"], options["planned"], ids, image_ids)
+    seen = Seen(options, docker, containers, ids, image_ids)
+    try:
+        front, routers, planned = _routers(seen)
+        result = seen.compared(planned)
+        nodes = deployment_nodes.look(docker, planned, containers, result["broken"])
+    except DockerError as error:
+        return error.failure("The planned containers cannot be inspected.")
     for stray in result["strays"]:
         # Other mounted scripts are kept.
         stray["scripts"] = [path for path in stray["scripts"] if safe_paths.is_launch_script(path)]
-    files = outdated(options["planned"], options["secret_digest"], ids) + [
-        runtime["path"]
-        for runtime in runtimes
-        if not router_modules.is_complete(
-            runtime["path"], runtime["wheels"].get(platform.machine()) or {}, os.geteuid()
-        )
-    ]
-    try:
-        nodes = deployment_nodes.look(docker, options["planned"], containers, result["broken"])
-    except DockerError as error:
-        return error.failure("The planned containers cannot be inspected.")
+    files = outdated(planned, options["secret_digest"], ids) + incomplete_modules(planned)
+    left = leftover_modules(options)
+    if routers is not None:
+        routers["retire"] = colours.retiring(seen.pair, result["strays"], seen.running)
+        names = {router["name"] for router in routers["retire"]}
+        result["strays"] = [stray for stray in result["strays"] if stray["name"] not in names]
+        if names:
+            # A router that still serves may use them.
+            routers["leftovers"], left = left, []
     # Running containers may differ from the plan, too.
     result["broken"] += [
         node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
     ]
     found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids, "leftovers": left}
     differs = files or left or result["strays"] or any(node["pending"] for node in nodes)
-    settled = reachable and not differs
+    settled = reachable and not differs and front["settled"] and (routers is None or colours.settled(routers))
     return {
         **found,
         "nodes": nodes,
-        "settled": settled and serving(options["planned"]),
+        "front": front,
+        "routers": routers,
+        "settled": settled and serving(planned),
         **result,
         **({"warnings": warnings} if warnings else {}),
     }
+
+
+def incomplete_modules(planned: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the directories with a router's modules that are not complete."""
+    runtimes = [plan["runtime"] for plan in planned if plan.get("runtime")]
+    return [
+        runtime["path"]
+        for runtime in runtimes
+        if not router_modules.is_complete(
+            runtime["path"], runtime["wheels"].get(platform.machine()) or {}, os.geteuid()
+        )
+    ]
+
+
+def leftover_modules(options: Mapping[str, Any]) -> list[str]:
+    """Return the directories with modules of routers that are no longer planned."""
+    if options.get("directory") is None or ROUTER not in options["roles"]:
+        return []
+    wanted = [plan["runtime"]["path"] for plan in options["planned"] if plan.get("runtime")]
+    return router_modules.leftovers(options["directory"], wanted)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a server has, for comparisons with slices of the plan."""
+
+    options: Mapping[str, Any]
+    docker: DockerApi
+    containers: Sequence[Mapping[str, Any]]
+    # From key_ids(), and the IDs of the planned images.
+    ids: Mapping[str, str]
+    image_ids: Mapping[str, str]
+
+    @property
+    def pair(self) -> list[Mapping[str, Any]]:
+        """The slices of the two routers behind a front."""
+        return [plan for plan in self.options["planned"] if plan.get("colour")]
+
+    @property
+    def running(self) -> set[str]:
+        """The names of the containers that run."""
+        return {
+            container["Names"][0].lstrip("/")
+            for container in self.containers
+            if container["State"] in ("running", "restarting", "paused")
+        }
+
+    def compared(self, planned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the result of compare() for these slices."""
+        return compare(self.containers, self.options["roles"], planned, self.ids, self.image_ids)
+
+    def as_planned(self, planned: Sequence[Mapping[str, Any]]) -> set[str]:
+        """Return the names of the containers that run as these slices say. Raises DockerError."""
+        broken = self.compared(planned)["broken"]
+        looks = deployment_nodes.look(self.docker, planned, self.containers, broken)
+        return {node["container"] for node in looks if not node["why"]}
+
+
+def _routers(
+    seen: Seen,
+) -> tuple[dict[str, Any], dict[str, Any] | None, list[Mapping[str, Any]]]:
+    """Return the state of the front, the choice between two routers, and the slices without the other one.
+
+    The choice is None if there is one router, or none. Raises DockerError.
+    """
+    planned: list[Mapping[str, Any]] = list(seen.options["planned"])
+    if ROUTER not in seen.options["roles"] or seen.options.get("directory") is None:
+        return {"settled": True}, None, planned
+    front = front_state.look(seen.options.get("front"), Path(seen.options["directory"], "front"))
+    pair = seen.pair
+    if not pair:
+        return front, None, planned
+    chosen = colours.choose(pair, front["active"], seen.as_planned(pair), seen.running)
+    kept = [plan for plan in planned if not plan.get("colour") or plan is chosen]
+    choice = {"serve": chosen["colour"], "active": front["active"], "retire": [], "leftovers": []}
+    return front, choice, kept
 
 
 def serving(planned: Sequence[Mapping[str, Any]]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from ...module_utils._docker.catalogue import DOCKER_CHECKS
 from ...module_utils._files.catalogue import FOLDER_CHECKS
 from ...module_utils._findings import Catalogue
+from ...module_utils._front.catalogue import FRONT_CHECKS
 from ...module_utils._hccn.catalogue import HCCN_CHECKS
 from ...module_utils._host.catalogue import HOST_CHECKS
 from ...module_utils._lock import LOCK_CHECKS
@@ -17,6 +18,6 @@ from .._front.catalogue import CERTIFICATE_CHECKS
 
 CATALOGUES = (
     *(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS, CERTIFICATE_CHECKS),
-    *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, LOCK_CHECKS),
+    *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, LOCK_CHECKS, FRONT_CHECKS),
 )
 CHECKS = Catalogue(*(check for catalogue in CATALOGUES for check in catalogue.values()))

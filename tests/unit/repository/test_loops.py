@@ -36,7 +36,7 @@ VARIABLES: dict[str, Any] = {
         }
     },
     "container_slices": [ENGINE],
-    "__container_deployed": {"outdated": [ENGINE["script_path"]], "nodes": []},
+    "container_found": {"outdated": [ENGINE["script_path"]], "nodes": []},
     "container_groups": {"stop": {"decode1": ["pd-decode1"]}},
     "inventory_hostname": "decode1",
     "__measurement_files": {"run.sh": "true"},

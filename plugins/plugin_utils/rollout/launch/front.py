@@ -21,7 +21,7 @@ _CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
-# The engines that are asked for the models where the router does not know them.
+# The engines that are asked for the models.
 _MODELS_OF = 8
 
 
@@ -61,7 +61,6 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         else "",
         "KEYS": "\n".join(_keys(declared, folder)),
         "RATE": "\n".join(_rate(declared)),
-        "MODELS_RULE": "use_backend models if models" if _asks_engines(cluster) else "",
         "MODELS": "\n".join(_models(cluster, folder)),
     }
     return {
@@ -74,7 +73,7 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         "name": declared.name,
         "tls": declared.tls,
         "keys": bool(declared.keys),
-        "engine_key": bool(cluster.declaration.api_key and _asks_engines(cluster)),
+        "engine_key": bool(cluster.declaration.api_key),
         "config": filled(data.front("haproxy.cfg"), places),
         "service": filled(data.front("front.service"), places),
         "lua": data.front("keys.lua") if declared.keys else None,
@@ -149,25 +148,12 @@ def _rate(declared: Front) -> Iterator[str]:
         )
 
 
-def _asks_engines(cluster: ValidCluster) -> bool:
-    """Whether the router does not know the models itself: no upstream script up to v0.23.0 does."""
-    return cluster.declaration.router == "upstream"
-
-
 def _models(cluster: ValidCluster, folder: str) -> Iterator[str]:
-    if not _asks_engines(cluster):
-        return
-    yield "# The upstream script does not serve the list of models: the engines do."
-    yield "backend models"
-    yield "    option httpchk GET /health"
-    yield "    default-server inter 5s fall 2 rise 1"
+    """Yield how the engines are asked for the models."""
     if cluster.declaration.api_key:
         yield (
-            '    http-request set-header authorization "Bearer '
-            f'%[str(engines),map_str({folder}/engines.map)]"'
+            f'http-request set-header authorization "Bearer %[str(engines),map_str({folder}/engines.map)]"'
         )
     engines: list[EndpointDict] = [*backends(cluster, "decoder"), *backends(cluster, "prefiller")]
     for number, engine in enumerate(engines[:_MODELS_OF]):
-        yield f"    server engine{number} {engine['host']}:{engine['port']} check"
-    yield ""
-    yield ""
+        yield f"server engine{number} {engine['host']}:{engine['port']} check"

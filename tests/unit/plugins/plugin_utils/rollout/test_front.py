@@ -189,10 +189,13 @@ def test_a_rate_limit_is_one_of_each_key() -> None:
     assert "sc_http_req_rate(0) gt 120" in config(pd_front_requests_per_minute=120)
 
 
-def test_engines_are_asked_for_the_models_behind_the_upstream_script_only() -> None:
-    assert "use_backend models if models" in config()
-    assert "server engine0 10.1.0.2:8004 check" in config()
-    assert "backend models" not in config(**VLLM)
+def test_engines_are_asked_for_the_models() -> None:
+    for text in (config(), config(**VLLM)):
+        assert "    server engine0 10.1.0.2:8004 check\n    server engine1 10.1.0.1:8004 check\n" in text
+
+
+def test_each_router_has_its_own_check() -> None:
+    assert "GET /healthcheck" in config() and "GET /readiness" not in config()
     assert "GET /readiness" in config(**VLLM)
 
 
@@ -200,8 +203,7 @@ def test_the_engines_key_is_read_from_a_map() -> None:
     assert "engines.map" not in config()
     assert share()["front"]["engine_key"] is False
     assert "engines.map" in config(pd_api_key="engine-key")
-    assert share(pd_api_key="engine-key")["front"]["engine_key"] is True
-    assert share(pd_api_key="engine-key", **VLLM)["front"]["engine_key"] is False
+    assert share(pd_api_key="engine-key", **VLLM)["front"]["engine_key"] is True
 
 
 def test_sessions_are_never_shut_down_with_a_check() -> None:

@@ -1,0 +1,80 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Filter front_digests: what a server's front must hold, without its secrets."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: front_digests
+short_description: SHA-256 of the files of a front, by which a server finds those that differ
+version_added: 0.1.0
+author:
+  - The ascend.pd_rollout authors
+description:
+  - Internal to the role C(proxy). Takes the front of a server in the plan and its secrets, and returns what
+    M(ascend.pd_rollout.deployment_info) compares, in which no secret can be read.
+options:
+  _input:
+    description: The front in the plan, C(pd_plan.hosts[inventory_hostname].front); empty without one.
+    type: dict
+    required: true
+  certificate:
+    description: The certificate with its chain and its private key, in PEM.
+    type: str
+    required: true
+  keys:
+    description: The names of the clients' API keys by the SHA-256 of the key.
+    type: dict
+    required: true
+  engine_key:
+    description: The API key of the engines.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show which files the front of this server has
+  ansible.builtin.debug:
+    msg: >-
+      {{ (pd_plan.hosts[inventory_hostname].front
+          | ascend.pd_rollout.front_digests(certificate='', keys={}, engine_key='')).digests.keys() | list }}
+  # => ['haproxy.cfg', 'front.pem', 'keys.lua', 'keys.map', 'engines.map']
+"""
+
+RETURN = r"""
+_value:
+  description: The front's C(unit), C(digests) by file name (empty for a file that must not exist), and
+    C(service_digest); none without a front.
+  type: dict
+"""
+
+from typing import Any
+
+from ..module_utils._front import files
+from ..plugin_utils._filters import guarded
+
+
+class FilterModule:
+    """Digests of the front's files."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"front_digests": front_digests}
+
+
+@guarded
+def front_digests(front: Any, certificate: Any, keys: Any, engine_key: Any) -> dict[str, Any]:
+    """Return the SHA-256 of the front's files; empty without a front.
+
+    front: the front in the plan.
+    certificate: its certificate and private key in PEM.
+    keys: the names of the API keys by their SHA-256.
+    engine_key: the key of the engines.
+    """
+    if not front:
+        return {}
+    texts = files.wanted(front, str(certificate), dict(keys), str(engine_key))
+    return {
+        "unit": front["unit"],
+        "digests": files.digests(texts),
+        "service_digest": files.digest(front["service"]),
+    }

@@ -1,0 +1,119 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The files of the front on a server: what they must hold, and how they differ from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MARK = b"Written by ascend.pd_rollout"
+UNITS = "/etc/systemd/system"
+CONFIG, PEM, LUA = "haproxy.cfg", "front.pem", "keys.lua"
+KEYS, ROUTER, ENGINES = "keys.map", "router.map", "engines.map"
+# There while files have been written that the running front has not read.
+PENDING = "reload.pending"
+NAMES = (PENDING, CONFIG, PEM, LUA, KEYS, ROUTER, ENGINES)
+COLOURS = ("blue", "green")
+# The front's directory and its files are root's alone: the master reads them before its workers give root up.
+FOLDER_MODE, FILE_MODE, UNIT_MODE = 0o700, 0o600, 0o644
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text as it is written to a file."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def key_map(keys: Mapping[str, str]) -> str:
+    """Return the map of API keys: their SHA-256, and the names."""
+    return "".join(f"{key} {name}\n" for key, name in sorted(keys.items()))
+
+
+def router_map(colour: str) -> str:
+    """Return the map that says which router gets the requests."""
+    return f"active {colour}\n"
+
+
+def unit_path(front: Mapping[str, Any]) -> Path:
+    """Return the path of the front's unit."""
+    return Path(UNITS, f"{front['unit']}.service")
+
+
+def wanted(
+    front: Mapping[str, Any], certificate: str, keys: Mapping[str, str], engine_key: str
+) -> dict[str, str | None]:
+    """Return what each file must hold; None: it must not exist. The map of the router is left to the switch.
+
+    front: the slice of the plan.
+    certificate: the chain and its private key in PEM.
+    keys: the names of the API keys by their SHA-256.
+    engine_key: the key that the front sends to the engines.
+    """
+    return {
+        CONFIG: front["config"],
+        PEM: certificate if front["tls"] else None,
+        LUA: front["lua"],
+        KEYS: key_map(keys) if front["keys"] else None,
+        ENGINES: f"engines {engine_key}\n" if front["engine_key"] else None,
+    }
+
+
+def digests(texts: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the SHA-256 of each text; empty for a file that must not exist."""
+    return {name: "" if text is None else digest(text) for name, text in texts.items()}
+
+
+def outdated(folder: Path, expected: Mapping[str, str]) -> list[str]:
+    """Return the names of files that differ from their SHA-256 (empty: must not exist), owner or mode."""
+    return [name for name, value in expected.items() if not _holds(folder / name, value, FILE_MODE)]
+
+
+def _holds(path: Path, value: str, mode: int) -> bool:
+    try:
+        status = path.lstat()
+        if not value or not stat.S_ISREG(status.st_mode):
+            return False
+        same = hashlib.sha256(path.read_bytes()).hexdigest() == value
+    except OSError:
+        return not value
+    return same and stat.S_IMODE(status.st_mode) == mode and status.st_uid == os.geteuid()
+
+
+def unit_outdated(front: Mapping[str, Any], value: str) -> bool:
+    """Return whether the unit differs from its SHA-256."""
+    return not _holds(unit_path(front), value, UNIT_MODE)
+
+
+def foreign(path: Path) -> bool:
+    """Return whether there is a unit of that name that this collection has not written."""
+    try:
+        return MARK not in path.read_bytes()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def active(folder: Path) -> str | None:
+    """Return the colour of the router that gets the requests; None if nothing says so."""
+    try:
+        words = (folder / ROUTER).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return words[1] if len(words) == 2 and words[0] == "active" and words[1] in COLOURS else None
+
+
+def write(path: Path, text: str, mode: int = FILE_MODE) -> None:
+    """Replace a file at once; at no time can anybody else read it."""
+    draft = path.with_name(f".{path.name}.new")
+    if draft.exists() or draft.is_symlink():
+        draft.unlink()
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        os.fchmod(handle, mode)
+        stream.write(text)
+    draft.replace(path)

@@ -1,0 +1,254 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The module front, with systemd and HAProxy replaced by records of what they were told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import entry, files, state, systemd
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._front.haproxy import (
+    Haproxy,
+    HaproxyError,
+    Request,
+    Worker,
+)
+
+
+class Server:
+    """A server: whether the front runs, what HAProxy says, and what it was told."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "etc" / "pd" / "front"
+        self.folder.parent.mkdir(parents=True)
+        self.folder.parent.chmod(0o700)
+        self.units = root / "units"
+        self.units.mkdir()
+        self.runs = False
+        self.told: list[str] = []
+        self.refused = ""
+        self.worker = 1
+        self.renews = True
+        self.up = {"blue", "green"}
+        self.left: list[Request] = []
+
+    def run(self, words: list[str]) -> tuple[int, str]:
+        self.told.append(" ".join(words[:2]))
+        if "-c" in words:
+            bad = self.refused and self.refused in Path(words[-1]).read_text()
+            return (1, f"[ALERT] {words[-1]}: {self.refused}") if bad else (0, "")
+        if words[1:2] == ["is-active"]:
+            self.told.pop()
+            return (0 if self.runs else 3), ""
+        if words[1:2] == ["is-enabled"]:
+            self.told.pop()
+            return (0 if "systemctl enable" in self.told else 1), ""
+        if words[1:2] == ["restart"]:
+            self.runs = True
+        if words[1:2] == ["reload"] and self.renews:
+            self.worker += 1
+        if "--now" in words:
+            self.runs = False
+        return 0, ""
+
+    def options(self, **changes: Any) -> dict[str, Any]:
+        front = {
+            "unit": "pd-front",
+            "directory": str(self.folder),
+            "run": "/run/pd-front",
+            "config": "global\n",
+            "service": "# Written by ascend.pd_rollout\n",
+            "lua": None,
+            "tls": True,
+            "keys": True,
+            "engine_key": False,
+            **changes.pop("front", {}),
+        }
+        defaults = {"certificate": "PEM", "keys": {"ab": "alice"}, "engine_key": "", "colour": None}
+        return {
+            "state": "present",
+            "front": front,
+            "directory": str(self.folder.parent),
+            "_check_mode": False,
+            **defaults,
+            **changes,
+        }
+
+    def present(self, **changes: Any) -> dict[str, Any]:
+        self.told.clear()
+        return entry.result(self.options(**changes))
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    made = Server(tmp_path)
+    monkeypatch.setattr(files, "UNITS", str(made.units))
+    monkeypatch.setattr(systemd, "run", made.run)
+    monkeypatch.setattr(entry.safe_paths, "existing", lambda *_: None)
+    monkeypatch.setattr(entry.safe_paths, "trust", lambda *_: None)
+    monkeypatch.setattr(entry, "RELOAD_TIMEOUT", 0.0)
+    monkeypatch.setattr(entry, "ROUTER_TIMEOUT", 0.0)
+    monkeypatch.setattr(Haproxy, "workers", lambda _: [Worker(made.worker, True)])
+    monkeypatch.setattr(Haproxy, "sees", lambda _, colour: colour in made.up)
+    monkeypatch.setattr(Haproxy, "running", lambda *_: len(made.left))
+    monkeypatch.setattr(Haproxy, "requests", lambda *_: iter(made.left))
+    monkeypatch.setattr(Haproxy, "set_map", lambda _, *words: made.told.append(f"set_map {words[1:]}"))
+    monkeypatch.setattr(Haproxy, "replace_map", lambda *_: made.told.append("replace_map"))
+    return made
+
+
+def test_it_is_written_started_and_enabled(server: Server) -> None:
+    result = server.present(colour="blue")
+    assert result["changed"]
+    assert "started" in result["done"] and "enabled" in result["done"]
+    assert files.active(server.folder) == "blue"
+    assert (server.folder / "keys.map").read_text() == "ab alice\n"
+    assert not (server.folder / files.PENDING).exists()
+
+
+def test_again_nothing_changes(server: Server) -> None:
+    server.present(colour="blue")
+    server.told.append("systemctl enable")
+    result = entry.result(server.options(colour="blue"))
+    assert not result["changed"] and result["done"] == []
+
+
+def again(server: Server, **changes: Any) -> dict[str, Any]:
+    """The second call, for a unit that is enabled."""
+    server.present(colour="blue")
+    server.told[:] = ["systemctl enable"]
+    return entry.result(server.options(**{"colour": "blue", **changes}))
+
+
+def test_another_key_needs_no_reload(server: Server) -> None:
+    result = again(server, keys={"ab": "alice", "cd": "bob"})
+    assert result["done"] == ["wrote keys.map", "keys"]
+    assert not any("reload" in words for words in server.told)
+
+
+def test_another_certificate_is_taken_by_a_reload(server: Server) -> None:
+    result = again(server, certificate="NEW")
+    assert result["done"] == ["wrote front.pem", "reloaded"]
+
+
+def test_a_configuration_that_haproxy_refuses_replaces_nothing(server: Server) -> None:
+    server.refused = "nonsense"
+    result = again(server, front={"config": "nonsense\n"})
+    assert result["failed"] and result["findings"][0]["code"] == "front-config-refused"
+    # What it says names the file in use, not the draft that it has read.
+    assert f"{server.folder}/haproxy.cfg: nonsense" in result["findings"][0]["seen"]
+    assert (server.folder / "haproxy.cfg").read_text() == "global\n"
+    assert sorted(path.name for path in server.folder.iterdir()) == [
+        "front.pem",
+        "haproxy.cfg",
+        "keys.map",
+        "router.map",
+    ]
+
+
+def test_a_run_that_ended_before_the_reload_is_completed(server: Server) -> None:
+    server.renews = False
+    first = again(server, certificate="NEW")
+    assert first["findings"][0]["code"] == "front-not-reloaded"
+    assert (server.folder / files.PENDING).exists()
+    server.renews = True
+    assert entry.result(server.options(colour="blue", certificate="NEW"))["done"] == ["reloaded"]
+    assert not (server.folder / files.PENDING).exists()
+
+
+def test_the_switch_comes_before_its_record(server: Server) -> None:
+    result = again(server, colour="green")
+    assert result["done"] == ["switched to green"]
+    assert "set_map ('active', 'green')" in server.told
+    assert files.active(server.folder) == "green"
+
+
+def test_a_router_that_the_front_does_not_see_gets_nothing(server: Server) -> None:
+    server.up = {"blue"}
+    result = again(server, colour="green")
+    assert result["findings"][0]["code"] == "front-router-unseen"
+    assert files.active(server.folder) == "blue"
+
+
+def test_a_unit_of_another_is_not_replaced(server: Server) -> None:
+    (server.units / "pd-front.service").write_text("[Unit]\n")
+    result = server.present(colour="blue")
+    assert result["findings"][0]["code"] == "front-unit-foreign"
+    assert not server.folder.exists()
+
+
+def test_check_mode_writes_nothing(server: Server) -> None:
+    result = entry.result({**server.options(colour="blue"), "_check_mode": True})
+    assert result["changed"] and not server.folder.exists()
+
+
+def test_it_is_removed_with_its_unit(server: Server) -> None:
+    server.present(colour="blue")
+    (server.folder / "of-somebody").write_text("")
+    gone = entry.result(server.options(state="absent"))
+    assert gone == {"changed": True, "done": ["removed"]}
+    assert [path.name for path in server.folder.iterdir()] == ["of-somebody"]
+    assert not list(server.units.iterdir()) and not server.runs
+
+
+def test_where_nothing_is_nothing_is_removed(server: Server) -> None:
+    assert entry.result(server.options(state="absent")) == {"changed": False, "done": []}
+
+
+def test_a_foreign_unit_stays(server: Server) -> None:
+    (server.units / "pd-front.service").write_text("[Unit]\n")
+    assert not entry.result(server.options(state="absent"))["changed"]
+    assert list(server.units.iterdir())
+
+
+def test_a_silent_socket_is_a_finding(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: Haproxy, colour: str) -> bool:
+        raise HaproxyError("/run/pd-front/master.sock: Connection refused")
+
+    monkeypatch.setattr(Haproxy, "sees", silent)
+    assert server.present(colour="blue")["findings"][0]["code"] == "front-silent"
+
+
+def test_requests_that_are_left_are_listed(server: Server) -> None:
+    server.left = [Request("198.51.100.7", "41s")]
+    options = {"front": server.options()["front"], "colour": "blue", "hold": 0.0}
+    assert entry.requests(options) == {
+        "changed": False,
+        "running": 1,
+        "left": [{"client": "198.51.100.7", "age": "41s"}],
+    }
+
+
+def test_without_a_front_no_request_is_left(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: Haproxy, colour: str) -> int:
+        raise HaproxyError("gone")
+
+    monkeypatch.setattr(Haproxy, "running", silent)
+    options = {"front": server.options()["front"], "colour": "blue", "hold": 0.0}
+    assert entry.requests(options)["running"] == 0
+    server.runs = True
+    assert entry.requests(options)["findings"][0]["code"] == "front-silent"
+
+
+def test_the_state_says_what_differs(server: Server) -> None:
+    front = server.options()["front"]
+    known = {
+        "unit": "pd-front",
+        "digests": files.digests(files.wanted(front, "PEM", {"ab": "alice"}, "")),
+        "service_digest": files.digest(front["service"]),
+    }
+    assert not state.look(known, server.folder)["settled"]
+    server.present(colour="blue")
+    assert state.look(known, server.folder)["settled"]
+    assert state.look(known, server.folder)["active"] == "blue"
+    server.runs = False
+    assert state.look(known, server.folder)["outdated"] == ["pd-front.service"]
+    assert state.look(None, server.folder) | {"installed": 0} == {
+        "present": True,
+        "active": "blue",
+        "installed": 0,
+        "outdated": [],
+        "settled": False,
+    }
