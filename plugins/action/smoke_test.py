@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ..module_utils._serving.smoke_test import ARGUMENTS
+from ..module_utils._serving.smoke_test import ARGUMENTS, RATE_SECONDS
 from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 
@@ -17,4 +17,6 @@ class ActionModule(PipedModule):
         # The requests, each engine's metrics ten times, and after a failure a request to each engine.
         options = self.WORK.options(self._task.args)
         engines = len(options["prefillers"]) + len(options["decoders"])
-        return float(options["timeout"]) * 10 * (1 + engines)
+        # Before a front each of two requests may wait for the next minute.
+        waits = 2 * RATE_SECONDS if options["front"] else 0.0
+        return float(options["timeout"]) * 10 * (1 + engines) + waits

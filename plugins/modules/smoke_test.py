@@ -33,7 +33,7 @@ attributes:
     support: none
 options:
   proxy_url:
-    description: Base URL of the proxy, or of the engine that does both.
+    description: Base URL of the front, of a router, or of the engine that does both.
     type: str
     required: true
   model:
@@ -60,6 +60,28 @@ options:
   api_key_file:
     description: File on the server with the engines' API key. Without it no key is sent.
     type: path
+  front:
+    description:
+      - Whether O(proxy_url) is the front. Then what else clients see is tested as well. A wrong key gets the
+        status 401, a closed path gets 404, both with an error in the form of the OpenAI API, and
+        C(/v1/models) lists the model.
+      - Without it O(proxy_url) is one router, or an engine.
+    type: bool
+    default: false
+  client_key:
+    description: API key of a client for the front. Empty if it asks for none.
+    type: str
+    default: ""
+  ca:
+    description: Authorities in PEM with which the front's certificate is verified. Empty for those of the
+      server's operating system.
+    type: str
+    default: ""
+  name:
+    description: Name or address for which the front's certificate is verified, while the connection goes to
+      O(proxy_url). Empty to verify its authority only.
+    type: str
+    default: ""
   prompt:
     description: Prompt of the completion. Choose a text whose continuation is unambiguous.
     type: str
@@ -97,6 +119,16 @@ EXAMPLES = r"""
     prefillers: [{host: 192.0.0.1, port: 8004}]
     decoders: [{host: 192.0.0.3, port: 8004}]
     expect: Paris
+
+- name: Query the deployment as a client
+  ascend.pd_rollout.smoke_test:
+    proxy_url: https://192.0.0.1:8443
+    front: true
+    client_key: "{{ pd_front_api_keys.values() | first }}"
+    name: models.example.org
+    model: deepseek_v3
+    prefillers: [{host: 192.0.0.1, port: 8004}]
+    decoders: [{host: 192.0.0.3, port: 8004}]
 """
 
 RETURN = r"""

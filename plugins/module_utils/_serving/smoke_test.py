@@ -1,15 +1,13 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The work of the module smoke_test: two requests, and the checks of their answers."""
+"""The work of the module smoke_test: two requests, the checks of their answers, and what a front refuses."""
 
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,9 @@ from .completions import (
     metric_sum,
     same_beginning,
 )
-from .engine_answers import Client, ask_engines, cure, error_text, report
+from .engine_answers import ANSWERS, ask_engines, cure, error_text, report
+from .front_answers import KEY_CURE, TLS_CURE, WRONG_KEY, problems, untrusted
+from .http_client import Http, verifying
 
 # Counters of vLLM (V@0.13.0:vllm/v1/metrics/loggers.py): the prefiller computes the prompt, the decoder
 # generates.
@@ -38,6 +38,10 @@ ARGUMENTS: dict[str, Any] = {
     "prefillers": BACKENDS,
     "decoders": BACKENDS,
     "api_key_file": {"type": "path", "no_log": False},
+    "front": {"type": "bool", "default": False},
+    "client_key": {"type": "str", "default": "", "no_log": True},
+    "ca": {"type": "str", "default": ""},
+    "name": {"type": "str", "default": ""},
     "prompt": {"type": "str", "default": "The capital of France is"},
     "chat_prompt": {"type": "str", "default": "Name the capital of France in one sentence."},
     "max_tokens": {"type": "int", "default": 24, "no_log": False},
@@ -49,6 +53,12 @@ PREFILLER_METRIC = "vllm:prompt_tokens_total"
 DECODER_METRIC = "vllm:generation_tokens_total"
 # The counters are set after the answer is sent.
 METRICS_SETTLE_SECONDS = 2.0
+
+# HAProxy counts the requests of a key over 60 s (pd_front_requests_per_minute).
+RATE_SECONDS = 61.0
+RATE_CURE = (
+    "Put a key that nobody else uses first in pd_front_api_keys, or raise pd_front_requests_per_minute."
+)
 
 WRONG_KV = (
     "The decoder reads a wrong KV cache. Check that /etc/hccn.conf exists on every server and is mounted"
@@ -62,38 +72,25 @@ WRONG_ENGINE = (
 )
 
 
-class Http(Client):
-    """HTTP requests to engines and proxy, never through an HTTP proxy of the environment."""
-
-    def __init__(self, timeout: float, key: str | None = None) -> None:
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-        self._timeout = timeout
-        self._key = key
-
-    def get(self, url: str) -> str:
-        return self._send(urllib.request.Request(url))[0]
-
-    def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
-        """Return (text, seconds until the first byte, seconds in total). Raises OSError, HTTPException."""
-        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        return self._send(request)
-
-    def _send(self, request: urllib.request.Request) -> tuple[str, float, float]:
-        if self._key:
-            request.add_header("Authorization", f"Bearer {self._key}")
-        begin = time.monotonic()
-        with self._open(request, timeout=self._timeout) as response:
-            head = response.read(1)
-            first = time.monotonic() - begin
-            text = (head + response.read()).decode("utf-8", errors="replace")
-        return text, first, time.monotonic() - begin
-
-
 class SmokeTest:
-    """Sends the requests and checks their answers. ``p``: the module's options."""
+    """Sends the requests and checks their answers.
 
-    def __init__(self, http: Http, p: Mapping[str, Any], sleep: Callable[[float], None] = time.sleep) -> None:
+    http: sends requests to engines.
+    p: the module's options.
+    client: sends those of a client, if these differ; to a front.
+    stranger: sends a client's requests with a wrong key, if the front asks for one.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        p: Mapping[str, Any],
+        sleep: Callable[[float], None] = time.sleep,
+        client: Http | None = None,
+        stranger: Http | None = None,
+    ) -> None:
         self.http, self.p, self.sleep = http, p, sleep
+        self.client, self.stranger = client or http, stranger
         self.urls = {
             side: [f"http://{backend['host']}:{backend['port']}" for backend in p[side + "s"]]
             for side in ("prefiller", "decoder")
@@ -103,10 +100,12 @@ class SmokeTest:
         self.problems: list[str] = []
         self.result: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        # (problem, path, body) of requests through the proxy that got no answer.
-        self.unanswered: list[tuple[str, str, dict[str, Any]]] = []
+        # (problem, path, body, cure if all engines answer) of requests through the proxy without an answer.
+        self.unanswered: list[tuple[str, str, dict[str, Any], str]] = []
 
     def run(self) -> bool:
+        if self.p.get("front") and not self._trusted():
+            return False
         before = self._counters()
         completion = self._ask("completion", self.p["proxy_url"])
         chat = self._chat()
@@ -114,18 +113,36 @@ class SmokeTest:
             self._served(before)
         if completion is not None:
             self._compare(completion)
+        if self.p.get("front"):
+            body = self._body(prompt=self.p["prompt"], stream=False)
+            asked = problems(self.client, self.stranger, self.p["proxy_url"], self.p["model"], body)
+            self.problems += [f"{what}. {cure}" for what, cure in asked]
         # Last, because the engines count these requests too.
         self._explain()
         return not self.problems
+
+    def _trusted(self) -> bool:
+        """Return whether a client can connect; else no other request can be sent."""
+        url = self.p["proxy_url"]
+        try:
+            self.client.get(url + "/health")
+        except (OSError, http.client.HTTPException) as error:
+            failed = untrusted(error)
+            if failed is not None:
+                why = getattr(failed, "verify_message", "") or failed
+                self._wrong(f"A client cannot trust the front at {url}: {why}", TLS_CURE)
+            return failed is None
+        return True
 
     def _explain(self) -> None:
         """Add a problem for each request without an answer.
 
         The engines are queried directly, because the proxy's status does not show the cause.
         """
-        for what, path, body in self.unanswered:
+        for what, path, body, otherwise in self.unanswered:
             answers = ask_engines(self.http, self.urls, path, body)
-            self._wrong(f"{what}. {report(answers)}", cure(answers, self.p["model"]))
+            between = otherwise if all(answer.kind == ANSWERS for answer in answers) else ""
+            self._wrong(f"{what}. {report(answers)}", between or cure(answers, self.p["model"]))
 
     def _wrong(self, what: str, cure: str) -> None:
         self.problems.append(f"{what}. {cure}")
@@ -176,15 +193,39 @@ class SmokeTest:
     def _post(self, name: str, url: str, path: str, body: dict[str, Any]) -> str | None:
         """Return the body of the answer, or None after recording why there is none."""
         try:
-            text, first, seconds = self.http.post(url + path, body)
+            text, first, seconds = self._sent(url, path, body)
+        except urllib.error.HTTPError as error:
+            how = f"The {name} ({url}{path}) fails with {error_text(error)}"
+            if self._is_client(url) and error.code == 429:
+                self._wrong(how, RATE_CURE)
+            else:
+                refused = self._is_client(url) and error.code == 401
+                self.unanswered.append((how, path, body, KEY_CURE if refused else ""))
+            return None
         except (OSError, http.client.HTTPException) as error:
-            how = "fails with" if isinstance(error, urllib.error.HTTPError) else "has no complete answer:"
-            self.unanswered.append((f"The {name} ({url}{path}) {how} {error_text(error)}", path, body))
+            how = f"The {name} ({url}{path}) has no complete answer: {error_text(error)}"
+            self.unanswered.append((how, path, body, ""))
             return None
         self.seconds[name] = round(seconds, 3)
         if body.get("stream"):
             self.seconds[name + "_first_byte"] = round(first, 3)
         return text
+
+    def _is_client(self, url: str) -> bool:
+        """Return whether a URL is the front's, which clients use."""
+        return bool(self.p.get("front")) and url == self.p["proxy_url"]
+
+    def _sent(self, url: str, path: str, body: dict[str, Any]) -> tuple[str, float, float]:
+        if not self._is_client(url):
+            return self.http.post(url + path, body)
+        try:
+            return self.client.post(url + path, body)
+        except urllib.error.HTTPError as error:
+            if error.code != 429:
+                raise
+        # The key has sent what it may send in this minute.
+        self.sleep(RATE_SECONDS)
+        return self.client.post(url + path, body)
 
     def _ask(self, name: str, url: str) -> str | None:
         path, body = "/v1/completions", self._body(prompt=self.p["prompt"], stream=False)
@@ -212,7 +253,7 @@ class SmokeTest:
         try:
             text = read(answer)
         except BadAnswerError as error:
-            self.unanswered.append((f"The {name} is answered with status 200, but {error}", path, body))
+            self.unanswered.append((f"The {name} is answered with status 200, but {error}", path, body, ""))
             return None
         self.result[name] = text
         fault = degenerate(text)
@@ -238,6 +279,16 @@ class SmokeTest:
             )
 
 
+def _clients(options: Mapping[str, Any]) -> tuple[Http, Http | None]:
+    """Return who sends requests to a front: a client, and one with a wrong key if keys are used."""
+    name, tls = options["name"] or None, None
+    if options["proxy_url"].startswith("https:"):
+        tls = verifying(options["ca"], name)
+    key = options["client_key"]
+    client = Http(options["timeout"], key or None, tls, name)
+    return client, Http(options["timeout"], WRONG_KEY, tls, name) if key else None
+
+
 def result(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the module's result, with ``failed`` if it fails."""
     if options["_check_mode"]:
@@ -247,7 +298,12 @@ def result(options: Mapping[str, Any]) -> dict[str, Any]:
         key = Path(path).read_text(encoding="utf-8").strip() if path else None
     except OSError as error:
         return {"failed": True, "changed": False, "msg": f"Cannot read the API key: {error}"}
-    test = SmokeTest(Http(options["timeout"], key), options)
+    engines = Http(options["timeout"], key)
+    if options["front"]:
+        client, stranger = _clients(options)
+        test = SmokeTest(engines, options, client=client, stranger=stranger)
+    else:
+        test = SmokeTest(engines, options)
     if test.run():
         return {"changed": False, "seconds": test.seconds, **test.result}
     lines = [f"- {problem}" for problem in test.problems]

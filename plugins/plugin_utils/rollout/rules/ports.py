@@ -169,7 +169,7 @@ def ports_exist(r: Rule, c: Context) -> Iterator[Finding]:
                 message = f"{_whose(use)} needs one port for each {each}, up to {use.last}"
                 if use.instance is None:
                     message = (
-                        f"{_whose(use)} has port {use.last}: the routers behind a front have ports in a row"
+                        f"{_whose(use)} has port {use.last}: behind a front the two routers have a port each"
                     )
                 yield r.at(
                     message,
