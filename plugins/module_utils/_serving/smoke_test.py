@@ -56,9 +56,7 @@ METRICS_SETTLE_SECONDS = 2.0
 
 # HAProxy counts the requests of a key over 60 s (pd_front_requests_per_minute).
 RATE_SECONDS = 61.0
-RATE_CURE = (
-    "Put a key that nobody else uses first in pd_front_api_keys, or raise pd_front_requests_per_minute."
-)
+RATE_CURE = "Put a key of its own first in pd_front_api_keys, or raise pd_front_requests_per_minute."
 
 WRONG_KV = (
     "The decoder reads a wrong KV cache. Check that /etc/hccn.conf exists on every server and is mounted"
