@@ -41,10 +41,12 @@ sys.path.insert(0, str(ROOT))
 
 from plugins.action.plan import read_inventory  # noqa: E402
 from plugins.module_utils._findings import render_text  # noqa: E402
+from plugins.plugin_utils._distribution.router_wheels import WheelError, provided  # noqa: E402
 from plugins.plugin_utils.rollout import plan as planner  # noqa: E402
 from plugins.plugin_utils.rollout import render  # noqa: E402
 from plugins.plugin_utils.rollout.findings import PlanError  # noqa: E402
 from plugins.plugin_utils.rollout.inventory import RawInventory  # noqa: E402
+from plugins.plugin_utils.rollout.routers import vllm_router  # noqa: E402
 
 HOME = ROOT / ".cache" / "conformance"
 TORCH = "torch==2.13.0"
@@ -239,6 +241,7 @@ class Environment:
             "PD_CONFORMANCE_SOURCE": str(self.source),
             "PD_CONFORMANCE_ASCEND": str(self.ascend),
             "PD_CONFORMANCE_PLANS": str(plans),
+            "PD_CONFORMANCE_ROUTER": str(router_wheel()),
             "VLLM_LOGGING_LEVEL": "ERROR",
         }
         # A report of its own for each version, where a report is asked for.
@@ -256,6 +259,16 @@ class Environment:
             check=False,
         )
         return done.returncode == 0, done.stdout
+
+
+def router_wheel() -> Path:
+    """The wheel of vllm-router with the parser, which is the same in those of all architectures."""
+    wheels = vllm_router().wheels["x86_64"]
+    name = next(name for name in wheels if name.startswith("vllm_router-"))
+    try:
+        return provided({name: wheels[name]}, cache=HOME / "router")[name]
+    except WheelError as error:
+        raise Failed(str(error)) from error
 
 
 def read(inventory: Path, release: str) -> RawInventory:
