@@ -386,6 +386,45 @@ HOST_CHECKS = Catalogue(
         "ansible-playbook playbooks/deploy.yml",
         "this collection, role _container",
     ),
+    # The front
+    Check(
+        "host-systemd-absent",
+        "systemd does not run on a server with a front",
+        "The front is a unit of systemd: it starts with the server and is restarted after a crash.",
+        "error",
+        "a server that systemd has started",
+        "ps -p 1  # take a server with systemd into the group proxy; or leave pd_front_port unset",
+        "sd_booted(3)",
+    ),
+    Check(
+        "host-haproxy-absent",
+        "HAProxy cannot be installed",
+        "The front is HAProxy of the operating system's packages. deploy.yml fetches the package lists once "
+        "more before it installs it.",
+        "warning",
+        "haproxy installed, or known to the package manager",
+        "apt-get update && apt-cache policy haproxy  # or install HAProxy 2.6 or later from another source",
+        "this collection, role front",
+    ),
+    Check(
+        "host-haproxy-old",
+        "HAProxy is older than what the front was run with",
+        "It may refuse the configuration, which deploy.yml finds out only when the engines run. The clients' "
+        "keys, for example, are read with a function that came with 2.5.",
+        "warning",
+        "HAProxy 2.6 or later",
+        "haproxy -v  # install a later one",
+        "this collection, docs/front.md",
+    ),
+    Check(
+        "host-front-stopped",
+        "A deployed front is not running",
+        "Clients get no connection. systemd restarts it after a crash, unless it was stopped by hand.",
+        "error",
+        "its unit is active; deploy.yml starts it and reports this as a hint",
+        "ansible-playbook playbooks/deploy.yml  # journalctl -u {unit} -n 30 shows why it stopped",
+        "this collection, role front",
+    ),
     # Kernel
     Check(
         "host-thp",

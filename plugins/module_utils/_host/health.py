@@ -14,6 +14,7 @@ from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._findings import Finding
+from .._front import files
 from .._serving import nodes
 from .._serving.engine_log import READY, progress, reason, split_lines
 from .._serving.probe import probe
@@ -33,7 +34,7 @@ def findings(
     ``requirements``: the plan's for this server; ``docker``: its Docker Engine; ``ask``: the function that
     makes a health check.
     """
-    serving = requirements.serving
+    serving = _expected(requirements)
     try:
         listed = docker.containers({DEPLOYMENT: requirements.deployment}) if serving else []
         existing = {entry["Names"][0].lstrip("/") for entry in listed}
@@ -45,6 +46,13 @@ def findings(
     except DockerError as error:
         seen = f"the Docker Engine does not answer: {error}"
         return [stopped(planned, seen) for planned in serving if is_deployed(planned)]
+
+
+def _expected(requirements: HostRequirements) -> list[PlannedContainer]:
+    """Return what must run: of the two routers behind a front only the one that gets the requests."""
+    front = requirements.front
+    active = (files.active(Path(front.directory)) if front else None) or files.COLOURS[0]
+    return [planned for planned in requirements.serving if planned.colour in (None, active)]
 
 
 def is_deployed(planned: PlannedContainer) -> bool:

@@ -56,7 +56,8 @@ class PlannedContainer:
 
     ``title``: its name in findings; ``instance``: None for the proxy; ``group``: whether it is one of several
     nodes of its instance; ``health_url``: None if it has no API server; ``expect``: what the answer must
-    contain; ``ranks``: the ranks with an API server each, whose health checks replace ``health_url``.
+    contain; ``ranks``: the ranks with an API server each, whose health checks replace ``health_url``;
+    ``colour``: of one of the two routers behind a front, of which only the active one must run.
     """
 
     container: str
@@ -67,6 +68,7 @@ class PlannedContainer:
     health_url: str | None = None
     expect: Mapping[str, Any] = field(default_factory=dict)
     ranks: tuple[RankHealth, ...] = ()
+    colour: str | None = None
 
     @property
     def health_urls(self) -> list[str]:
@@ -87,6 +89,19 @@ class PlannedContainer:
 
 
 @dataclass(frozen=True)
+class PlannedFront:
+    """The planned front: its unit, without the suffix, and its directory on the server."""
+
+    unit: str
+    directory: str
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> PlannedFront:
+        """Return the front from a JSON object; unknown keys are ignored."""
+        return cls(**_given(cls, value))
+
+
+@dataclass(frozen=True)
 class HostRequirements:
     """The plan's requirements for one server, reduced to what its check needs.
 
@@ -95,7 +110,7 @@ class HostRequirements:
     NIC, or None; ``driver``, ``firmware``: the versions that the release recommends, or None; ``npu_smi``:
     its path in the containers' mounts, or None; ``clients``: the servers that connect to its ports; ``shm``:
     the containers' shared memory in bytes; ``advertise``: the address that each engine advertises, None if
-    the engine determines it by itself; ``serving``: the containers.
+    the engine determines it by itself; ``serving``: the containers; ``front``: None if none is planned.
     """
 
     address: str
@@ -116,6 +131,7 @@ class HostRequirements:
     shm: int = 0
     advertise: tuple[str | None, ...] = ()
     serving: tuple[PlannedContainer, ...] = ()
+    front: PlannedFront | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return them as a JSON object.
@@ -130,6 +146,7 @@ class HostRequirements:
             "ports": [asdict(row) for row in self.ports],
             "peers": dict(self.peers),
             "serving": [container.to_dict() for container in self.serving],
+            "front": asdict(self.front) if self.front else None,
         }
 
     @classmethod
@@ -146,6 +163,8 @@ class HostRequirements:
             given["ports"] = tuple(map(PlannedPorts.from_dict, given["ports"]))
         if "serving" in given:
             given["serving"] = tuple(map(PlannedContainer.from_dict, given["serving"]))
+        if "front" in given:
+            given["front"] = PlannedFront.from_dict(given["front"])
         return cls(**given)
 
 

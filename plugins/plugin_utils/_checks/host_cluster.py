@@ -18,6 +18,7 @@ from ...module_utils._host.catalogue import HOST_CHECKS
 from ...module_utils._host.parsers import closes, concerns
 from ...module_utils._host.requirements import (
     HostRequirements,
+    PlannedFront,
     PlannedPorts,
 )
 from .._distribution.weights_chain import CURED_BY_COPY
@@ -34,7 +35,10 @@ _CHECKED_BY_HCCN = frozenset(
     }
 )
 _SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_API, _PROXY, _HANDSHAKE = "API", "proxy", "KV handshake"
+_API, _HANDSHAKE = "API", "KV handshake"
+# The routers; and what only those who are outside of the plan connect to.
+_ROUTERS = ("proxy", "blue router", "green router")
+_OUTSIDE = (*(f"{router}'s metrics" for router in _ROUTERS), "front", "front's metrics")
 
 
 def requirements(
@@ -54,8 +58,9 @@ def requirements(
     paths = dict.fromkeys(mount["source"] for engine in engines for mount in engine["mounts"])
     below = str(share["directory"]).rstrip("/") + "/"
     planned = [engine for engine in engines if engine.get("container")]
-    if (share["proxy"] or {}).get("container"):
-        planned.append(share["proxy"])
+    # Of the two routers behind a front, the server knows which one must run.
+    planned += [router for router in share["routers"] if router.get("container")]
+    front = share["front"]
     callers = {caller for row in share["ports"] for caller in clients(plan, {**row, "host": name})}
     return HostRequirements(
         name=name,
@@ -81,6 +86,7 @@ def requirements(
         shm=sum(size(engine["shm_size"]) for engine in engines),
         advertise=tuple(engine["env"].get("VLLM_HOST_IP") for engine in engines),
         serving=tuple(map(planned_container, planned)),
+        front=None if front is None else PlannedFront(front["unit"], front["directory"]),
     )
 
 
@@ -115,8 +121,10 @@ def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     """Return the servers that will connect to a row of the port table, without the row's own."""
     own, purpose = row["host"], row["purpose"]
     instances = {instance["name"]: instance for instance in plan["instances"]}
-    if purpose == _PROXY:
+    if purpose in _ROUTERS:
         found: Iterable[str] = _proxy_callers(plan, instances)
+    elif purpose in _OUTSIDE:
+        found = ()
     elif purpose == _API:
         found = (name for name, share in plan["hosts"].items() if share["proxy"] is not None)
     elif purpose == _HANDSHAKE:

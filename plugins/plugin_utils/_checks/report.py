@@ -27,7 +27,9 @@ from ...module_utils._host.catalogue import HOST_CHECKS
 VERSION = 1
 _WAIVER = ("code", "place", "reason", "expires")
 # Findings that a rollout fixes by itself.
-REPAIRED = frozenset({"host-deployed-stopped", "host-deployed-silent", "host-deployed-apart"})
+REPAIRED = frozenset(
+    {"host-deployed-stopped", "host-deployed-silent", "host-deployed-apart", "host-front-stopped"}
+)
 # A problem is reported once: a finding is dropped if one of these codes on the same server is its cause.
 CAUSES = {
     # A server that could not be checked at all has one finding, whichever check tried.

@@ -26,8 +26,13 @@ def of_plan(plan: Mapping[str, Any]) -> Hosts:
     return {
         name: {"address": share["address"], "directory": share["directory"], "containers": containers}
         for name, share in plan["hosts"].items()
-        if (containers := [part["container"] for part in (*share["engines"], share["proxy"]) if part])
+        if (containers := [part["container"] for part in (*share["engines"], *_routers(share)) if part])
     }
+
+
+def _routers(share: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the routers of a host; plans of earlier releases have one at most."""
+    return list(share.get("routers") or ([share["proxy"]] if share.get("proxy") else []))
 
 
 def read(directory: Path) -> Hosts:

@@ -14,7 +14,8 @@ def planned_container(planned: Mapping[str, Any]) -> PlannedContainer:
     """Return a container of the plan (an engine's or the proxy's) and how to check that it serves."""
     nodes = (planned.get("ready") or {}).get("nodes") or ()
     group = len(nodes) > 1
-    instance = planned.get("instance") or "proxy"
+    colour = planned.get("colour")
+    instance = planned.get("instance") or (f"the {colour} router" if colour else "proxy")
     return PlannedContainer(
         container=planned["container"],
         title=f"node {planned['node_rank']} of {instance}" if group else instance,
@@ -24,6 +25,7 @@ def planned_container(planned: Mapping[str, Any]) -> PlannedContainer:
         health_url=_health_url(planned),
         expect=planned.get("expected") or {},
         ranks=_ranks(planned),
+        colour=colour,
     )
 
 

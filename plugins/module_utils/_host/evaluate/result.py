@@ -13,6 +13,7 @@ from ..query.server import HostState
 from ..requirements import HostRequirements, Limits
 from .chips import devices, held_chips, npus
 from .docker import docker_engine, image_architecture
+from .front import front
 from .network import network, nic_with_address, ports_free
 from .room import GIGA, disk_space, memory
 
@@ -34,6 +35,7 @@ def judge(requirements: HostRequirements, state: HostState, limits: Limits) -> l
             *ports_free(requirements, state),
             *network(requirements, state),
             *docker_engine(state),
+            *front(requirements, state),
             *disk_space(requirements, state, limits),
             *memory(requirements, state, limits),
             *_kernel(state),

@@ -17,7 +17,7 @@ from .. import parsers
 
 @dataclass(frozen=True)
 class PortHolder:
-    """A process that uses a port. ``own``: it belongs to a container of this deployment."""
+    """A process that uses a port. ``own``: it belongs to a container or to the front of this deployment."""
 
     port: int
     address: str
@@ -39,6 +39,12 @@ def containers_of(pid: int) -> list[str]:
     return parsers.parse_cgroup(read_file(f"/proc/{pid}/cgroup") or "")
 
 
+def in_unit(pid: int, unit: str) -> bool:
+    """Return whether a process belongs to a unit of systemd, given without its suffix."""
+    groups = (line.strip().split("/") for line in (read_file(f"/proc/{pid}/cgroup") or "").splitlines())
+    return bool(unit) and any(f"{unit}.service" in group for group in groups)
+
+
 def command(pid: int) -> str:
     """Return the program of a process and its first argument, without what may be a secret."""
     words = (read_file(f"/proc/{pid}/cmdline") or "").split("\0")[:2]
@@ -46,12 +52,12 @@ def command(pid: int) -> str:
 
 
 def gather_port_holders(
-    ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str]
+    ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str], unit: str = ""
 ) -> Iterable[PortHolder]:
     """Yield the processes that use any of these ports.
 
     ``ports``: ranges, with their ends; ``own``: ids of the deployment's containers; ``names``: of all
-    containers, by id.
+    containers, by id; ``unit``: the unit of the deployment's front.
     """
     ranges = list(ports)
     found: dict[int, parsers.Socket] = {}
@@ -68,7 +74,8 @@ def gather_port_holders(
         ids = containers_of(pid) if pid is not None else []
         where = in_container(pid, names) if pid is not None else ""
         who = f"{command(pid)} (pid {pid}){where}" if pid is not None else "an unknown process"
-        yield PortHolder(sock.port, sock.address, sock.listens, pid, who, bool(set(ids) & own))
+        ours = bool(set(ids) & own) or (pid is not None and in_unit(pid, unit))
+        yield PortHolder(sock.port, sock.address, sock.listens, pid, who, ours)
 
 
 def owners_of(inodes: set[int]) -> dict[int, int]:

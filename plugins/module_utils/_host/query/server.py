@@ -22,9 +22,10 @@ from ..._hccn.parsers import NpuChip, NpuInfo, parse_driver_version, parse_npu_i
 from ..._hccn.query import Tools, read_file
 from .. import chip_holders, parsers
 from ..chip_holders import ChipHolder
-from ..requirements import HostRequirements, Limits
+from ..requirements import HostRequirements, Limits, PlannedFront
 from .docker import Docker, container_name, inspect_docker
 from .files import file_bytes, file_system_bytes, free_bytes, is_device, other_npu_smi, path_exists
+from .front import Front, inspect_front
 from .network import (
     PUBLIC_ADDRESS,
     Nic,
@@ -93,6 +94,8 @@ class HostState:
     distribution: tuple[str, str] = ("", "")
     kernel: Mapping[str, str] = field(default_factory=dict)
     firewall: tuple[str, ...] = ()
+    # None if no front is planned.
+    front: Front | None = None
 
 
 @dataclass(frozen=True)
@@ -125,24 +128,26 @@ def inspect_server(requirements: HostRequirements, limits: Limits, sources: Sour
     the paths of what is inspected.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = pool.submit(ask_tools, sources.tools, bool(requirements.chips))
+        pending = pool.submit(ask_tools, sources.tools, bool(requirements.chips), requirements.front)
         return _gather_state(requirements, limits, sources, pending)
 
 
 @dataclass(frozen=True)
 class ToolAnswers:
-    """The answers of npu-smi, and the rules of the firewall."""
+    """The answers of npu-smi, the rules of the firewall, and the state of the front."""
 
     npu: NpuInfo | None
     firmware: tuple[str, ...]
     rules: tuple[str, ...]
+    front: Front | None = None
 
 
-def ask_tools(tools: Tools, with_chips: bool) -> ToolAnswers:
-    """Query npu-smi and the firewall at the same time, and all NPUs at once."""
+def ask_tools(tools: Tools, with_chips: bool, front: PlannedFront | None = None) -> ToolAnswers:
+    """Query npu-smi, the firewall and what a front needs at the same time, and all NPUs at once."""
     chains: dict[str, Callable[[Runner], Any]] = {
         "npus": partial(_npus, tools=tools, with_chips=with_chips),
         "rules": firewall_rules,
+        "front": partial(inspect_front, planned=front),
     }
     found = run_chains(chains)
     npu = found["npus"]
@@ -151,7 +156,9 @@ def ask_tools(tools: Tools, with_chips: bool) -> ToolAnswers:
         {number: tools.smi("board", "-t", "board", "-i", str(number)) for number in numbers}
     ).values()
     firmware = {parsers.parse_firmware(answer.text) for answer in boards if answer.problem is None}
-    return ToolAnswers(npu, tuple(sorted(version for version in firmware if version)), found["rules"])
+    return ToolAnswers(
+        npu, tuple(sorted(version for version in firmware if version)), found["rules"], found["front"]
+    )
 
 
 def _npus(runner: Runner, tools: Tools, with_chips: bool) -> NpuInfo | None:
@@ -176,7 +183,7 @@ def _gather_state(
     paths = {requirements.directory, docker.root or sources.docker_root}
     if limits.weights_gigabytes:
         paths.add(limits.weights_path)
-    port_holders = tuple(gather_port_holders(ports, own, names))
+    port_holders = tuple(gather_port_holders(ports, own, names, f"{requirements.deployment}-front"))
     chips = set(requirements.chips)
     others = gather_chip_holders(chips, containers, own, docker, sources.docker_socket) if chips else ()
     answers = pending.result()
@@ -217,6 +224,7 @@ def _gather_state(
         distribution=parsers.parse_os_release(read_file("/etc/os-release") or ""),
         kernel=gather_kernel_parameters(),
         firewall=(*gather_firewall_services(), *answers.rules),
+        front=answers.front,
     )
 
 

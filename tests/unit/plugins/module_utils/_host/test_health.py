@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host import health
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import HostRequirements
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import (
+    HostRequirements,
+    PlannedFront,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import nodes as deployment_nodes
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import report
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.health import planned_container
@@ -57,7 +60,7 @@ def engine(tmp_path):
     }
 
 
-def findings(docker, *planned, answers=(True, "ok")):
+def findings(docker, *planned, answers=(True, "ok"), front=None):
     """The findings of the check of a server that shall run these containers of the plan."""
     requirements = HostRequirements(
         address="10.0.0.3",
@@ -69,6 +72,7 @@ def findings(docker, *planned, answers=(True, "ok")):
         peers={},
         deployment="pd",
         serving=tuple(map(planned_container, planned)),
+        front=front,
     )
     ask = answers if callable(answers) else lambda url, expect: answers
     return health.findings(requirements, docker, ask)
@@ -160,3 +164,26 @@ def test_where_the_play_repairs_it_is_a_hint(engine):
     assert report.repaired(finding).severity == "hint"
     other = replace(finding, code="host-device-missing")
     assert report.repaired(other) == other
+
+
+@pytest.mark.parametrize(
+    ("map_says", "missing"),
+    [("active green\n", "green"), ("active blue\n", "blue"), ("", "blue"), (None, "blue")],
+)
+def test_of_two_routers_the_active_one_must_run(tmp_path, map_says, missing):
+    routers = []
+    for colour in ("blue", "green"):
+        script = tmp_path / f"router-{colour}.sh"
+        script.write_text("exec python3\n")
+        routers.append(
+            {
+                "container": f"pd-router-{colour}",
+                "colour": colour,
+                "script_path": str(script),
+                "health_url": "http://127.0.0.1:8005/healthcheck",
+            }
+        )
+    if map_says is not None:
+        (tmp_path / "router.map").write_text(map_says)
+    found = findings(Docker(), *routers, front=PlannedFront("pd-front", str(tmp_path)))
+    assert [finding.message for finding in found] == [f"the {missing} router is not running"]

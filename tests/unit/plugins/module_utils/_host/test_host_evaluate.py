@@ -16,12 +16,14 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.catalogue 
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.chip_holders import ChipHolder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.evaluate import result as v
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.docker import Docker
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.front import Front
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.network import Nic, PeerRoute
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.processes import PortHolder
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.query.server import HostState
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import (
     HostRequirements,
     Limits,
+    PlannedFront,
     PlannedPorts,
 )
 
@@ -93,10 +95,22 @@ def old_engine(version: str, **more) -> dict:
 
 EULER = ("openeuler", "openEuler 22.03 (LTS-SP3)")
 OTHER_NIC = Nic("eth1", True, 1500, ("192.168.0.5",))
+FRONT = {"front": PlannedFront("pd-front", "/etc/pd_rollout/pd/front")}
 CASES: dict[str, tuple[dict, dict, list[str]]] = {
     # name: changes of the state, changes of the requirements, codes
     "good": ({}, {}, []),
     "a chip's device missing": ({"devices_missing": ("/dev/davinci3",)}, {}, ["host-device-missing"]),
+    "no systemd": ({"front": Front("2.6.12", systemd=False)}, FRONT, ["host-systemd-absent"]),
+    "no front is planned": ({"front": None}, {}, []),
+    "HAProxy is there": ({"front": Front("2.6.12")}, FRONT, []),
+    "HAProxy is old": ({"front": Front("2.4.8")}, FRONT, ["host-haproxy-old"]),
+    "HAProxy of two digits": ({"front": Front("2.10")}, FRONT, []),
+    "HAProxy can be installed": ({"front": Front(offered="2.6.12")}, FRONT, []),
+    "an old HAProxy can be installed": ({"front": Front(offered="2.4.8")}, FRONT, ["host-haproxy-old"]),
+    "HAProxy cannot be installed": ({"front": Front(offered="")}, FRONT, ["host-haproxy-absent"]),
+    "unknown whether it can be": ({"front": Front(offered=None)}, FRONT, []),
+    "the front is stopped": ({"front": Front("2.6.12", deployed=True)}, FRONT, ["host-front-stopped"]),
+    "the front runs": ({"front": Front("2.6.12", deployed=True, active=True)}, FRONT, []),
     "mount missing": ({"paths_missing": ("/usr/local/dcmi",)}, {}, ["host-mount-missing"]),
     "foreign process": ({"npu": process(9)}, {}, ["host-npu-process"]),
     "own process": ({"npu": process(9), "own_pids": frozenset({9})}, {}, []),

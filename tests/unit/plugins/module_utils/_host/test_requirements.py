@@ -73,6 +73,7 @@ def test_the_keys_of_a_container() -> None:
         "health_url",
         "expect",
         "ranks",
+        "colour",
     }
     assert FULL.to_dict()["serving"][1]["ranks"] == [
         {"rank": 0, "health_url": "http://10.0.0.11:7100/health"}

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import HostRequirements
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import host_cluster as b
 
 
@@ -45,6 +46,8 @@ def share(address: str, peers: list[str], ports: list[dict], proxy: dict | None 
         "ports": ports,
         "engines": [engine],
         "proxy": proxy,
+        "routers": [proxy] if proxy else [],
+        "front": None,
     }
 
 
@@ -103,6 +106,24 @@ def test_requirements() -> None:
 )
 def test_size(text: object, size: int) -> None:
     assert b.size(text) == size
+
+
+@pytest.mark.parametrize("purpose", ["front", "front's metrics", "green router's metrics", "green router"])
+def test_only_those_outside_of_the_plan_connect_to_a_front(purpose: str) -> None:
+    assert b.clients(PLAN, row("p1", 8443, 8443, purpose, None)) == []
+
+
+def test_the_server_knows_which_router_must_run() -> None:
+    routers = [
+        {"container": f"pd-router-{colour}", "colour": colour, "script_path": "/x", "health_url": "http://x"}
+        for colour in ("blue", "green")
+    ]
+    front = {"unit": "pd-front", "directory": "/etc/pd_rollout/pd/front"}
+    own = {**PLAN["hosts"]["p1"], "routers": routers, "front": front}
+    found = b.requirements(PLAN, own, "p1", None)
+    assert [one.colour for one in found.serving if one.colour] == ["blue", "green"]
+    assert found.front is not None and found.front.unit == "pd-front"
+    assert HostRequirements.from_dict(found.to_dict()) == found
 
 
 def test_decoders_that_listen_for_the_cache_call_the_proxy() -> None:

@@ -23,6 +23,7 @@ def share(number, *engines, proxy=None):
         "directory": "/etc/pd_rollout/pd",
         "engines": [{"container": name} for name in engines],
         "proxy": {"container": proxy} if proxy else None,
+        "routers": [{"container": proxy}] if proxy else [],
     }
 
 
@@ -149,3 +150,14 @@ def test_the_folder_of_somebody_else(tmp_path, monkeypatch, state):
     result = plugin.run(None, {"hostvars": {"decode1": {}}})
     assert not result.get("failed")
     assert "deployed.json: Permission denied" in result["warnings"][0]
+
+
+def test_both_routers_behind_a_front_may_run():
+    hosts = {
+        "prefill1": {**share(1, "pd-prefiller"), "routers": [{"container": "blue"}, {"container": "green"}]}
+    }
+    assert deployed_hosts.of_plan({"hosts": hosts})["prefill1"]["containers"] == [
+        "pd-prefiller",
+        "blue",
+        "green",
+    ]

@@ -1,0 +1,45 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a front can run on this server, and that a deployed one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..._findings import Finding
+from ..catalogue import HOST_CHECKS
+from ..query.front import version
+from ..query.server import HostState
+from ..requirements import HostRequirements
+
+# The oldest HAProxy with which the front was run. http_auth_bearer, which reads keys, came with 2.5.
+OLDEST = "2.6"
+
+
+def front(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
+    planned, found = requirements.front, state.front
+    if planned is None or found is None:
+        return
+    if not found.systemd:
+        yield HOST_CHECKS.finding(
+            "host-systemd-absent",
+            "the front is a unit of systemd, which does not run here",
+            seen="no systemd",
+        )
+    known = found.version or found.offered
+    if known and version(known) < version(OLDEST):
+        how = "is installed" if found.version else "is what the package manager would install"
+        yield HOST_CHECKS.finding("host-haproxy-old", f"HAProxy {known} {how}", seen=known)
+    elif found.version is None and found.offered == "":
+        yield HOST_CHECKS.finding(
+            "host-haproxy-absent",
+            "HAProxy is not installed, and the package manager does not know it",
+            seen="apt-cache policy haproxy has no candidate",
+        )
+    if found.deployed and found.systemd and not found.active:
+        yield HOST_CHECKS.finding(
+            "host-front-stopped",
+            "the front is not running",
+            seen=f"{planned.unit}.service is not active",
+            unit=planned.unit,
+        )
