@@ -61,6 +61,7 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         else "",
         "KEYS": "\n".join(_keys(declared, folder)),
         "RATE": "\n".join(_rate(declared)),
+        "REFUSALS": "\n".join(_refusals()),
         "MODELS": "\n".join(_models(cluster, folder)),
     }
     return {
@@ -145,6 +146,27 @@ def _rate(declared: Front) -> Iterator[str]:
                 "hdr retry-after 10",
             )
             + f" if {{ sc_http_req_rate(0) gt {limit} }}"
+        )
+
+
+# The statuses with which a router refuses a request in plain text, and the code of the error.
+_REFUSED = {
+    400: "bad_request",
+    404: "not_found",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+    422: "unprocessable_entity",
+    429: "rate_limit_exceeded",
+}
+
+
+def _refusals() -> Iterator[str]:
+    """Yield the rules that put a router's refusal in plain text into the shape of the OpenAI API."""
+    for status, code in _REFUSED.items():
+        yield (
+            f"http-response return status {status} content-type application/json lf-string "
+            '\'{"error":{"message":"%[var(txn.said)]","type":"invalid_request_error","param":null,'
+            f'"code":"{code}"}}}}\' if {{ status {status} }} {{ var(txn.said) -m found }}'
         )
 
 
