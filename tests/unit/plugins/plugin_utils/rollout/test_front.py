@@ -185,8 +185,16 @@ def test_without_keys_requests_are_passed_on() -> None:
 
 
 def test_a_rate_limit_is_one_of_each_key() -> None:
-    assert "429" not in config()
+    assert "http_req_rate(0)" not in config()
     assert "sc_http_req_rate(0) gt 120" in config(pd_front_requests_per_minute=120)
+
+
+def test_a_refusal_in_plain_text_becomes_json_with_the_same_status() -> None:
+    refusals = [line for line in config().splitlines() if "%[var(txn.said)]" in line]
+    assert refusals and all("type" in line and "lf-string" in line for line in refusals)
+    for line in refusals:
+        status = line.split("return status ")[1][:3]
+        assert f"if {{ status {status} }}" in line
 
 
 def test_engines_are_asked_for_the_models() -> None:
