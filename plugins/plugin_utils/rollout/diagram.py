@@ -36,6 +36,9 @@ _ROLES = {
     "decoder": ("#fff4e6", "#f3c68b", "#b25e09"),
     "proxy": ("#eef7f4", "#93cdb9", "#14705a"),
 }
+# The router's box, and how much lower it is if a front stands above it.
+_PROXY_TOP, _PROXY_WIDTH, _PROXY_HEIGHT = 96, 250, 60
+_FRONT_LIFT = 104
 # The labels of the arrows if decoders pull the cache, and if prefillers push it: from the proxy to the
 # prefillers, from the prefillers to the decoders, from the proxy to the decoders.
 _PULLED = ("1 prompt", "2 KV cache", "3 answer")
@@ -52,7 +55,8 @@ def svg(plan: PlanDict) -> str:
     alone = plan["topology"] == "colocated"
     right = left if alone else left + inner + _COLUMN_GAP
     width = right + inner + _MARGIN
-    top = 96 if alone else 226
+    lift = _FRONT_LIFT if any(share["front"] for share in plan["hosts"].values()) else 0
+    top = 96 if alone else 226 + lift
     parts: list[str] = []
     # Upper and lower edge of each frame, by role.
     frames: dict[str, list[tuple[float, float]]] = {}
@@ -72,7 +76,8 @@ def svg(plan: PlanDict) -> str:
             y += 34
         bottom = max(bottom, y)
     proxy_x = width / 2
-    parts.extend(_proxy(plan, proxy_x, 96))
+    parts.extend(_front(plan, proxy_x))
+    parts.extend(_proxy(plan, proxy_x, _PROXY_TOP + lift))
     labels = _PUSHED if _decoders_listen(plan) else _PULLED
     edges = (left + inner, right)
     arrows = list(_arrows(frames, edges, inner, proxy_x, top, labels)) if "prefiller" in frames else []
@@ -160,18 +165,46 @@ def _box(x: float, y: float, w: float, h: float, fill: str, line: str, radius: i
     )
 
 
+def _front(plan: PlanDict, x: float) -> Iterator[str]:
+    """Yield the front, the arrow of its clients, and the one to the router."""
+    fill, line, strong = _ROLES["proxy"]
+    hosts = [(name, found) for name, share in plan["hosts"].items() if (found := share["front"]) is not None]
+    if not hosts:
+        return
+    y, left = _PROXY_TOP, x - _PROXY_WIDTH / 2
+    host, front = hosts[0]
+    scheme = "https" if front["tls"] else "http"
+    yield _box(left, y, _PROXY_WIDTH, _PROXY_HEIGHT, fill, line)
+    yield _text(x, y + 25, "Front (HAProxy)", 15, strong, weight=600, anchor="middle")
+    more = f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""
+    place = f"{host}{more} · {front['host']}:{front['port']}"
+    yield _text(x, y + 45, place, 12, _INK, anchor="middle")
+    below = y + _PROXY_HEIGHT
+    for path in (
+        f"M{left - 110:.0f} {y + 30}L{left - 4:.0f} {y + 30}",
+        f"M{x:.0f} {below}L{x:.0f} {y + _FRONT_LIFT - 4}",
+    ):
+        yield f'<path d="{path}" fill="none" stroke="{strong}" stroke-width="2" marker-end="url(#request)"/>'
+    yield _text(left - 60, y + 20, f"clients, {scheme}", 12, strong, anchor="middle")
+
+
 def _proxy(plan: PlanDict, x: float, y: float) -> Iterator[str]:
     fill, line, strong = _ROLES["proxy"]
     hosts = [(h, s["proxy"]) for h, s in plan["hosts"].items() if s["proxy"] is not None]
     if not hosts:
         return
-    width = 250
-    yield _box(x - width / 2, y, width, 60, fill, line)
+    yield _box(x - _PROXY_WIDTH / 2, y, _PROXY_WIDTH, _PROXY_HEIGHT, fill, line)
     host, proxy = hosts[0]
-    title = "Proxy" if proxy["router"] == "upstream" else "Proxy (vllm-router)"
+    behind = proxy["colour"] is not None
+    name = "Router" if behind else "Proxy"
+    title = name if proxy["router"] == "upstream" else f"{name} (vllm-router)"
     yield _text(x, y + 25, title, 15, strong, weight=600, anchor="middle")
     more = f" and {len(hosts) - 1} more" if len(hosts) > 1 else ""
-    yield _text(x, y + 45, f"{host}{more} · {proxy['host']}:{proxy['port']}", 12, _INK, anchor="middle")
+    place = f"{host}{more} · {proxy['host']}:{proxy['port']}"
+    if behind:
+        routers = plan["hosts"][host]["routers"]
+        place = " or ".join(f"{router['colour']} :{router['port']}" for router in routers)
+    yield _text(x, y + 45, place, 12, _INK, anchor="middle")
 
 
 def _instance(plan: PlanDict, instance: InstanceDict, x: float, y: float) -> tuple[float, list[str]]:
@@ -278,7 +311,7 @@ def _arrows(
     left_edge, right_edge = edges
     to_prefiller, cache, to_decoder = labels
     green = _ROLES["proxy"][2]
-    low = 156
+    low = top - 70
     ends = ((left_edge - inner / 2, to_prefiller, -1), (right_edge + inner / 2, to_decoder, 1))
     for x, label, shift in ends:
         start = proxy_x + shift * 60

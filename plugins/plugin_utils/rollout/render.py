@@ -197,7 +197,7 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
     yield f"- Image: {_code(plan['image'])}"
     yield f"- Model: {_code(plan['model']['path'])}, served as {_code(plan['model']['served_name'])}"
     yield f"- KV connector: {'none' if alone else plan['connector']}"
-    yield f"- API key: {'required' if plan['api_key'] else 'none'}"
+    yield f"- API key of the engines: {'required' if plan['api_key'] else 'none'}"
     yield f"- Plan: `{plan['hash'][:12]}`"
     yield ""
     yield "## Instances"
@@ -221,12 +221,14 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
             )
     transfer = () if alone else ("engine id", "kv_port")
     yield from _table(("instance", "role", "sizes", "host", "node", "chips", *transfer, "API"), rows)
-    yield "## What clients ask" if alone else "## Proxy"
+    fronts = any(share["front"] for share in plan["hosts"].values())
+    yield "## What clients ask" if alone or fronts else "## Proxy"
     yield ""
     for host, share in plan["hosts"].items():
         if share["entry"] is not None:
             yield f"- {host}: `{share['entry']['scheme']}://{share['entry']['host']}:{share['entry']['port']}`"
     yield ""
+    yield from _fronts(plan)
     yield "## Ports"
     yield ""
     yield "*listens*: a process listens on each of them. *takes*: a library uses some of them, at random or"
@@ -238,6 +240,29 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
         yield "## Findings"
         yield ""
         yield from render_markdown(map(Finding.from_dict, plan["findings"]), FEW)
+
+
+def _fronts(plan: PlanDict) -> Iterator[str]:
+    """Yield what stands behind the address for clients, and where each part has its metrics."""
+    rows = []
+    for host, share in plan["hosts"].items():
+        front = share["front"]
+        if front is None:
+            continue
+        name = f", as {front['name']}" if front["name"] else ""
+        keys = "with" if front["keys"] else "without"
+        metrics = f"`http://{front['host']}:{front['metrics_port']}/metrics`"
+        rows.append((host, f"front {keys} API keys{name}", f"{front['host']}:{front['port']}", metrics))
+        for router in share["routers"]:
+            port = router["metrics_port"]
+            metrics = f"`http://{router['host']}:{port}/metrics`" if port else ""
+            rows.append((host, f"{router['colour']} router", f"{router['host']}:{router['port']}", metrics))
+    if rows:
+        yield "## Front and routers"
+        yield ""
+        yield "One of the two routers gets the requests."
+        yield ""
+        yield from _table(("host", "", "address", "metrics"), rows)
 
 
 def _apis(engine: EngineDict) -> str:

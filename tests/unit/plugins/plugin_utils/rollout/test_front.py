@@ -254,3 +254,18 @@ def test_every_place_is_filled() -> None:
 def test_a_place_of_its_own_takes_all_lines_or_goes() -> None:
     assert filled("a\n  @X@\nb @Y@\n", {"X": "1\n2", "Y": "3"}) == "a\n  1\n  2\nb 3\n"
     assert filled("a\n  @X@\nb\n", {"X": ""}) == "a\nb\n"
+
+
+def test_the_picture_and_the_tables_show_what_clients_ask() -> None:
+    files = render.files(planner.make(front(**VLLM, pd_front_name="models.example.org")).to_dict())
+    picture, tables = files["topology.svg"], files["topology.md"]
+    for text in ("clients, https", "Front (HAProxy)", "Router (vllm-router)", "blue :8005 or green :8006"):
+        assert f">{text}<" in picture
+    for row in (
+        "- p1: `https://198.51.100.1:8443`",
+        "front with API keys, as models.example.org | 198.51.100.1:8443 | `http://198.51.100.1:8405/metrics`",
+        "blue router | 127.0.0.1:8005 | `http://127.0.0.1:8055/metrics`",
+    ):
+        assert row in tables
+    without = render.files(planner.make(small()).to_dict())
+    assert "clients" not in without["topology.svg"] and "Front" not in without["topology.md"]
