@@ -112,8 +112,11 @@ def ask(url: str, body: dict[str, Any], headers: dict[str, str], prompt: Prompt,
     last = answer.start
     parts = urlsplit(url)
     try:
-        connection = http.client.HTTPConnection(
-            parts.hostname or "", parts.port or 80, timeout=REQUEST_TIMEOUT
+        # https is verified, with the authorities of SSL_CERT_FILE or the image.
+        secure = parts.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(
+            parts.hostname or "", parts.port or (443 if secure else 80), timeout=REQUEST_TIMEOUT
         )
         try:
             connection.request("POST", parts.path, json.dumps(body).encode(), headers)
