@@ -41,6 +41,8 @@ VARIABLES: dict[str, Any] = {
     "inventory_hostname": "decode1",
     "__measurement_files": {"run.sh": "true"},
     "measurement_files": {"install.sh": f"index={SECRET}"},
+    "measurement_client_key": SECRET,
+    "measurement_ca": SECRET,
 }
 
 
@@ -61,7 +63,7 @@ def loops(role: str, tasks: str, about: str) -> Any:
     ("role", "tasks", "about", "items"),
     [
         ("smoke_test", "report.yml", "heads", [["decode1", "pd-decode1"]]),
-        ("_measurement", "run.yml", "measurement_files", ["run.sh", "install.sh"]),
+        ("_measurement", "run.yml", "all_files", ["run.sh", "install.sh", "client.key", "ca.pem"]),
         ("_container", "files.yml", "script_path", ["/etc/pd_rollout/pd/decode1.sh"]),
         ("_container", "run.yml", "slices", ["pd-decode1"]),
         ("_container", "clear.yml", "slices", ["pd-decode1"]),
