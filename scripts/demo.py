@@ -99,9 +99,10 @@ def make_server_image() -> None:
 
 
 def ask(plan: dict[str, Any]) -> str:
-    """A chat completion through the proxy."""
-    proxy = next(host["proxy"] for host in plan["hosts"].values() if host["proxy"])
-    url = f"http://{proxy['host']}:{proxy['port']}/v1/chat/completions"
+    """A chat completion, as a client sends it."""
+    entry = next(host["entry"] for host in plan["hosts"].values() if host["entry"])
+    base = f"{entry['scheme']}://{entry['host']}:{entry['port']}/v1"
+    url = f"{base}/chat/completions"
     body = {
         "model": plan["model"]["served_name"],
         "messages": [{"role": "user", "content": QUESTION}],
@@ -123,6 +124,7 @@ def ask(plan: dict[str, Any]) -> str:
     usage = answer.get("usage") or {}
     if usage:
         say(f"             ({usage.get('prompt_tokens')} tokens in, {usage.get('completion_tokens')} out)")
+    say(f"\nFrom Python: OpenAI(base_url={base!r}, api_key='none')")
     return str(text)
 
 

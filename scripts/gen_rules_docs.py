@@ -133,8 +133,9 @@ _ENVIRONMENT = """
 It is the key of the engines: each asks for it, and the router has it and sends it. Clients of the
 router need no key, so whoever reaches `pd_proxy_port` can use the engines. Behind the upstream script
 of `MooncakeConnectorV1` such a client can also have the key and all prompts sent to an address of
-its own, by `POST /instances/add`. Let only trusted addresses reach the port; the planner warns
-(PD614). Clients of a colocated engine, which has no router, must send the key.
+its own, by `POST /instances/add`. A [front](front.md) closes that: set `pd_front_port` and
+`pd_front_api_keys`, the clients' own keys, or let only trusted addresses reach the port; the planner
+warns otherwise (PD614). Clients of a colocated engine, which has no router, must send the key.
 
 ## Values of `pd_engine_env`
 
