@@ -38,13 +38,14 @@ EXAMPLES = r"""
     msg: >-
       {{ (pd_plan.hosts[inventory_hostname].front
           | ascend.pd_rollout.front_digests(certificate='', keys={}, engine_key='')).digests.keys() | list }}
-  # => ['haproxy.cfg', 'front.pem', 'keys.lua', 'keys.map', 'engines.map']
+  # => ['haproxy.cfg', 'front.pem', 'keys.lua', 'keys.map', 'engines.map', 'keepalived.conf', 'serves.py']
 """
 
 RETURN = r"""
 _value:
-  description: The front's C(unit), C(digests) by file name (empty for a file that must not exist), and
-    C(service_digest); none without a front.
+  description: C(digests) of the front's files (empty for one that must not exist) and of its C(units), its
+    C(packages) and its address C(host), and the configuration of a C(shared) address, into which the server
+    fills its NIC. Empty without a front.
   type: dict
 """
 
@@ -74,7 +75,10 @@ def front_digests(front: Any, certificate: Any, keys: Any, engine_key: Any) -> d
         return {}
     texts = files.wanted(front, str(certificate), dict(keys), str(engine_key))
     return {
-        "unit": front["unit"],
+        "host": front["host"],
+        "packages": front["packages"],
         "digests": files.digests(texts),
-        "service_digest": files.digest(front["service"]),
+        # Into this one the server fills its NIC.
+        "shared": texts[files.SHARED],
+        "units": files.digests(files.units(front)),
     }

@@ -149,10 +149,12 @@ front:
       description: Whether there are files of a front.
       type: bool
       returned: success
-    installed:
-      description: Whether HAProxy is installed.
-      type: bool
+    missing:
+      description: Packages that it needs and that are not installed.
+      type: list
+      elements: str
       returned: success
+      sample: [haproxy]
     active:
       description: The router that gets the requests.
       type: str

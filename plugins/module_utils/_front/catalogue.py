@@ -18,6 +18,15 @@ FRONT_CHECKS = Catalogue(
         "haproxy -c",
     ),
     Check(
+        "front-address-refused",
+        "keepalived refuses the configuration of the fronts' shared address",
+        "The address would not move to a front that serves. What runs goes on with what it has.",
+        ERROR,
+        "a configuration that keepalived --config-test accepts",
+        "keepalived --version  # on {host}: 2.0.11 or later; the lines seen name what is refused",
+        "keepalived --config-test",
+    ),
+    Check(
         "front-not-started",
         "The front does not start",
         "Another process may have its port, or HAProxy may not be allowed to open it.",

@@ -14,10 +14,13 @@ from typing import Any
 MARK = b"Written by ascend.pd_rollout"
 UNITS = "/etc/systemd/system"
 CONFIG, PEM, LUA = "haproxy.cfg", "front.pem", "keys.lua"
+SHARED, CHECK = "keepalived.conf", "serves.py"
+# Where the server fills in its NIC.
+NIC = "@NIC@"
 KEYS, ROUTER, ENGINES = "keys.map", "router.map", "engines.map"
 # There while files have been written that the running front has not read.
 PENDING = "reload.pending"
-NAMES = (PENDING, CONFIG, PEM, LUA, KEYS, ROUTER, ENGINES)
+NAMES = (PENDING, CONFIG, PEM, LUA, KEYS, ROUTER, ENGINES, SHARED, CHECK)
 COLOURS = ("blue", "green")
 # The front's directory and its files are root's alone: the master reads them before its workers give root up.
 FOLDER_MODE, FILE_MODE, UNIT_MODE = 0o700, 0o600, 0o644
@@ -38,27 +41,40 @@ def router_map(colour: str) -> str:
     return f"active {colour}\n"
 
 
-def unit_path(front: Mapping[str, Any]) -> Path:
-    """Return the path of the front's unit."""
-    return Path(UNITS, f"{front['unit']}.service")
+def units(front: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of a front's units by name: that of HAProxy, and that of a shared address."""
+    found = {str(front["unit"]): str(front["service"])}
+    shared = front.get("shared")
+    if shared:
+        found[shared["unit"]] = shared["service"]
+    return found
+
+
+def unit_path(unit: str) -> Path:
+    """Return the path of a unit."""
+    return Path(UNITS, f"{unit}.service")
 
 
 def wanted(
     front: Mapping[str, Any], certificate: str, keys: Mapping[str, str], engine_key: str
 ) -> dict[str, str | None]:
-    """Return what each file must hold; None: it must not exist. The map of the router is left to the switch.
+    """Return what each file must hold; None: it must not exist. The map of the router is left to the switch,
+    the NIC of a shared address to the server.
 
     front: the slice of the plan.
     certificate: the chain and its private key in PEM.
     keys: the names of the API keys by their SHA-256.
     engine_key: the key that the front sends to the engines.
     """
+    shared = front.get("shared") or {}
     return {
         CONFIG: front["config"],
         PEM: certificate if front["tls"] else None,
         LUA: front["lua"],
         KEYS: key_map(keys) if front["keys"] else None,
         ENGINES: f"engines {engine_key}\n" if front["engine_key"] else None,
+        SHARED: shared.get("config"),
+        CHECK: shared.get("check"),
     }
 
 
@@ -83,9 +99,9 @@ def _holds(path: Path, value: str, mode: int) -> bool:
     return same and stat.S_IMODE(status.st_mode) == mode and status.st_uid == os.geteuid()
 
 
-def unit_outdated(front: Mapping[str, Any], value: str) -> bool:
-    """Return whether the unit differs from its SHA-256."""
-    return not _holds(unit_path(front), value, UNIT_MODE)
+def units_outdated(expected: Mapping[str, str]) -> list[str]:
+    """Return the units that differ from their SHA-256, by name."""
+    return [unit for unit, value in expected.items() if not _holds(unit_path(unit), value, UNIT_MODE)]
 
 
 def foreign(path: Path) -> bool:

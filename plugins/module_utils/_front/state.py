@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import files, systemd
+from . import files, nic, systemd
 
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -17,21 +17,27 @@ SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 def look(front: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
     """Return what deployment_info says of the front of a server.
 
-    front: the slice of the plan with ``digests`` and ``service_digest``; None if the plan has none here.
+    front: what the filter front_digests returns; None or empty if the plan has none here.
     folder: the directory of the front.
     """
     found: dict[str, Any] = {
         "present": folder.is_dir(),
         "active": files.active(folder),
-        "installed": shutil.which("haproxy", path=SBIN) is not None,
+        "missing": [],
         "outdated": [],
         "settled": True,
     }
-    if front is None:
+    if not front:
         return {**found, "settled": not found["present"]}
-    found["outdated"] = files.outdated(folder, front["digests"])
+    # Each package has a program of its name.
+    found["missing"] = [name for name in front["packages"] if shutil.which(name, path=SBIN) is None]
+    expected = dict(front["digests"])
+    if front["shared"]:
+        expected[files.SHARED] = files.digest(nic.filled(front["shared"], front["host"]))
+    found["outdated"] = files.outdated(folder, expected)
     if (folder / files.PENDING).exists():
         found["outdated"].append(files.PENDING)
-    if files.unit_outdated(front, front["service_digest"]) or not systemd.is_active(front["unit"]):
-        found["outdated"].append(files.unit_path(front).name)
+    units = front["units"]
+    changed = {*files.units_outdated(units), *(unit for unit in units if not systemd.is_active(unit))}
+    found["outdated"] += [files.unit_path(unit).name for unit in units if unit in changed]
     return {**found, "settled": not found["outdated"] and found["active"] is not None}

@@ -172,6 +172,8 @@ class Front:
     metrics_port: int
     # The name or address by which clients reach it; None: what the certificate says.
     name: str | None
+    # An address that moves between the fronts; None: each has its own only.
+    virtual_address: str | None
     tls: bool
     # Whether the certificate and its private key are set.
     certificate: bool

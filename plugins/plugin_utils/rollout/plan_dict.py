@@ -183,6 +183,18 @@ class ProxyDict(TypedDict):
     labels: dict[str, str]
 
 
+class AddressDict(TypedDict):
+    """The address that fronts share: keepalived with a unit and a configuration of its own."""
+
+    unit: str
+    address: str
+    # The server fills in the NIC that has its own address.
+    config: str
+    service: str
+    # What keepalived runs to see whether the front serves.
+    check: str
+
+
 class FrontDict(TypedDict):
     """The front on one host: HAProxy with a unit and a configuration of its own."""
 
@@ -202,6 +214,10 @@ class FrontDict(TypedDict):
     config: str
     service: str
     lua: str | None
+    # None: the fronts share no address.
+    shared: AddressDict | None
+    # What it needs of the operating system's packages.
+    packages: list[str]
     # Seconds for which a replaced router may finish its last requests.
     drain_timeout: int
 

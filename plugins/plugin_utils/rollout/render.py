@@ -31,6 +31,8 @@ def files(plan: PlanDict) -> dict[str, str]:
             result[f"{host}/{Path(router['script_path']).name}"] = router["script"]
         if share["front"] is not None:
             result[f"{host}/haproxy.cfg"] = share["front"]["config"]
+            if share["front"]["shared"] is not None:
+                result[f"{host}/keepalived.conf"] = share["front"]["shared"]["config"]
     return result
 
 
@@ -119,7 +121,8 @@ def _left_over(directory: Path, wanted: Mapping[str, str]) -> list[str]:
     """Return launch scripts of an earlier plan that this plan does not have. Other files are left alone."""
     return sorted(
         name
-        for path in (*directory.glob("*/*.sh"), *directory.glob("*/haproxy.cfg"))
+        for pattern in ("*/*.sh", "*/haproxy.cfg", "*/keepalived.conf")
+        for path in directory.glob(pattern)
         if (name := f"{path.parent.name}/{path.name}") not in wanted
         and "Written by ascend.pd_rollout" in (_text(path) or "")
     )

@@ -78,6 +78,7 @@ _image = text(
     "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, optionally with @sha256: and 64 "
     "hexadecimal digits, without https:// and without upper case letters in its name",
 )
+_IPV4 = r"((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 _interface = text(r"[A-Za-z0-9._:@-]{1,15}", "the name of a network interface")
 _deployment = text(DEPLOYMENT_NAME, DEPLOYMENT_EXPECTED)
 _no_mapping: Mapping[str, Any] = {}
@@ -242,6 +243,15 @@ FRONT_NAME = Variable(
     "name or address by which clients reach the front; the certificate must be valid for it",
     "cluster",
     default_text="each host's address if the certificate is valid for it, else the certificate's first name",
+)
+FRONT_VIRTUAL = Variable(
+    "pd_front_virtual_address",
+    _optional(text(_IPV4, "an IPv4 address")),
+    None,
+    "free IPv4 address in the network of the hosts of `proxy`, which their fronts share: keepalived gives it "
+    "to one that serves, and moves it within 3 s",
+    "cluster",
+    default_text="none",
 )
 FRONT_TLS = Variable(
     "pd_front_tls",
@@ -497,6 +507,7 @@ VARIABLES: tuple[Variable[Any], ...] = (
     API_KEY,
     FRONT_PORT,
     FRONT_NAME,
+    FRONT_VIRTUAL,
     FRONT_TLS,
     FRONT_CERTIFICATE,
     FRONT_CERTIFICATE_KEY,

@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @cache
-def front(name: str) -> str:
+def front_text(name: str) -> str:
     """Return a file of the front: HAProxy's configuration, its unit, or what it runs."""
     return (_ROOT / "front" / name).read_text(encoding="utf-8")
 

@@ -153,6 +153,7 @@ def _front(shared: Mapping[str, Any], raw: RawInventory) -> Front | None:
         port=shared["pd_front_port"],
         metrics_port=shared["pd_front_metrics_port"],
         name=shared["pd_front_name"],
+        virtual_address=shared["pd_front_virtual_address"],
         tls=shared["pd_front_tls"],
         certificate=shared["pd_front_certificate"],
         certificate_key=shared["pd_front_certificate_key"],

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from .. import data
 from ..model import Front, ValidCluster
-from ..plan_dict import EndpointDict, FrontDict, ProxyDict
+from ..plan_dict import AddressDict, EndpointDict, FrontDict, ProxyDict
 from .container import directory
 from .router import backends
 
@@ -47,7 +47,7 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         "REQUEST": str(declared.request_timeout),
         "IDLE": str(declared.idle_timeout),
         "BODY": str(declared.body_limit),
-        "BIND": _bind(declared, address, folder),
+        "BIND": "\n".join(_bind(declared, address, folder)),
         "METRICS": f"{address}:{declared.metrics_port}",
         "CHECK": "/healthcheck" if cluster.declaration.router == "upstream" else "/readiness",
         "BLUE": f"{routers[0]['host']}:{routers[0]['port']}",
@@ -64,6 +64,7 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         "REFUSALS": "\n".join(_refusals()),
         "MODELS": "\n".join(_models(cluster, folder)),
     }
+    shared = _shared(cluster, host, declared, places)
     return {
         "unit": unit,
         "directory": folder,
@@ -75,10 +76,39 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         "tls": declared.tls,
         "keys": bool(declared.keys),
         "engine_key": bool(cluster.declaration.api_key),
-        "config": filled(data.front("haproxy.cfg"), places),
-        "service": filled(data.front("front.service"), places),
-        "lua": data.front("keys.lua") if declared.keys else None,
+        "config": filled(data.front_text("haproxy.cfg"), places),
+        "service": filled(data.front_text("front.service"), places),
+        "lua": data.front_text("keys.lua") if declared.keys else None,
+        "shared": shared,
+        "packages": ["haproxy"] if shared is None else ["haproxy", "keepalived"],
         "drain_timeout": cluster.declaration.drain_timeout,
+    }
+
+
+def _shared(cluster: ValidCluster, host: str, declared: Front, places: dict[str, str]) -> AddressDict | None:
+    """Return what gives the virtual address to one of the fronts; None without one."""
+    if declared.virtual_address is None:
+        return None
+    unit = f"{cluster.declaration.deployment}-address"
+    peers = [cluster.addresses[other] for other in cluster.declaration.proxy_hosts if other != host]
+    own = {
+        **places,
+        "UNIT": unit,
+        "ADDRESS": cluster.addresses[host],
+        "METRICS_PORT": str(declared.metrics_port),
+        "PEERS": "\n".join(peers),
+        "VIRTUAL": declared.virtual_address,
+        # Unique among the virtual addresses of a network, as the address itself.
+        "ID": str(min(max(int(declared.virtual_address.rpartition(".")[2]), 1), 255)),
+        # The server knows its NIC.
+        "NIC": "@NIC@",
+    }
+    return {
+        "unit": unit,
+        "address": declared.virtual_address,
+        "config": filled(data.front_text("keepalived.conf"), own),
+        "service": filled(data.front_text("address.service"), own),
+        "check": data.front_text("serves.py"),
     }
 
 
@@ -95,10 +125,13 @@ def filled(text: str, places: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _bind(declared: Front, address: str, folder: str) -> str:
+def _bind(declared: Front, address: str, folder: str) -> Iterator[str]:
     # HTTP/1.1, as client libraries speak it: over HTTP/2, HAProxy 2.6 loses its answers to large requests.
     tls = f" ssl crt {folder}/front.pem alpn http/1.1" if declared.tls else ""
-    return f"{address}:{declared.port}{tls}"
+    yield f"bind {address}:{declared.port}{tls}"
+    if declared.virtual_address is not None:
+        # Open also where the address is not at the moment.
+        yield f"bind {declared.virtual_address}:{declared.port}{tls} transparent"
 
 
 def _tls(declared: Front) -> Iterator[str]:

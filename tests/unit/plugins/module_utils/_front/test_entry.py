@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import entry, files, state, systemd
+from ansible_collections.ascend.pd_rollout.plugins.filter.front_digests import front_digests
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import (
+    entry,
+    files,
+    present,
+    state,
+    systemd,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._front.haproxy import (
     Haproxy,
     HaproxyError,
@@ -26,7 +33,8 @@ class Server:
         self.folder.parent.chmod(0o700)
         self.units = root / "units"
         self.units.mkdir()
-        self.runs = False
+        self.running: set[str] = set()
+        self.enabled: set[str] = set()
         self.told: list[str] = []
         self.refused = ""
         self.worker = 1
@@ -39,18 +47,22 @@ class Server:
         if "-c" in words:
             bad = self.refused and self.refused in Path(words[-1]).read_text()
             return (1, f"[ALERT] {words[-1]}: {self.refused}") if bad else (0, "")
-        if words[1:2] == ["is-active"]:
+        if words[:2] == ["systemctl", "is-active"]:
             self.told.pop()
-            return (0 if self.runs else 3), ""
-        if words[1:2] == ["is-enabled"]:
+            return (0 if words[-1] in self.running else 3), ""
+        if words[:2] == ["systemctl", "is-enabled"]:
             self.told.pop()
-            return (0 if "systemctl enable" in self.told else 1), ""
+            return (0 if words[-1] in self.enabled else 1), ""
+        if words[1:2] == ["enable"]:
+            self.enabled.add(words[-1])
         if words[1:2] == ["restart"]:
-            self.runs = True
+            self.running.add(words[-1])
         if words[1:2] == ["reload"] and self.renews:
             self.worker += 1
         if "--now" in words:
-            self.runs = False
+            self.running.discard(words[-1])
+        if words[0] == "ip":
+            return 0, "1: lo inet 127.0.0.1/8 scope host\n7: eth1 inet 198.51.100.1/24 scope global"
         return 0, ""
 
     def options(self, **changes: Any) -> dict[str, Any]:
@@ -64,6 +76,9 @@ class Server:
             "tls": True,
             "keys": True,
             "engine_key": False,
+            "host": "198.51.100.1",
+            "shared": None,
+            "packages": ["haproxy"],
             **changes.pop("front", {}),
         }
         defaults = {"certificate": "PEM", "keys": {"ab": "alice"}, "engine_key": "", "colour": None}
@@ -86,10 +101,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server(tmp_path)
     monkeypatch.setattr(files, "UNITS", str(made.units))
     monkeypatch.setattr(systemd, "run", made.run)
-    monkeypatch.setattr(entry.safe_paths, "existing", lambda *_: None)
-    monkeypatch.setattr(entry.safe_paths, "trust", lambda *_: None)
-    monkeypatch.setattr(entry, "RELOAD_TIMEOUT", 0.0)
-    monkeypatch.setattr(entry, "ROUTER_TIMEOUT", 0.0)
+    monkeypatch.setattr(present.safe_paths, "existing", lambda *_: None)
+    monkeypatch.setattr(present.safe_paths, "trust", lambda *_: None)
+    monkeypatch.setattr(present, "RELOAD_TIMEOUT", 0.0)
+    monkeypatch.setattr(present, "ROUTER_TIMEOUT", 0.0)
     monkeypatch.setattr(Haproxy, "workers", lambda _: [Worker(made.worker, True)])
     monkeypatch.setattr(Haproxy, "sees", lambda _, colour: colour in made.up)
     monkeypatch.setattr(Haproxy, "running", lambda *_: len(made.left))
@@ -102,7 +117,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
 def test_it_is_written_started_and_enabled(server: Server) -> None:
     result = server.present(colour="blue")
     assert result["changed"]
-    assert "started" in result["done"] and "enabled" in result["done"]
+    assert "started" in result["done"] and "enabled pd-front" in result["done"]
     assert files.active(server.folder) == "blue"
     assert (server.folder / "keys.map").read_text() == "ab alice\n"
     assert not (server.folder / files.PENDING).exists()
@@ -110,7 +125,6 @@ def test_it_is_written_started_and_enabled(server: Server) -> None:
 
 def test_again_nothing_changes(server: Server) -> None:
     server.present(colour="blue")
-    server.told.append("systemctl enable")
     result = entry.result(server.options(colour="blue"))
     assert not result["changed"] and result["done"] == []
 
@@ -118,7 +132,7 @@ def test_again_nothing_changes(server: Server) -> None:
 def again(server: Server, **changes: Any) -> dict[str, Any]:
     """The second call, for a unit that is enabled."""
     server.present(colour="blue")
-    server.told[:] = ["systemctl enable"]
+    server.told.clear()
     return entry.result(server.options(**{"colour": "blue", **changes}))
 
 
@@ -190,7 +204,7 @@ def test_it_is_removed_with_its_unit(server: Server) -> None:
     gone = entry.result(server.options(state="absent"))
     assert gone == {"changed": True, "done": ["removed"]}
     assert [path.name for path in server.folder.iterdir()] == ["of-somebody"]
-    assert not list(server.units.iterdir()) and not server.runs
+    assert not list(server.units.iterdir()) and not server.running
 
 
 def test_where_nothing_is_nothing_is_removed(server: Server) -> None:
@@ -228,27 +242,68 @@ def test_without_a_front_no_request_is_left(server: Server, monkeypatch: pytest.
     monkeypatch.setattr(Haproxy, "running", silent)
     options = {"front": server.options()["front"], "colour": "blue", "hold": 0.0}
     assert entry.requests(options)["running"] == 0
-    server.runs = True
+    server.running.add("pd-front.service")
     assert entry.requests(options)["findings"][0]["code"] == "front-silent"
 
 
 def test_the_state_says_what_differs(server: Server) -> None:
     front = server.options()["front"]
     known = {
-        "unit": "pd-front",
+        "host": front["host"],
+        "packages": [],
+        "shared": None,
         "digests": files.digests(files.wanted(front, "PEM", {"ab": "alice"}, "")),
-        "service_digest": files.digest(front["service"]),
+        "units": files.digests(files.units(front)),
     }
     assert not state.look(known, server.folder)["settled"]
     server.present(colour="blue")
     assert state.look(known, server.folder)["settled"]
     assert state.look(known, server.folder)["active"] == "blue"
-    server.runs = False
+    server.running.clear()
     assert state.look(known, server.folder)["outdated"] == ["pd-front.service"]
-    assert state.look(None, server.folder) | {"installed": 0} == {
+    assert state.look(None, server.folder) == {
         "present": True,
         "active": "blue",
-        "installed": 0,
+        "missing": [],
         "outdated": [],
         "settled": False,
     }
+
+
+SHARED = {
+    "unit": "pd-address",
+    "address": "198.51.100.9",
+    "config": "interface @NIC@\n",
+    "service": "# Written by ascend.pd_rollout\n",
+    "check": "sys.exit(0)\n",
+}
+
+
+def test_a_shared_address_has_its_own_unit_and_the_servers_nic(server: Server) -> None:
+    result = again(server, front={"shared": SHARED})
+    assert "started pd-address" in result["done"] and "reloaded" not in result["done"]
+    assert (server.folder / "keepalived.conf").read_text() == "interface eth1\n"
+    assert server.running == {"pd-front.service", "pd-address.service"}
+    assert not entry.result(server.options(colour="blue", front={"shared": SHARED}))["changed"]
+
+
+def test_another_configuration_of_the_address_leaves_haproxy_alone(server: Server) -> None:
+    again(server, front={"shared": SHARED})
+    result = entry.result(server.options(colour="blue", front={"shared": {**SHARED, "config": "x @NIC@\n"}}))
+    assert result["done"] == ["wrote keepalived.conf", "reloaded pd-address"]
+
+
+def test_an_address_that_is_no_longer_shared_is_given_up(server: Server) -> None:
+    again(server, front={"shared": SHARED})
+    result = entry.result(server.options(colour="blue"))
+    assert result["done"] == ["wrote keepalived.conf", "wrote serves.py", "removed pd-address.service"]
+    assert server.running == {"pd-front.service"}
+    assert not (server.folder / "keepalived.conf").exists()
+
+
+def test_the_state_knows_the_nic(server: Server) -> None:
+    front = server.options(front={"shared": SHARED})["front"]
+    known = front_digests(front, "PEM", {"ab": "alice"}, "")
+    again(server, front={"shared": SHARED})
+    assert state.look(known, server.folder)["outdated"] == []
+    assert state.look({**known, "shared": "other"}, server.folder)["outdated"] == ["keepalived.conf"]

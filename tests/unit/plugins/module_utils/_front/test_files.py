@@ -19,6 +19,8 @@ FRONT: dict[str, Any] = {
     "tls": True,
     "keys": True,
     "engine_key": True,
+    "host": "198.51.100.1",
+    "packages": ["haproxy"],
 }
 
 
@@ -33,6 +35,8 @@ def test_each_file_holds_its_part() -> None:
         "keys.lua": None,
         "keys.map": "0c bob\nab alice\n",
         "engines.map": "engines secret\n",
+        "keepalived.conf": None,
+        "serves.py": None,
     }
 
 
@@ -43,7 +47,7 @@ def test_what_the_plan_does_not_have_must_not_be_there() -> None:
 
 def test_a_server_learns_digests_only() -> None:
     found = front_digests(FRONT, "PEM", {"ab": "alice"}, "secret")
-    assert found["unit"] == "pd-front"
+    assert found["units"] == {"pd-front": files.digest("[Unit]\n")}
     assert found["digests"]["front.pem"] == files.digest("PEM")
     assert found["digests"]["keys.lua"] == ""
     assert not any(secret in str(found) for secret in ("PEM", "secret", "alice"))

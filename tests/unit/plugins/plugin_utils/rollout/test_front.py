@@ -246,6 +246,36 @@ def test_the_configuration_is_one_of_the_plans_files() -> None:
     assert {"p1/router-blue.sh", "p1/router-green.sh"} <= files.keys()
 
 
+SHARED = {"pd_front_virtual_address": "10.1.0.99"}
+
+
+def test_fronts_share_an_address_if_there_is_one() -> None:
+    assert share()["front"]["shared"] is None
+    assert share()["front"]["packages"] == ["haproxy"]
+    front = share(**SHARED)["front"]
+    assert front["packages"] == ["haproxy", "keepalived"]
+    assert front["shared"]["unit"] == "pd-address"
+    for line in (
+        "virtual_router_id 99",
+        "unicast_src_ip 10.1.0.1",
+        "10.1.0.99/32 dev @NIC@",
+        "/etc/pd_rollout/pd/front/serves.py 10.1.0.1 8405",
+    ):
+        assert line in front["shared"]["config"]
+    assert "    bind 10.1.0.99:8443 ssl" in front["config"] and " transparent" in front["config"]
+
+
+def test_the_others_are_told_one_by_one() -> None:
+    hosts = planner.make(small({**FRONT, **SHARED}, proxy=("p1", "p2", "d1"))).to_dict()["hosts"]
+    front = hosts["p2"]["front"]
+    assert front is not None and front["shared"] is not None
+    assert "unicast_peer {\n        198.51.100.1\n        198.51.100.3\n    }" in front["shared"]["config"]
+
+
+def test_the_configuration_of_the_address_is_one_of_the_plans_files() -> None:
+    assert "p1/keepalived.conf" in render.files(planner.make(small({**FRONT, **SHARED})).to_dict())
+
+
 def test_every_place_is_filled() -> None:
     for text in (config(), config(**VLLM), share()["front"]["service"]):
         assert "@" not in text.replace("%@", "")

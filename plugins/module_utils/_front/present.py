@@ -1,0 +1,239 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Brings the front of a server into the state of the plan, or removes it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from .._files import safe_paths
+from . import files, nic, systemd
+from .errors import failed
+from .haproxy import Haproxy, HaproxyError
+
+# Seconds: between two looks, for a worker of a new configuration, for the check of a router.
+POLL = 0.1
+RELOAD_TIMEOUT, ROUTER_TIMEOUT = 30.0, 30.0
+# What HAProxy reads at its start and in a reload, and keepalived likewise. Keys can be changed at once.
+OF_HAPROXY = frozenset({files.CONFIG, files.PEM, files.LUA, files.ENGINES})
+OF_KEEPALIVED = frozenset({files.SHARED, files.CHECK})
+
+
+class Absent:
+    """Removes the front: its unit and its files."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.folder = Path(
+            safe_paths.directory(options["directory"], "directory (pd_host_dir and pd_deployment)"), "front"
+        )
+        deployment = self.folder.parent.name
+        self.paths = [files.unit_path(f"{deployment}-{purpose}") for purpose in ("address", "front")]
+        self.check_mode = options["_check_mode"]
+
+    def result(self) -> dict[str, Any]:
+        safe_paths.trust(str(self.folder.parent.parent), "directory (pd_host_dir and pd_deployment)")
+        units = [path for path in self.paths if path.exists() and not files.foreign(path)]
+        folder = self.folder.is_dir() and not self.folder.is_symlink()
+        if self.check_mode or not (units or folder):
+            return {"changed": bool(units) or folder, "done": []}
+        for path in units:
+            _remove_unit(path)
+        if folder:
+            for name in files.NAMES:
+                for path in (self.folder / name, self.folder / f".{name}.new"):
+                    if path.exists() or path.is_symlink():
+                        path.unlink()
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        return {"changed": True, "done": ["removed"]}
+
+
+def _remove_unit(path: Path) -> None:
+    systemd.systemctl("disable", "--now", path.name)
+    path.unlink()
+    systemd.systemctl("daemon-reload")
+
+
+class Present:
+    """Brings files, units, processes and the choice of the router into the state of the plan."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.front: Mapping[str, Any] = options["front"]
+        self.folder = Path(self.front["directory"])
+        self.colour: str | None = options["colour"]
+        self.check_mode: bool = options["_check_mode"]
+        self.texts = files.wanted(self.front, options["certificate"], options["keys"], options["engine_key"])
+        shared = self.texts[files.SHARED]
+        if shared is not None:
+            self.texts[files.SHARED] = nic.filled(shared, self.front["host"])
+        self.keys: Mapping[str, str] = options["keys"]
+        self.haproxy = Haproxy(f"{self.front['run']}/master.sock")
+        # Whether an earlier run has written files that the running front has not read.
+        self.interrupted = False
+        self.done: list[str] = []
+
+    def result(self) -> dict[str, Any]:
+        """Do it, and return the result of the module. Raises RolloutError, HaproxyError, OSError."""
+        variable = "the front's directory (pd_host_dir and pd_deployment)"
+        safe_paths.directory(str(self.folder.parent), variable)
+        changed = files.outdated(self.folder, files.digests(self.texts))
+        units = files.units_outdated(files.digests(files.units(self.front)))
+        self._refuse_foreign_units()
+        before = self._config()
+        self.interrupted = (self.folder / files.PENDING).exists()
+        if self.check_mode:
+            switch = self.colour is not None and files.active(self.folder) != self.colour
+            stopped = any(not systemd.is_active(unit) for unit in files.units(self.front))
+            would = bool(changed or units or switch or self.interrupted or stopped)
+            return {"changed": would, "done": [], "diff": self._diff(before)}
+        safe_paths.existing(str(self.folder.parent), variable)
+        self.folder.mkdir(files.FOLDER_MODE, exist_ok=True)
+        if set(changed) - {files.KEYS}:
+            self._validate()
+        if changed:
+            # Before the first file: a run that ends here leaves a front that has not read them.
+            files.write(self.folder / files.PENDING, "reload\n")
+        self._write(changed)
+        self._install(units)
+        self._run(changed)
+        self._switch()
+        self._share(changed)
+        if (self.folder / files.PENDING).exists():
+            (self.folder / files.PENDING).unlink()
+        return {"changed": bool(self.done), "done": self.done, "diff": self._diff(before)}
+
+    def _refuse_foreign_units(self) -> None:
+        for unit in files.units(self.front):
+            path = files.unit_path(unit)
+            if files.foreign(path):
+                raise failed("front-unit-foreign", self.front, str(path), path=str(path))
+
+    def _config(self) -> str:
+        try:
+            return (self.folder / files.CONFIG).read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def _diff(self, before: str) -> dict[str, str]:
+        header = str(self.folder / files.CONFIG)
+        after = self.front["config"]
+        return {"before_header": header, "after_header": header, "before": before, "after": after}
+
+    def _validate(self) -> None:
+        """Have HAProxy and keepalived judge the new configuration, beside the one in use."""
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=str(self.folder)) as name:
+            draft = Path(name)
+            for file, text in self.texts.items():
+                if text is not None:
+                    files.write(draft / file, text.replace(f"{self.folder}/", f"{draft}/"))
+            files.write(draft / files.ROUTER, files.router_map("blue"))
+            self._judged(
+                ["/usr/sbin/haproxy", "-c", "-q", "-f"], draft / files.CONFIG, "front-config-refused"
+            )
+            if self.texts[files.SHARED] is not None:
+                check = ["/usr/sbin/keepalived", "--config-test", "--use-file"]
+                self._judged(check, draft / files.SHARED, "front-address-refused")
+
+    def _judged(self, command: list[str], draft: Path, code: str) -> None:
+        status, said = systemd.run([*command, str(draft)])
+        if status:
+            said = said.replace(f"{draft.parent}/", f"{self.folder}/")
+            lines = [line for line in said.splitlines() if line]
+            raise failed(code, self.front, "; ".join(lines[-6:]) or f"exit status {status}")
+
+    def _write(self, changed: Collection[str]) -> None:
+        if files.active(self.folder) is None:
+            files.write(self.folder / files.ROUTER, files.router_map(self.colour or "blue"))
+        for name in changed:
+            text = self.texts[name]
+            if text is not None:
+                files.write(self.folder / name, text)
+            elif (self.folder / name).exists():
+                (self.folder / name).unlink()
+        self.done += [f"wrote {name}" for name in changed]
+
+    def _install(self, changed: Collection[str]) -> None:
+        for unit, text in files.units(self.front).items():
+            path = files.unit_path(unit)
+            if unit in changed:
+                files.write(path, text, files.UNIT_MODE)
+                systemd.systemctl("daemon-reload")
+                self.done.append(f"wrote {path.name}")
+            if not systemd.is_enabled(unit):
+                self._ordered("enable", unit)
+                self.done.append(f"enabled {unit}")
+
+    def _ordered(self, verb: str, unit: str, code: str = "front-not-started") -> None:
+        """Have systemd do something with a unit. Raises FrontError, with the unit's last lines."""
+        status, said = systemd.systemctl(verb, f"{unit}.service")
+        if status:
+            lines = "; ".join([said, *systemd.journal(unit)])
+            raise failed(code, {"unit": unit}, lines)
+
+    def _run(self, changed: Collection[str]) -> None:
+        """Start HAProxy, or have it take what has changed: keys at once, everything else by a reload."""
+        unit = self.front["unit"]
+        if not systemd.is_active(unit):
+            self._ordered("restart", unit)
+            self.done.append("started")
+        elif OF_HAPROXY.intersection(changed) or self.interrupted:
+            self._reload(unit)
+        elif files.KEYS in changed:
+            self.haproxy.replace_map(str(self.folder / files.KEYS), dict(self.keys))
+            self.done.append("keys")
+
+    def _reload(self, unit: str) -> None:
+        before = {worker.pid for worker in self.haproxy.workers() if worker.current}
+        self._ordered("reload", unit, "front-not-reloaded")
+        if not within(RELOAD_TIMEOUT, lambda: self._renewed(before)):
+            raise failed("front-not-reloaded", self.front, "; ".join(systemd.journal(unit)))
+        self.done.append("reloaded")
+
+    def _renewed(self, before: set[int]) -> bool:
+        """Return whether a worker accepts connections that did not before the reload."""
+        try:
+            return bool({worker.pid for worker in self.haproxy.workers() if worker.current} - before)
+        except HaproxyError:
+            return False  # The master starts anew.
+
+    def _switch(self) -> None:
+        if self.colour is None:
+            return
+        colour = self.colour
+        if not within(ROUTER_TIMEOUT, lambda: self.haproxy.sees(colour)):
+            raise failed("front-router-unseen", self.front, f"{colour} is not up")
+        if files.active(self.folder) != colour:
+            path = self.folder / files.ROUTER
+            # The file last: a run that ends in between chooses this router again, and then writes it.
+            self.haproxy.set_map(str(path), "active", colour)
+            files.write(path, files.router_map(colour))
+            self.done.append(f"switched to {colour}")
+
+    def _share(self, changed: Collection[str]) -> None:
+        """Take part in the fronts' shared address, or no longer."""
+        shared = self.front["shared"]
+        if shared is None:
+            path = files.unit_path(f"{self.folder.parent.name}-address")
+            if path.exists() and not files.foreign(path):
+                _remove_unit(path)
+                self.done.append(f"removed {path.name}")
+        elif not systemd.is_active(shared["unit"]):
+            self._ordered("restart", shared["unit"])
+            self.done.append(f"started {shared['unit']}")
+        elif OF_KEEPALIVED.intersection(changed) or self.interrupted:
+            self._ordered("reload", shared["unit"], "front-not-reloaded")
+            self.done.append(f"reloaded {shared['unit']}")
+
+
+def within(seconds: float, true: Callable[[], bool]) -> bool:
+    """Return whether something becomes true within a number of seconds."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL)
+    return True
