@@ -220,3 +220,25 @@ def engines_closed(r: Rule, c: Context) -> Iterator[Finding]:
                 "  # add the addresses of those that read the engines' metrics"
             ),
         )
+
+
+@rule(
+    "PD623",
+    ERROR,
+    "The address that fronts share is no server's own",
+    cure="choose a free address in the network of the hosts of proxy",
+    source="RFC 5798, 5.2.9 and 6.1",
+)
+def address_free(r: Rule, c: Context) -> Iterator[Finding]:
+    declaration = c.cluster.declaration
+    front = declaration.front
+    if front is None or front.virtual_address is None:
+        return
+    owners = [host for host, address in declaration.addresses.items() if address == front.virtual_address]
+    if owners:
+        yield r.at(
+            f"pd_front_virtual_address is the address of {joined(owners)}: it would move away from there",
+            variable="pd_front_virtual_address",
+            seen=front.virtual_address,
+            expected="an address that no server has",
+        )

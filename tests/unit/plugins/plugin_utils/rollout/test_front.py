@@ -49,6 +49,11 @@ CASES: list[tuple[str, Any, Any]] = [
     ("PD614", small({"pd_api_key": "key-of-the-engines"}), front(pd_api_key="key-of-the-engines")),
     ("PD615", front(pd_front_certificate=...), front()),
     ("PD615", front(pd_front_certificate_key=""), front(pd_front_certificate_key=..., pd_front_tls=False)),
+    (
+        "PD623",
+        front(pd_front_virtual_address="198.51.100.3"),
+        front(pd_front_virtual_address="198.51.100.99"),
+    ),
     ("PD616", front(pd_front_tls=False), front()),
     ("PD616", front(pd_front_tls=False), front(pd_front_tls=False, pd_front_api_keys={})),
     ("PD617", front(pd_front_api_keys={}), front()),
