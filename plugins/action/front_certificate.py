@@ -12,7 +12,7 @@ from ansible.errors import AnsibleError, AnsibleFileNotFound
 
 from ..module_utils._findings import ERROR, Finding, text_of
 from ..plugin_utils._front.catalogue import CERTIFICATE_CHECKS
-from ..plugin_utils._front.certificate import CA, CERTIFICATE, KEY, Checked, Given, Host, check, digests
+from ..plugin_utils._front.certificate import CA, CERTIFICATE, KEY, UTC, Checked, Given, Host, check, digests
 from ..plugin_utils._run.action import ControllerAction
 
 
@@ -79,7 +79,7 @@ class ActionModule(ControllerAction):
             given[KEY],
             given[CA],
             {name: Host(front["host"], front["name"]) for name, front in fronts.items()},
-            datetime.datetime.now(datetime.UTC),
+            datetime.datetime.now(UTC),
         )
 
     def _given(self, variable: str, value: str, inventory: str) -> Given | Finding:

@@ -22,6 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ...module_utils._findings import Finding
 from .catalogue import CERTIFICATE_CHECKS
 
+# datetime.UTC came with Python 3.11, which a controller may not have.
+UTC = datetime.timezone.utc  # noqa: UP017
 CERTIFICATE = "pd_front_certificate"
 KEY = "pd_front_certificate_key"
 CA = "pd_front_ca"
@@ -198,12 +200,12 @@ def _fits(chain: Sequence[tuple[x509.Certificate, str]], public: Any, key: Given
 def _ends(certificate: x509.Certificate) -> datetime.datetime:
     """When it ends; before version 42 the library gives times without a time zone."""
     end = getattr(certificate, "not_valid_after_utc", None)
-    return end or certificate.not_valid_after.replace(tzinfo=datetime.UTC)
+    return end or certificate.not_valid_after.replace(tzinfo=UTC)
 
 
 def _begins(certificate: x509.Certificate) -> datetime.datetime:
     begin = getattr(certificate, "not_valid_before_utc", None)
-    return begin or certificate.not_valid_before.replace(tzinfo=datetime.UTC)
+    return begin or certificate.not_valid_before.replace(tzinfo=UTC)
 
 
 def _dates(certificate: x509.Certificate, now: datetime.datetime) -> Iterator[Finding]:

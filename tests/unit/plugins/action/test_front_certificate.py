@@ -49,6 +49,14 @@ WRITES = """
         mode: "0600"
       delegate_to: localhost
       no_log: true
+    - ascend.pd_rollout.check_report:
+        plan: "{{{{ pd_plan }}}}"
+        servers: [p1]
+        result: none
+        certificate: front_certificate
+        dest: "{result}.d"
+        fail: false
+      run_once: true
 """
 
 
@@ -101,6 +109,8 @@ def test_what_is_wrong_is_returned(tmp_path: Path) -> None:
         tmp_path, made(now=now, days=-1, begins=-9), {"pd_front_name": "other", "pd_front_ca": "nowhere.crt"}
     )
     assert [finding["code"] for finding in found["findings"]] == ["front-certificate-missing"]
+    report = json.loads((tmp_path / "result.json.d" / "check.json").read_text(encoding="utf-8"))
+    assert "front-certificate-missing" in [finding["code"] for finding in report["findings"]]
     assert "nowhere.crt: no such file" in found["findings"][0]["seen"]
 
 
