@@ -11,6 +11,7 @@ import collections
 import json
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,15 +52,18 @@ class Broken(Exception):
 class Connection:
     """One kept connection of HTTP/1.1."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, first: int = 0) -> None:
+        """``first``: which of the addresses it tries first."""
         self.front, self.ssl = front, front.context()
+        turn = first % len(front.addresses)
+        self.addresses = [*front.addresses[turn:], *front.addresses[:turn]]
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
 
     async def open(self) -> None:
         """Connect to the first front that accepts a connection."""
         error: OSError | None = None
-        for address in self.front.addresses:
+        for address in self.addresses:
             try:
                 self.reader, self.writer = await asyncio.open_connection(
                     address, self.front.port, ssl=self.ssl, server_hostname=self.front.name
@@ -147,11 +151,20 @@ class Load:
         self._stop.set()
         self._thread.join()
 
+    def answered(self, more: int) -> None:
+        """Wait until so many more requests have been answered rightly, or ANSWER_TIMEOUT is over."""
+        wanted, deadline = self.result.right + more, time.monotonic() + ANSWER_TIMEOUT
+        while self.result.right < wanted and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if self.result.right < wanted:
+            raise AssertionError(f"no more answers: {self.result}")
+
     async def _all(self) -> None:
         await asyncio.gather(*(self._client(number) for number in range(self.clients)))
 
     async def _client(self, number: int) -> None:
-        connection = Connection(self.front)
+        # By twos, so that each front has both kinds.
+        connection = Connection(self.front, number // 2)
         stream = number % 2 == 0
         expected = ""
         while not self._stop.is_set():

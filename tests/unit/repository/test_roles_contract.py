@@ -30,7 +30,7 @@ READS = {"check_report": {"hccn_check", "host_check"}}
 # Variables that roles register as their results, for plays, for the roles that included them, or for the
 # report on all checks. The README of the role says what they hold.
 RESULTS = {
-    "_container": {"container_result", "container_groups", "container_found"},
+    "_container": {"container_result", "container_groups", "container_found", "container_left"},
     "_measurement": {"measurement_outcome"},
     "check_report": {"check_report_result"},
     "hccn_check": {"hccn_check_result", "hccn_check_targets", "hccn_check_pings", "hccn_check_verdict"},

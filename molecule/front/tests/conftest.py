@@ -1,0 +1,182 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from load import Front, Load
+
+ROOT = Path(__file__).resolve().parents[3]
+ALICE, BOB = "sk-alice-of-this-test-0123456789", "sk-bob-of-this-test-0123456789"
+DEPLOY = "playbooks/deploy.yml"
+
+
+@pytest.fixture(scope="session")
+def front(servers, inventory):
+    """Both fronts, as clients reach them."""
+    return Front(
+        addresses=[one["address"] for one in servers.values()],
+        port=8443,
+        name="models.example",
+        ca=str(inventory.parent / "certificates" / "ca.pem"),
+        key=ALICE,
+        model="deepseek_v3",
+    )
+
+
+class Site:
+    """A copy of the inventory and its certificates, which tests may change; and the servers."""
+
+    def __init__(self, source: Path, copy: Path, server: Callable, names: list[str]) -> None:
+        self.server, self.names = server, names
+        self._source, self.inventory, self.certificates = source, copy / "inventory", copy / "certificates"
+        shutil.copytree(source.parent / "certificates", self.certificates)
+        self.restore()
+
+    def restore(self) -> None:
+        """Undo all changes of the inventory."""
+        shutil.rmtree(self.inventory, ignore_errors=True)
+        shutil.copytree(self._source, self.inventory)
+        self.set(pd_plan_dir=str(self.inventory.parent / "plan"))
+
+    def set(self, **variables: object) -> None:
+        """Set variables of the whole cluster; None removes one."""
+        path = self.inventory / "group_vars" / "all.yml"
+        values = {**yaml.safe_load(path.read_text()), **variables}
+        path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}))
+
+    def without(self, group: str) -> None:
+        """Take a decoder out."""
+        path = self.inventory / "hosts.yml"
+        hosts = yaml.safe_load(path.read_text())
+        del hosts["decoder"]["children"][group]
+        path.write_text(yaml.safe_dump(hosts))
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the words of a deployment."""
+        program = str(ROOT / ".venv/bin/ansible-playbook")
+        return [program, "--inventory", str(self.inventory), DEPLOY, *arguments]
+
+    def environment(self) -> dict[str, str]:
+        own = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        own.pop("ANSIBLE_FORCE_COLOR", None)
+        return own
+
+    def deploy(self, *arguments: str) -> str:
+        """Deploy what the inventory says; return what was printed."""
+        done = subprocess.run(
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env=self.environment(),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def routers(self) -> dict[tuple[str, str], str]:
+        """Return the routers that run: (server, container) → its ID."""
+        return {
+            (name, line.split()[0]): line.split()[1]
+            for name in self.names
+            for line in self.server(name)
+            .check_output(
+                "docker ps --no-trunc --filter label=pd_rollout.role=proxy --format '{{.Names}} {{.ID}}'"
+            )
+            .splitlines()
+        }
+
+    def workers(self) -> dict[str, str]:
+        """Return the worker of each front that accepts connections: its process."""
+        return {name: worker(self.server(name)) for name in self.names}
+
+    def active(self) -> set[str]:
+        """Return the colours of the routers that get the requests."""
+        return {
+            self.server(name).check_output("cat /etc/pd_rollout/pd/front/router.map").split()[1]
+            for name in self.names
+        }
+
+
+def ask(host, command: str, socket: str = "/run/pd-front/master.sock") -> str:
+    """Ask HAProxy's master process of a server."""
+    program = (
+        "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+        "s.sendall(sys.argv[2].encode()+b'\\n'); s.shutdown(1); sys.stdout.write(s.makefile().read())"
+    )
+    return host.check_output("python3 -c %s %s %s", program, socket, command)
+
+
+def worker(host) -> str:
+    """Return the process ID of the worker that accepts connections."""
+    return re.findall(r"^(\d+)\s+worker", ask(host, "show proc"), re.MULTILINE)[0]
+
+
+def changed(output: str) -> dict[str, int]:
+    """Return how much a play has changed on which host."""
+    found = re.finditer(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, re.MULTILINE)
+    return {match[1]: int(match[2]) for match in found if match[2] != "0"}
+
+
+@pytest.fixture(scope="session")
+def site(inventory, tmp_path_factory, server, servers):
+    # A folder of the same name: the scripts contain the cluster's, which comes from it.
+    return Site(inventory, tmp_path_factory.mktemp("site") / inventory.parent.name, server, list(servers))
+
+
+@pytest.fixture
+def changing(site) -> Iterator[Site]:
+    """The inventory may be changed by the test; afterwards it is as before. What the test deployed, stays."""
+    yield site
+    site.restore()
+
+
+@pytest.fixture
+def under_load(front, site):
+    """`with under_load():` requests run all the time, and every one is answered completely and rightly."""
+
+    @contextmanager
+    def run(clients: int = 8, **options: object) -> Iterator[Load]:
+        load = Load(front, clients, **options)
+        try:
+            with load:
+                load.answered(2 * clients)
+                yield load
+                load.answered(2 * clients)
+        finally:
+            if load.result.failed:
+                print(logs(site))
+        assert not load.result.failed, f"{load.result.right} right, {load.result.wrong}"
+
+    return run
+
+
+def logs(site: Site) -> str:
+    """Return what tells why requests have failed: the fronts' and the routers' last lines."""
+    told = []
+    for name in site.names:
+        host = site.server(name)
+        told.append(f"── {name}: front")
+        lines = host.run("journalctl -u pd-front --no-pager -o short-precise | tail -n 2000").stdout
+        dull = r"status=200 .* end=--|path=\"/health\"|Proxy \S+ stopped|haproxy version|path to executable"
+        told += [line for line in lines.splitlines() if not re.search(dull, line)][-40:]
+        routers = host.run("docker ps -a --filter label=pd_rollout.role=proxy --format '{{.Names}}'").stdout
+        for container in routers.split():
+            told.append(f"── {name}: {container}")
+            told += host.run(f"docker logs --tail 15 {container} 2>&1").stdout.splitlines()
+    return "\n".join(told)
