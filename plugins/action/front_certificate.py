@@ -78,7 +78,10 @@ class ActionModule(ControllerAction):
             given[CERTIFICATE],
             given[KEY],
             given[CA],
-            {name: Host(front["host"], front["name"]) for name, front in fronts.items()},
+            {
+                name: Host(front["host"], front["name"], (front.get("shared") or {}).get("address"))
+                for name, front in fronts.items()
+            },
             datetime.datetime.now(UTC),
         )
 

@@ -397,13 +397,13 @@ HOST_CHECKS = Catalogue(
         "sd_booted(3)",
     ),
     Check(
-        "host-haproxy-absent",
-        "HAProxy cannot be installed",
-        "The front is HAProxy of the operating system's packages. deploy.yml fetches the package lists once "
-        "more before it installs it.",
+        "host-package-absent",
+        "What the front needs cannot be installed",
+        "The front is HAProxy of the operating system's packages, with a virtual address also keepalived. "
+        "deploy.yml fetches the package lists once more before it installs them.",
         "warning",
-        "haproxy installed, or known to the package manager",
-        "apt-get update && apt-cache policy haproxy  # or install HAProxy 2.6 or later from another source",
+        "the package installed, or known to the package manager",
+        "apt-get update && apt-cache policy {package}  # or install it from another source",
         "this collection, role front",
     ),
     Check(

@@ -90,15 +90,22 @@ class PlannedContainer:
 
 @dataclass(frozen=True)
 class PlannedFront:
-    """The planned front: its unit, without the suffix, and its directory on the server."""
+    """The planned front: its directory on the server, its units without the suffix, and what it needs of the
+    operating system's packages, which have the names of their programs."""
 
-    unit: str
     directory: str
+    units: tuple[str, ...]
+    packages: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {**vars(self), "units": list(self.units), "packages": list(self.packages)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> PlannedFront:
         """Return the front from a JSON object; unknown keys are ignored."""
-        return cls(**_given(cls, value))
+        given = _given(cls, value)
+        return cls(**{**given, "units": tuple(given["units"]), "packages": tuple(given["packages"])})
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ class HostRequirements:
             "ports": [asdict(row) for row in self.ports],
             "peers": dict(self.peers),
             "serving": [container.to_dict() for container in self.serving],
-            "front": asdict(self.front) if self.front else None,
+            "front": self.front.to_dict() if self.front else None,
         }
 
     @classmethod

@@ -86,8 +86,15 @@ def requirements(
         shm=sum(size(engine["shm_size"]) for engine in engines),
         advertise=tuple(engine["env"].get("VLLM_HOST_IP") for engine in engines),
         serving=tuple(map(planned_container, planned)),
-        front=None if front is None else PlannedFront(front["unit"], front["directory"]),
+        front=None if front is None else _front(front),
     )
+
+
+def _front(front: Mapping[str, Any]) -> PlannedFront:
+    """Return what the check of a server needs of its front."""
+    shared = front.get("shared")
+    units = (front["unit"], *((shared["unit"],) if shared else ()))
+    return PlannedFront(front["directory"], units, tuple(front["packages"]))
 
 
 def outside(plan: Mapping[str, Any]) -> list[Finding]:

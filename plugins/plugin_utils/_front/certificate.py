@@ -56,10 +56,11 @@ class Given:
 
 @dataclass(frozen=True)
 class Host:
-    """A host with a front: its address, and the name by which clients reach it, if that is declared."""
+    """A host with a front: its address, and if there are any, the declared name and the shared address."""
 
     address: str
     name: str | None = None
+    shared: str | None = None
 
 
 @dataclass
@@ -275,7 +276,8 @@ def _names(
         if host.name:
             known[name] = host.name if _covers(certificate, host.name) else ""
         else:
-            known[name] = host.address if host.address in addresses else next(iter(plain), "")
+            own = [address for address in (host.address, host.shared) if address in addresses]
+            known[name] = next(iter((*own, *plain)), "")
     if not any(alternatives):
         yield _finding("front-certificate-no-san", seen=_subject(certificate))
     if declared and not _covers(certificate, declared):

@@ -17,8 +17,8 @@ OLDEST = "2.6"
 
 
 def front(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
-    planned, found = requirements.front, state.front
-    if planned is None or found is None:
+    found = state.front
+    if requirements.front is None or found is None:
         return
     if not found.systemd:
         yield HOST_CHECKS.finding(
@@ -30,16 +30,19 @@ def front(requirements: HostRequirements, state: HostState) -> Iterable[Finding]
     if known and version(known) < version(OLDEST):
         how = "is installed" if found.version else "is what the package manager would install"
         yield HOST_CHECKS.finding("host-haproxy-old", f"HAProxy {known} {how}", seen=known)
-    elif found.version is None and found.offered == "":
+    for package in found.unknown:
         yield HOST_CHECKS.finding(
-            "host-haproxy-absent",
-            "HAProxy is not installed, and the package manager does not know it",
-            seen="apt-cache policy haproxy has no candidate",
+            "host-package-absent",
+            f"{package} is not installed, and the package manager does not know it",
+            seen=f"apt-cache policy {package} has no candidate",
+            package=package,
         )
-    if found.deployed and found.systemd and not found.active:
+    for unit in found.stopped if found.systemd else ():
         yield HOST_CHECKS.finding(
             "host-front-stopped",
-            "the front is not running",
-            seen=f"{planned.unit}.service is not active",
-            unit=planned.unit,
+            "the front is not running"
+            if unit.endswith("-front")
+            else "nothing gives the front its virtual address",
+            seen=f"{unit}.service is not active",
+            unit=unit,
         )

@@ -13,48 +13,57 @@ from ..requirements import PlannedFront
 
 _SECONDS = 10.0
 # Beside the directories of PATH: that of the root user may lack it.
-_HAPROXY = "/usr/sbin/haproxy"
+_SBIN = "/usr/sbin/"
+_UNITS = "/etc/systemd/system"
 
 
 @dataclass(frozen=True)
 class Front:
-    """``version``: of the installed HAProxy; None if there is none. ``offered``: the version that the package
-    manager would install; empty if it knows none, None if that cannot be told. ``systemd``: whether it runs
-    here. ``deployed``: whether a front was deployed here; ``active``: whether its unit runs."""
+    """The state of a front, or of a server that is to have one.
+
+    ``version``: of the installed HAProxy; None if there is none. ``offered``: the version that the package
+    manager would install, if it knows one. ``unknown``: packages that are not installed and that the package
+    manager does not know. ``systemd``: whether it runs here. ``stopped``: deployed units that do not run.
+    """
 
     version: str | None = None
     offered: str | None = None
+    unknown: tuple[str, ...] = ()
     systemd: bool = True
-    deployed: bool = False
-    active: bool = False
+    stopped: tuple[str, ...] = ()
 
 
 def inspect_front(runner: Runner, planned: PlannedFront | None) -> Front | None:
     """Return the state of the front of this server; None if none is planned."""
     if planned is None:
         return None
-    version = parse_haproxy(runner.run(Command("haproxy", "version", [_HAPROXY, "-v"], _SECONDS)))
-    deployed = Path(planned.directory).is_dir()
-    active = False
-    if deployed:
-        words = ["systemctl", "is-active", f"{planned.unit}.service"]
-        active = runner.run(Command("systemctl", "is-active", words, _SECONDS)).status == 0
+    version = parse_haproxy(runner.run(Command("haproxy", "version", [f"{_SBIN}haproxy", "-v"], _SECONDS)))
+    missing = [name for name in planned.packages if not Path(_SBIN, name).exists()]
+    offered = {name: _offered(runner, name) for name in missing}
     return Front(
         version=version,
-        offered=None if version else _offered(runner),
+        offered=offered.get("haproxy") or None,
+        unknown=tuple(name for name, found in offered.items() if found == ""),
         # sd_booted(3)
         systemd=Path("/run/systemd/system").is_dir(),
-        deployed=deployed,
-        active=active,
+        stopped=tuple(unit for unit in planned.units if not _runs(runner, unit)),
     )
 
 
-def _offered(runner: Runner) -> str | None:
-    """Ask the package manager for what it knows already; nothing is fetched."""
-    answer = runner.run(Command("apt-cache", "policy", ["apt-cache", "policy", "haproxy"], _SECONDS))
+def _runs(runner: Runner, unit: str) -> bool:
+    """Return whether a unit runs; one that was never deployed need not."""
+    if not Path(_UNITS, f"{unit}.service").is_file():
+        return True
+    words = ["systemctl", "is-active", f"{unit}.service"]
+    return runner.run(Command("systemctl", "is-active", words, _SECONDS)).status == 0
+
+
+def _offered(runner: Runner, package: str) -> str | None:
+    """Ask the package manager for what it knows already; nothing is fetched. Empty if it knows none."""
+    answer = runner.run(Command("apt-cache", "policy", ["apt-cache", "policy", package], _SECONDS))
     if answer.problem != "missing":
         return parse_apt(answer)
-    query = ["dnf", "-q", "-C", "repoquery", "--queryformat", "%{version}\n", "haproxy"]
+    query = ["dnf", "-q", "-C", "repoquery", "--queryformat", "%{version}\n", package]
     return parse_dnf(runner.run(Command("dnf", "repoquery", query, _SECONDS)))
 
 

@@ -36,7 +36,15 @@ class Runner:
         return self.answers.get(name, MISSING)
 
 
-PLANNED = PlannedFront("pd-front", "/nowhere/front")
+PLANNED = PlannedFront("/etc/pd_rollout/pd/front", ("pd-front", "pd-address"), ("haproxy", "keepalived"))
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch) -> Path:
+    """Programs and units are files of the test."""
+    monkeypatch.setattr(front, "_SBIN", f"{tmp_path}/")
+    monkeypatch.setattr(front, "_UNITS", str(tmp_path))
+    return Path(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -52,30 +60,40 @@ def test_the_version_of_haproxy(text: str, version: str | None) -> None:
     assert front.parse_haproxy(answer(text)) == version
 
 
-def test_an_installed_haproxy_is_enough() -> None:
+def test_what_is_installed_is_enough(folders: Path) -> None:
+    for name in ("haproxy", "keepalived"):
+        (folders / name).touch()
     runner = Runner(haproxy=answer(DEBIAN))
-    found = front.inspect_front(runner, PLANNED)
-    assert found is not None and (found.version, found.offered) == ("2.6.12", None)
-    assert runner.asked == ["/usr/sbin/haproxy -v"]
+    assert front.inspect_front(runner, PLANNED) == front.Front(
+        "2.6.12", systemd=Path("/run/systemd/system").is_dir()
+    )
+    assert runner.asked == [f"{folders}/haproxy -v"]
 
 
 @pytest.mark.parametrize(
-    ("answers", "offered"),
+    ("answers", "offered", "unknown"),
     [
-        ({"apt_cache": answer(POLICY)}, "2.6.12"),
-        ({"apt_cache": answer(NO_CANDIDATE)}, ""),
-        ({"apt_cache": answer("")}, ""),
-        ({"apt_cache": answer(status=100)}, None),
-        ({"dnf": answer("2.9.5\n2.10.1\n")}, "2.10.1"),
-        ({"dnf": answer("")}, None),
-        ({"dnf": answer("Error: Cache-only enabled but no cache", 1)}, None),
-        ({}, None),
+        ({"apt_cache": answer(POLICY)}, "2.6.12", ()),
+        ({"apt_cache": answer(NO_CANDIDATE)}, None, ("haproxy", "keepalived")),
+        ({"apt_cache": answer("")}, None, ("haproxy", "keepalived")),
+        ({"apt_cache": answer(status=100)}, None, ()),
+        ({"dnf": answer("2.9.5\n2.10.1\n")}, "2.10.1", ()),
+        ({"dnf": answer("")}, None, ()),
+        ({"dnf": answer("Error: Cache-only enabled but no cache", 1)}, None, ()),
+        ({}, None, ()),
     ],
     ids=str,
 )
-def test_what_the_package_manager_knows(answers: dict[str, Answer], offered: str | None) -> None:
+def test_what_the_package_manager_knows(answers, offered: str | None, unknown: tuple[str, ...]) -> None:
     found = front.inspect_front(Runner(**answers), PLANNED)
-    assert found is not None and found.offered == offered
+    assert found is not None and (found.offered, found.unknown) == (offered, unknown)
+
+
+def test_only_what_is_missing_is_looked_for(folders: Path) -> None:
+    (folders / "haproxy").touch()
+    runner = Runner(haproxy=answer(DEBIAN), apt_cache=answer(NO_CANDIDATE))
+    found = front.inspect_front(runner, PLANNED)
+    assert found is not None and (found.version, found.unknown) == ("2.6.12", ("keepalived",))
 
 
 def test_nothing_is_asked_without_a_front() -> None:
@@ -83,12 +101,15 @@ def test_nothing_is_asked_without_a_front() -> None:
     assert front.inspect_front(runner, None) is None and not runner.asked
 
 
-@pytest.mark.parametrize(("status", "active"), [(0, True), (3, False)])
-def test_the_unit_of_a_deployed_front(tmp_path: Path, status: int, active: bool) -> None:
+@pytest.mark.parametrize(("status", "stopped"), [(0, ()), (3, ("pd-front",))])
+def test_a_unit_that_was_deployed_must_run(folders: Path, status: int, stopped: tuple[str, ...]) -> None:
+    (folders / "pd-front.service").touch()
     runner = Runner(haproxy=answer(DEBIAN), systemctl=answer(status=status))
-    found = front.inspect_front(runner, PlannedFront("pd-front", str(tmp_path)))
-    assert found is not None and (found.deployed, found.active) == (True, active)
-    assert "systemctl is-active pd-front.service" in runner.asked
+    found = front.inspect_front(runner, PLANNED)
+    assert found is not None and found.stopped == stopped
+    assert [words for words in runner.asked if "systemctl" in words] == [
+        "systemctl is-active pd-front.service"
+    ]
 
 
 @pytest.mark.parametrize(

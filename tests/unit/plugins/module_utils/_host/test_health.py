@@ -185,5 +185,5 @@ def test_of_two_routers_the_active_one_must_run(tmp_path, map_says, missing):
         )
     if map_says is not None:
         (tmp_path / "router.map").write_text(map_says)
-    found = findings(Docker(), *routers, front=PlannedFront("pd-front", str(tmp_path)))
+    found = findings(Docker(), *routers, front=PlannedFront(str(tmp_path), ("pd-front",), ("haproxy",)))
     assert [finding.message for finding in found] == [f"the {missing} router is not running"]

@@ -95,7 +95,7 @@ def old_engine(version: str, **more) -> dict:
 
 EULER = ("openeuler", "openEuler 22.03 (LTS-SP3)")
 OTHER_NIC = Nic("eth1", True, 1500, ("192.168.0.5",))
-FRONT = {"front": PlannedFront("pd-front", "/etc/pd_rollout/pd/front")}
+FRONT = {"front": PlannedFront("/etc/pd_rollout/pd/front", ("pd-front",), ("haproxy",))}
 CASES: dict[str, tuple[dict, dict, list[str]]] = {
     # name: changes of the state, changes of the requirements, codes
     "good": ({}, {}, []),
@@ -107,10 +107,27 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     "HAProxy of two digits": ({"front": Front("2.10")}, FRONT, []),
     "HAProxy can be installed": ({"front": Front(offered="2.6.12")}, FRONT, []),
     "an old HAProxy can be installed": ({"front": Front(offered="2.4.8")}, FRONT, ["host-haproxy-old"]),
-    "HAProxy cannot be installed": ({"front": Front(offered="")}, FRONT, ["host-haproxy-absent"]),
+    "HAProxy cannot be installed": (
+        {"front": Front(unknown=("haproxy",))},
+        FRONT,
+        ["host-package-absent"],
+    ),
+    "keepalived cannot be installed": (
+        {"front": Front("2.6.12", unknown=("keepalived",))},
+        FRONT,
+        ["host-package-absent"],
+    ),
     "unknown whether it can be": ({"front": Front(offered=None)}, FRONT, []),
-    "the front is stopped": ({"front": Front("2.6.12", deployed=True)}, FRONT, ["host-front-stopped"]),
-    "the front runs": ({"front": Front("2.6.12", deployed=True, active=True)}, FRONT, []),
+    "the front is stopped": (
+        {"front": Front("2.6.12", stopped=("pd-front",))},
+        FRONT,
+        ["host-front-stopped"],
+    ),
+    "the virtual address is stopped": (
+        {"front": Front("2.6.12", stopped=("pd-address",))},
+        FRONT,
+        ["host-front-stopped"],
+    ),
     "mount missing": ({"paths_missing": ("/usr/local/dcmi",)}, {}, ["host-mount-missing"]),
     "foreign process": ({"npu": process(9)}, {}, ["host-npu-process"]),
     "own process": ({"npu": process(9), "own_pids": frozenset({9})}, {}, []),

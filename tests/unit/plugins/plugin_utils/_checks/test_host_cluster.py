@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import HostRequirements
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import (
+    HostRequirements,
+    PlannedFront,
+)
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import host_cluster as b
 
 
@@ -118,11 +121,22 @@ def test_the_server_knows_which_router_must_run() -> None:
         {"container": f"pd-router-{colour}", "colour": colour, "script_path": "/x", "health_url": "http://x"}
         for colour in ("blue", "green")
     ]
-    front = {"unit": "pd-front", "directory": "/etc/pd_rollout/pd/front"}
+    shared = {"unit": "pd-address"}
+    packages = ["haproxy", "keepalived"]
+    front = {
+        "unit": "pd-front",
+        "directory": "/etc/pd_rollout/pd/front",
+        "shared": shared,
+        "packages": packages,
+    }
     own = {**PLAN["hosts"]["p1"], "routers": routers, "front": front}
     found = b.requirements(PLAN, own, "p1", None)
     assert [one.colour for one in found.serving if one.colour] == ["blue", "green"]
-    assert found.front is not None and found.front.unit == "pd-front"
+    assert found.front == PlannedFront(
+        "/etc/pd_rollout/pd/front", ("pd-front", "pd-address"), tuple(packages)
+    )
+    alone = b.requirements(PLAN, {**own, "front": {**front, "shared": None}}, "p1", None)
+    assert alone.front is not None and alone.front.units == ("pd-front",)
     assert HostRequirements.from_dict(found.to_dict()) == found
 
 

@@ -186,6 +186,8 @@ def test_a_self_signed_certificate_verifies_itself() -> None:
         (("*.example.org", NAME), Host(ADDRESS), NAME),
         ((NAME, ADDRESS), Host(ADDRESS, NAME), NAME),
         (("*.example.org",), Host(ADDRESS), ""),
+        ((NAME, "10.1.0.9"), Host(ADDRESS, None, "10.1.0.9"), "10.1.0.9"),
+        ((NAME, "10.1.0.9"), Host(ADDRESS), NAME),
         ((), Host(ADDRESS, NAME), ""),
     ],
 )
