@@ -15,7 +15,8 @@ description:
     its key and its authorities, and finds what clients or HAProxy would refuse. For example a key that does
     not belong to the certificate, a date or a name for which it is not valid.
   - A file is looked for beside the inventory, then as Ansible looks for files. It may be encrypted with
-    C(ansible-vault).
+    C(ansible-vault). Ansible takes every file in the folder of an inventory for an inventory, so keep it
+    elsewhere if the inventory is a folder.
   - Without a front in the plan everything is empty.
   - To be run once for all hosts. The result contains the private key, so it is never written to a log.
 extends_documentation_fragment:
