@@ -21,6 +21,8 @@ from load import Front, Load
 
 ROOT = Path(__file__).resolve().parents[3]
 ALICE, BOB = "sk-alice-of-this-test-0123456789", "sk-bob-of-this-test-0123456789"
+# Those, and the engines' own.
+SECRETS = (ALICE, BOB, "a-key-of-the-engines-in-this-test", "PRIVATE KEY-----\n")
 DEPLOY = "playbooks/deploy.yml"
 
 
@@ -56,7 +58,9 @@ class Site:
         """Set variables of the whole cluster; None removes one."""
         path = self.inventory / "group_vars" / "all.yml"
         values = {**yaml.safe_load(path.read_text()), **variables}
-        path.write_text(yaml.safe_dump({name: value for name, value in values.items() if value is not None}))
+        kept = {name: value for name, value in values.items() if value is not None}
+        # The order of the engines' options is that of their command lines.
+        path.write_text(yaml.safe_dump(kept, sort_keys=False))
 
     def without(self, group: str) -> None:
         """Take a decoder out."""

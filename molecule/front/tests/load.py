@@ -73,6 +73,11 @@ class Connection:
                 error = failed
         raise error or OSError("no address")
 
+    def turn(self) -> None:
+        """Go to the next front from now on."""
+        self.close()
+        self.addresses = [*self.addresses[1:], self.addresses[0]]
+
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
@@ -135,10 +140,13 @@ class Result:
 
 
 class Load:
-    """Clients that send one request after the other, streamed and not, until they are told to stop."""
+    """Clients that send one request after the other, streamed and not, until they are told to stop.
 
-    def __init__(self, front: Front, clients: int = 8, tokens: int = 24) -> None:
-        self.front, self.clients, self.tokens = front, clients, tokens
+    ``elsewhere``: when a front says 503, that it has sent the request to nobody, they ask the next front.
+    """
+
+    def __init__(self, front: Front, clients: int = 8, tokens: int = 24, elsewhere: bool = False) -> None:
+        self.front, self.clients, self.tokens, self.elsewhere = front, clients, tokens, elsewhere
         self.result = Result()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._all()), daemon=True)
@@ -191,6 +199,9 @@ class Load:
             "stream": stream,
         }
         answer = await connection.ask("/v1/completions", body)
+        if answer.status == 503 and self.elsewhere:
+            connection.turn()
+            answer = await connection.ask("/v1/completions", body)
         if answer.status != 200:
             raise ValueError(f"{answer.status} {answer.body[:120]!r}")
         if not stream:

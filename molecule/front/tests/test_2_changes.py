@@ -13,7 +13,7 @@ import ssl
 import subprocess
 
 import pytest
-from conftest import ALICE, BOB, ROOT, changed
+from conftest import ALICE, BOB, ROOT, SECRETS, changed
 from cryptography import x509
 from load import Connection
 
@@ -51,9 +51,10 @@ def test_keys_are_added_and_removed_at_once(changing, front, under_load):
     assert status(front, CAROL) == [401, 401]
     changing.set(pd_front_api_keys={"alice": ALICE, "carol": CAROL})
     with under_load():
-        output = changing.deploy("--tags", "proxy")
+        output = changing.deploy("--tags", "proxy", "-vvv", "--diff")
         assert status(front, BOB) == [401, 401]
         assert status(front, CAROL) == [200, 200]
+    assert not [secret for secret in (*SECRETS, CAROL) if secret in output]
     # One task on each server; nothing was started or loaded anew.
     assert changed(output) == {"server1": 1, "server2": 1}
     assert changing.routers() == routers
