@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import openai
 import pytest
 import yaml
 
@@ -36,6 +38,23 @@ def front(servers, inventory):
         ca=str(inventory.parent / "certificates" / "ca.pem"),
         key=ALICE,
         model="deepseek_v3",
+    )
+
+
+@pytest.fixture
+def client(front, monkeypatch):
+    """A client that knows the name, a key and, as the documentation says, the authority."""
+    resolve = socket.getaddrinfo
+
+    def found(host, *arguments, **options):
+        known = front.addresses[0] if host in (front.name, front.name.encode()) else host
+        return resolve(known, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    monkeypatch.setenv("SSL_CERT_FILE", front.ca)
+    monkeypatch.setenv("NO_PROXY", "*")
+    return lambda key=ALICE: openai.OpenAI(
+        base_url=f"https://{front.name}:{front.port}/v1", api_key=key, max_retries=0
     )
 
 

@@ -5,28 +5,8 @@
 
 from __future__ import annotations
 
-import socket
-
 import openai
 import pytest
-from conftest import ALICE
-
-
-@pytest.fixture
-def client(front, monkeypatch):
-    """A client that knows the name, a key and, as the documentation says, the authority."""
-    resolve = socket.getaddrinfo
-
-    def found(host, *arguments, **options):
-        known = front.addresses[0] if host in (front.name, front.name.encode()) else host
-        return resolve(known, *arguments, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", found)
-    monkeypatch.setenv("SSL_CERT_FILE", front.ca)
-    monkeypatch.setenv("NO_PROXY", "*")
-    return lambda key=ALICE: openai.OpenAI(
-        base_url=f"https://{front.name}:{front.port}/v1", api_key=key, max_retries=0
-    )
 
 
 def ask(client, prompt="a b c"):

@@ -13,6 +13,7 @@ import json
 import re
 import time
 
+import openai
 import pytest
 from conftest import changed, logs
 from load import ANSWER_TIMEOUT, Connection, Load
@@ -111,7 +112,7 @@ def test_a_dead_decoder_gets_no_more_requests_and_is_served_again(site, server, 
     assert all(re.match(honest, what) for what in load.result.wrong), load.result
 
 
-def test_without_a_router_the_front_says_so(site, server, front):
+def test_without_a_router_the_front_says_so(site, server, front, client):
     name = router(site, "server1")
     server("server1").check_output("docker stop -t 2 %s", name)
 
@@ -125,9 +126,11 @@ def test_without_a_router_the_front_says_so(site, server, front):
     try:
         wait(lambda: not healthy(front, front.addresses[0]))
         answer = asyncio.run(ask())
+        with pytest.raises(openai.InternalServerError, match="not available at the moment") as seen:
+            client().completions.create(model=front.model, prompt="a", max_tokens=1)
     finally:
         server("server1").check_output("docker start %s", name)
-    assert answer.status == 503
+    assert seen.value.status_code == answer.status == 503
     assert answer.headers["retry-after"] == "5"
     assert answer.json()["error"]["code"] == "service_unavailable"
     wait(lambda: healthy(front, front.addresses[0]))

@@ -8,14 +8,27 @@ from __future__ import annotations
 import hashlib
 import re
 
+import openai
 import pytest
 from conftest import ALICE, BOB, SECRETS, changed
 
 FRONT = "/etc/pd_rollout/pd/front"
 
 
+def test_a_key_s_limit_is_an_error_that_clients_understand(changing, client):
+    changing.set(pd_front_requests_per_minute=20)
+    changing.deploy("--tags", "proxy")
+    with pytest.raises(openai.RateLimitError, match="may send 20 requests in a minute") as seen:
+        for _ in range(25):
+            client(BOB).models.list()
+    assert seen.value.code == "rate_limit_exceeded"
+    assert int(seen.value.response.headers["retry-after"]) > 0
+    # Another key has a limit of its own.
+    assert client().models.list().data
+
+
 def test_a_second_run_changes_nothing_and_shows_no_secret(site):
-    # Other tests may have left another router.
+    # Without the limit.
     site.deploy("--skip-tags", "check")
     output = site.deploy("-vvv", "--diff")
     assert changed(output) == {}

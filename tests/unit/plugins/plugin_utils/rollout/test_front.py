@@ -243,6 +243,10 @@ def test_times_and_sizes_are_variables() -> None:
         assert line in text
 
 
+def test_a_client_that_does_nothing_does_not_hold_a_connection_as_long_as_an_answer_may_take() -> None:
+    assert "    timeout client 120s" in config(pd_front_answer_timeout=86400).splitlines()
+
+
 def test_the_configuration_is_one_of_the_plans_files() -> None:
     plan = planner.make(small(FRONT)).to_dict()
     front = plan["hosts"]["p1"]["front"]
