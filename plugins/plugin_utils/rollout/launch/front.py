@@ -46,6 +46,8 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         "ANSWER": str(declared.answer_timeout),
         "REQUEST": str(declared.request_timeout),
         "IDLE": str(declared.idle_timeout),
+        # An answer that goes on has no limit; that of a stream which outlives a reload is a day, or more.
+        "LONGEST": str(max(86400, declared.answer_timeout, cluster.declaration.drain_timeout)),
         "BODY": str(declared.body_limit),
         "BIND": "\n".join(_bind(declared, address, folder)),
         "METRICS": f"{address}:{declared.metrics_port}",

@@ -225,6 +225,34 @@ def test_sessions_are_never_shut_down_with_a_check() -> None:
     assert "    option idle-close-on-response" in lines
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        # A busy router answers its check late.
+        "timeout check 10s",
+        # The engine is not to go on for a client that has given up.
+        "option abortonclose",
+        # One plain value: another could forge parts of the log.
+        "req.fhdr_cnt(x-request-id) eq 1",
+        # Large headers would leave no room for the body that the limit of chunked requests counts.
+        "req.hdrs_bin,length gt 32768",
+        "http-request del-header upgrade",
+    ],
+)
+def test_the_configuration_has(line: str) -> None:
+    assert line in config()
+
+
+def test_workers_of_an_earlier_configuration_may_finish_the_longest_answer() -> None:
+    assert "hard-stop-after 86400s" in config()
+
+
+def test_units_never_give_up() -> None:
+    front = share(pd_front_virtual_address="10.1.0.99")["front"]
+    for unit in (front["service"], front["shared"]["service"]):
+        assert "StartLimitIntervalSec=0" in unit.split("[Service]")[0]
+
+
 def test_times_and_sizes_are_variables() -> None:
     text = config(
         pd_front_answer_timeout=7200,
