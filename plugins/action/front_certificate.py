@@ -13,7 +13,9 @@ from ansible.errors import AnsibleError, AnsibleFileNotFound
 from ..module_utils._findings import ERROR, Finding, text_of
 from ..plugin_utils._front.catalogue import CERTIFICATE_CHECKS
 from ..plugin_utils._front.certificate import CA, CERTIFICATE, KEY, UTC, Checked, Given, Host, check, digests
+from ..plugin_utils._run import vaults
 from ..plugin_utils._run.action import ControllerAction
+from ..plugin_utils.rollout.values import is_pem
 
 
 class ActionModule(ControllerAction):
@@ -56,7 +58,7 @@ class ActionModule(ControllerAction):
             "pem": checked.pem,
             "digest": checked.digest,
             "ca": checked.ca,
-            "api_keys": digests(options["api_keys"]) if fronts else {},
+            "api_keys": digests(vaults.decrypted(options["api_keys"])) if fronts else {},
             # With it, whoever reads a log has the private key.
             "_ansible_no_log": True,
         }
@@ -88,7 +90,7 @@ class ActionModule(ControllerAction):
     def _given(self, variable: str, value: str, inventory: str) -> Given | Finding:
         """Return the text itself or that of the file, which may be encrypted with ansible-vault."""
         text = value.strip()
-        if not text or text.startswith("-----BEGIN "):
+        if not text or is_pem(text):
             return Given(text)
         named = Path(text).expanduser()
         path = str(named)

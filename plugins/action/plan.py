@@ -26,6 +26,7 @@ from ..module_utils._findings import render_text
 from ..plugin_utils._run import (
     parent,  # noqa: F401
     role_arguments,
+    vaults,
 )
 from ..plugin_utils._run.screen import COLOURS, show
 from ..plugin_utils._serving import deployed_hosts
@@ -305,6 +306,8 @@ def _variables(hostvars: Any) -> dict[str, Any]:
 
 def _evaluated(value: Any) -> Any:
     """Containers may evaluate on access: take them apart here, where an error can still be told."""
+    if vaults.is_encrypted(value):
+        return vaults.decrypted(value)
     if isinstance(value, Mapping):
         return {key: _evaluated(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

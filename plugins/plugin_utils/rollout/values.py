@@ -356,12 +356,17 @@ def read_api_keys(value: Any) -> ApiKeys:
     )
 
 
+def is_pem(text: str) -> bool:
+    """Return whether this is text in PEM, not a path; tools write what a block contains in front of it."""
+    return "-----BEGIN " in text
+
+
 def read_pem(value: Any) -> bool:
     """Return whether a file's path or a PEM text is set."""
     if value is None or value == "":
         return False
     text_ = str(value) if isinstance(value, str) else ""
-    if not text_.lstrip().startswith("-----BEGIN ") and ("\n" in text_.strip() or not text_.strip()):
+    if not is_pem(text_) and ("\n" in text_.strip() or not text_.strip()):
         raise BadValue("the path of a file on the controller, or text in PEM", seen=_NOT_SHOWN)
     return True
 

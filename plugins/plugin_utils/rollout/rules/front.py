@@ -34,6 +34,9 @@ def certificate_given(r: Rule, c: Context) -> Iterator[Finding]:
         "pd_front_certificate_key": front.certificate_key,
     }
     for variable in (name for name, is_set in given.items() if not is_set):
+        # What was given and cannot be read is a finding already.
+        if variable in c.cluster.declaration.front_variables:
+            continue
         yield r.at(
             f"{variable} is not set: HAProxy does not start with TLS and without it",
             variable=variable,

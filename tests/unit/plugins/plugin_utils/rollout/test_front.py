@@ -113,6 +113,19 @@ def test_a_port_that_cannot_be_read_is_the_only_finding() -> None:
     assert "PD102" in found and "PD618" not in found
 
 
+def test_a_certificate_that_cannot_be_read_is_the_only_finding() -> None:
+    found = codes(front(pd_front_certificate="two\nlines"))
+    assert "PD102" in found and "PD615" not in found
+
+
+@pytest.mark.parametrize(
+    "before", ["Certificate:\n    Data:\n", "Bag Attributes\n    friendlyName: a\n", "\n"]
+)
+def test_text_before_the_first_block_is_part_of_pem(before: str) -> None:
+    text = f"{before}-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
+    assert not [one for one in findings(front(pd_front_certificate=text)) if one.severity == "error"]
+
+
 def test_the_firewall_closes_what_engines_listen_on() -> None:
     hints = {one.host: one for one in findings(front()) if one.code == "PD622"}
     assert "tcp dport { 7001, 8004, 36100-36115 }" in hints["p1"].cure
