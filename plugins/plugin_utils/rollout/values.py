@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import math
 import re
@@ -318,6 +319,7 @@ def read_secret(value: Any) -> bool:
     return str(value) != ""
 
 
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _NOT_SHOWN = "(not shown)"
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -354,6 +356,24 @@ def read_api_keys(value: Any) -> ApiKeys:
         tuple(str(name) for name in value),
         tuple(str(name) for name, key in value.items() if len(key) < LONG_KEY),
     )
+
+
+def read_address(value: Any) -> str:
+    """Read an IPv4 address that a server may have."""
+    try:
+        address = ipaddress.IPv4Address(value.strip() if isinstance(value, str) else "")
+    except ValueError:
+        raise BadValue("an IPv4 address") from None
+    kinds = {
+        "0.0.0.0, which stands for every address": address.is_unspecified,
+        "a loopback address, which stays on its server": address.is_loopback,
+        "a multicast address": address.is_multicast,
+        "the broadcast address": address == _BROADCAST,
+    }
+    for kind, is_kind in kinds.items():
+        if is_kind:
+            raise BadValue("an IPv4 address that a server may have", message=f"{address} is {kind}")
+    return str(address)
 
 
 def is_pem(text: str) -> bool:

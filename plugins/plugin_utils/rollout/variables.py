@@ -17,6 +17,7 @@ from .values import (
     one_of,
     own_path,
     port,
+    read_address,
     read_api_keys,
     read_chips,
     read_dp_mode,
@@ -78,7 +79,6 @@ _image = text(
     "an image, such as registry.example:5000/ascend/vllm-ascend:v0.13.0-a3, optionally with @sha256: and 64 "
     "hexadecimal digits, without https:// and without upper case letters in its name",
 )
-_IPV4 = r"((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 _interface = text(r"[A-Za-z0-9._:@-]{1,15}", "the name of a network interface")
 _deployment = text(DEPLOYMENT_NAME, DEPLOYMENT_EXPECTED)
 _no_mapping: Mapping[str, Any] = {}
@@ -246,7 +246,7 @@ FRONT_NAME = Variable(
 )
 FRONT_VIRTUAL = Variable(
     "pd_front_virtual_address",
-    _optional(text(_IPV4, "an IPv4 address")),
+    _optional(read_address),
     None,
     "free IPv4 address in the network of the hosts of `proxy`, which their fronts share: keepalived gives it "
     "to one that serves, and moves it within 3 s",

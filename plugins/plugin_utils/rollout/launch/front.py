@@ -98,7 +98,7 @@ def _shared(cluster: ValidCluster, host: str, declared: Front, places: dict[str,
         "UNIT": unit,
         "ADDRESS": cluster.addresses[host],
         "METRICS_PORT": str(declared.metrics_port),
-        "PEERS": "\n".join(peers),
+        "UNICAST": "\n".join(_unicast(cluster.addresses[host], peers)),
         "VIRTUAL": declared.virtual_address,
         # Unique among the virtual addresses of a network, as the address itself.
         "ID": str(min(max(int(declared.virtual_address.rpartition(".")[2]), 1), 255)),
@@ -112,6 +112,16 @@ def _shared(cluster: ValidCluster, host: str, declared: Front, places: dict[str,
         "service": filled(data.front_text("address.service"), own),
         "check": data.front_text("serves.py"),
     }
+
+
+def _unicast(address: str, peers: Sequence[str]) -> Iterator[str]:
+    """Yield how the other fronts are told one by one. keepalived 2.2.7 takes an empty list for multicast,
+    with a warning."""
+    if peers:
+        yield f"unicast_src_ip {address}"
+        yield "unicast_peer {"
+        yield from (f"    {peer}" for peer in peers)
+        yield "}"
 
 
 def filled(text: str, places: dict[str, str]) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 from ..findings import ERROR, HINT, WARNING, Finding, Rule
@@ -13,6 +14,8 @@ from ..topology import joined, router_options
 from ..values import LONG_KEY
 from .base import Context, rule
 
+# Bits of the widest network in which hosts of proxy and their shared address are likely to be neighbours.
+_NEIGHBOURS = 16
 _DOCS = "docs/front.md"
 # What the front uses for TLS alone.
 _OF_TLS = ("pd_front_certificate", "pd_front_certificate_key", "pd_front_ca")
@@ -244,4 +247,47 @@ def address_free(r: Rule, c: Context) -> Iterator[Finding]:
             variable="pd_front_virtual_address",
             seen=front.virtual_address,
             expected="an address that no server has",
+        )
+
+
+@rule(
+    "PD624",
+    WARNING,
+    "The address that fronts share is near their own",
+    cure="choose a free address in the network of the hosts of proxy",
+    source="RFC 5798, 1: routers on one LAN",
+)
+def address_near(r: Rule, c: Context) -> Iterator[Finding]:
+    """A front announces the address by ARP, which no router passes on."""
+    declaration = c.cluster.declaration
+    front = declaration.front
+    if front is None or front.virtual_address is None:
+        return
+    own = [declaration.addresses.get(host) for host in declaration.proxy_hosts]
+    near = {ipaddress.ip_network(f"{one}/{_NEIGHBOURS}", strict=False) for one in own if one}
+    if near and not any(ipaddress.ip_address(front.virtual_address) in network for network in near):
+        yield r.at(
+            "pd_front_virtual_address is far from the fronts, and only their own network learns of it",
+            variable="pd_front_virtual_address",
+            seen=front.virtual_address,
+            expected=f"an address in the network of {joined([one for one in own if one])}",
+        )
+
+
+@rule(
+    "PD625",
+    HINT,
+    "An address that fronts share has somewhere to move",
+    cure="add a host to proxy, or remove pd_front_virtual_address",
+    source=_DOCS,
+)
+def address_moves(r: Rule, c: Context) -> Iterator[Finding]:
+    declaration = c.cluster.declaration
+    front = declaration.front
+    if front is not None and front.virtual_address is not None and len(declaration.proxy_hosts) == 1:
+        yield r.at(
+            "pd_front_virtual_address cannot move: there is one front",
+            variable="pd_front_virtual_address",
+            seen=f"proxy: {joined(declaration.proxy_hosts)}",
+            expected="two hosts in proxy",
         )

@@ -54,6 +54,16 @@ CASES: list[tuple[str, Any, Any]] = [
         front(pd_front_virtual_address="198.51.100.3"),
         front(pd_front_virtual_address="198.51.100.99"),
     ),
+    (
+        "PD624",
+        front(pd_front_virtual_address="198.52.100.99"),
+        front(pd_front_virtual_address="198.51.7.99"),
+    ),
+    (
+        "PD625",
+        front(pd_front_virtual_address="198.51.100.99"),
+        small({**FRONT, "pd_front_virtual_address": "198.51.100.99"}, proxy=("p1", "d1")),
+    ),
     ("PD616", front(pd_front_tls=False), front()),
     ("PD616", front(pd_front_tls=False), front(pd_front_tls=False, pd_front_api_keys={})),
     ("PD617", front(pd_front_api_keys={}), front()),
@@ -307,7 +317,6 @@ def test_fronts_share_an_address_if_there_is_one() -> None:
     assert front["shared"]["unit"] == "pd-address"
     for line in (
         "virtual_router_id 99",
-        "unicast_src_ip 10.1.0.1",
         "10.1.0.99/32 dev @NIC@",
         "/etc/pd_rollout/pd/front/serves.py 10.1.0.1 8405",
     ):
@@ -319,7 +328,32 @@ def test_the_others_are_told_one_by_one() -> None:
     hosts = planner.make(small({**FRONT, **SHARED}, proxy=("p1", "p2", "d1"))).to_dict()["hosts"]
     front = hosts["p2"]["front"]
     assert front is not None and front["shared"] is not None
-    assert "unicast_peer {\n        198.51.100.1\n        198.51.100.3\n    }" in front["shared"]["config"]
+    assert "    unicast_src_ip 198.51.100.2\n" in front["shared"]["config"]
+    assert (
+        "    unicast_peer {\n        198.51.100.1\n        198.51.100.3\n    }" in front["shared"]["config"]
+    )
+
+
+def test_a_front_alone_tells_nobody_and_its_address_is_read() -> None:
+    assert "unicast" not in share(**SHARED)["front"]["shared"]["config"]
+    assert share(pd_front_virtual_address=" 10.1.0.99 ")["front"]["shared"]["address"] == "10.1.0.99"
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("0.0.0.0", "stands for every address"),
+        ("127.0.0.7", "a loopback address"),
+        ("224.0.0.18", "a multicast address"),
+        ("255.255.255.255", "the broadcast address"),
+        ("10.1.0", "an invalid value"),
+        ("::1", "an invalid value"),
+        (167837795, "an invalid value"),
+    ],
+)
+def test_what_no_server_can_have_is_no_shared_address(address: Any, why: str) -> None:
+    (found,) = [one for one in findings(front(pd_front_virtual_address=address)) if one.severity == "error"]
+    assert found.code == "PD102" and why in found.message
 
 
 def test_the_configuration_of_the_address_is_one_of_the_plans_files() -> None:
