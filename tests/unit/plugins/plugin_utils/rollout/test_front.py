@@ -235,6 +235,17 @@ def test_each_router_has_its_own_check() -> None:
     assert "GET /readiness" in config(**VLLM)
 
 
+def test_connections_are_kept_only_to_a_router_that_does_not_close_them() -> None:
+    def backends(text: str) -> dict[str, bool]:
+        return {part.split()[0]: "option http-server-close" in part for part in text.split("\nbackend ")[1:4]}
+
+    upstream = backends(config(pd_router="upstream"))
+    assert upstream == {"router_blue": True, "router_green": True, "models": True}
+    kept = backends(config(pd_router="vllm_router"))
+    assert kept == {"router_blue": False, "router_green": False, "models": True}
+    assert "http-server-close" not in config().split("\nfrontend ")[0]
+
+
 def test_the_engines_key_is_read_from_a_map() -> None:
     assert "engines.map" not in config()
     assert share()["front"]["engine_key"] is False
