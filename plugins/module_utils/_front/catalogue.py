@@ -14,7 +14,7 @@ FRONT_CHECKS = Catalogue(
         "goes on with what it has.",
         ERROR,
         "a configuration that haproxy -c accepts",
-        "haproxy -v  # on {host}: 2.6 or later; the lines seen name what is refused",
+        "haproxy -v  # on this server: 2.6 or later; the lines seen name what is refused",
         "haproxy -c",
     ),
     Check(
@@ -23,7 +23,7 @@ FRONT_CHECKS = Catalogue(
         "The address would not move to a front that serves. What runs goes on with what it has.",
         ERROR,
         "a configuration that keepalived --config-test accepts",
-        "keepalived --version  # on {host}: 2.0.11 or later; the lines seen name what is refused",
+        "keepalived --version  # on this server: 2.0.11 or later; the lines seen name what is refused",
         "keepalived --config-test",
     ),
     Check(
@@ -31,8 +31,8 @@ FRONT_CHECKS = Catalogue(
         "The front does not start",
         "Another process may have its port, or HAProxy may not be allowed to open it.",
         ERROR,
-        "an active unit {unit}",
-        "journalctl -u {unit} -n 30  # on {host}",
+        "an active unit",
+        "journalctl -u {unit} -n 30  # on this server",
         "systemd and the unit's journal",
     ),
     Check(
@@ -41,7 +41,7 @@ FRONT_CHECKS = Catalogue(
         "It goes on with the one before.",
         ERROR,
         "a new worker of HAProxy",
-        "journalctl -u {unit} -n 30  # on {host}; then run again",
+        "journalctl -u {unit} -n 30  # on this server; then run again",
         "HAProxy's master process (show proc)",
     ),
     Check(
@@ -49,8 +49,8 @@ FRONT_CHECKS = Catalogue(
         "The front's own socket does not answer",
         "Its state cannot be read or changed. Its unit may just be restarting.",
         ERROR,
-        "an answer at {path}",
-        "systemctl status {unit}  # on {host}; then run again",
+        "an answer",
+        "systemctl status {unit}  # on this server; then run again",
         "HAProxy's sockets",
     ),
     Check(
@@ -59,7 +59,7 @@ FRONT_CHECKS = Catalogue(
         "It gets no requests before the front's own check of it has succeeded. The router before it goes on.",
         ERROR,
         "a router that the front's check finds up",
-        "journalctl -u {unit} -n 30  # on {host}: what the check says; then run again",
+        "journalctl -u {unit} -n 30  # on this server: what the check says; then run again",
         "HAProxy's check of the router",
     ),
     Check(
