@@ -156,9 +156,9 @@ def _tls(declared: Front) -> Iterator[str]:
 def _one_request(cluster: ValidCluster) -> Iterator[str]:
     """Yield what keeps a connection to a router from being used for a second request.
 
-    Upstream's script (uvicorn) closes a connection that was idle for 5 s: a request that is sent at that moment
-    would be lost. vllm-router (hyper) closes none; with connections kept, the front does 1.7 times as many
-    requests (docs/performance.md).
+    Upstream's script (uvicorn) closes a connection that was idle for 5 s: a request that is sent at that
+    moment would be lost. vllm-router (hyper) closes none; with connections kept, the front does 1.7 times as
+    many requests (docs/performance.md).
     """
     if cluster.declaration.router == "upstream":
         yield "option http-server-close"
