@@ -17,4 +17,5 @@ class ActionModule(PipedModule):
 
     def _own_seconds(self) -> float:
         # The check of the configuration, and systemd's commands.
-        return RELOAD_TIMEOUT + ROUTER_TIMEOUT + 4 * TIMEOUT
+        options = self.WORK.options(self._task.args)
+        return RELOAD_TIMEOUT + ROUTER_TIMEOUT + float(options["drain"]) + 6 * TIMEOUT

@@ -75,7 +75,9 @@ def front_digests(front: Any, certificate: Any, keys: Any, engine_key: Any) -> d
         return {}
     texts = files.wanted(front, str(certificate), dict(keys), str(engine_key))
     return {
+        "unit": front["unit"],
         "host": front["host"],
+        "port": front["port"],
         "packages": front["packages"],
         "digests": files.digests(texts),
         # Into this one the server fills its NIC.

@@ -53,6 +53,11 @@ options:
     description: The API key of the engines, which the front sends where it asks them itself.
     type: str
     default: ""
+  drain:
+    description: With O(state=absent), seconds for which the front may finish its requests. It accepts no
+      others meanwhile.
+    type: float
+    default: 0.0
   colour:
     description: The router that gets the requests. Without it that stays as it is.
     type: str

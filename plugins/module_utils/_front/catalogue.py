@@ -63,6 +63,15 @@ FRONT_CHECKS = Catalogue(
         "HAProxy's check of the router",
     ),
     Check(
+        "front-router-port-held",
+        "A new router needs a port of the one that serves",
+        "Both run at the same time until the requests are switched. Nothing was changed.",
+        ERROR,
+        "pd_proxy_port and the next port not in use, likewise pd_router_metrics_port",
+        "choose a pd_proxy_port two or more away from the present one; or run stop.yml first",
+        "this collection, docs/front.md",
+    ),
+    Check(
         "front-unit-foreign",
         "There is another service of the front's name",
         "It was not written by this collection, which replaces nothing of others.",

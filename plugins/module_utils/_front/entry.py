@@ -20,6 +20,7 @@ ARGUMENTS: dict[str, Any] = {
     "certificate": {"type": "str", "default": "", "no_log": True},
     "keys": {"type": "dict", "default": {}, "no_log": False},
     "engine_key": {"type": "str", "default": "", "no_log": True},
+    "drain": {"type": "float", "default": 0.0},
     "colour": {"type": "str", "choices": list(files.COLOURS)},
 }
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 
 MARK = b"Written by ascend.pd_rollout"
 UNITS = "/etc/systemd/system"
+# For what holds until the next boot at most.
+RUN_UNITS = "/run/systemd/system"
 CONFIG, PEM, LUA = "haproxy.cfg", "front.pem", "keys.lua"
 SHARED, CHECK = "keepalived.conf", "serves.py"
 # Where the server fills in its NIC.
@@ -20,6 +24,8 @@ NIC = "@NIC@"
 KEYS, ROUTER, ENGINES = "keys.map", "router.map", "engines.map"
 # There while files have been written that the running front has not read.
 PENDING = "reload.pending"
+# How the folders begin in which a new configuration is judged.
+DRAFTS = ".check-"
 NAMES = (PENDING, CONFIG, PEM, LUA, KEYS, ROUTER, ENGINES, SHARED, CHECK)
 COLOURS = ("blue", "green")
 # The front's directory and its files are root's alone: the master reads them before its workers give root up.
@@ -53,6 +59,11 @@ def units(front: Mapping[str, Any]) -> dict[str, str]:
 def unit_path(unit: str) -> Path:
     """Return the path of a unit."""
     return Path(UNITS, f"{unit}.service")
+
+
+def drop_in(unit: str) -> Path:
+    """Return the path of an addition to a unit."""
+    return Path(RUN_UNITS, f"{unit}.service.d", "once.conf")
 
 
 def wanted(
@@ -121,6 +132,35 @@ def active(folder: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return words[1] if len(words) == 2 and words[0] == "active" and words[1] in COLOURS else None
+
+
+def elsewhere(unit: str, folder: Path) -> Path | None:
+    """Return the folder whose files a unit reads, if that is another one; None if not, or without a unit."""
+    try:
+        found = re.search(r"^ExecStart=.* -f (\S+)/haproxy\.cfg ", unit_path(unit).read_text(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Path(found[1]) if found and Path(found[1]) != folder else None
+
+
+def clear_drafts(folder: Path) -> None:
+    """Remove what a run has left that ended while it had a configuration judged: it has the private key."""
+    for draft in folder.glob(f"{DRAFTS}*"):
+        if draft.is_dir() and not draft.is_symlink():
+            shutil.rmtree(str(draft))
+
+
+def clear(folder: Path) -> None:
+    """Remove the files of a front from its folder, and the folder if it is then empty."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    clear_drafts(folder)
+    for name in NAMES:
+        for path in (folder / name, folder / f".{name}.new"):
+            if path.exists() or path.is_symlink():
+                path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def write(path: Path, text: str, mode: int = FILE_MODE) -> None:

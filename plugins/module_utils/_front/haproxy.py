@@ -115,17 +115,27 @@ class Haproxy:
     def set_map(self, path: str, key: str, value: str) -> None:
         """Set an entry of a map in all workers: those before the last reload may still get a request."""
         for worker in self.workers():
-            self.tell(worker, f"set map {path} {key} {value}")
+            self._obeyed(worker, f"set map {path} {key} {value}")
+
+    def _obeyed(self, worker: Worker, command: str) -> None:
+        """Give a command that has no answer if it is carried out.
+
+        A worker of an earlier configuration may lack what it is about. Raises HaproxyError."""
+        said = self.tell(worker, command)
+        if said and worker.current:
+            raise HaproxyError(f"{command.split()[0]} {command.split()[1]}: {said}")
 
     def replace_map(self, path: str, entries: dict[str, str]) -> None:
         """Replace a map as a whole, at once, in all workers."""
         for worker in self.workers():
             version = re.search(r"[0-9]+", self.tell(worker, f"prepare map {path}"))
-            if version is None:
+            if version is None and worker.current:
                 raise HaproxyError(f"{path} is no map of the running front")
+            if version is None:
+                continue
             for key, value in entries.items():
-                self.tell(worker, f"add map @{version[0]} {path} {key} {value}")
-            self.tell(worker, f"commit map @{version[0]} {path}")
+                self._obeyed(worker, f"add map @{version[0]} {path} {key} {value}")
+            self._obeyed(worker, f"commit map @{version[0]} {path}")
 
 
 def backend(colour: str) -> str:

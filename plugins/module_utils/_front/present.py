@@ -18,6 +18,8 @@ from .haproxy import Haproxy, HaproxyError
 # Seconds: between two looks, for a worker of a new configuration, for the check of a router.
 POLL = 0.1
 RELOAD_TIMEOUT, ROUTER_TIMEOUT = 30.0, 30.0
+# In which a start may fail and be repeated by systemd: another process may be letting go of its port.
+START_TIMEOUT = 10.0
 # What HAProxy reads at its start and in a reload, and keepalived likewise. Keys can be changed at once.
 OF_HAPROXY = frozenset({files.CONFIG, files.PEM, files.LUA, files.ENGINES})
 OF_KEEPALIVED = frozenset({files.SHARED, files.CHECK})
@@ -33,28 +35,44 @@ class Absent:
         deployment = self.folder.parent.name
         self.paths = [files.unit_path(f"{deployment}-{purpose}") for purpose in ("address", "front")]
         self.check_mode = options["_check_mode"]
+        self.drain = float(options["drain"])
 
     def result(self) -> dict[str, Any]:
+        """Do it, and return the result of the module. Raises Refused, OSError."""
         safe_paths.trust(str(self.folder.parent.parent), "directory (pd_host_dir and pd_deployment)")
         units = [path for path in self.paths if path.exists() and not files.foreign(path)]
         folder = self.folder.is_dir() and not self.folder.is_symlink()
         if self.check_mode or not (units or folder):
             return {"changed": bool(units) or folder, "done": []}
+        # The shared address first, so that another front has it while this one finishes.
         for path in units:
+            if path == self.paths[-1]:
+                self._drain(path.stem)
             _remove_unit(path)
         if folder:
-            for name in files.NAMES:
-                for path in (self.folder / name, self.folder / f".{name}.new"):
-                    if path.exists() or path.is_symlink():
-                        path.unlink()
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+            files.clear(self.folder)
         return {"changed": True, "done": ["removed"]}
+
+    def _drain(self, unit: str) -> None:
+        """Accept no more connections, and finish the requests that run. HAProxy ends after its last one; kept
+        connections get one more answer. systemd must not start it again."""
+        if not self.drain or not systemd.is_active(unit):
+            return
+        once = files.drop_in(unit)
+        once.parent.mkdir(parents=True, exist_ok=True)
+        files.write(once, "[Service]\nRestart=no\n", files.UNIT_MODE)
+        systemd.systemctl("daemon-reload")
+        systemd.systemctl("kill", "--kill-who=main", "--signal=USR1", f"{unit}.service")
+        within(self.drain, lambda: not systemd.is_active(unit))
 
 
 def _remove_unit(path: Path) -> None:
     systemd.systemctl("disable", "--now", path.name)
     path.unlink()
+    once = files.drop_in(path.stem)
+    if once.exists():
+        once.unlink()
+        once.parent.rmdir()
     systemd.systemctl("daemon-reload")
 
 
@@ -74,6 +92,8 @@ class Present:
         self.haproxy = Haproxy(f"{self.front['run']}/master.sock")
         # Whether an earlier run has written files that the running front has not read.
         self.interrupted = False
+        # The folder of a front that runs with files of another pd_host_dir.
+        self.moved_from: Path | None = None
         self.done: list[str] = []
 
     def result(self) -> dict[str, Any]:
@@ -83,6 +103,7 @@ class Present:
         changed = files.outdated(self.folder, files.digests(self.texts))
         units = files.units_outdated(files.digests(files.units(self.front)))
         self._refuse_foreign_units()
+        self.moved_from = files.elsewhere(self.front["unit"], self.folder)
         before = self._config()
         self.interrupted = (self.folder / files.PENDING).exists()
         if self.check_mode:
@@ -92,6 +113,7 @@ class Present:
             return {"changed": would, "done": [], "diff": self._diff(before)}
         safe_paths.existing(str(self.folder.parent), variable)
         self.folder.mkdir(files.FOLDER_MODE, exist_ok=True)
+        files.clear_drafts(self.folder)
         if set(changed) - {files.KEYS}:
             self._validate()
         if changed:
@@ -102,6 +124,8 @@ class Present:
         self._run(changed)
         self._switch()
         self._share(changed)
+        if self.moved_from is not None:
+            files.clear(self.moved_from)
         if (self.folder / files.PENDING).exists():
             (self.folder / files.PENDING).unlink()
         return {"changed": bool(self.done), "done": self.done, "diff": self._diff(before)}
@@ -125,7 +149,7 @@ class Present:
 
     def _validate(self) -> None:
         """Have HAProxy and keepalived judge the new configuration, beside the one in use."""
-        with tempfile.TemporaryDirectory(prefix=".check-", dir=str(self.folder)) as name:
+        with tempfile.TemporaryDirectory(prefix=files.DRAFTS, dir=str(self.folder)) as name:
             draft = Path(name)
             for file, text in self.texts.items():
                 if text is not None:
@@ -177,8 +201,13 @@ class Present:
     def _run(self, changed: Collection[str]) -> None:
         """Start HAProxy, or have it take what has changed: keys at once, everything else by a reload."""
         unit = self.front["unit"]
-        if not systemd.is_active(unit):
-            self._ordered("restart", unit)
+        if not systemd.is_active(unit) or self.moved_from is not None:
+            # It reads its files where its unit says, also in a reload: another folder needs another process.
+            systemd.systemctl("reset-failed", f"{unit}.service")
+            if systemd.systemctl("restart", f"{unit}.service")[0] and not within(
+                START_TIMEOUT, lambda: systemd.is_active(unit)
+            ):
+                self._ordered("restart", unit)
             self.done.append("started")
         elif OF_HAPROXY.intersection(changed) or self.interrupted:
             self._reload(unit)

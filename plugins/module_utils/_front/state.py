@@ -29,6 +29,9 @@ def look(front: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
     }
     if not front:
         return {**found, "settled": not found["present"]}
+    moved = files.elsewhere(front["unit"], folder)
+    if moved is not None:
+        found["active"] = files.active(moved)
     # Each package has a program of its name.
     found["missing"] = [name for name in front["packages"] if shutil.which(name, path=SBIN) is None]
     expected = dict(front["digests"])

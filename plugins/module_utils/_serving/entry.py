@@ -18,7 +18,9 @@ from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
+from .._findings import RolloutError
 from .._front import state as front_state
+from .._front.catalogue import FRONT_CHECKS
 from . import colours, router_modules
 from . import nodes as deployment_nodes
 from .probe import probe
@@ -244,13 +246,15 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         nodes = deployment_nodes.look(docker, planned, containers, result["broken"])
     except DockerError as error:
         return error.failure("The planned containers cannot be inspected.")
+    except colours.Held as error:
+        return _port_held(error).failure()
     for stray in result["strays"]:
         # Other mounted scripts are kept.
         stray["scripts"] = [path for path in stray["scripts"] if safe_paths.is_launch_script(path)]
     files = outdated(planned, options["secret_digest"], ids) + incomplete_modules(planned)
     left = leftover_modules(options)
     if routers is not None:
-        routers["retire"] = colours.retiring(seen.pair, result["strays"], seen.running)
+        routers["retire"] = colours.retiring(seen.pair, result["strays"], seen.held, seen.front_at)
         names = {router["name"] for router in routers["retire"]}
         result["strays"] = [stray for stray in result["strays"] if stray["name"] not in names]
         if names:
@@ -272,6 +276,14 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         **result,
         **({"warnings": warnings} if warnings else {}),
     }
+
+
+def _text(path: str) -> str:
+    """Return the text of a launch script; empty if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def incomplete_modules(planned: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -311,13 +323,22 @@ class Seen:
         return [plan for plan in self.options["planned"] if plan.get("colour")]
 
     @property
-    def running(self) -> set[str]:
-        """The names of the containers that run."""
+    def held(self) -> dict[str, list[str]]:
+        """Where each router that runs listens, by the name of its container, as its launch script says."""
         return {
-            container["Names"][0].lstrip("/")
+            container["Names"][0].lstrip("/"): [
+                at for script in scripts_of(container) for at in colours.listens(_text(script))
+            ]
             for container in self.containers
-            if container["State"] in ("running", "restarting", "paused")
+            if container["Labels"].get(ROLE) == ROUTER
+            and container["State"] in ("running", "restarting", "paused")
         }
+
+    @property
+    def front_at(self) -> str:
+        """Where the front is to listen."""
+        front = self.options.get("front") or {}
+        return f"{front.get('host')}:{front.get('port')}"
 
     def compared(self, planned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the result of compare() for these slices."""
@@ -330,6 +351,18 @@ class Seen:
         return {node["container"] for node in looks if not node["why"]}
 
 
+def _port_held(error: colours.Held) -> RolloutError:
+    """Return the error for a router that cannot be started beside the one that serves."""
+    return RolloutError(
+        FRONT_CHECKS.finding(
+            "front-router-port-held",
+            f"the {error.plan['colour']} router of the plan needs a port of the router that serves",
+            variable="pd_proxy_port",
+            seen=str(error),
+        )
+    )
+
+
 def _routers(
     seen: Seen,
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[Mapping[str, Any]]]:
@@ -338,13 +371,16 @@ def _routers(
     The choice is None if there is one router, or none. Raises DockerError.
     """
     planned: list[Mapping[str, Any]] = list(seen.options["planned"])
-    if ROUTER not in seen.options["roles"] or seen.options.get("directory") is None:
+    if seen.options.get("directory") is None:
         return {"settled": True}, None, planned
-    front = front_state.look(seen.options.get("front"), Path(seen.options["directory"], "front"))
+    folder = Path(seen.options["directory"], "front")
+    if ROUTER not in seen.options["roles"]:
+        return {"present": folder.is_dir(), "settled": True}, None, planned
+    front = front_state.look(seen.options.get("front"), folder)
     pair = seen.pair
     if not pair:
         return front, None, planned
-    chosen = colours.choose(pair, front["active"], seen.as_planned(pair), seen.running)
+    chosen = colours.choose(pair, front["active"], seen.as_planned(pair), seen.held)
     kept = [plan for plan in planned if not plan.get("colour") or plan is chosen]
     choice = {"serve": chosen["colour"], "active": front["active"], "retire": [], "leftovers": []}
     return front, choice, kept

@@ -21,8 +21,10 @@ HCCL = "HCCL"
 def ports_free(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     # One process on several ports of one purpose is one finding.
     groups: dict[tuple[str, str, str], list[PortHolder]] = defaultdict(list)
+    # A connection that such a listener has accepted may be closing, and then belongs to no process any longer.
+    accepted = {holder.port for holder in state.port_holders if holder.own and holder.listens}
     for holder in state.port_holders:
-        if holder.own:
+        if holder.own or (not holder.listens and holder.port in accepted):
             continue
         for row in requirements.ports:
             if not row.covers(holder.port):

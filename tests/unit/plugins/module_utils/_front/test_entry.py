@@ -33,6 +33,8 @@ class Server:
         self.folder.parent.chmod(0o700)
         self.units = root / "units"
         self.units.mkdir()
+        self.run_units = root / "run_units"
+        self.run_units.mkdir()
         self.running: set[str] = set()
         self.enabled: set[str] = set()
         self.told: list[str] = []
@@ -77,11 +79,13 @@ class Server:
             "keys": True,
             "engine_key": False,
             "host": "198.51.100.1",
+            "port": 8443,
             "shared": None,
             "packages": ["haproxy"],
             **changes.pop("front", {}),
         }
-        defaults = {"certificate": "PEM", "keys": {"ab": "alice"}, "engine_key": "", "colour": None}
+        keys = {"ab": "alice"}
+        defaults = {"certificate": "PEM", "keys": keys, "engine_key": "", "colour": None, "drain": 0.0}
         return {
             "state": "present",
             "front": front,
@@ -100,6 +104,7 @@ class Server:
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server(tmp_path)
     monkeypatch.setattr(files, "UNITS", str(made.units))
+    monkeypatch.setattr(files, "RUN_UNITS", str(made.run_units))
     monkeypatch.setattr(systemd, "run", made.run)
     monkeypatch.setattr(present.safe_paths, "existing", lambda *_: None)
     monkeypatch.setattr(present.safe_paths, "trust", lambda *_: None)
@@ -249,7 +254,9 @@ def test_without_a_front_no_request_is_left(server: Server, monkeypatch: pytest.
 def test_the_state_says_what_differs(server: Server) -> None:
     front = server.options()["front"]
     known = {
+        "unit": "pd-front",
         "host": front["host"],
+        "port": 8443,
         "packages": [],
         "shared": None,
         "digests": files.digests(files.wanted(front, "PEM", {"ab": "alice"}, "")),
@@ -307,3 +314,58 @@ def test_the_state_knows_the_nic(server: Server) -> None:
     again(server, front={"shared": SHARED})
     assert state.look(known, server.folder)["outdated"] == []
     assert state.look({**known, "shared": "other"}, server.folder)["outdated"] == ["keepalived.conf"]
+
+
+MOVED = "# Written by ascend.pd_rollout\nExecStart=/usr/sbin/haproxy -Ws -f {}/haproxy.cfg -p x\n"
+
+
+def test_another_host_dir_starts_it_anew_with_its_files_there(server: Server) -> None:
+    old = server.folder
+    again(server, front={"service": MOVED.format(old)})
+    server.folder = old.parent.parent / "other" / "front"
+    server.folder.parent.mkdir()
+    front = server.options(front={"service": MOVED.format(server.folder)})["front"]
+    known = front_digests(front, "PEM", {"ab": "alice"}, "")
+    # The router that serves is known from the files that the running front reads.
+    assert state.look(known, server.folder)["active"] == "blue"
+    result = entry.result(server.options(colour="green", front={"service": MOVED.format(server.folder)}))
+    assert "started" in result["done"] and "reloaded" not in result["done"]
+    assert not old.exists() and files.active(server.folder) == "green"
+
+
+def test_what_a_killed_check_has_left_is_removed(server: Server) -> None:
+    server.present(colour="blue")
+    left = server.folder / ".check-abc"
+    left.mkdir()
+    (left / "front.pem").write_text("PEM")
+    again(server)
+    assert not left.exists()
+
+
+def test_a_start_that_fails_at_first_may_succeed_by_itself(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = server.run
+
+    def late(words: list[str]) -> tuple[int, str]:
+        status, said = run(words)
+        return (1, "its port is in use") if words[1:2] == ["restart"] else (status, said)
+
+    monkeypatch.setattr(systemd, "run", late)
+    assert "started" in server.present(colour="blue")["done"]
+
+
+def test_it_finishes_before_it_is_removed(server: Server) -> None:
+    server.present(colour="blue")
+    server.told.clear()
+    entry.result(server.options(state="absent", drain=0.1))
+    # systemd would start it again.
+    assert server.told[:3] == ["systemctl daemon-reload", "systemctl kill", "systemctl disable"]
+    assert not list(server.run_units.iterdir())
+
+
+def test_a_stop_does_not_wait(server: Server) -> None:
+    server.present(colour="blue")
+    server.told.clear()
+    entry.result(server.options(state="absent"))
+    assert server.told[0] == "systemctl disable"

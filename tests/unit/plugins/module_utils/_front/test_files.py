@@ -20,6 +20,7 @@ FRONT: dict[str, Any] = {
     "keys": True,
     "engine_key": True,
     "host": "198.51.100.1",
+    "port": 8443,
     "packages": ["haproxy"],
 }
 

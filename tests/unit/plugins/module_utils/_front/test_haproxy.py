@@ -148,3 +148,19 @@ def test_a_map_that_is_not_there_is_an_error(path: Path, master: Master) -> None
 def test_a_socket_without_haproxy_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HaproxyError, match="No such file"):
         Haproxy(str(tmp_path / "none.sock")).workers()
+
+
+def test_a_command_that_is_not_carried_out_is_an_error_in_the_current_worker_only(
+    path: Path, master: Master
+) -> None:
+    master.answers["@!808 set map /router.map active green"] = "Unknown map identifier."
+    Haproxy(str(path)).set_map("/router.map", "active", "green")
+    master.answers["@!1372 set map /router.map active green"] = "Unknown map identifier."
+    with pytest.raises(HaproxyError, match="set map: Unknown"):
+        Haproxy(str(path)).set_map("/router.map", "active", "green")
+
+
+def test_an_earlier_worker_without_the_map_is_left_alone(path: Path, master: Master) -> None:
+    master.answers["@!808 prepare map /keys.map"] = "Unknown map identifier."
+    Haproxy(str(path)).replace_map("/keys.map", {"ab12": "alice"})
+    assert master.asked[-1] == "@!808 prepare map /keys.map"

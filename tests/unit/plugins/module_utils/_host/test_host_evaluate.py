@@ -170,6 +170,11 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     ),
     "port ours": ({"port_holders": (holder(8004, own=True),)}, {}, []),
     "port held by a connection": ({"port_holders": (holder(36100, False),)}, {}, ["host-port-connection"]),
+    "connection that ours has accepted": (
+        {"port_holders": (holder(8004, own=True), holder(8004, False))},
+        {},
+        [],
+    ),
     "port that nobody binds": ({"port_holders": (holder(36300),)}, {}, []),
     "HCCL port": ({"port_holders": (holder(60000),)}, {}, ["host-port-hccl"]),
     "connection in HCCL's range": ({"port_holders": (holder(60000, False),)}, {}, []),

@@ -4,10 +4,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import colours
 
-PAIR = [{"colour": "blue", "container": "b"}, {"colour": "green", "container": "g"}]
+LOOPBACK = "127.0.0.1"
+PAIR: list[dict[str, Any]] = [
+    {"colour": "blue", "container": "b", "host": LOOPBACK, "port": 8005, "metrics_port": 8055},
+    {"colour": "green", "container": "g", "host": LOOPBACK, "port": 8006, "metrics_port": None},
+]
+AT = {"b": [f"{LOOPBACK}:8005", f"{LOOPBACK}:8055"], "g": [f"{LOOPBACK}:8006"]}
 
 
 @pytest.mark.parametrize(
@@ -26,14 +33,44 @@ PAIR = [{"colour": "blue", "container": "b"}, {"colour": "green", "container": "
     ],
 )
 def test_the_router_that_is_to_serve(active: str | None, as_planned: str, running: str, chosen: str) -> None:
-    assert colours.choose(PAIR, active, set(as_planned), set(running))["colour"] == chosen
+    held = {name: AT[name] for name in running}
+    assert colours.choose(PAIR, active, set(as_planned), held)["colour"] == chosen
+
+
+def test_a_router_whose_port_another_one_has_is_not_started() -> None:
+    # Green serves on the port that blue is to have.
+    with pytest.raises(colours.Held, match=r"127\.0\.0\.1:8005") as caught:
+        colours.choose(PAIR, "green", set(), {"g": [f"{LOOPBACK}:8005"]})
+    assert caught.value.plan["colour"] == "blue"
+    # So are metrics ports; another address is another place.
+    with pytest.raises(colours.Held, match="8055"):
+        colours.choose(PAIR, "green", set(), {"g": [f"{LOOPBACK}:8001", f"{LOOPBACK}:8055"]})
+    assert colours.choose(PAIR, "green", set(), {"g": ["198.51.100.1:8005"]})["colour"] == "blue"
+
+
+def test_beside_a_proxy_of_before_the_router_with_a_free_port_is_started() -> None:
+    assert colours.choose(PAIR, None, set(), {"pd-proxy": [f"{LOOPBACK}:8005"]})["colour"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("script", "places"),
+    [
+        ("exec python x.py \\\n  --port 8005 \\\n  --host 198.51.100.1", ["198.51.100.1:8005"]),
+        ("--host 127.0.0.1 --port 8006 --prometheus-port 8056", ["127.0.0.1:8006", "127.0.0.1:8056"]),
+        ("", []),
+    ],
+)
+def test_a_launch_script_says_where_its_router_listens(script: str, places: list[str]) -> None:
+    assert colours.listens(script) == places
 
 
 def test_routers_that_run_end_after_the_switch() -> None:
     strays = [{"name": "b"}, {"name": "pd-proxy"}, {"name": "stopped"}]
-    assert colours.retiring(PAIR, strays, {"b", "pd-proxy", "g"}) == [
-        {"name": "b", "colour": "blue"},
-        {"name": "pd-proxy", "colour": None},
+    held = {**AT, "pd-proxy": ["198.51.100.1:8443"]}
+    assert colours.retiring(PAIR, strays, held, "198.51.100.1:8443") == [
+        {"name": "b", "colour": "blue", "yields": False},
+        # The front cannot open its port before.
+        {"name": "pd-proxy", "colour": None, "yields": True},
     ]
 
 
