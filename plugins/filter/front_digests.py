@@ -23,7 +23,7 @@ options:
     type: str
     required: true
   keys:
-    description: The names of the clients' API keys by the SHA-256 of the key.
+    description: The SHA-256 of the clients' API keys, by their names.
     type: dict
     required: true
   engine_key:
@@ -43,9 +43,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(digests) of the front's files (empty for one that must not exist) and of its C(units), its
-    C(packages) and its address C(host), and the configuration of a C(shared) address, into which the server
-    fills its NIC. Empty without a front.
+  description: C(digests) of the front's files, empty for one that must not exist, which no log may have, as a
+    short key can be found out from its digest by trying. And C(front) with the digests of its C(units), its
+    C(packages), its C(unit), C(host) and C(port), and the configuration of a C(shared) address, into which
+    the server fills its NIC. Empty without a front.
   type: dict
 """
 
@@ -68,19 +69,21 @@ def front_digests(front: Any, certificate: Any, keys: Any, engine_key: Any) -> d
 
     front: the front in the plan.
     certificate: its certificate and private key in PEM.
-    keys: the names of the API keys by their SHA-256.
+    keys: the SHA-256 of the API keys by their names.
     engine_key: the key of the engines.
     """
     if not front:
         return {}
-    texts = files.wanted(front, str(certificate), dict(keys), str(engine_key))
+    texts = files.wanted(front, str(certificate), files.by_digest(keys), str(engine_key))
     return {
-        "unit": front["unit"],
-        "host": front["host"],
-        "port": front["port"],
-        "packages": front["packages"],
+        "front": {
+            "unit": front["unit"],
+            "host": front["host"],
+            "port": front["port"],
+            "packages": front["packages"],
+            # Into this one the server fills its NIC.
+            "shared": texts[files.SHARED],
+            "units": files.digests(files.units(front)),
+        },
         "digests": files.digests(texts),
-        # Into this one the server fills its NIC.
-        "shared": texts[files.SHARED],
-        "units": files.digests(files.units(front)),
     }

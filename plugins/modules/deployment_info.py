@@ -53,9 +53,13 @@ options:
     type: str
     default: ""
   front:
-    description: The front of this server in the plan as the filter C(front_digests) returns it. Without one,
-      the result only says whether there is a front of an earlier plan.
+    description: The front of this server in the plan, C(front) of what the filter C(front_digests) returns.
+      Without one, the result only says whether there is a front of an earlier plan.
     type: dict
+  front_digests:
+    description: SHA-256 of the front's files by their names, C(digests) of what that filter returns.
+    type: dict
+    default: {}
   require_engine:
     description: Whether it is an error if no Docker Engine answers. In check mode it never is.
     type: bool

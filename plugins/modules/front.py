@@ -46,7 +46,7 @@ options:
     type: str
     default: ""
   keys:
-    description: The names of the clients' API keys by the SHA-256 of the key.
+    description: The SHA-256 of the clients' API keys, by their names.
     type: dict
     default: {}
   engine_key:
@@ -69,7 +69,7 @@ EXAMPLES = r"""
   ascend.pd_rollout.front:
     front: "{{ pd_plan.hosts[inventory_hostname].front }}"
     certificate: "{{ lookup('ansible.builtin.file', 'front.pem') }}"
-    keys: {5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5: alice}
+    keys: {alice: 5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5}
     colour: green
 
 - name: Remove it

@@ -76,10 +76,10 @@ ca:
   type: str
   sample: "-----BEGIN CERTIFICATE-----\n…"
 api_keys:
-  description: The names of the API keys, by the SHA-256 of the key.
+  description: The SHA-256 of the API keys, by their names.
   returned: success
   type: dict
-  sample: {2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90: alice}
+  sample: {alice: 2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90}
 names:
   description: For each host with a front the name or address to verify the certificate for. Empty where the
     certificate is valid for none that is known. Without TLS, the name or address that clients use.

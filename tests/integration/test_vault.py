@@ -97,5 +97,5 @@ def test_values_encrypted_on_the_spot_are_read(
     found = json.loads(result.read_text(encoding="utf-8"))
     assert found["findings"] == []
     assert key in found["pem"]
-    assert found["api_keys"] == {hashlib.sha256(KEY.encode()).hexdigest(): "alice"}
+    assert found["api_keys"] == {"alice": hashlib.sha256(KEY.encode()).hexdigest()}
     assert not any(secret in done.stdout + done.stderr for secret in (KEY, ENGINES_KEY))

@@ -18,7 +18,8 @@ ARGUMENTS: dict[str, Any] = {
     "front": {"type": "dict"},
     "directory": {"type": "str"},
     "certificate": {"type": "str", "default": "", "no_log": True},
-    "keys": {"type": "dict", "default": {}, "no_log": False},
+    # With no_log the values of a mapping are kept from logs, not its names.
+    "keys": {"type": "dict", "default": {}, "no_log": True},
     "engine_key": {"type": "str", "default": "", "no_log": True},
     "drain": {"type": "float", "default": 0.0},
     "colour": {"type": "str", "choices": list(files.COLOURS)},
@@ -30,7 +31,7 @@ def result(options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if options["state"] == "absent":
             return Absent(options).result()
-        return Present(options).result()
+        return Present({**options, "keys": files.by_digest(options["keys"])}).result()
     except RolloutError as error:
         return error.failure()
     except HaproxyError as error:

@@ -37,6 +37,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def by_digest(keys: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of API keys by their SHA-256, as HAProxy looks them up."""
+    return {value: name for name, value in keys.items()}
+
+
 def key_map(keys: Mapping[str, str]) -> str:
     """Return the map of API keys: their SHA-256, and the names."""
     return "".join(f"{key} {name}\n" for key, name in sorted(keys.items()))

@@ -14,10 +14,11 @@ from . import files, nic, systemd
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def look(front: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
+def look(front: Mapping[str, Any] | None, digests: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Return what deployment_info says of the front of a server.
 
-    front: what the filter front_digests returns; None or empty if the plan has none here.
+    front: ``front`` of the filter front_digests; None or empty if the plan has none here.
+    digests: its ``digests``.
     folder: the directory of the front.
     """
     found: dict[str, Any] = {
@@ -34,7 +35,7 @@ def look(front: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
         found["active"] = files.active(moved)
     # Each package has a program of its name.
     found["missing"] = [name for name in front["packages"] if shutil.which(name, path=SBIN) is None]
-    expected = dict(front["digests"])
+    expected = dict(digests)
     if front["shared"]:
         expected[files.SHARED] = files.digest(nic.filled(front["shared"], front["host"]))
     found["outdated"] = files.outdated(folder, expected)

@@ -197,6 +197,7 @@ ARGUMENTS = {
     "planned": {"type": "list", "elements": "dict", "default": []},
     "secret_digest": {"type": "str", "default": "", "no_log": True},
     "front": {"type": "dict"},
+    "front_digests": {"type": "dict", "default": {}, "no_log": True},
     "require_engine": {"type": "bool", "default": True},
     "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
 }
@@ -376,7 +377,7 @@ def _routers(
     folder = Path(seen.options["directory"], "front")
     if ROUTER not in seen.options["roles"]:
         return {"present": folder.is_dir(), "settled": True}, None, planned
-    front = front_state.look(seen.options.get("front"), folder)
+    front = front_state.look(seen.options.get("front"), seen.options.get("front_digests") or {}, folder)
     pair = seen.pair
     if not pair:
         return front, None, planned

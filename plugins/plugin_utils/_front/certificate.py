@@ -80,8 +80,8 @@ class Checked:
 
 
 def digests(keys: Mapping[str, str]) -> dict[str, str]:
-    """Return the names of API keys by the SHA-256 of the key, as HAProxy looks them up."""
-    return {hashlib.sha256(key.encode()).hexdigest(): str(name) for name, key in keys.items()}
+    """Return the SHA-256 of API keys by their names."""
+    return {str(name): hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
 
 
 def check(

@@ -98,7 +98,7 @@ def test_files_beside_the_inventory_are_read_and_nothing_secret_is_shown(tmp_pat
     assert found["pem"] == certificate + key_text()
     assert found["ca"] == certificate
     assert found["names"] == {"p1": "10.1.0.1"}
-    assert found["api_keys"] == {hashlib.sha256(KEY.encode()).hexdigest(): "alice"}
+    assert found["api_keys"] == {"alice": hashlib.sha256(KEY.encode()).hexdigest()}
     assert KEY not in output
     assert key_text().splitlines()[1] not in output
 

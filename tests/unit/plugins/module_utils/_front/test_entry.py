@@ -84,7 +84,7 @@ class Server:
             "packages": ["haproxy"],
             **changes.pop("front", {}),
         }
-        keys = {"ab": "alice"}
+        keys = {"alice": "ab"}
         defaults = {"certificate": "PEM", "keys": keys, "engine_key": "", "colour": None, "drain": 0.0}
         return {
             "state": "present",
@@ -142,7 +142,7 @@ def again(server: Server, **changes: Any) -> dict[str, Any]:
 
 
 def test_another_key_needs_no_reload(server: Server) -> None:
-    result = again(server, keys={"ab": "alice", "cd": "bob"})
+    result = again(server, keys={"alice": "ab", "bob": "cd"})
     assert result["done"] == ["wrote keys.map", "keys"]
     assert not any("reload" in words for words in server.told)
 
@@ -259,16 +259,16 @@ def test_the_state_says_what_differs(server: Server) -> None:
         "port": 8443,
         "packages": [],
         "shared": None,
-        "digests": files.digests(files.wanted(front, "PEM", {"ab": "alice"}, "")),
         "units": files.digests(files.units(front)),
     }
-    assert not state.look(known, server.folder)["settled"]
+    digests = files.digests(files.wanted(front, "PEM", {"ab": "alice"}, ""))
+    assert not state.look(known, digests, server.folder)["settled"]
     server.present(colour="blue")
-    assert state.look(known, server.folder)["settled"]
-    assert state.look(known, server.folder)["active"] == "blue"
+    assert state.look(known, digests, server.folder)["settled"]
+    assert state.look(known, digests, server.folder)["active"] == "blue"
     server.running.clear()
-    assert state.look(known, server.folder)["outdated"] == ["pd-front.service"]
-    assert state.look(None, server.folder) == {
+    assert state.look(known, digests, server.folder)["outdated"] == ["pd-front.service"]
+    assert state.look(None, {}, server.folder) == {
         "present": True,
         "active": "blue",
         "missing": [],
@@ -310,10 +310,10 @@ def test_an_address_that_is_no_longer_shared_is_given_up(server: Server) -> None
 
 def test_the_state_knows_the_nic(server: Server) -> None:
     front = server.options(front={"shared": SHARED})["front"]
-    known = front_digests(front, "PEM", {"ab": "alice"}, "")
+    known, digests = front_digests(front, "PEM", {"alice": "ab"}, "").values()
     again(server, front={"shared": SHARED})
-    assert state.look(known, server.folder)["outdated"] == []
-    assert state.look({**known, "shared": "other"}, server.folder)["outdated"] == ["keepalived.conf"]
+    assert state.look(known, digests, server.folder)["outdated"] == []
+    assert state.look({**known, "shared": "other"}, digests, server.folder)["outdated"] == ["keepalived.conf"]
 
 
 MOVED = "# Written by ascend.pd_rollout\nExecStart=/usr/sbin/haproxy -Ws -f {}/haproxy.cfg -p x\n"
@@ -325,9 +325,9 @@ def test_another_host_dir_starts_it_anew_with_its_files_there(server: Server) ->
     server.folder = old.parent.parent / "other" / "front"
     server.folder.parent.mkdir()
     front = server.options(front={"service": MOVED.format(server.folder)})["front"]
-    known = front_digests(front, "PEM", {"ab": "alice"}, "")
+    known, digests = front_digests(front, "PEM", {"alice": "ab"}, "").values()
     # The router that serves is known from the files that the running front reads.
-    assert state.look(known, server.folder)["active"] == "blue"
+    assert state.look(known, digests, server.folder)["active"] == "blue"
     result = entry.result(server.options(colour="green", front={"service": MOVED.format(server.folder)}))
     assert "started" in result["done"] and "reloaded" not in result["done"]
     assert not old.exists() and files.active(server.folder) == "green"

@@ -47,11 +47,12 @@ def test_what_the_plan_does_not_have_must_not_be_there() -> None:
 
 
 def test_a_server_learns_digests_only() -> None:
-    found = front_digests(FRONT, "PEM", {"ab": "alice"}, "secret")
-    assert found["units"] == {"pd-front": files.digest("[Unit]\n")}
+    found = front_digests(FRONT, "PEM", {"alice": "ab"}, "secret")
+    assert found["front"]["units"] == {"pd-front": files.digest("[Unit]\n")}
     assert found["digests"]["front.pem"] == files.digest("PEM")
     assert found["digests"]["keys.lua"] == ""
     assert not any(secret in str(found) for secret in ("PEM", "secret", "alice"))
+    assert not any(digest in str(found["front"]) for digest in found["digests"].values() if digest)
     assert front_digests(None, "", {}, "") == {}
 
 
