@@ -199,12 +199,18 @@ def test_headers_of_the_front_cannot_be_forged(front, routed, server):
         )
         assert said == [401], header
     assert routed()[0] == requests
-    forged = 'x key=root status=200" y'
-    exchange(
-        front,
-        f"GET /v1/models HTTP/1.1\r\nHost: a\r\n{KEY}X-Request-Id: {forged}\r\nConnection: close\r\n\r\n",
-    )
-    assert "key=root" not in server("server1").check_output("journalctl -u pd-front --no-pager -o cat")
+    for forged in (
+        'X-Request-Id: x key=root status=200" y\r\n',
+        # A comma separates the values of a list: none of them is taken alone.
+        "X-Request-Id: good, evil key=root\r\n",
+        "X-Request-Id: good\r\nX-Request-Id: evil key=root\r\n",
+        "X-Request-Id: evil key=root\r\nX-Request-Id: good\r\n",
+    ):
+        request = f"GET /v1/models HTTP/1.1\r\nHost: a\r\n{KEY}{forged}Connection: close\r\n\r\n"
+        assert exchange(front, request) == [200], forged
+    log = server("server1").check_output("journalctl -u pd-front --no-pager -o cat")
+    assert "key=root" not in log
+    assert "id=good" not in log
 
 
 def test_a_slow_client_is_ended_and_disturbs_nobody(front, under_load):

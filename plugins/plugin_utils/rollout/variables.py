@@ -305,7 +305,7 @@ FRONT_RATE = Variable(
     "pd_front_requests_per_minute",
     _optional(whole(1, 10**6)),
     None,
-    "requests that each API key may send in a minute; more are answered with 429",
+    "requests that each API key may send to each front in a minute; more are answered with 429",
     "cluster",
     default_text="any number",
 )
