@@ -15,6 +15,7 @@ from typing import Any
 
 import checks
 import deploying
+import fronting
 import image
 import planning
 import weights
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
     "names": lambda report, _given: deploying.measure_names(report),
     "image": lambda report, _given: image.measure(report),
     "weights": lambda report, _given: weights.measure(report),
+    "front": lambda report, _given: fronting.measure(report),
     "demo": lambda report, _given: deploying.measure_demo(report),
 }
 
