@@ -21,7 +21,7 @@ HCCL = "HCCL"
 def ports_free(requirements: HostRequirements, state: HostState) -> Iterable[Finding]:
     # One process on several ports of one purpose is one finding.
     groups: dict[tuple[str, str, str], list[PortHolder]] = defaultdict(list)
-    # A connection that such a listener has accepted may be closing, and then belongs to no process any longer.
+    # A connection that such a listener has accepted may be closing, and then belongs to no process.
     accepted = {holder.port for holder in state.port_holders if holder.own and holder.listens}
     for holder in state.port_holders:
         if holder.own or (not holder.listens and holder.port in accepted):
