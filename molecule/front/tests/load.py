@@ -107,8 +107,10 @@ class Connection:
 
 async def read(reader: asyncio.StreamReader) -> Answer:
     """Read one answer to its end; raises Broken if it has none."""
+    where = "before its first byte"
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        where = f"within an answer with status {head[0].split()[1]}"
         headers = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in head[1:] if line)
@@ -123,7 +125,7 @@ async def read(reader: asyncio.StreamReader) -> Answer:
         else:
             body = await reader.readexactly(int(headers.get("content-length", "0")))
     except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
-        raise Broken(repr(error)) from error
+        raise Broken(f"{where}: {error!r}") from error
     return Answer(int(head[0].split()[1]), headers, body)
 
 
