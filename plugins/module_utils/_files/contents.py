@@ -24,6 +24,11 @@ def sha256(path: Path) -> str:
     return digest_of(path, hashlib.sha256())
 
 
+def text_sha256(text: str) -> str:
+    """The SHA-256 of a text as it is written to a file, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def git_blob_sha1(path: Path) -> str:
     """The SHA-1 by which Git, and a hub for its small files, names a file. Raises OSError."""
     return digest_of(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size))

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -12,6 +11,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .._files.contents import sha256, text_sha256
 
 MARK = b"Written by ascend.pd_rollout"
 UNITS = "/etc/systemd/system"
@@ -22,7 +23,8 @@ SHARED, CHECK = "keepalived.conf", "serves.py"
 # Where the server fills in its NIC.
 NIC = "@NIC@"
 KEYS, ROUTER, ENGINES = "keys.map", "router.map", "engines.map"
-# There while files have been written that the running front has not read.
+# There while files have been written that the running front has not read. It holds the folder of those that
+# are read instead, if that is another one.
 PENDING = "reload.pending"
 # How the folders begin in which a new configuration is judged.
 DRAFTS = ".check-"
@@ -30,11 +32,6 @@ NAMES = (PENDING, CONFIG, PEM, LUA, KEYS, ROUTER, ENGINES, SHARED, CHECK)
 COLOURS = ("blue", "green")
 # The front's directory and its files are root's alone: the master reads them before its workers give root up.
 FOLDER_MODE, FILE_MODE, UNIT_MODE = 0o700, 0o600, 0o644
-
-
-def digest(text: str) -> str:
-    """Return the SHA-256 of a text as it is written to a file."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def by_digest(keys: Mapping[str, str]) -> dict[str, str]:
@@ -96,7 +93,7 @@ def wanted(
 
 def digests(texts: Mapping[str, str | None]) -> dict[str, str]:
     """Return the SHA-256 of each text; empty for a file that must not exist."""
-    return {name: "" if text is None else digest(text) for name, text in texts.items()}
+    return {name: "" if text is None else text_sha256(text) for name, text in texts.items()}
 
 
 def outdated(folder: Path, expected: Mapping[str, str]) -> list[str]:
@@ -109,7 +106,7 @@ def _holds(path: Path, value: str, mode: int) -> bool:
         status = path.lstat()
         if not value or not stat.S_ISREG(status.st_mode):
             return False
-        same = hashlib.sha256(path.read_bytes()).hexdigest() == value
+        same = sha256(path) == value
     except OSError:
         return not value
     return same and stat.S_IMODE(status.st_mode) == mode and status.st_uid == os.geteuid()
@@ -139,12 +136,22 @@ def active(folder: Path) -> str | None:
     return words[1] if len(words) == 2 and words[0] == "active" and words[1] in COLOURS else None
 
 
-def elsewhere(unit: str, folder: Path) -> Path | None:
-    """Return the folder whose files a unit reads, if that is another one; None if not, or without a unit."""
+def moved_from(unit: str, folder: Path) -> Path | None:
+    """Return the folder whose files the front reads, if that is another one; None if not, or without a front.
+
+    A run that ended after it had replaced the unit has noted it.
+    """
     try:
-        found = re.search(r"^ExecStart=.* -f (\S+)/haproxy\.cfg ", unit_path(unit).read_text(), re.MULTILINE)
+        noted = (folder / PENDING).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        noted = ""
+    if noted.startswith("/"):
+        return Path(noted)
+    try:
+        text = unit_path(unit).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
+    found = re.search(r"^ExecStart=.* -f (\S+)/haproxy\.cfg ", text, re.MULTILINE)
     return Path(found[1]) if found and Path(found[1]) != folder else None
 
 

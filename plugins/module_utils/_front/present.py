@@ -103,9 +103,9 @@ class Present:
         changed = files.outdated(self.folder, files.digests(self.texts))
         units = files.units_outdated(files.digests(files.units(self.front)))
         self._refuse_foreign_units()
-        self.moved_from = files.elsewhere(self.front["unit"], self.folder)
         before = self._config()
         self.interrupted = (self.folder / files.PENDING).exists()
+        self.moved_from = files.moved_from(self.front["unit"], self.folder)
         if self.check_mode:
             switch = self.colour is not None and files.active(self.folder) != self.colour
             stopped = any(not systemd.is_active(unit) for unit in files.units(self.front))
@@ -116,9 +116,9 @@ class Present:
         files.clear_drafts(self.folder)
         if set(changed) - {files.KEYS}:
             self._validate()
-        if changed:
+        if changed or self.moved_from is not None:
             # Before the first file: a run that ends here leaves a front that has not read them.
-            files.write(self.folder / files.PENDING, "reload\n")
+            files.write(self.folder / files.PENDING, f"{self.moved_from or ''}\n")
         self._write(changed)
         self._install(units)
         self._run(changed)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._files.contents import text_sha256
 from . import files, nic, systemd
 
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,14 +31,14 @@ def look(front: Mapping[str, Any] | None, digests: Mapping[str, str], folder: Pa
     }
     if not front:
         return {**found, "settled": not found["present"]}
-    moved = files.elsewhere(front["unit"], folder)
+    moved = files.moved_from(front["unit"], folder)
     if moved is not None:
         found["active"] = files.active(moved)
     # Each package has a program of its name.
     found["missing"] = [name for name in front["packages"] if shutil.which(name, path=SBIN) is None]
     expected = dict(digests)
     if front["shared"]:
-        expected[files.SHARED] = files.digest(nic.filled(front["shared"], front["host"]))
+        expected[files.SHARED] = text_sha256(nic.filled(front["shared"], front["host"]))
     found["outdated"] = files.outdated(folder, expected)
     if (folder / files.PENDING).exists():
         found["outdated"].append(files.PENDING)

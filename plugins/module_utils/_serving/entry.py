@@ -18,6 +18,7 @@ from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._files import safe_paths
+from .._files.contents import text_sha256
 from .._findings import RolloutError
 from .._front import state as front_state
 from .._front.catalogue import FRONT_CHECKS
@@ -87,11 +88,6 @@ def compare(
     return {"strays": strays, "running": running, "broken": broken}
 
 
-def digest(text: str) -> str:
-    """Return the SHA-256 of a text as it is written to a file."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def is_as_planned(path: Path, mode: int, content_digest: str | None = None, owner: int = 0) -> bool:
     """Return whether a file or directory exists with this mode, owner and, if given, SHA-256."""
     try:
@@ -116,13 +112,13 @@ def outdated(
     for plan in planned:
         script = Path(plan["script_path"])
         wanted[script.parent] = (DIRECTORY_MODE, None)
-        wanted[script] = (SCRIPT_MODE, plan.get("script_digest") or digest(plan["script"]))
+        wanted[script] = (SCRIPT_MODE, plan.get("script_digest") or text_sha256(plan["script"]))
         if plan.get("secret_path"):
             # The name first: a run that ends between the two leaves a key that differs, which then gets a new
             # name.
             wanted[Path(plan["secret_path"] + safe_paths.KEY_ID)] = (
                 SECRET_MODE,
-                digest(ids[plan["secret_path"]]),
+                text_sha256(ids[plan["secret_path"]]),
             )
             wanted[Path(plan["secret_path"])] = (SECRET_MODE, secret_digest)
     return [
@@ -184,7 +180,7 @@ def reduced(planned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             **{key: value for key, value in plan.items() if key not in ("argv", "env", "ranks", "script")},
-            **({"script_digest": digest(plan["script"])} if "script" in plan else {}),
+            **({"script_digest": text_sha256(plan["script"])} if "script" in plan else {}),
         }
         for plan in planned
     ]

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.action import deployment_groups
 from ansible_collections.ascend.pd_rollout.plugins.action.deployment_groups import ActionModule
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.contents import text_sha256
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import entry
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.entry import (
     compare,
-    digest,
     key_ids,
     outdated,
     reduced,
@@ -118,8 +118,8 @@ def written(tmp_path):
 
 
 def outdated_of(plan, key="key"):
-    ids = key_ids([plan], digest(key), os.getuid())
-    return [Path(path).name for path in outdated([plan], digest(key), ids, os.getuid())]
+    ids = key_ids([plan], text_sha256(key), os.getuid())
+    return [Path(path).name for path in outdated([plan], text_sha256(key), ids, os.getuid())]
 
 
 def test_missing_files_are_outdated_with_their_directory(tmp_path):
@@ -137,16 +137,16 @@ def test_changed_content_is_outdated(written):
 
 def test_the_name_of_a_key_is_by_chance_and_stays_with_it(written):
     path, owner = written["secret_path"], os.getuid()
-    assert key_ids([written], digest("key"), owner) == {path: ID}
-    others = {key_ids([written], digest("another"), owner)[path] for _ in range(3)}
+    assert key_ids([written], text_sha256("key"), owner) == {path: ID}
+    others = {key_ids([written], text_sha256("another"), owner)[path] for _ in range(3)}
     assert len(others | {ID}) == 4
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in others)
     # What is no name of a key, or could be somebody else's, is none.
     for text, mode in (("0123", 0o600), ("", 0o600), (ID, 0o644)):
         Path(path + ".id").write_text(text)
         Path(path + ".id").chmod(mode)
-        assert key_ids([written], digest("key"), owner)[path] != text
-    assert key_ids([{**written, "secret_path": None}], digest("key"), owner) == {}
+        assert key_ids([written], text_sha256("key"), owner)[path] != text
+    assert key_ids([{**written, "secret_path": None}], text_sha256("key"), owner) == {}
 
 
 def test_changed_modes_are_outdated(written, tmp_path):
@@ -161,7 +161,7 @@ def test_the_server_is_not_told_environment_and_script(written):
     assert "hunter22" not in str(slice_)
     assert plan["script"] not in str(slice_)
     assert outdated_of(slice_) == []
-    assert outdated_of({**slice_, "script_digest": digest("other")}) == ["decode1.sh"]
+    assert outdated_of({**slice_, "script_digest": text_sha256("other")}) == ["decode1.sh"]
     assert reduced([slice_]) == [slice_]
 
 

@@ -333,6 +333,24 @@ def test_another_host_dir_starts_it_anew_with_its_files_there(server: Server) ->
     assert not old.exists() and files.active(server.folder) == "green"
 
 
+def test_a_move_that_ended_before_the_start_is_completed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = server.folder
+    again(server, front={"service": MOVED.format(old)})
+    server.folder = old.parent.parent / "other" / "front"
+    server.folder.parent.mkdir()
+    options = server.options(colour="green", front={"service": MOVED.format(server.folder)})
+    with monkeypatch.context() as patched:
+        patched.setattr(present.Present, "_run", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        assert entry.result(options)["failed"]
+    # The unit names the new folder already, but what runs reads the old one.
+    assert MOVED.format(server.folder) == (server.units / "pd-front.service").read_text()
+    result = entry.result(options)
+    assert "started" in result["done"] and "reloaded" not in result["done"]
+    assert not old.exists() and not (server.folder / files.PENDING).exists()
+
+
 def test_what_a_killed_check_has_left_is_removed(server: Server) -> None:
     server.present(colour="blue")
     left = server.folder / ".check-abc"

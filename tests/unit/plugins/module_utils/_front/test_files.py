@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.filter.front_digests import front_digests
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.contents import text_sha256
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import files
 
 FRONT: dict[str, Any] = {
@@ -48,8 +49,8 @@ def test_what_the_plan_does_not_have_must_not_be_there() -> None:
 
 def test_a_server_learns_digests_only() -> None:
     found = front_digests(FRONT, "PEM", {"alice": "ab"}, "secret")
-    assert found["front"]["units"] == {"pd-front": files.digest("[Unit]\n")}
-    assert found["digests"]["front.pem"] == files.digest("PEM")
+    assert found["front"]["units"] == {"pd-front": text_sha256("[Unit]\n")}
+    assert found["digests"]["front.pem"] == text_sha256("PEM")
     assert found["digests"]["keys.lua"] == ""
     assert not any(secret in str(found) for secret in ("PEM", "secret", "alice"))
     assert not any(digest in str(found["front"]) for digest in found["digests"].values() if digest)
