@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ..module_utils._serving import router_modules
@@ -45,7 +44,7 @@ class ActionModule(ServerAction):
         for name, file in files.items():
             size = file.stat().st_size
             with self._within(LONGEST + size / SLOWEST, f"{name} was copied there"):
-                copied = self._copy(file, f"{begun['incoming']}/{name}", task_vars)
+                copied = self._copied(file, f"{begun['incoming']}/{name}", "0600", task_vars)
             if copied.get("failed"):
                 return {"failed": True, "msg": f"{name} could not be copied: {copied.get('msg')}"}
             sent += size
@@ -56,18 +55,3 @@ class ActionModule(ServerAction):
     ) -> dict[str, Any]:
         with self._within(LONGEST, "the modules of the router were looked at"):
             return self._call(UNPACK, {"path": path, "wheels": wheels, "stage": stage}, task_vars)
-
-    def _copy(self, source: Path, destination: str, task_vars: dict[str, Any]) -> dict[str, Any]:
-        task = self._task.copy()
-        task.args = {"src": str(source), "dest": destination, "mode": "0600"}
-        action = self._shared_loader_obj.action_loader.get(
-            "ansible.legacy.copy",
-            task=task,
-            connection=self._connection,
-            play_context=self._play_context,
-            loader=self._loader,
-            templar=self._templar,
-            shared_loader_obj=self._shared_loader_obj,
-        )
-        copied: dict[str, Any] = action.run(task_vars=task_vars)
-        return copied

@@ -62,8 +62,6 @@ class ActionModule(ServerAction):
 
     def _copy(self, source: Path, destination: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         folder = destination.rpartition("/")[0]
-        task = self._task.copy()
-        task.args = {"src": str(source), "dest": destination, "mode": "preserve"}
         if "/" in destination[len(self._task.args["destination"]) + 1 :]:
             made: dict[str, Any] = self._execute_module(
                 module_name="ansible.builtin.file",
@@ -72,14 +70,4 @@ class ActionModule(ServerAction):
             )
             if made.get("failed"):
                 return made
-        action = self._shared_loader_obj.action_loader.get(
-            "ansible.legacy.copy",
-            task=task,
-            connection=self._connection,
-            play_context=self._play_context,
-            loader=self._loader,
-            templar=self._templar,
-            shared_loader_obj=self._shared_loader_obj,
-        )
-        copied: dict[str, Any] = action.run(task_vars=task_vars)
-        return copied
+        return self._copied(source, destination, "preserve", task_vars)

@@ -9,7 +9,6 @@ there, and the draft is renamed. A file in it says what it was made of, and that
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import safe_paths
+from .._files.contents import sha256
 from .._findings import RolloutError
 from .catalogue import ENGINE_CHECKS
 
@@ -28,7 +28,6 @@ DRAFT = "."
 NOTE = safe_paths.MODULES_NOTE
 INCOMING = "wheels"
 MODE = 0o700
-CHUNK = 1024 * 1024
 FAILED = "The router's modules cannot be provided."
 
 
@@ -88,15 +87,6 @@ def unpack(wheel: Path, target: Path) -> None:
         raise Unpackable(
             ENGINE_CHECKS.finding("router-wheel-wrong", path=str(wheel), seen=str(error))
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(CHUNK), b""):
-            found.update(block)
-    return found.hexdigest()
 
 
 def look(path: Path, wheels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...module_utils._files.contents import sha256
 from ...module_utils._findings import RolloutError
 from ...module_utils._serving.catalogue import ENGINE_CHECKS
-from ...module_utils._serving.router_modules import sha256
 
 # Seconds for one wheel. The largest has 24 MB.
 FETCH_SECONDS = 600

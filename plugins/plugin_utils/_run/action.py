@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
@@ -41,3 +42,22 @@ class ServerAction(FastPath, ControllerAction):
     """An action that calls modules on the server, with a time limit for their answers."""
 
     _requires_connection = True
+
+    def _copied(self, source: Path, destination: str, mode: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Copy a file of the controller to the server; return the result of Ansible's own action.
+
+        mode: as that of M(ansible.builtin.copy).
+        """
+        task = self._task.copy()
+        task.args = {"src": str(source), "dest": destination, "mode": mode}
+        action = self._shared_loader_obj.action_loader.get(
+            "ansible.legacy.copy",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        copied: dict[str, Any] = action.run(task_vars=task_vars)
+        return copied

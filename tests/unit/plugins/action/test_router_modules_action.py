@@ -30,7 +30,7 @@ class Action(ActionModule):
         self.done.append(stage)
         return self.answers[stage]
 
-    def _copy(self, source: Path, destination: str, task_vars: Any) -> dict[str, Any]:
+    def _copied(self, source: Path, destination: str, mode: str, task_vars: Any) -> dict[str, Any]:
         self.done.append(destination)
         return self.answers.get("copy", {"changed": True})
 
