@@ -114,6 +114,7 @@ def _content(plan: Plan) -> PlanDict:
         "proxy": {
             "router": declaration.router,
             "port": declaration.proxy_port,
+            "front": declaration.front is not None,
             "prefillers": launch.backends(cluster, "prefiller"),
             "decoders": launch.backends(cluster, "decoder"),
         },

@@ -251,10 +251,11 @@ class Slice(TypedDict):
 
 
 class BackendsDict(TypedDict):
-    """The proxy's port and the APIs behind it."""
+    """The proxy's port, whether clients reach it through a front, and the APIs behind it."""
 
     router: Router
     port: int
+    front: bool
     prefillers: list[EndpointDict]
     decoders: list[EndpointDict]
 
