@@ -13,6 +13,7 @@ from doc_generator import main
 from plugins.module_utils._docker.catalogue import DOCKER_CHECKS
 from plugins.module_utils._files.catalogue import FOLDER_CHECKS
 from plugins.module_utils._findings import Catalogue
+from plugins.module_utils._front.catalogue import FRONT_CHECKS
 from plugins.module_utils._hccn.catalogue import HCCN_CHECKS
 from plugins.module_utils._host.catalogue import HOST_CHECKS
 from plugins.module_utils._lock import LOCK_CHECKS
@@ -84,12 +85,13 @@ changes there.
 
 What can end a deployment on a server, in addition to the findings of the [plan](rules.md) and of the
 [checks](checks.md). These findings have the same form: code, server, value seen, value expected, cure and
-source. All are errors.
+source. All are errors but `front-drain-late`, a warning.
 """
 
 FAILURE_SECTIONS = {
     "Weights and image": TRANSFER_CHECKS,
     "Engines and proxy": ENGINE_CHECKS,
+    "The front": FRONT_CHECKS,
     "The Docker Engine": DOCKER_CHECKS,
     "The lock of a rollout": LOCK_CHECKS,
     "Folders on servers": FOLDER_CHECKS,

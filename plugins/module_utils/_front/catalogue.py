@@ -23,7 +23,7 @@ FRONT_CHECKS = Catalogue(
         "The address would not move to a front that serves. What runs goes on with what it has.",
         ERROR,
         "a configuration that keepalived --config-test accepts",
-        "keepalived --version  # on this server: 2.0.11 or later; the lines seen name what is refused",
+        "keepalived --version  # on this server: 2.2.7 works; the lines seen name what is refused",
         "keepalived --config-test",
     ),
     Check(
@@ -65,7 +65,7 @@ FRONT_CHECKS = Catalogue(
     Check(
         "front-router-port-held",
         "A new router needs a port of the one that serves",
-        "Both run at the same time until the requests are switched. Nothing was changed.",
+        "Both run at the same time until the requests are switched. No router was changed.",
         ERROR,
         "pd_proxy_port and the next port not in use, likewise pd_router_metrics_port",
         "choose a pd_proxy_port two or more away from the present one; or run stop.yml first",

@@ -20,6 +20,12 @@ def test_docs_are_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_every_code_has_its_entry() -> None:
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("checks.md", "failures.md")]
+    listed = re.findall(r"(?m)^### (\S+)$", "".join(pages))
+    assert sorted(set(listed) & set(CHECKS)) == sorted(CHECKS)
+
+
 CODE = re.compile(r'"((?:check|docker|engine|folder|front|hccn|host|image|lock|npu|router|weights)-[a-z-]+)"')
 # Words of this form that are no codes: names of programs and of containers.
 OTHERS = {"npu-smi", "router-blue", "router-green"}
