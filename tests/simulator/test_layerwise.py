@@ -246,9 +246,9 @@ def test_wrong_port(setups: Any, release: str) -> None:
         setup.prefiller.wait_for("MooncakeLayerwiseConnector transfer fail for req_id cmpl-left-0")
         assert setup.prefiller.request("/health")[0] == 200
     assert setup.decoder.request("/health")[0] == 200
-    assert setup.decoder.metric("vllm:num_requests_running") == 1, "it waits, without a limit"
+    assert setup.decoder.metric("vllm:num_requests_waiting") == 1, "without a limit"
     client.close()
-    setup.decoder.wait_until(lambda: setup.decoder.metric("vllm:num_requests_running") == 0)
+    setup.decoder.wait_until(lambda: setup.decoder.metric("vllm:num_requests_waiting") == 0)
     assert setup.decoder.metric("vllm:kv_cache_usage_perc") == 0
 
 
@@ -262,7 +262,7 @@ def test_nobody_at_the_metaserver(setups: Any) -> None:
     assert setup.decoder.log.count("Failed to connect to metaserver: http://") == 3
     assert setup.decoder.request("/health")[0] == 200
     client.close()
-    setup.decoder.wait_until(lambda: setup.decoder.metric("vllm:num_requests_running") == 0)
+    setup.decoder.wait_until(lambda: setup.decoder.metric("vllm:num_requests_waiting") == 0)
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from . import RELEASE, model
@@ -15,6 +16,7 @@ from .config.kv_transfer import CONNECTOR
 from .handover import ABORT_SECONDS, Held, plog
 from .layerwise import Fatal, Receiver, Sender
 from .mapping import Consumer, ranks_without_context_parallel
+from .metrics import CAPACITY, DEFERRED
 from .request import EngineDead, Outcome, RequestFailed, Work
 from .state import EXECUTE_TIMEOUT, EngineState
 
@@ -60,7 +62,7 @@ class Core:
         """The tokens of the answer, one after the other; `outcome` is filled in."""
         dp_rank, metrics, or_death = self.dp_rank, self.metrics, self.state.or_death
         arrived = time.monotonic()
-        metrics.change("vllm:num_requests_waiting", 1, dp_rank)
+        metrics.wait(CAPACITY, 1, dp_rank)
         waiting = True
         blocks: list[int] = []
         keep = False
@@ -70,7 +72,7 @@ class Core:
             running = True
             wanted = outcome.prompt_tokens + work.max_tokens
             blocks = await or_death(self._take(wanted), self.free_blocks_now)
-            metrics.change("vllm:num_requests_waiting", -1, dp_rank)
+            metrics.wait(CAPACITY, -1, dp_rank)
             waiting = False
             metrics.change("vllm:num_requests_running", 1, dp_rank)
             scheduled = time.monotonic()
@@ -92,7 +94,7 @@ class Core:
             raise
         finally:
             if waiting:
-                metrics.change("vllm:num_requests_waiting", -1, dp_rank)
+                metrics.wait(CAPACITY, -1, dp_rank)
             else:
                 metrics.change("vllm:num_requests_running", -1, dp_rank)
             if running:
@@ -122,16 +124,15 @@ class Core:
                 state.die("KeyError", "'remote_request_id'", (CONNECTOR, 799, "add_new_req"), worker=False)
                 raise EngineDead
             if all(kv.get(key) is not None for key in wanted):
-                self.metrics.add("vllm:external_prefix_cache_queries", tokens, dp_rank)
                 try:
-                    good = await consumer.pull(work.request_id, model.digest(work.prompt), kv)
+                    with self._deferred(tokens):
+                        good = await consumer.pull(work.request_id, model.digest(work.prompt), kv)
                 except Exception as error:
                     # An assertion, or an index that is not there: both are fatal in a worker's forward pass.
                     where = (CONNECTOR, 1360, "context_parallel_parameters_check")
                     state.die(type(error).__name__, str(error), where)
                     raise EngineDead from None
-                self.metrics.add("vllm:external_prefix_cache_hits", tokens, dp_rank)
-                self.metrics.add("vllm:prompt_tokens", tokens, dp_rank)
+                self.metrics.prefilled(tokens, dp_rank, transferred=True)
                 return good
             self.log.warning(
                 "mooncake_connector.py:1017",
@@ -142,9 +143,28 @@ class Core:
             await self._push(state.sender, work, seconds)
         else:
             await asyncio.sleep(seconds)
-        self.metrics.add("vllm:prompt_tokens", tokens, dp_rank)
+        self.metrics.prefilled(tokens, dp_rank, transferred=False)
         self.metrics.add("vllm:prefix_cache_queries", tokens, dp_rank)
+        if self.config.kv is not None:
+            self.metrics.asked_others(tokens, 0, dp_rank)
         return True
+
+    @contextmanager
+    def _deferred(self, tokens: int) -> Iterator[None]:
+        """The request waits until its KV cache has come from another instance."""
+        metrics, dp_rank = self.metrics, self.dp_rank
+        metrics.change("vllm:num_requests_running", -1, dp_rank)
+        metrics.wait(DEFERRED, 1, dp_rank)
+        if RELEASE.counts_sources:
+            metrics.asked_others(tokens, tokens, dp_rank)
+        try:
+            yield
+        finally:
+            metrics.wait(DEFERRED, -1, dp_rank)
+            metrics.change("vllm:num_requests_running", 1, dp_rank)
+        if not RELEASE.counts_sources:
+            # v0.13.0 counts when the request is scheduled again.
+            metrics.asked_others(tokens, tokens, dp_rank)
 
     async def _receive(self, receiver: Receiver, work: Work, outcome: Outcome, blocks: list[int]) -> bool:
         """Let the proxy find a prefiller that pushes the blocks, and wait for it without a limit."""
@@ -157,9 +177,9 @@ class Core:
             "mooncake_layerwise_connector.py:668",
             f"Send request: {work.request_id} to proxy metaserver: {url}",
         )
-        self.metrics.add("vllm:external_prefix_cache_queries", tokens, self.dp_rank)
         try:
-            sent = await finished
+            with self._deferred(tokens):
+                sent = await finished
         finally:
             told.cancel()
             receiver.leave(work.request_id)
@@ -169,8 +189,7 @@ class Core:
             "mooncake_layerwise_connector.py:1028",
             "Number of completed KV cache recv requests: 0, receive requests: 1",
         )
-        self.metrics.add("vllm:external_prefix_cache_hits", tokens, self.dp_rank)
-        self.metrics.add("vllm:prompt_tokens", tokens, self.dp_rank)
+        self.metrics.prefilled(tokens, self.dp_rank, transferred=True)
         if not self.state.is_sound():
             plog("'device ip' is not set correctly")
             return False

@@ -1,11 +1,16 @@
-"""Prometheus metrics under vLLM's names."""
+"""Prometheus metrics under vLLM's names, as far as the release has them.
+
+Source: V@0.13.0, 0.18.0, 0.23.0:vllm/v1/metrics/loggers.py and stats.py.
+"""
 
 from __future__ import annotations
 
 import bisect
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from . import RELEASE
 
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 FIRST_TOKEN = (
@@ -35,6 +40,24 @@ COUNTERS = {
     "vllm:external_prefix_cache_queries": "Tokens queried from other instances through the KV connector.",
     "vllm:external_prefix_cache_hits": "Tokens got from other instances through the KV connector.",
 }
+SOURCES = "vllm:prompt_tokens_by_source"
+CACHED, RECOMPUTED = "vllm:prompt_tokens_cached", "vllm:prompt_tokens_recomputed"
+if RELEASE.counts_sources:
+    COUNTERS |= {
+        SOURCES: "Number of prompt tokens by source.",
+        CACHED: "Number of cached prompt tokens (local + external).",
+    }
+if RELEASE.counts_recomputed:
+    COUNTERS[RECOMPUTED] = "Number of cached tokens recomputed for forward pass."
+WAITING, REASON = "vllm:num_requests_waiting", "vllm:num_requests_waiting_by_reason"
+CAPACITY, DEFERRED = "capacity", "deferred"
+if RELEASE.waiting_reasons:
+    GAUGES[REASON] = "Number of waiting requests by reason."
+LABELS = {
+    SOURCES: ("source", ("local_compute", "local_cache_hit", "external_kv_transfer")),
+    REASON: ("reason", (CAPACITY, DEFERRED)),
+}
+"""A label that a metric has beside the common ones, and its values."""
 HISTOGRAMS = {
     "vllm:time_to_first_token_seconds": ("Time to first token in seconds.", FIRST_TOKEN),
     "vllm:inter_token_latency_seconds": ("Inter-token latency in seconds.", BETWEEN),
@@ -47,7 +70,12 @@ HISTOGRAMS = {
     "vllm:request_generation_tokens": ("Number of generation tokens processed.", TOKENS),
     "vllm:request_params_max_tokens": ("The max_tokens request parameter.", TOKENS),
 }
-REASONS = ("stop", "length", "abort", "error")
+FINISHED = ("stop", "length", "abort", "error")
+
+
+def series(name: str, value: str) -> str:
+    """The name under which one value of a metric's label is kept."""
+    return f"{name}/{value}"
 
 
 class Metrics:
@@ -100,6 +128,31 @@ class Metrics:
     def observe(self, name: str, value: float, engine: int) -> None:
         self.take("observe", name, value, engine)
 
+    def wait(self, reason: str, amount: int, engine: int) -> None:
+        """So many requests more wait for capacity, or are deferred until their KV cache has come."""
+        self.change(WAITING, amount, engine)
+        if RELEASE.waiting_reasons:
+            self.change(series(REASON, reason), amount, engine)
+
+    def prefilled(self, tokens: int, engine: int, *, transferred: bool) -> None:
+        """A prompt is computed here, or its KV cache came from another instance. Of the latter the last
+        token is computed all the same, which v0.18.0 counts twice."""
+        self.add("vllm:prompt_tokens", tokens, engine)
+        if not RELEASE.counts_sources:
+            return
+        external = tokens if transferred else 0
+        recomputed = 1 if transferred and RELEASE.counts_recomputed else 0
+        self.add(series(SOURCES, "local_compute"), tokens - external + recomputed, engine)
+        self.add(series(SOURCES, "external_kv_transfer"), external, engine)
+        self.add(CACHED, external - recomputed, engine)
+        if RELEASE.counts_recomputed:
+            self.add(RECOMPUTED, recomputed, engine)
+
+    def asked_others(self, tokens: int, hits: int, engine: int) -> None:
+        """What the KV connector was asked for, and what it had."""
+        self.add("vllm:external_prefix_cache_queries", tokens, engine)
+        self.add("vllm:external_prefix_cache_hits", hits, engine)
+
     def render(self) -> str:
         """The text format of Prometheus."""
         lines: list[str] = []
@@ -110,21 +163,26 @@ class Metrics:
         def labels(engine: int, more: str = "") -> str:
             return f'{{engine="{engine}",{more}model_name="{self.model_name}"}}'
 
+        def each(name: str) -> Iterator[tuple[str, tuple[str, int]]]:
+            """The labels of each series of a metric, and where its value is."""
+            label, values = LABELS.get(name, ("", ("",)))
+            for engine in self.engines:
+                for value in values:
+                    key = series(name, value) if label else name
+                    yield labels(engine, f'{label}="{value}",' if label else ""), (key, engine)
+
         for name, help_text in GAUGES.items():
             head(name, help_text, "gauge")
-            lines += [f"{name}{labels(engine)} {float(self.gauges[name, engine])}" for engine in self.engines]
+            lines += [f"{name}{found} {float(self.gauges[key])}" for found, key in each(name)]
         for name, help_text in COUNTERS.items():
             head(f"{name}_total", help_text, "counter")
-            lines += [
-                f"{name}_total{labels(engine)} {float(self.counters[name, engine])}"
-                for engine in self.engines
-            ]
+            lines += [f"{name}_total{found} {float(self.counters[key])}" for found, key in each(name)]
             head(f"{name}_created", help_text, "gauge")
-            lines += [f"{name}_created{labels(engine)} {self.created}" for engine in self.engines]
+            lines += [f"{name}_created{found} {self.created}" for found, _ in each(name)]
         name = "vllm:request_success"
         head(f"{name}_total", "Count of successfully processed requests.", "counter")
         for engine in self.engines:
-            for reason in REASONS:
+            for reason in FINISHED:
                 more = f'finished_reason="{reason}",'
                 lines.append(f"{name}_total{labels(engine, more)} {float(self.finished[reason, engine])}")
         for name, (help_text, bounds) in HISTOGRAMS.items():

@@ -86,6 +86,12 @@ class Release:
     """Names the seconds that each of several API servers waits for the engine; else they are fixed."""
     late: str
     """What such an API server says when they have passed; {seconds} of them."""
+    counts_sources: bool
+    """Whether prompt tokens are counted by where they come from."""
+    counts_recomputed: bool
+    """Whether the last token of a prompt that is all cached counts as computed too, and by itself."""
+    waiting_reasons: bool
+    """Whether waiting requests are shown by what they wait for."""
     two_modes: str = ""
     """How it refuses two ways of balancing between data-parallel ranks at once."""
 
@@ -136,6 +142,9 @@ _V0_13 = Release(
     layerwise_tells_failure=False,
     ready_variable=None,
     late="Timed out waiting for engines to sendinitial message on input socket.",
+    counts_sources=False,
+    counts_recomputed=False,
+    waiting_reasons=False,
 )
 _V0_18 = replace(
     _V0_13,
@@ -156,6 +165,8 @@ _V0_18 = replace(
     layerwise_query_fatal=False,
     ready_variable="VLLM_ENGINE_READY_TIMEOUT_S",
     late=LATE,
+    counts_sources=True,
+    counts_recomputed=True,
     two_modes="Cannot use both external and hybrid data parallel load balancing modes.",
 )
 _V0_23 = replace(
@@ -171,6 +182,8 @@ _V0_23 = replace(
     registers=_V0_18.registers | {"MooncakeHybridConnector", "RecomputeCPUOffloadConnector"},
     recompute="decoders",
     layerwise_tells_failure=True,
+    counts_recomputed=False,
+    waiting_reasons=True,
     two_modes="Cannot use more than one data parallel load balancing mode.",
 )
 
