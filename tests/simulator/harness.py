@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import random
@@ -35,6 +36,7 @@ TIMING = {
     "token_seconds": 0.001,
     "prefill_seconds_per_1k": 0.001,
     "hccl_connect_timeout_scale": 1.0,
+    "watchdog_seconds": 0.3,
 }
 MODEL = {
     "architectures": ["DeepseekV3ForCausalLM"],
@@ -186,10 +188,14 @@ class Running:
         """The exit code."""
         return self.process.wait(timeout=seconds)
 
+    def stop(self) -> None:
+        """SIGTERM, and not waited for the end."""
+        self.process.send_signal(signal.SIGTERM)
+
     def terminate(self) -> tuple[int, float]:
         """(exit code, seconds) of SIGTERM."""
         begun = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
+        self.stop()
         code = self.process.wait(timeout=60)
         return code, time.monotonic() - begun
 
@@ -232,6 +238,43 @@ class Running:
             if found and all(f'{key}="{value}"' in found[1] for key, value in labels.items()):
                 total += float(found[2])
         return total
+
+
+class Stream:
+    """A streamed completion that is read bit by bit; to close."""
+
+    def __init__(self, engine: Running, **options: Any) -> None:
+        body = {"model": "deepseek_v3", "prompt": QUESTION, "stream": True, **options}
+        self.connection = http.client.HTTPConnection(engine.address, engine.port, timeout=60)
+        self.connection.request("POST", "/v1/completions", json.dumps(body))
+        self.response = self.connection.getresponse()
+        assert self.response.status == 200
+
+    def event(self) -> str:
+        """The next one; empty at the end."""
+        while line := self.response.readline().decode():
+            if line.strip():
+                return line.removeprefix("data: ").strip()
+        return ""
+
+    def rest(self) -> list[str]:
+        """All events to the end."""
+        return list(iter(self.event, ""))
+
+    def is_silent(self, seconds: float = 0.5) -> bool:
+        """Whether nothing comes, not even the end. What had come before is thrown away."""
+        assert self.connection.sock is not None
+        self.connection.sock.settimeout(seconds)
+        try:
+            while self.connection.sock.recv(65536):
+                pass
+        except TimeoutError:
+            return True
+        return False
+
+    def close(self) -> None:
+        self.response.close()
+        self.connection.close()
 
 
 def post(engine: Running, body: dict[str, Any], request_id: str = "left") -> socket.socket:

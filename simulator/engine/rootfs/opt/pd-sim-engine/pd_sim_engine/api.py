@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from . import VLLM_VERSION, model
+from . import RELEASE, VLLM_VERSION, model
 from .engine import Engine
 from .http_server import Request, Response, json_response
 from .request import EngineDead, Outcome, RequestFailed, Work
@@ -41,7 +41,8 @@ def _error(message: str, kind: str, status: int) -> Response:
 
 
 class Api:
-    """Answers requests by the engine; `on_dead` is called when the engine turns out to be dead."""
+    """Answers requests by the engine; `on_dead` is called when the engine turns out to be dead, on releases
+    whose API server leaves then."""
 
     def __init__(self, engine: Engine, on_dead: Callable[[], None]) -> None:
         self.engine = engine
@@ -64,7 +65,8 @@ class Api:
         except RequestFailed:
             return _error("Internal server error", "InternalServerError", 500)
         except EngineDead:
-            self.on_dead()
+            if RELEASE.goes_with_a_request:
+                self.on_dead()
             return _error(DEAD, "InternalServerError", 500)
 
     def _authorized(self, request: Request) -> bool:
@@ -75,10 +77,7 @@ class Api:
         engine = self.engine
         match request.path:
             case "/health" | "/ping":
-                if engine.state.died.done():
-                    self.on_dead()
-                    return Response(503)
-                return Response(200)
+                return Response(503 if engine.state.died.done() else 200)
             case "/version":
                 return json_response({"version": VLLM_VERSION})
             case "/load":
@@ -320,17 +319,16 @@ class Api:
                     async for event in events:
                         yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
             except RequestFailed:
-                yield _error_event("Internal server error")
+                yield _error_event("Internal server error", 500, "InternalServerError")
             except EngineDead:
-                yield _error_event(DEAD)
-                self.on_dead()
+                yield _error_event(DEAD, *RELEASE.death_code)
             yield b"data: [DONE]\n\n"
 
         return Response(200, content_type="text/event-stream; charset=utf-8", stream=pieces())
 
 
-def _error_event(message: str) -> bytes:
-    error = {"message": message, "type": "InternalServerError", "param": None, "code": 500}
+def _error_event(message: str, code: int, kind: str) -> bytes:
+    error = {"message": message, "type": kind, "param": None, "code": code}
     return f"data: {json.dumps({'error': error})}\n\n".encode()
 
 

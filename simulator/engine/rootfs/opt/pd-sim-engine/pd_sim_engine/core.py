@@ -231,6 +231,7 @@ class Core:
         seconds = self.timing.token_seconds * factor
         text = ""
         for token in self._tokens(work, good):
+            await self.state.whole_group()
             await self.state.or_death(asyncio.sleep(seconds))
             outcome.completion_tokens += 1
             self.metrics.add("vllm:generation_tokens", 1, self.dp_rank)

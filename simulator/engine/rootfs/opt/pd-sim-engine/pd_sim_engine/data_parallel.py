@@ -21,7 +21,7 @@ from typing import Any
 from . import network
 from .config.vllm import EngineConfig
 from .core import Core
-from .group import RETRY_SECONDS, Head, Member
+from .group import MESSAGE_BYTES, RETRY_SECONDS, Head, Member
 from .log import Log, StartupFailure
 from .request import EngineDead, Outcome, RequestFailed, Work
 
@@ -151,7 +151,7 @@ class Rank(Member):
         """One connection after the other until one is answered."""
         while not self.gates["hello"].is_set():
             try:
-                self.streams = await asyncio.open_connection(self.address, self.port, limit=64 * 1024 * 1024)
+                self.streams = await network.connect(self.address, self.port, MESSAGE_BYTES)
             except OSError:
                 await asyncio.sleep(min(RETRY_SECONDS, HANDSHAKE_SECONDS * self.scale / 10))
                 continue

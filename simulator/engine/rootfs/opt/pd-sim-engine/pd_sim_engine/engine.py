@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from . import checks, network, startup
+from . import RELEASE, checks, network, startup
 from .config.parallel import check_executor
 from .config.vllm import EngineConfig
 from .connectors import make_transfer_engines, register
@@ -21,7 +21,7 @@ from .handover import Held
 from .kv_cache import make_cache
 from .layerwise import Fatal
 from .log import StartupFailure
-from .request import EngineDead, Outcome, Work
+from .request import Aborted, EngineDead, Outcome, RequestFailed, Work
 from .state import EngineState
 
 
@@ -119,6 +119,7 @@ class Engine:
         if config.node_rank == 0:
             self.state.head = Head(address, port, others, self.state.core_log)
             self.state.head.on_message = self._from_member
+            self.state.head.on_lost = lambda member: self.state.peer_lost()
             self._bind_queue(address)
             await self.state.head.start()
             await self.state.head.form(seconds)
@@ -217,6 +218,9 @@ class Engine:
         """The tokens of the answer, one after the other; `outcome` is filled in."""
         if self.state.died.done():
             raise EngineDead
+        if self.state.draining:
+            self._turn_away(work, outcome)
+            return
         dp_rank = self.balance.choose()
         self.balance.load[dp_rank] += 1
         try:
@@ -227,6 +231,30 @@ class Engine:
                 tokens = self.requests.generate(dp_rank, work, outcome, self.state.or_death)
             async with aclosing(tokens):
                 async for token in tokens:
+                    await self.state.go_on()
                     yield token
+            await self.state.go_on()
+        except Aborted:
+            outcome.finish_reason = "abort"
+        except (EngineDead, RequestFailed):
+            await self.state.go_on()
+            raise
         finally:
             self.balance.load[dp_rank] -= 1
+
+    def _turn_away(self, work: Work, outcome: Outcome) -> None:
+        """A request that comes while the engine ends: no text, and no error either."""
+        outcome.finish_reason = "abort"
+        if RELEASE.shutdown is not None and RELEASE.shutdown.rejects:
+            text = RELEASE.shutdown.rejects.format(request=work.request_id)
+            self.state.core_log.info("core.py:1267", text)
+
+    @property
+    def running(self) -> int:
+        """Requests that wait for their answer."""
+        return sum(self.balance.load.values())
+
+    @property
+    def holding(self) -> bool:
+        """Whether blocks are held for decoders that have not fetched them."""
+        return any(core.unfreed for core in self.cores.values())

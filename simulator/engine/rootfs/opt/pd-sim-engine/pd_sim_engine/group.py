@@ -78,7 +78,7 @@ class Head:
         self.on_lost: Callable[[int], None] = lambda member: None
 
     async def start(self) -> None:
-        await asyncio.start_server(self._connection, sock=self.listen(), limit=MESSAGE_BYTES)
+        await network.serve(self.listen(), self._connection, MESSAGE_BYTES)
 
     def listen(self) -> socket.socket:
         try:
@@ -224,7 +224,7 @@ class Member:
         while self.streams is None:
             try:
                 async with asyncio.timeout(RETRY_SECONDS * 3):
-                    self.streams = await asyncio.open_connection(self.address, self.port, limit=MESSAGE_BYTES)
+                    self.streams = await network.connect(self.address, self.port, MESSAGE_BYTES)
             except (OSError, TimeoutError) as error:
                 if time.monotonic() - warned > WARN_EVERY_SECONDS:
                     warned = time.monotonic()

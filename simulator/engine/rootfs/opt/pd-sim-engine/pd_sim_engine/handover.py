@@ -75,9 +75,7 @@ class TransferEngine:
         return int(self.rpc.getsockname()[1])
 
 
-async def serve_lines(
-    sock: socket.socket, answer: Callable[[dict[str, Any]], dict[str, Any] | None]
-) -> asyncio.Server:
+async def serve_lines(sock: socket.socket, answer: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
     """One JSON line in, one out."""
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +88,7 @@ async def serve_lines(
         with suppress(ConnectionError, RuntimeError):
             writer.close()
 
-    return await asyncio.start_server(connection, sock=sock, limit=8 * 1024 * 1024)
+    await network.serve(sock, connection, 8 * 1024 * 1024)
 
 
 @dataclass

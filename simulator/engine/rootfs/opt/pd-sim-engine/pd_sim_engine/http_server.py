@@ -48,15 +48,32 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class HttpServer:
-    """Serves a bound socket until it is closed."""
+    """Serves a bound socket until it is told to close."""
 
     def __init__(self, handler: Handler, access: Callable[[str], None]) -> None:
         self.handler = handler
         self.access = access
         self.server: asyncio.Server | None = None
+        self.closing = False
+        self.connections: dict[asyncio.StreamWriter, bool] = {}
+        """Whether each is being answered."""
 
     async def start(self, sock: socket.socket) -> None:
         self.server = await asyncio.start_server(self._connection, sock=sock, limit=MAX_HEADER)
+
+    def close(self) -> None:
+        """As uvicorn: no new connections, those without a request end, the others when they are answered."""
+        self.closing = True
+        if self.server is not None:
+            self.server.close()
+        for writer, busy in list(self.connections.items()):
+            if not busy:
+                writer.close()
+
+    async def empty(self) -> None:
+        """Until the last connection has ended, without a limit."""
+        while self.connections:
+            await asyncio.sleep(LOOK_SECONDS / 2)
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter, *, keep: bool) -> None:
         response = await self.handler(request)
@@ -67,13 +84,25 @@ class HttpServer:
         await _write_response(writer, response, keep=keep)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections[writer] = False
+        try:
+            await self._requests(reader, writer)
+        finally:
+            del self.connections[writer]
+        with suppress(ConnectionError, RuntimeError):
+            writer.close()
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One after the other, as long as the client asks."""
         peer = writer.get_extra_info("peername") or ("", 0)
         client = f"{peer[0]}:{peer[1]}"
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-            while True:
+            while not self.closing:
+                self.connections[writer] = False
                 request = await _read_request(reader, client)
                 if request is None:
                     break
+                self.connections[writer] = True
                 keep = request.headers.get("connection", "").lower() != "close"
                 answer = asyncio.ensure_future(self._answer(request, writer, keep=keep))
                 gone = asyncio.ensure_future(_end(reader))
@@ -89,8 +118,6 @@ class HttpServer:
                 answer.result()
                 if not keep:
                     break
-        with suppress(ConnectionError, RuntimeError):
-            writer.close()
 
 
 async def _end(reader: asyncio.StreamReader) -> None:

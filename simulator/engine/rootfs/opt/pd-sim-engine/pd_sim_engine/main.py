@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from . import RELEASE, VLLM_VERSION, arguments, bench, checks, network, server_state
+from . import RELEASE, VLLM_VERSION, arguments, bench, checks, ending, network, server_state
 from .api import ROUTES, Api
 from .config.vllm import make_config
 from .engine import Engine
@@ -102,6 +102,7 @@ class Process:
         # With several API servers the first process only watches over them, and its lines have no prefix.
         self.log = Log(None if self.headless or self.servers > 1 else "APIServer")
         self.engine: Engine | None = None
+        self.server: HttpServer | None = None
         self.leaving = asyncio.Event()
 
     async def run(self) -> int:
@@ -120,15 +121,14 @@ class Process:
             await life
         if self.headless:
             return 0
-        if self.engine is None or not self.serving:
+        if self.engine is None or self.server is None:
             self.log.raw("KeyboardInterrupt: terminated")
             return INTERRUPTED
+        await ending.stop_engine(self.engine, self.log, int(getattr(self.args, "shutdown_timeout", 0)))
         self.log.info("launcher.py:110", "Shutting down FastAPI HTTP server.")
-        self.log.raw("INFO:     Shutting down\nINFO:     Waiting for application shutdown.")
-        self.log.raw("INFO:     Application shutdown complete.")
+        await ending.stop_server(self.server, self.log)
         return 0
 
-    serving = False
     late = False
     """Whether the API servers have given up."""
 
@@ -208,7 +208,7 @@ class Process:
         seconds = int(given) if given.isdigit() else READY_SECONDS
 
         def give_up() -> None:
-            if self.serving:
+            if self.server is not None:
                 return
             self.late = True
             failure = StartupFailure(
@@ -221,7 +221,7 @@ class Process:
 
     async def _follow(self, engine: Engine) -> int:
         """A headless node works until it is stopped or its engine core dies. It outlives its head, then of no
-        use."""
+        use: its workers wait for the next message, and nothing tells them that there will be none."""
         ends: set[asyncio.Future[Any]] = {engine.state.died}
         ends |= {asyncio.ensure_future(link.gone.wait()) for link in engine.state.links}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -234,6 +234,7 @@ class Process:
                 "bytes. Connection was "
                 "likely closed. Did the remote server shutdown or crash?"
             )
+        engine.state.peer_lost()
         await asyncio.wait({engine.state.died})
         return 0
 
@@ -251,16 +252,12 @@ class Process:
             log.raw("INFO:     Waiting for application startup.")
         server = HttpServer(Api(engine, self.leaving.set), self._access)
         await server.start(sock)
-        self.serving = True
+        self.server = server
         for log in logs:
             log.raw("INFO:     Application startup complete.")
-        await self.leaving.wait()
-        # uvicorn finishes what it is answering, then leaves by itself: exit code 0, as the real one.
-        await asyncio.sleep(0.2)
-        self.log.raw("INFO:     Shutting down\nINFO:     Waiting for application shutdown.")
-        self.log.raw(
-            f"INFO:     Application shutdown complete.\nINFO:     Finished server process [{os.getpid()}]"
-        )
+        await ending.engine_death(engine, self.leaving)
+        await ending.stop_server(server, self.log)
+        self.log.raw(f"INFO:     Finished server process [{os.getpid()}]")
         return 0
 
     def _access(self, line: str) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+_servers: list[asyncio.Server] = []
+_connections: set[asyncio.StreamWriter] = set()
 
 
 def get_ip() -> str:
@@ -64,3 +70,38 @@ def listen(address: str, port: int, *, reuse: bool = True) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
+
+
+async def serve(
+    sock: socket.socket,
+    connection: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    limit: int,
+) -> None:
+    """Listen for the engine core and its workers, until they end. `limit`: bytes of a message."""
+
+    async def known(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _connections.add(writer)
+        try:
+            await connection(reader, writer)
+        finally:
+            _connections.discard(writer)
+
+    _servers.append(await asyncio.start_server(known, sock=sock, limit=limit))
+
+
+async def connect(address: str, port: int, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection of the engine core and its workers."""
+    reader, writer = await asyncio.open_connection(address, port, limit=limit)
+    _connections.add(writer)
+    return reader, writer
+
+
+def hang_up() -> None:
+    """The engine core and its workers have ended, and with them all that they listened on and talked to."""
+    for server in _servers:
+        server.close()
+    for writer in list(_connections):
+        with suppress(RuntimeError):
+            writer.close()
+    _servers.clear()
+    _connections.clear()

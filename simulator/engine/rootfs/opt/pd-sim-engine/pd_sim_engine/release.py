@@ -37,6 +37,25 @@ VLLM_CONNECTORS = frozenset(
 
 
 @dataclass(frozen=True)
+class Shutdown:
+    """What a release says that can finish its requests after SIGTERM, and whether more than they is waited
+    for. The texts know {timeout} in seconds, {mode}, {count} of requests and {request}, the id of one."""
+
+    begins: tuple[str, ...]
+    """The API server, at once."""
+    core_begins: tuple[str, ...]
+    aborts: str
+    drains: str
+    rejects: str
+    """Empty where it is not said at this level."""
+    core_ends: tuple[str, ...]
+    ends: tuple[str, ...]
+    """The API server, when the engine core has ended."""
+    waits_for_blocks: bool
+    """Also for blocks that nobody has fetched yet."""
+
+
+@dataclass(frozen=True)
 class Release:
     """One release: its versions, and what it does otherwise than others."""
 
@@ -92,6 +111,13 @@ class Release:
     """Whether the last token of a prompt that is all cached counts as computed too, and by itself."""
     waiting_reasons: bool
     """Whether waiting requests are shown by what they wait for."""
+    shutdown: Shutdown | None
+    """None: the engine core ends at once."""
+    death_code: tuple[int, str]
+    """Code and type of the error that ends a stream when the engine core is dead."""
+    goes_with_a_request: bool
+    """Whether the API server leaves when it answers a request with the death of the engine core, or only when
+    it looks after it."""
     two_modes: str = ""
     """How it refuses two ways of balancing between data-parallel ranks at once."""
 
@@ -145,6 +171,9 @@ _V0_13 = Release(
     counts_sources=False,
     counts_recomputed=False,
     waiting_reasons=False,
+    shutdown=None,
+    death_code=(400, "BadRequestError"),
+    goes_with_a_request=False,
 )
 _V0_18 = replace(
     _V0_13,
@@ -167,6 +196,18 @@ _V0_18 = replace(
     late=LATE,
     counts_sources=True,
     counts_recomputed=True,
+    shutdown=Shutdown(
+        begins=(),
+        core_begins=("Shutdown initiated (timeout={timeout})",),
+        aborts="Aborting {count} requests",
+        drains="Draining {count} in-flight requests (timeout={timeout}s)",
+        rejects="Rejecting request {request} (server shutting down)",
+        core_ends=("Shutdown complete",),
+        ends=(),
+        waits_for_blocks=False,
+    ),
+    death_code=(500, "InternalServerError"),
+    goes_with_a_request=True,
     two_modes="Cannot use both external and hybrid data parallel load balancing modes.",
 )
 _V0_23 = replace(
@@ -184,6 +225,28 @@ _V0_23 = replace(
     layerwise_tells_failure=True,
     counts_recomputed=False,
     waiting_reasons=True,
+    shutdown=Shutdown(
+        begins=(
+            "[shutdown] API server: shutdown triggered",
+            "[shutdown] API server: stopping engine client mode={mode} timeout={timeout}s",
+        ),
+        core_begins=(
+            "[shutdown] EngineCore: trigger received signal=SIGTERM",
+            "[shutdown] EngineCore: start mode={mode} timeout={timeout}s",
+        ),
+        aborts="[shutdown] EngineCore: aborting in-flight requests count={count}",
+        drains="[shutdown] EngineCore: draining in-flight requests count={count} timeout={timeout}s",
+        rejects="",
+        core_ends=(
+            "[shutdown] EngineCore: request processing complete; starting resource teardown",
+            "[shutdown] EngineCore: exiting busy loop",
+        ),
+        ends=(
+            "[shutdown] API server: engine client stopped",
+            "[shutdown] API server: signalling HTTP server shutdown",
+        ),
+        waits_for_blocks=True,
+    ),
     two_modes="Cannot use more than one data parallel load balancing mode.",
 )
 

@@ -10,6 +10,10 @@ class EngineDead(Exception):
     """The engine core has died; the API server answers 500 and goes."""
 
 
+class Aborted(Exception):
+    """The engine core is told to end, and does not wait for this request."""
+
+
 class RequestFailed(Exception):
     """This request only: the API answers 500 and goes on."""
 

@@ -39,6 +39,10 @@ class Timing:
     """One decoding step."""
     prefill_seconds_per_1k: float = 0.02
     """Prefill of 1,000 tokens."""
+    watchdog_seconds: float = 5.0
+    """From the death of the engine core to the end of the API server, which looks after it so often."""
+    lost_peer_seconds: float | None = None
+    """After which a node ends of the loss of another one; None: it never notices by itself."""
 
 
 def timing() -> Timing:

@@ -7,14 +7,14 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from . import RELEASE, checks, server_state
+from . import RELEASE, checks, network, server_state
 from .config.vllm import EngineConfig
 from .group import Head, Member
 from .handover import ConsumerSide, Producer
 from .layerwise import Receiver, Sender
 from .log import Frame, Log, StartupFailure
 from .metrics import Metrics
-from .request import EngineDead
+from .request import Aborted, EngineDead
 
 EXECUTE_TIMEOUT = 300.0
 """VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS."""
@@ -47,6 +47,12 @@ class EngineState:
         shown = self.dp_ranks if config.headless else config.served_ranks
         self.metrics = Metrics(config.served_names[0], shown)
         self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when no request goes on: the engine core is dead, or has aborted them."""
+        self.draining = False
+        """Whether requests that run may finish, and new ones are turned away."""
+        self.halted = False
+        """Whether the engine core was ended without a word: who waits for it waits for ever."""
         self.head: Head | None = None
         self.links: list[Member] = []
         """To the head: of this node, or of each data-parallel rank of it."""
@@ -90,7 +96,7 @@ class EngineState:
         not get its result: `undo` does."""
         task = asyncio.ensure_future(work)
         try:
-            await asyncio.wait({task, self.died}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, self.over}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if not task.cancel() and not task.cancelled() and task.exception() is None:
                 undo(task.result())
@@ -98,7 +104,22 @@ class EngineState:
         if task.done():
             return task.result()
         task.cancel()
-        raise EngineDead
+        raise EngineDead if self.died.done() else Aborted
+
+    async def go_on(self) -> None:
+        """Returns at once, or never if the engine core was ended without a word."""
+        if self.halted:
+            await asyncio.Event().wait()
+
+    def abort(self) -> None:
+        """End all requests with what they have got."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def halt(self) -> None:
+        """The engine core and the workers are gone; nobody tells those who wait."""
+        self.halted = True
+        network.hang_up()
 
     async def disturb(self) -> None:
         """Faults that show when a request comes."""
@@ -112,8 +133,19 @@ class EngineState:
         stuck = self.fault("engine_hang")
         if stuck is not None and stuck.get("at") != "load":
             await self.or_death(asyncio.Event().wait())
+        await self.whole_group()
+
+    async def whole_group(self) -> None:
+        """A forward pass needs all nodes: without one of them it stalls."""
         if self._group_broken():
             await self.stall()
+
+    def peer_lost(self) -> None:
+        """Another node of this instance is gone. Nothing looks after it but the simulator's own time-out."""
+        seconds = self.timing.lost_peer_seconds
+        if seconds is not None:
+            message = "HCCL function error: a remote rank is gone"
+            asyncio.get_running_loop().call_later(seconds, self.die, "RuntimeError", message)
 
     def _group_broken(self) -> bool:
         """Whether a node of this instance, or another rank of its group, is gone."""
@@ -128,8 +160,20 @@ class EngineState:
         raise EngineDead
 
     def fail(self, failure: BaseException) -> None:
-        if not self.died.done():
-            self.died.set_exception(failure)
+        if self.died.done() or self.halted:
+            return
+        self.died.set_exception(failure)
+        self.abort()
+
+    def killed(self) -> None:
+        """The engine core is killed from outside: only the API server says so."""
+        name = self.core_log.process
+        self.first_log.info("multiproc_executor.py:720", "Parent process exited, terminating worker")
+        Log("APIServer").error(
+            "core_client.py:607", f"Engine core proc {name} died unexpectedly, shutting down client."
+        )
+        self.fail(EngineDead())
+        network.hang_up()
 
     def die(
         self,
@@ -140,6 +184,8 @@ class EngineState:
         worker: bool = True,
     ) -> None:
         """An exception in a worker's forward pass, or in the scheduler: the engine core goes down with it."""
+        if self.died.done() or self.halted:
+            return
         text = StartupFailure(kind, message, frame=frame).traceback()
         if worker:
             self.first_log.error("multiproc_executor.py:824", f"WorkerProc hit an exception.\n{text}")
@@ -147,3 +193,4 @@ class EngineState:
         for link in self.links:
             link.send({"dead": True})
         self.fail(EngineDead())
+        asyncio.get_running_loop().call_soon(network.hang_up)
