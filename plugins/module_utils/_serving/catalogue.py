@@ -1,12 +1,20 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Failures while engines and the proxy start; the source of docs/failures.md."""
+"""Failures while engines and the proxy start, and what a canary finds; the source of docs/failures.md."""
 
 from __future__ import annotations
 
-from .._findings import ERROR, Catalogue, Check
+from .._findings import ERROR, HINT, Catalogue, Check
 
 SOURCE = "the container's state and its log"
+CANARY_SOURCE = "this collection, role canary"
+CANARY_LOGS = "see the logs of both engines"
+# An engine without the server's /etc/hccn.conf starts, is healthy, and reads a wrong KV cache.
+WRONG_KV = (
+    f"{CANARY_LOGS}; /etc/hccn.conf must be mounted into every engine, and both must have the same sizes in"
+    " kv_connector_extra_config; after a restart of the prefiller at v0.13.0 restart the decoder, or set"
+    " MC_DISABLE_METACACHE=1 in its environment"
+)
 ROUTER_SOURCE = "this collection, plugins/plugin_utils/rollout/data/routers/vllm_router.yml"
 
 ENGINE_CHECKS = Catalogue(
@@ -99,5 +107,109 @@ ENGINE_CHECKS = Catalogue(
         "100 MB below pd_host_dir, to which root can write",
         "df {path}; ls -ld {path}  # free space, or repair the directory; then run again",
         ROUTER_SOURCE,
+    ),
+)
+
+# Their place is a pair: prefiller → decoder.
+CANARY_CHECKS = Catalogue(
+    Check(
+        "canary-no-answer",
+        "An engine gives no answer to a canary's request",
+        "Clients whose request gets to this pair have no answer either, or an empty one with status 200.",
+        ERROR,
+        "a completion with status 200 from the prefiller, then from the decoder",
+        "see the log of the named engine; playbooks/deploy.yml starts engines that do not run",
+        CANARY_SOURCE,
+    ),
+    Check(
+        "canary-no-kv-params",
+        "A prefiller answers without saying where its KV cache is",
+        "Upstream's proxy passes such an answer on, and the decoder computes the prompt again.",
+        ERROR,
+        "kv_transfer_params in the prefiller's answer",
+        "check --kv-transfer-config of the prefiller: kv_role must be kv_producer; see its log",
+        "A@v0.23.0:examples/disaggregated_prefill_v1/load_balance_proxy_server_example.py:924",
+    ),
+    Check(
+        "canary-not-called",
+        "A decoder does not call the canary",
+        "A layerwise decoder tells a metaserver where its blocks are, here the canary, in service the proxy.",
+        ERROR,
+        "a call of the decoder",
+        "open the canary's port for the decoders' servers (canary_port sets it), or see the decoder's log",
+        "A@v0.13.0:vllm_ascend/distributed/mooncake_layerwise_connector.py:798",
+    ),
+    Check(
+        "canary-no-listener",
+        "The canary cannot listen for layerwise decoders",
+        "They tell it where their blocks are.",
+        ERROR,
+        "a free port of the router's address",
+        "set canary_port to a free port, or to 0 for any",
+        CANARY_SOURCE,
+    ),
+    Check(
+        "canary-empty",
+        "An answer is empty",
+        "Status 200 without text is what clients get for a transfer that failed or a decoder that ends.",
+        ERROR,
+        "text",
+        CANARY_LOGS,
+        CANARY_SOURCE,
+    ),
+    Check(
+        "canary-repeats",
+        "An answer repeats itself or cannot be read",
+        "So does a model that reads a wrong KV cache, or that computes with damaged weights.",
+        ERROR,
+        "text that goes on",
+        WRONG_KV,
+        CANARY_SOURCE,
+    ),
+    Check(
+        "canary-cut",
+        "An answer breaks off",
+        "It has fewer tokens than asked for, although the model has not ended it.",
+        ERROR,
+        "all tokens, or the end that the decoder alone gives",
+        CANARY_LOGS,
+        CANARY_SOURCE,
+    ),
+    Check(
+        "canary-wrong",
+        "A pair's answer begins otherwise than the decoder's own",
+        "The decoder reads a wrong KV cache. The answers have status 200.",
+        ERROR,
+        "the same first words (canary_match_words)",
+        WRONG_KV,
+        CANARY_SOURCE,
+    ),
+    Check(
+        "canary-changed",
+        "A pair's answer begins otherwise than at the last good revision",
+        "Release, image, model and profile are the same, so the answer to a fixed prompt must be.",
+        ERROR,
+        "the same first words (canary_match_words)",
+        "check the weights (playbooks/check.yml) and what else has changed on the servers",
+        CANARY_SOURCE,
+    ),
+    Check(
+        "canary-recomputed",
+        "A decoder computes prompts itself instead of getting their KV cache",
+        "The text is right, but prefillers work in vain, and decoders get slow.",
+        ERROR,
+        "the prompts' tokens transferred",
+        "see the decoder's log for `Failed to transfer KV cache`, and kv_role and kv_load_failure_policy in"
+        " its --kv-transfer-config",
+        "V@0.18.0:vllm/v1/metrics/loggers.py:600",
+    ),
+    Check(
+        "canary-transfer-unknown",
+        "It is not known whether a decoder got the KV cache",
+        "Its metrics do not tell the canary's requests from others, or do not count it. The texts are good.",
+        HINT,
+        "the counters of a decoder with few other requests",
+        "ask again at a quieter time, or add enable-prompt-tokens-details to the decoders' pd_engine_args",
+        "this collection, plugins/module_utils/_serving/canary_verdict.py",
     ),
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from typing import Any, NamedTuple
 
 # A unit of up to 24 characters, five times in a row or more.
 _REPEATED = re.compile(r"(.{1,24}?)\1{4,}", re.DOTALL)
@@ -21,7 +22,7 @@ ONE_WORD_SHARE = 0.6
 UNREADABLE_SHARE = 0.2
 # With fewer words a share is not meaningful.
 ENOUGH_WORDS = 6
-_METRIC = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+(?P<value>\S+)")
+_METRIC = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)")
 
 
 class BadAnswerError(ValueError):
@@ -53,6 +54,43 @@ def same_beginning(text: str, reference: str, words: int) -> bool:
     ours, theirs = text.split()[:words], reference.split()[:words]
     length = min(len(ours), len(theirs))
     return length > 0 and ours[:length] == theirs[:length]
+
+
+class Completion(NamedTuple):
+    """A completion that was not streamed. None: the engine does not say.
+
+    ``tokens`` and ``prompt_tokens`` are counts, ``cached`` that of prompt tokens that were not computed.
+    ``kv`` are the parameters of the KV transfer that a prefiller returns.
+    """
+
+    text: str
+    finish_reason: str | None
+    stop_reason: object
+    tokens: int | None
+    prompt_tokens: int | None
+    cached: int | None
+    kv: dict[str, Any] | None
+
+
+def completion(body: str) -> Completion:
+    """Parse a completion that was not streamed. Raises BadAnswerError."""
+    text = completion_text(body)
+    answer = json.loads(body)
+    choice = answer["choices"][0]
+    usage = _mapping(answer.get("usage"))
+    return Completion(
+        text=text,
+        finish_reason=choice.get("finish_reason"),
+        stop_reason=choice.get("stop_reason"),
+        tokens=usage.get("completion_tokens"),
+        prompt_tokens=usage.get("prompt_tokens"),
+        cached=_mapping(usage.get("prompt_tokens_details")).get("cached_tokens"),
+        kv=_mapping(answer.get("kv_transfer_params")) or None,
+    )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def completion_text(body: str) -> str:
@@ -95,11 +133,14 @@ def chat_stream_text(body: str) -> str:
     return "".join(parts)
 
 
-def metric_sum(exposition: str, name: str) -> float | None:
-    """Return the sum of a counter over its labels, from Prometheus' text format; None without the counter."""
+def metric_sum(exposition: str, name: str, label: str = "") -> float | None:
+    """Return the sum of a counter over its labels, from Prometheus' text format; None without the counter.
+
+    label: count only series with this label, such as ``source="local_compute"``.
+    """
     values = []
     for line in exposition.splitlines():
         match = _METRIC.match(line)
-        if match and match.group("name") == name:
+        if match and match.group("name") == name and label in (match.group("labels") or ""):
             values.append(float(match.group("value")))
     return sum(values) if values else None

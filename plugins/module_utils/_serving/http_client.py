@@ -1,6 +1,7 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP client of the smoke test: verifies TLS and sends a key, as client libraries do; uses no proxy."""
+"""The HTTP client of smoke test and canary: verifies TLS and sends a key, as client libraries do; uses no
+proxy."""
 
 from __future__ import annotations
 
@@ -82,10 +83,15 @@ class Http(Client):
     def get(self, url: str) -> str:
         return self._send(urllib.request.Request(url))[0]
 
-    def post(self, url: str, body: Mapping[str, Any]) -> tuple[str, float, float]:
-        """Return (text, seconds until the first byte, seconds in total). Raises OSError, HTTPException."""
-        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        return self._send(request)
+    def post(
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> tuple[str, float, float]:
+        """Return (text, seconds until the first byte, seconds in total). Raises OSError, HTTPException.
+
+        headers: sent beside those for the content and the key.
+        """
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return self._send(urllib.request.Request(url, json.dumps(body).encode(), sent))
 
     def _send(self, request: urllib.request.Request) -> tuple[str, float, float]:
         if self._key:

@@ -11,7 +11,7 @@ from ...module_utils._front.catalogue import FRONT_CHECKS
 from ...module_utils._hccn.catalogue import HCCN_CHECKS
 from ...module_utils._host.catalogue import HOST_CHECKS
 from ...module_utils._lock import LOCK_CHECKS
-from ...module_utils._serving.catalogue import ENGINE_CHECKS
+from ...module_utils._serving.catalogue import CANARY_CHECKS, ENGINE_CHECKS
 from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ...module_utils._weights.catalogue import WEIGHTS_CHECKS
 from .._front.catalogue import CERTIFICATE_CHECKS
@@ -19,5 +19,6 @@ from .._front.catalogue import CERTIFICATE_CHECKS
 CATALOGUES = (
     *(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS, CERTIFICATE_CHECKS),
     *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, LOCK_CHECKS, FRONT_CHECKS),
+    CANARY_CHECKS,
 )
 CHECKS = Catalogue(*(check for catalogue in CATALOGUES for check in catalogue.values()))

@@ -26,7 +26,9 @@ def test_every_code_has_its_entry() -> None:
     assert sorted(set(listed) & set(CHECKS)) == sorted(CHECKS)
 
 
-CODE = re.compile(r'"((?:check|docker|engine|folder|front|hccn|host|image|lock|npu|router|weights)-[a-z-]+)"')
+CODE = re.compile(
+    r'"((?:canary|check|docker|engine|folder|front|hccn|host|image|lock|npu|router|weights)-[a-z-]+)"'
+)
 # Words of this form that are no codes: names of programs and of containers.
 OTHERS = {"npu-smi", "router-blue", "router-green"}
 

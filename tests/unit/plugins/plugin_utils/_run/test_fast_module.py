@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.ascend.pd_rollout.plugins.action import (
+    canary,
     hccn_ping,
     host_reach,
     model_weights,
@@ -51,6 +52,8 @@ class Server(ActionModule):
 
 ENGINE = {"host": "10.0.0.3", "port": 8004}
 ASKED = {"proxy_url": "http://10.0.0.1:8005", "model": "m", "prefillers": [ENGINE]}
+INSTANCE = {"instance": "d", "apis": [ENGINE]}
+PAIRS = {"protocol": "none", "release": "v0.13.0", "model": "m", "prefillers": [], "decoders": [INSTANCE]}
 NAMED = {"ansible_python_interpreter": "/opt/my python/bin/python3"}
 FOUND = {"ansible_facts": {"discovered_interpreter_python": "/usr/bin/python3.11"}}
 
@@ -135,6 +138,9 @@ def test_an_interpreter_that_is_too_old_is_named() -> None:
         (model_weights, {"path": "/w", "hashes": "full"}, 24 * 3600),
         (smoke_test, {**ASKED, "decoders": []}, 2400),
         (smoke_test, {**ASKED, "decoders": [ENGINE] * 2, "timeout": 600}, 24000),
+        # Three prompts: alone, and four times as a pair.
+        (canary, PAIRS, 900),
+        (canary, {**PAIRS, "prefillers": [INSTANCE] * 2, "timeout": 10}, 270),
         (hccn_ping, {"targets": {"0": ["192.168.0.1"] * 112}, "timeout": 10}, 2240),
         (host_reach, {}, 0),
         (host_reach, {"pings": {"targets": {"0": ["192.168.0.1"], "1": []}, "timeout": 10}}, 20),
