@@ -396,6 +396,10 @@ class Pair:
         parameters: dict[str, Any] = answer["kv_transfer_params"]
         return parameters
 
+    def tickle(self) -> None:
+        """A request that only wakes the prefiller's engine core up."""
+        self.prefiller.complete("x", max_tokens=1)
+
     def answer(self, prompt: str = QUESTION, request_id: str = "r1", **changes: Any) -> str:
         """The text of a request that goes the proxy's way."""
         parameters = self.prefill(prompt, request_id) | changes
@@ -418,10 +422,11 @@ def start_pair(
     env: dict[str, str | None] | None = None,
     release: str = "v0.13.0",
     ready: bool = True,
+    more: tuple[str, ...] = (),
 ) -> Pair:
     """Start a prefiller and a decoder. `believed_tp`: what the decoder's configuration says of the prefiller.
 
-    `prepare(servers)` runs before the start; `env` is the prefiller's, beside the launch script's.
+    `prepare(servers)` runs before the start; `env` and the words `more` are added to the prefiller's own.
     """
     chips = max(tp * pcp // nodes, decode_tp)
     servers = {f"prefill{node}": lab.server(f"prefill{node}", chips) for node in range(nodes)}
@@ -433,15 +438,16 @@ def start_pair(
     words = [*COMMON, "--tensor-parallel-size", str(tp), "--prefill-context-parallel-size", str(pcp)]
     words += ["--decode-context-parallel-size", str(dcp), "--cp-kv-cache-interleave-size", "128"]
     words += ["--block-size", "128", "--enforce-eager", "--max-num-seqs", "1", "--no-enable-prefix-caching"]
+    words += more
     master = free_port()
     started, commands = [], []
     for node in range(nodes):
-        more = ["--nnodes", str(nodes), "--node-rank", str(node), "--master-addr", first]
-        more += ["--master-port", str(master), *(["--headless"] if node else [])]
-        more += ["--kv-transfer-config", kv_config("kv_producer", KV_PORT, ids[node], tp, decode_tp)]
-        commands.append(([*words, *more], env))
+        place = ["--nnodes", str(nodes), "--node-rank", str(node), "--master-addr", first]
+        place += ["--master-port", str(master), *(["--headless"] if node else [])]
+        place += ["--kv-transfer-config", kv_config("kv_producer", KV_PORT, ids[node], tp, decode_tp)]
+        commands.append(([*words, *place], env))
         address = f"{lab.prefix}.{11 + node}"
-        started.append(lab.start(servers[f"prefill{node}"], *words, *more, address=address, env=env))
+        started.append(lab.start(servers[f"prefill{node}"], *words, *place, address=address, env=env))
     decoder = lab.start(
         servers["decode"],
         *COMMON,

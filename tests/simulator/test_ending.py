@@ -204,3 +204,17 @@ def test_core_of_a_head_is_killed_and_its_node_is_alone(lab: Lab) -> None:
     pair.nodes[1].wait_for("Did the remote server shutdown or crash?")
     assert pair.nodes[1].process.poll() is None
     assert pair.decoder.complete(QUESTION)["choices"][0]["text"], "the decoder lives"
+
+
+@pytest.mark.parametrize(("release", "waits"), [("v0.18.0", False), ("v0.23.0", True)])
+def test_drain_of_a_prefiller_whose_blocks_are_not_fetched(lab: Lab, release: str, waits: bool) -> None:
+    """v0.23.0 waits for the decoder, or until the blocks are freed by force."""
+    pair = start_pair(lab, nodes=1, pcp=1, dcp=1, release=release, more=("--shutdown-timeout", "60"))
+    given = pair.prefill()
+    pair.prefiller.stop()
+    if waits:
+        pair.prefiller.wait_for("[shutdown] EngineCore: start mode=drain timeout=60s")
+        assert pair.prefiller.request("/health")[0] == 200
+        answer = pair.decoder.complete(QUESTION, request_id="r1", kv_transfer_params=given)
+        assert answer["choices"][0]["text"].startswith(" Paris")
+    assert pair.prefiller.ends() == 0

@@ -47,6 +47,7 @@ def test_both_serve_and_blocks_are_freed(pair: Pair) -> None:
     assert pair.prefiller.metric("vllm:request_success_total", finished_reason="length") >= 1
     assert pair.decoder.metric("vllm:request_success_total", finished_reason="stop") >= 1
     assert pair.decoder.metric("vllm:prompt_tokens_total") == before + 5
+    pair.tickle()
     pair.prefiller.wait_until(lambda: pair.prefiller.metric("vllm:kv_cache_usage_perc") == 0)
 
 
@@ -139,6 +140,7 @@ def test_prefiller_that_comes_back_is_told_to_free(lab: Lab) -> None:
     pair.nodes[0] = lab.start(pair.servers["prefill0"], *words, address=pair.prefiller.address, env=env)
     pair.prefiller.ready()
     assert pair.answer(request_id="two") == RIGHT
+    pair.tickle()
     pair.prefiller.wait_until(lambda: pair.prefiller.metric("vllm:kv_cache_usage_perc") == 0)
 
 
@@ -165,11 +167,55 @@ def test_node_that_stops_working(lab: Lab) -> None:
     pair.prefiller.wait_for("TimeoutError: RPC call to execute_model timed out.")
 
 
-def test_nobody_fetches(lab: Lab) -> None:
-    """Blocks that no decoder fetches are freed after the time-out (480 s unless set)."""
-    pair = start_pair(lab, nodes=1, pcp=1, env={"VLLM_NIXL_ABORT_REQUEST_TIMEOUT": "1"})
+HELD = "vllm:kv_cache_usage_perc"
+ABORT = {
+    "v0.13.0": "VLLM_NIXL_ABORT_REQUEST_TIMEOUT",
+    "v0.18.0": "VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT",
+    "v0.23.0": "VLLM_MOONCAKE_ABORT_REQUEST_TIMEOUT",
+}
+OLD = [release for release in ABORT if release != "v0.23.0"]
+
+
+@pytest.mark.parametrize("release", OLD)
+def test_an_idle_prefiller_does_not_see_that_its_blocks_were_fetched(lab: Lab, release: str) -> None:
+    """Until its next request, whosever that is."""
+    pair = start_pair(lab, release=release)
+    given = pair.prefill()
+    held = pair.prefiller.metric(HELD)
+    assert held > 0
+    assert pair.prefiller.metric("vllm:num_requests_running") == 0
+    pair.decoder.complete(request_id="r1", kv_transfer_params=given)
+    assert pair.prefiller.metric(HELD) == held
+    pair.tickle()
+    pair.prefiller.wait_until(lambda: pair.prefiller.metric(HELD) == 0)
+
+
+def test_a_later_idle_prefiller_sees_that_its_blocks_were_fetched(lab: Lab) -> None:
+    pair = start_pair(lab, release="v0.23.0")
+    given = pair.prefill()
+    assert pair.prefiller.metric(HELD) > 0
+    pair.decoder.complete(request_id="r1", kv_transfer_params=given)
+    pair.prefiller.wait_until(lambda: pair.prefiller.metric(HELD) == 0)
+
+
+@pytest.mark.parametrize("release", OLD)
+def test_nobody_fetches(lab: Lab, release: str) -> None:
+    """Blocks that no decoder fetches are freed after the time-out (480 s unless set), not while it idles."""
+    pair = start_pair(lab, nodes=1, pcp=1, env={ABORT[release]: "0.3"}, release=release)
     pair.prefill(request_id="left")
+    time.sleep(0.6)
+    assert "Force freed" not in pair.prefiller.log
+    assert pair.prefiller.metric(HELD) > 0
+    pair.tickle()
     pair.prefiller.wait_for("Force freed request: cmpl-left-0")
+    pair.prefiller.wait_until(lambda: pair.prefiller.metric(HELD) == 0)
+
+
+def test_nobody_fetches_from_a_later_prefiller(lab: Lab) -> None:
+    pair = start_pair(lab, nodes=1, pcp=1, env={ABORT["v0.23.0"]: "0.3"}, release="v0.23.0")
+    pair.prefill(request_id="left")
+    pair.prefiller.wait_for("Force freed expired request: cmpl-left-0")
+    pair.prefiller.wait_until(lambda: pair.prefiller.metric(HELD) == 0)
 
 
 def test_blocks_of_another_request(pair: Pair) -> None:

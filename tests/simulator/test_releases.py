@@ -77,6 +77,7 @@ def test_pair_of_each_release(lab: Lab, release: str) -> None:
     assert ("remote_request_id" in parameters) == (release != "v0.13.0")
     answer = pair.decoder.complete(request_id="look", kv_transfer_params=parameters)
     assert answer["choices"][0]["text"] == RIGHT
+    pair.tickle()
     pair.prefiller.wait_until(lambda: pair.prefiller.metric("vllm:kv_cache_usage_perc") == 0)
 
 
@@ -107,7 +108,12 @@ def test_time_until_blocks_are_freed_has_the_releases_name(lab: Lab, release: st
         ours, other = other, ours
     pair = start_pair(lab, nodes=1, pcp=1, env={ours: "1", other: "100000"}, release=release)
     pair.prefill(request_id="left")
-    pair.prefiller.wait_for("Force freed request: cmpl-left-0")
+
+    def freed() -> bool:
+        pair.tickle()
+        return "Force freed" in pair.prefiller.log
+
+    pair.prefiller.wait_until(freed)
 
 
 CONSUMER = ("--prefill-context-parallel-size", "2", "--cp-kv-cache-interleave-size", "128")

@@ -111,6 +111,11 @@ class Release:
     """Whether the last token of a prompt that is all cached counts as computed too, and by itself."""
     waiting_reasons: bool
     """Whether waiting requests are shown by what they wait for."""
+    idle_notices: bool
+    """Whether a producer without requests sees that blocks were fetched, or not in time; else it does at its
+    next request."""
+    force_freed: str
+    """What it says of blocks that were not; {request} after {seconds}."""
     shutdown: Shutdown | None
     """None: the engine core ends at once."""
     death_code: tuple[int, str]
@@ -171,6 +176,8 @@ _V0_13 = Release(
     counts_sources=False,
     counts_recomputed=False,
     waiting_reasons=False,
+    idle_notices=False,
+    force_freed="Force freed request: {request}",
     shutdown=None,
     death_code=(400, "BadRequestError"),
     goes_with_a_request=False,
@@ -225,6 +232,11 @@ _V0_23 = replace(
     layerwise_tells_failure=True,
     counts_recomputed=False,
     waiting_reasons=True,
+    idle_notices=True,
+    force_freed=(
+        "Force freed expired request: {request}. Reason: Request exceeded timeout threshold ({seconds:g} "
+        "seconds). Action: Resources have been forcibly released to prevent memory leak."
+    ),
     shutdown=Shutdown(
         begins=(
             "[shutdown] API server: shutdown triggered",
