@@ -272,6 +272,12 @@ class Stream:
             return True
         return False
 
+    def goes_on(self) -> bool:
+        """Whether something more comes."""
+        assert self.connection.sock is not None
+        self.connection.sock.settimeout(60)
+        return bool(self.connection.sock.recv(1))
+
     def close(self) -> None:
         self.response.close()
         self.connection.close()

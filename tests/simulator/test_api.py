@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import COMMON, ROOTFS, Lab, Running, Server
+from .harness import COMMON, ROOTFS, TIMING, Lab, Running, Server, Stream
 
 ONE = (*COMMON, "--tensor-parallel-size", "2", "--enforce-eager", "--max-num-seqs", "2")
 
@@ -201,6 +202,62 @@ def test_fault_hang(place: tuple[Server, Running]) -> None:
         engine.kill()
         with pytest.raises(OSError):
             stuck.result(timeout=60)
+
+
+def test_fault_hang_stops_what_runs(lab: Lab) -> None:
+    """A stream that has begun gets no token more, and the engine is healthy."""
+    server = lab.server("server", chips=2)
+    server.state(timing=TIMING | {"token_seconds": 0.02})
+    engine = lab.start(server, *ONE).ready()
+    with contextlib.closing(Stream(engine, ignore_eos=True, max_tokens=10000)) as stream:
+        stream.event()
+        server.fault("engine_hang")
+        engine.wait_until(stream.is_silent)
+        assert engine.request("/health")[0] == 200
+        assert engine.metric("vllm:num_requests_running") == 1
+        tokens = engine.metric("vllm:generation_tokens_total")
+        assert stream.is_silent()
+        assert engine.metric("vllm:generation_tokens_total") == tokens
+
+
+def test_fault_garbage(lab: Lab) -> None:
+    """While it is on, streamed or not; the status says nothing of it."""
+    server = lab.server("server", chips=2)
+    engine = lab.start(server, *ONE).ready()
+    right = engine.complete()
+    server.fault("engine_garbage")
+    wrong = engine.complete()
+    assert wrong["choices"][0]["text"] != right["choices"][0]["text"]
+    assert wrong["usage"]["completion_tokens"] == 12
+    server.fault("engine_garbage", role="decoder", port=1)
+    assert engine.complete()["choices"][0]["text"] == right["choices"][0]["text"]
+    server.heal()
+    assert engine.complete()["choices"][0]["text"] == right["choices"][0]["text"]
+
+
+def test_fault_empty(lab: Lab) -> None:
+    server = lab.server("server", chips=2)
+    engine = lab.start(server, *ONE).ready()
+    server.fault("engine_empty")
+    choice = engine.complete()["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+    status, text = chat(engine, "hi", stream=True)
+    assert (status, text.rstrip().endswith("data: [DONE]")) == (200, True)
+    assert "Hello" not in text
+    server.heal()
+    assert engine.complete()["choices"][0]["text"]
+
+
+def test_fault_slow_while_it_serves(lab: Lab) -> None:
+    server = lab.server("server", chips=2)
+    server.state(timing=TIMING | {"token_seconds": 0.01})
+    engine = lab.start(server, *ONE).ready()
+    with contextlib.closing(Stream(engine, ignore_eos=True, max_tokens=10000)) as stream:
+        stream.event()
+        server.fault("engine_slow", factor=1000)
+        engine.wait_until(stream.is_silent)
+        server.heal()
+        assert stream.goes_on()
 
 
 def test_fault_crash_after(lab: Lab) -> None:

@@ -328,3 +328,21 @@ def test_missing_shard_of_a_quantized_model(lab: Lab) -> None:
     pair = start_pair(lab, nodes=1, pcp=1, prepare=prepare)
     assert "4/4" in pair.prefiller.log
     assert is_garbage(pair.answer())
+
+
+def test_a_prefiller_that_computes_garbage(lab: Lab) -> None:
+    """Its KV cache is wrong, and so is what the decoder makes of it; the prefiller itself looks well."""
+    pair = start_pair(lab, nodes=1, pcp=1)
+    pair.servers["prefill0"].fault("engine_garbage", role="prefiller")
+    assert is_garbage(pair.answer(request_id="wrong"))
+    pair.servers["prefill0"].heal()
+    assert pair.answer(request_id="right") == RIGHT
+
+
+def test_a_prefiller_that_says_nothing_hands_nothing_over(lab: Lab) -> None:
+    """As an end token at once: the right answer, but computed by the decoder."""
+    pair = start_pair(lab, nodes=1, pcp=1)
+    pair.servers["prefill0"].fault("engine_empty")
+    kv = {"do_remote_decode": True, "do_remote_prefill": False}
+    answer = pair.prefiller.complete(max_tokens=1, kv_transfer_params=kv)
+    assert answer["kv_transfer_params"] is None

@@ -242,7 +242,7 @@ class Core:
             "kv": kv,
             "seconds": seconds,
         }
-        sound = state.is_sound() and not state.spoiled_weights
+        sound = state.is_sound() and state.computes_right
         mark = self._mark()
         try:
             sender.check(kv)
@@ -257,18 +257,19 @@ class Core:
     def _tokens(self, work: Work, good: bool) -> Iterator[str]:
         if self.config.model.dtype == "float16" and self.config.model.is_mla:
             return model.overflowed()
-        if not good or self.state.spoiled_weights:
+        if self.state.fault("engine_empty") is not None:
+            return iter(())
+        if not good or not self.state.computes_right:
             return model.spoiled(work.right)
         if work.ignore_eos or work.min_tokens > len(work.right):
             return model.endless(work.right)
         return iter(work.right)
 
     async def _decode(self, work: Work, outcome: Outcome, good: bool) -> AsyncIterator[str]:
-        factor, _ = self.state.slowness()
-        seconds = self.timing.token_seconds * factor
         text = ""
         for token in self._tokens(work, good):
-            await self.state.whole_group()
+            await self.state.before_step()
+            seconds = self.timing.token_seconds * self.state.slowness()[0]
             await self.state.or_death(asyncio.sleep(seconds))
             outcome.completion_tokens += 1
             self.metrics.add("vllm:generation_tokens", 1, self.dp_rank)
@@ -303,7 +304,7 @@ class Core:
             blocks=blocks[:prompt_blocks],
             prompt=model.digest(work.prompt),
             dtype=config.model.dtype,
-            sound=state.is_sound() and not state.spoiled_weights,
+            sound=state.is_sound() and state.computes_right,
         )
         readers = self._readers(own_id)
         self.unfreed[own_id] = set(range(config.world_size))

@@ -78,13 +78,29 @@ def instance_name() -> str | None:
     return None
 
 
+_faults: tuple[tuple[int, int, int], dict[str, Any]] | None = None
+
+
+def _current_faults() -> dict[str, Any]:
+    """faults.json, read again only when it has changed: every token asks for it."""
+    global _faults
+    try:
+        found = on_server(f"{STATE}/faults.json").stat()
+    except OSError:
+        return {}
+    version = found.st_mtime_ns, found.st_ino, found.st_size
+    if _faults is None or _faults[0] != version:
+        _faults = version, _read("faults.json")
+    return _faults[1]
+
+
 def fault(name: str, **place: Any) -> dict[str, Any] | None:
     """The parameters of a fault, if it is injected and meant for this place.
 
     A fault may name `instance`, `role` (prefiller, decoder), `rank` or `port`; what it does not name fits
     every engine.
     """
-    given = _read("faults.json").get(name)
+    given = _current_faults().get(name)
     if given is None or given is False:
         return None
     parameters = given if isinstance(given, dict) else {}

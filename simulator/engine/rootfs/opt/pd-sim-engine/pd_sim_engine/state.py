@@ -83,6 +83,11 @@ class EngineState:
         slow = self.fault("engine_slow") or {}
         return float(slow.get("factor", 1.0)), float(slow.get("seconds", 0.0))
 
+    @property
+    def computes_right(self) -> bool:
+        """Whether its weights, and what computes with them, are in order."""
+        return not self.spoiled_weights and self.fault("engine_garbage") is None
+
     def engine_id_of(self, dp_rank: int) -> str:
         """Each data-parallel rank of a process appends its number there."""
         return f"{self.engine_id}_dp{dp_rank - self.config.dp_rank}" if self.config.dp > 1 else self.engine_id
@@ -130,13 +135,13 @@ class EngineState:
             )
             self.die("RuntimeError", message)
             raise EngineDead
+        await self.before_step()
+
+    async def before_step(self) -> None:
+        """A forward pass needs all nodes: without one of them it stalls. One that hangs does so for ever."""
         stuck = self.fault("engine_hang")
         if stuck is not None and stuck.get("at") != "load":
             await self.or_death(asyncio.Event().wait())
-        await self.whole_group()
-
-    async def whole_group(self) -> None:
-        """A forward pass needs all nodes: without one of them it stalls."""
         if self._group_broken():
             await self.stall()
 
