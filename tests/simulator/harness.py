@@ -127,6 +127,12 @@ class Server:
         path = self.root / "usr/local/dcmi/pd-sim/faults.json"
         path.write_text(json.dumps({name: parameters}), encoding="utf-8")
 
+    def served(self) -> list[dict[str, Any]]:
+        """The record of who has served requests with whom, by engines of this server."""
+        path = self.root / "usr/local/dcmi/pd-sim/served.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
     def heal(self) -> None:
         (self.root / "usr/local/dcmi/pd-sim/faults.json").write_text("{}", encoding="utf-8")
 

@@ -346,3 +346,29 @@ def test_a_prefiller_that_says_nothing_hands_nothing_over(lab: Lab) -> None:
     kv = {"do_remote_decode": True, "do_remote_prefill": False}
     answer = pair.prefiller.complete(max_tokens=1, kv_transfer_params=kv)
     assert answer["kv_transfer_params"] is None
+
+
+def test_each_side_notes_with_whom_it_served(lab: Lab) -> None:
+    """Once for each process there, also of a prefiller that came back as something else."""
+
+    def prepare(servers: dict[str, Any]) -> None:
+        servers["decode"].write_model(num_hidden_layers=60)
+
+    pair = start_pair(lab, nodes=1, pcp=1, prepare=prepare, env={"PD_SIM_GENERATION": "1"})
+    assert pair.servers["decode"].served() == []
+    for number in range(2):
+        pair.answer(request_id=f"r{number}")
+    pair.prefiller.kill()
+    words, env = pair.commands[0]
+    env = {**env, "PD_SIM_GENERATION": "2"}
+    pair.nodes[0] = lab.start(pair.servers["prefill0"], *words, address=pair.prefiller.address, env=env)
+    pair.prefiller.ready()
+    pair.answer(request_id="again")
+    here, there = (pair.servers[name].served() for name in ("decode", "prefill0"))
+    assert [line["peer"]["generation"] for line in here] == ["1", "2"]
+    assert [line["engine"]["generation"] for line in there] == ["1", "2"]
+    assert here[0]["engine"] == there[0]["peer"]
+    assert here[0]["engine"]["role"] == "decoder"
+    assert here[0]["peer"]["release"] == "v0.13.0"
+    assert here[0]["peer"]["model"] != here[0]["engine"]["model"]
+    assert pair.decoder.log.count("[pd-sim] serves with ") == 2

@@ -92,7 +92,7 @@ async def register(
     mine = {str(rank): {"host": host, "engine_id": state.engine_id} for rank in config.local_ranks}
     state.nodes.update(mine)
     if config.kv.role == "kv_producer" and config.kv.connector == "MooncakeConnectorV1":
-        state.producer = Producer(config, state.engine_id_of, num_blocks, on_freed)
+        state.producer = Producer(config, state.engine_id_of, num_blocks, on_freed, state.peers)
         for (dp_rank, rank), log in state.worker_logs.items():
             await state.producer.add_chip(dp_rank, rank, log, engines[dp_rank, rank]).start(host)
     elif config.kv.connector == "MooncakeLayerwiseConnector":
@@ -114,7 +114,7 @@ def _make_consumers(state: EngineState) -> None:
     for dp_rank in state.dp_ranks:
         logs = [log for (rank, _), log in state.worker_logs.items() if rank == dp_rank]
         state.consumers[dp_rank] = ConsumerSide(
-            state.config, state.engine_id_of(dp_rank), dp_rank, logs, state.is_sound
+            state.config, state.engine_id_of(dp_rank), dp_rank, logs, state.is_sound, state.peers
         )
 
 
@@ -123,9 +123,11 @@ async def _register_layerwise(state: EngineState, engines: Engines) -> None:
     config = state.config
     assert config.kv is not None
     if config.kv.role == "kv_producer":
-        state.sender = Sender(config, state.worker_logs, state.engine_id_of)
+        state.sender = Sender(config, state.worker_logs, state.engine_id_of, state.peers)
         return
     for dp_rank, core_log in state.core_logs.items():
-        state.receivers[dp_rank] = Receiver(config, dp_rank, state.engine_id_of(dp_rank), core_log)
+        state.receivers[dp_rank] = Receiver(
+            config, dp_rank, state.engine_id_of(dp_rank), core_log, state.peers
+        )
     for (dp_rank, rank), log in state.worker_logs.items():
         await state.receivers[dp_rank].listen(rank, log, engines[dp_rank, rank])

@@ -28,6 +28,7 @@ from .config.vllm import EngineConfig
 from .log import Log, StartupFailure
 from .mapping import Consumer, host_of, transfers
 from .paths import on_server
+from .peers import Peers
 
 GET_META, DONE_RECVING = "get_meta_msg", "done_recving_msg"
 RECEIVE_SECONDS, TRIES, PAUSE_SECONDS = 1.0, 3, 0.1
@@ -150,6 +151,7 @@ class ProducerChip:
                 "local_ip": self.producer.host,
             }
         if message.get("msg") == DONE_RECVING:
+            self.producer.peers.meet(message.get("by"))
             self.done(str(message["request_id"]), message.get("remote_port_send_num") or {})
             return {"reply": "ACK"}
         self.log.error("mooncake_connector.py:291", f"Connection listener got unexpected message {message}")
@@ -184,6 +186,7 @@ class ProducerChip:
             "block_size": config.block_size,
             "tp": config.tp,
             "part": [pcp_rank, tp_rank % config.dcp],
+            "by": self.producer.peers.own,
         }
 
 
@@ -196,9 +199,10 @@ class Producer:
         engine_ids: Callable[[int], str],
         num_blocks: int,
         on_freed: Callable[[int, int, str], None],
+        peers: Peers,
     ) -> None:
         assert config.kv is not None
-        self.config = config
+        self.config, self.peers = config, peers
         self.engine_ids = engine_ids
         """Engine id by data-parallel rank."""
         self.num_blocks = num_blocks
@@ -292,8 +296,10 @@ class ConsumerSide:
         dp_rank: int,
         logs: list[Log],
         sound: Callable[[], bool],
+        peers: Peers,
     ) -> None:
         assert config.kv is not None
+        self.peers = peers
         self.config, self.engine_id, self.logs, self.sound = config, engine_id, logs, sound
         self.host = network.get_ip()
         self.consumer = Consumer(
@@ -368,6 +374,7 @@ class ConsumerSide:
                 )
                 good = False
             else:
+                self.peers.meet(got["by"])
                 parts.append(tuple(got["part"]))
                 good = good and self._is_right(got, prompt, prefill_tp)
                 if rank == 0:
@@ -452,7 +459,12 @@ class ConsumerSide:
     async def _done(
         self, log: Log, rank: int, host: str, port: int, request_id: str, counts: dict[int, dict[str, Any]]
     ) -> None:
-        message = {"msg": DONE_RECVING, "request_id": request_id, "remote_port_send_num": counts}
+        message = {
+            "msg": DONE_RECVING,
+            "request_id": request_id,
+            "remote_port_send_num": counts,
+            "by": self.peers.own,
+        }
         channel = self._channel(host, port)
         try:
             try:

@@ -35,6 +35,7 @@ from .handover import (
 )
 from .log import Log, StartupFailure
 from .mapping import Consumer, transfers
+from .peers import Peers
 
 DONE_SENDING, FAILED_SENDING = "done_sending_msg", "failed_sending_msg"
 STEPS = 4
@@ -76,8 +77,11 @@ class _Awaited:
 class Receiver:
     """The listening side: the decoder's chips of one data-parallel rank on this node."""
 
-    def __init__(self, config: EngineConfig, dp_rank: int, engine_id: str, core_log: Log) -> None:
+    def __init__(
+        self, config: EngineConfig, dp_rank: int, engine_id: str, core_log: Log, peers: Peers
+    ) -> None:
         assert config.kv is not None
+        self.peers = peers
         self.config, self.engine_id, self.core_log = config, engine_id, core_log
         self.host = network.get_ip()
         self.base_port = config.kv.port + dp_rank * config.tp
@@ -121,12 +125,13 @@ class Receiver:
     def _write(self, rank: int, message: dict[str, Any]) -> dict[str, Any]:
         """The transfer engine: another chip writes into blocks of this one."""
         content = message["content"]
+        self.peers.meet(message["by"])
         for number in message["blocks"]:
             block = self.cache[rank].get(number)
             if block is None or block.content != content:
                 block = self.cache[rank][number] = _Block(content)
             block.written.add(tuple(message["part"]))
-        return {"written": len(message["blocks"])}
+        return {"written": len(message["blocks"]), "by": self.peers.own}
 
     def _done(self, rank: int, message: dict[str, Any]) -> None:
         awaited = self.awaited.get(message["request_id"])
@@ -237,8 +242,13 @@ class Sender:
     """The pushing side: the prefiller's chips on this node."""
 
     def __init__(
-        self, config: EngineConfig, logs: dict[tuple[int, int], Log], engine_ids: Callable[[int], str]
+        self,
+        config: EngineConfig,
+        logs: dict[tuple[int, int], Log],
+        engine_ids: Callable[[int], str],
+        peers: Peers,
     ) -> None:
+        self.peers = peers
         self.config, self.logs, self.engine_ids = config, logs, engine_ids
         self.host = network.get_ip()
         self.known: dict[tuple[str, int], int] = {}
@@ -324,9 +334,9 @@ class Sender:
             for step in range(STEPS):
                 await asyncio.sleep(seconds / STEPS)
                 part = [pcp_rank, tp_rank % self.config.dcp, step]
-                await channel.ask(
-                    {"blocks": blocks, "part": part, "content": content}, RECEIVE_SECONDS * TRIES + 1
-                )
+                given = {"blocks": blocks, "part": part, "content": content, "by": self.peers.own}
+                reply = await channel.ask(given, RECEIVE_SECONDS * TRIES + 1)
+                self.peers.meet(reply.get("by"))
         except (OSError, ValueError, TimeoutError):
             log.error(
                 "mooncake_layerwise_connector.py:330",

@@ -14,6 +14,7 @@ from .handover import ConsumerSide, Producer
 from .layerwise import Receiver, Sender
 from .log import Frame, Log, StartupFailure
 from .metrics import Metrics
+from .peers import Peers
 from .request import Aborted, EngineDead
 
 EXECUTE_TIMEOUT = 300.0
@@ -43,6 +44,7 @@ class EngineState:
             "rank": config.node_rank,
             "port": config.args.port,
         }
+        self.peers = Peers(config, self.place, self.first_log)
         # Every rank of this process counts here; one without an API tells rank 0's front end.
         shown = self.dp_ranks if config.headless else config.served_ranks
         self.metrics = Metrics(config.served_names[0], shown)
