@@ -408,6 +408,14 @@ class Pair:
         parameters: dict[str, Any] = answer["kv_transfer_params"]
         return parameters
 
+    def restart_prefiller(self, lab: Lab, **env: str) -> None:
+        """Kill the prefiller, of one node, and start it again as it was, but for the environment."""
+        self.prefiller.kill()
+        words, before = self.commands[0]
+        address = self.prefiller.address
+        self.nodes[0] = lab.start(self.servers["prefill0"], *words, address=address, env={**before, **env})
+        self.prefiller.ready()
+
     def tickle(self) -> None:
         """A request that only wakes the prefiller's engine core up."""
         self.prefiller.complete("x", max_tokens=1)
@@ -435,6 +443,7 @@ def start_pair(
     release: str = "v0.13.0",
     ready: bool = True,
     more: tuple[str, ...] = (),
+    decoder_env: dict[str, str | None] | None = None,
 ) -> Pair:
     """Start a prefiller and a decoder. `believed_tp`: what the decoder's configuration says of the prefiller.
 
@@ -477,7 +486,7 @@ def start_pair(
         "--kv-transfer-config",
         kv_config("kv_consumer", DECODE_KV_PORT, ids[2], believed_tp or tp, decode_tp),
         address=f"{lab.prefix}.21",
-        env={"PD_SIM_RELEASE": release},
+        env={"PD_SIM_RELEASE": release, **(decoder_env or {})},
     )
     pair = Pair(started, decoder, servers, commands)
     if ready:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .harness import DECODE_KV_PORT, KV_PORT, QUESTION, TIMING, Lab, Pair, post, start_pair
+from .harness import DECODE_KV_PORT, KV_PORT, QUESTION, TIMING, Lab, Pair, free_port, post, start_pair
 
 RIGHT = " Paris, and has been for a long time."
 
@@ -135,10 +135,7 @@ def test_prefiller_that_comes_back_is_told_to_free(lab: Lab) -> None:
     done."""
     pair = start_pair(lab, tp=4, pcp=1, dcp=2, nodes=1, decode_tp=1)
     assert pair.answer(request_id="one") == RIGHT
-    pair.prefiller.kill()
-    words, env = pair.commands[0]
-    pair.nodes[0] = lab.start(pair.servers["prefill0"], *words, address=pair.prefiller.address, env=env)
-    pair.prefiller.ready()
+    pair.restart_prefiller(lab)
     assert pair.answer(request_id="two") == RIGHT
     pair.tickle()
     pair.prefiller.wait_until(lambda: pair.prefiller.metric("vllm:kv_cache_usage_perc") == 0)
@@ -358,11 +355,7 @@ def test_each_side_notes_with_whom_it_served(lab: Lab) -> None:
     assert pair.servers["decode"].served() == []
     for number in range(2):
         pair.answer(request_id=f"r{number}")
-    pair.prefiller.kill()
-    words, env = pair.commands[0]
-    env = {**env, "PD_SIM_GENERATION": "2"}
-    pair.nodes[0] = lab.start(pair.servers["prefill0"], *words, address=pair.prefiller.address, env=env)
-    pair.prefiller.ready()
+    pair.restart_prefiller(lab, PD_SIM_GENERATION="2")
     pair.answer(request_id="again")
     here, there = (pair.servers[name].served() for name in ("decode", "prefill0"))
     assert [line["peer"]["generation"] for line in here] == ["1", "2"]
@@ -372,3 +365,42 @@ def test_each_side_notes_with_whom_it_served(lab: Lab) -> None:
     assert here[0]["peer"]["release"] == "v0.13.0"
     assert here[0]["peer"]["model"] != here[0]["engine"]["model"]
     assert pair.decoder.log.count("[pd-sim] serves with ") == 2
+
+
+def came_back(lab: Lab, release: str, **env: str) -> Pair:
+    """A prefiller that served, and started again with the same ports of Mooncake."""
+
+    def prepare(servers: dict[str, Any]) -> None:
+        servers["prefill0"].fault("engine_te_port", first=free_port())
+
+    pair = start_pair(
+        lab, tp=1, pcp=1, dcp=1, nodes=1, decode_tp=1, prepare=prepare, release=release, decoder_env=dict(env)
+    )
+    assert pair.answer(request_id="before") == RIGHT
+    pair.restart_prefiller(lab)
+    return pair
+
+
+def test_first_release_believes_a_stale_descriptor_for_ever(lab: Lab) -> None:
+    """As long as the decoder lives, with status 200."""
+    pair = came_back(lab, "v0.13.0")
+    assert all(is_garbage(pair.answer(request_id=f"stale{number}")) for number in range(3))
+    assert "Mooncake transfer failed for request cmpl-stale0-0" in pair.decoder.log
+    assert pair.decoder.request("/health")[0] == pair.prefiller.request("/health")[0] == 200
+
+
+def test_first_release_without_the_cache_of_descriptors(lab: Lab) -> None:
+    assert came_back(lab, "v0.13.0", MC_DISABLE_METACACHE="1").answer() == RIGHT
+
+
+def test_other_ports_have_other_descriptors(lab: Lab) -> None:
+    pair = came_back(lab, "v0.13.0")
+    pair.servers["prefill0"].fault("engine_te_port", first=free_port())
+    pair.restart_prefiller(lab)
+    assert pair.answer() == RIGHT
+
+
+def test_a_later_release_forgets_a_stale_descriptor_that_fails(lab: Lab) -> None:
+    pair = came_back(lab, "v0.18.0")
+    assert is_garbage(pair.answer(request_id="first"))
+    assert pair.answer(request_id="second") == RIGHT

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from . import RELEASE, checks, network
 from .config.vllm import EngineConfig
-from .handover import ConsumerSide, Producer, TransferEngine, new_engine_id
+from .handover import RPC_PORTS, ConsumerSide, Producer, TransferEngine, new_engine_id
 from .layerwise import Receiver, Sender
 from .log import StartupFailure
 from .state import EngineState
@@ -69,8 +69,11 @@ def make_transfer_engines(state: EngineState) -> Engines:
         config.kv.engine_id, suffix=suffix is None or bool(suffix.get("enabled", False))
     )
     chips = checks.visible_chips()
+    pinned = state.fault("engine_te_port")
+    first = None if pinned is None else int(pinned.get("first", RPC_PORTS[0]))
     return {
-        place: TransferEngine(chips[number % len(chips)]) for number, place in enumerate(state.worker_logs)
+        place: TransferEngine(chips[number % len(chips)], None if first is None else first + number)
+        for number, place in enumerate(state.worker_logs)
     }
 
 

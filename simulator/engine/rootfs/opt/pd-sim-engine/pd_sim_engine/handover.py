@@ -61,12 +61,19 @@ class TransferEngine:
     """Mooncake's listeners of one chip: its RPC port and the AscendDirectTransport's."""
 
     chip: int
+    pinned: int | None = None
+    """The RPC port, where it is not random."""
+    descriptor: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What a consumer must know of this very process to read from it."""
     rpc: socket.socket = field(init=False)
     direct: socket.socket = field(init=False)
 
     def __post_init__(self) -> None:
         low, high = os.environ.get("MC_MIN_PRC_PORT"), os.environ.get("MC_MAX_PRC_PORT")
-        self.rpc = _random_listener(int(low or RPC_PORTS[0]), int(high or RPC_PORTS[1]))
+        if self.pinned is None:
+            self.rpc = _random_listener(int(low or RPC_PORTS[0]), int(high or RPC_PORTS[1]))
+        else:
+            self.rpc = network.listen("0.0.0.0", self.pinned)
         base = os.environ.get("ASCEND_BASE_PORT") if RELEASE.base_port else None
         first = int(base or DIRECT_BASE) + DIRECT_STEP * self.chip
         self.direct = _random_listener(first, first + DIRECT_STEP)
@@ -147,6 +154,7 @@ class ProducerChip:
             return {
                 "engine_id": self.producer.engine_ids(self.dp_rank),
                 "te_rpc_port": self.transfer.port,
+                "descriptor": self.transfer.descriptor,
                 "num_blocks": self.producer.num_blocks,
                 "local_ip": self.producer.host,
             }
@@ -316,6 +324,10 @@ class ConsumerSide:
         self.channels: dict[tuple[str, int, str], Channel] = {}
         self.known: dict[tuple[str, int], int] = {}
         """Transfer port by (engine id, handshake port)."""
+        self.current: dict[tuple[str, int], str] = {}
+        """What is right of the chip there, by the same."""
+        self.descriptors: dict[tuple[str, int], str] = {}
+        """What Mooncake believes, by (host, transfer port)."""
         self.learning: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def _channel(self, host: str, port: int, engine_id: str = "") -> Channel:
@@ -368,6 +380,11 @@ class ConsumerSide:
             try:
                 got, session = await self._read(log, rank, host, engine_id, port, remote["remote_block_ids"])
             except _TransferError as error:
+                if error.in_transfer:
+                    log.error(
+                        "mooncake_connector.py:555",
+                        f"Mooncake transfer failed for request {request_id}",
+                    )
                 log.error(
                     "mooncake_connector.py:427",
                     f"Failed to transfer KV cache for request {request_id}: {error}\n" + error.trace,
@@ -423,16 +440,32 @@ class ConsumerSide:
                         "AssertionError",
                     )
                 self.known[meta["engine_id"], port] = meta["te_rpc_port"]
+                self.current[meta["engine_id"], port] = meta["descriptor"]
         if (engine_id, port) not in self.known:
             raise _TransferError(f"{port}", "KeyError")
         # Another request whose read fails forgets the port while this one waits for its turn.
         session = self.known[engine_id, port]
+        self._check_descriptor(host, session, self.current[engine_id, port])
         try:
             channel = self._channel(host, session, engine_id)
             return await channel.ask({"read": True, "blocks": blocks}, RECEIVE_SECONDS * TRIES + 1), session
         except (OSError, ValueError, TimeoutError):
             self.known.pop((engine_id, port), None)
             raise _TransferError("Mooncake transfer failed, ret: -1", "RuntimeError") from None
+
+    def _check_descriptor(self, host: str, session: int, current: str) -> None:
+        """Mooncake connects to where the descriptor of `host:session` leads, which it asks for once. A chip of
+        an earlier process that had the same random port leads nowhere.
+
+        Source: Mooncake v0.3.7.post2:mooncake-transfer-engine/src/transfer_metadata.cpp (getSegmentDescByID); of
+        v0.3.9 also ascend_direct_transport.cpp (need_update_metadata_segs_).
+        """
+        believed = self.descriptors.setdefault((host, session), current)
+        if believed == current or "MC_DISABLE_METACACHE" in os.environ:
+            return
+        if RELEASE.refreshes_descriptors:
+            self.descriptors[host, session] = current
+        raise _TransferError("Mooncake transfer failed, ret: -1", "RuntimeError")
 
     async def _exchange(
         self, log: Log, rank: int, host: str, port: int, message: dict[str, Any]
@@ -491,6 +524,8 @@ class ConsumerSide:
 class _TransferError(Exception):
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
+        self.in_transfer = message.startswith("Mooncake transfer failed")
+        """Not in what the two sides say before and after it."""
         self.trace = (
             f'Traceback (most recent call last):\n  File "{CONNECTOR}", line 421, in _handle_request\n'
             f"    self._transfer_kv_cache(req_meta)\n{kind}: {message}"

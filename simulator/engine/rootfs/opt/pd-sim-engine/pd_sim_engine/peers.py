@@ -1,5 +1,5 @@
-"""With whom an engine has handed KV caches over. The real engines keep no such record; by this one a test proves
-that no two versions ever served a request together.
+"""With whom an engine has handed KV caches over. The real engines keep no such record; by this one a test
+proves that no two versions ever served a request together.
 
 Each engine tells the other side what it is, and notes each of its peers once: in its log, and as a line of
 JSON in the server's /usr/local/dcmi/pd-sim/served.jsonl, which outlives its container.

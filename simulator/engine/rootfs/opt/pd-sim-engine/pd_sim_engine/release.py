@@ -111,6 +111,9 @@ class Release:
     """Whether the last token of a prompt that is all cached counts as computed too, and by itself."""
     waiting_reasons: bool
     """Whether waiting requests are shown by what they wait for."""
+    refreshes_descriptors: bool
+    """Whether a consumer asks again for what Mooncake knows of a port after a transfer there has failed; else
+    it believes for ever what the first process there said."""
     idle_notices: bool
     """Whether a producer without requests sees that blocks were fetched, or not in time; else it does at its
     next request."""
@@ -176,6 +179,7 @@ _V0_13 = Release(
     counts_sources=False,
     counts_recomputed=False,
     waiting_reasons=False,
+    refreshes_descriptors=False,
     idle_notices=False,
     force_freed="Force freed request: {request}",
     shutdown=None,
@@ -203,6 +207,7 @@ _V0_18 = replace(
     late=LATE,
     counts_sources=True,
     counts_recomputed=True,
+    refreshes_descriptors=True,
     shutdown=Shutdown(
         begins=(),
         core_begins=("Shutdown initiated (timeout={timeout})",),
