@@ -454,11 +454,11 @@ class ConsumerSide:
             raise _TransferError("Mooncake transfer failed, ret: -1", "RuntimeError") from None
 
     def _check_descriptor(self, host: str, session: int, current: str) -> None:
-        """Mooncake connects to where the descriptor of `host:session` leads, which it asks for once. A chip of
-        an earlier process that had the same random port leads nowhere.
+        """Mooncake connects to where the descriptor of `host:session` leads, and asks for it once. That of an
+        earlier process with the same random port leads nowhere.
 
-        Source: Mooncake v0.3.7.post2:mooncake-transfer-engine/src/transfer_metadata.cpp (getSegmentDescByID); of
-        v0.3.9 also ascend_direct_transport.cpp (need_update_metadata_segs_).
+        Source: Mooncake v0.3.7.post2:mooncake-transfer-engine/src/transfer_metadata.cpp
+        (getSegmentDescByID); of v0.3.9 also ascend_direct_transport.cpp (need_update_metadata_segs_).
         """
         believed = self.descriptors.setdefault((host, session), current)
         if believed == current or "MC_DISABLE_METACACHE" in os.environ:
