@@ -126,6 +126,10 @@ options:
     description: Timeout of each request in seconds.
     type: float
     default: 60
+  show:
+    description: Whether the action shows the pairs as a table, and findings that are no errors.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""

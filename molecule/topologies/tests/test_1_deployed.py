@@ -10,6 +10,7 @@ import re
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from conftest import DEPLOYMENTS
 
 DEPLOY = "playbooks/deploy.yml"
@@ -126,6 +127,50 @@ def test_every_entry_answers_as_a_decoder_that_computes_the_prompt_itself(plan):
         with ThreadPoolExecutor(len(entries)) as pool:
             answers = list(pool.map(lambda entry, text=prompt: complete(entry, plan, text), entries))
         assert answers == [own] * len(entries)
+
+
+CANARY = "playbooks/canary.yml"
+
+
+def told(done):
+    """The rows of the canary's table: (pair, good or bad, share, seconds)."""
+    return re.findall(r"^(\S.*?)  +(good|bad) +(\S+(?: %)?|-) +([\d.]+)$", done.stdout, re.MULTILINE)
+
+
+def test_a_canary_asks_every_pair_and_changes_nothing(play, plan):
+    done = play(CANARY, "--limit", plan["deployment"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}
+    names = {
+        role: [i["name"] for i in plan["instances"] if i["role"] == role] for role in ("prefiller", "decoder")
+    }
+    pairs = [f"{p} → {d}" for p in names["prefiller"] for d in names["decoder"]] or names["decoder"]
+    share = "100%" if names["prefiller"] else "-"
+    assert [row[:2] for row in told(done)] == [(pair, "good") for pair in pairs], done.stdout
+    assert {row[2] for row in told(done)} <= {share, "99%"}, done.stdout
+    assert "canary-" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("deployment", "silent"), [("ranks", "ranks_prefill_b"), ("layers", "layers_prefill")]
+)
+def test_a_canary_names_the_engine_that_does_not_answer(play, plans, server, deployment, silent):
+    plan = plans[deployment]
+    (host,) = next(one["nodes"] for one in plan["instances"] if one["name"] == silent)
+    (name,) = [one["container"] for one in plan["hosts"][host]["engines"] if one["instance"] == silent]
+    server(host).run_expect([0], "docker pause %s", name)
+    try:
+        done = play(CANARY, "--limit", deployment, "-e", "canary_timeout=4")
+    finally:
+        server(host).run_expect([0], "docker unpause %s", name)
+    assert done.returncode != 0
+    assert {pair.split(" ")[0]: good for pair, good, *_ in told(done)} == {
+        one["name"]: "bad" if one["name"] == silent else "good"
+        for one in plan["instances"]
+        if one["role"] == "prefiller"
+    }
+    assert f"no good one: {silent}." in done.stdout
+    assert "ERROR canary-no-answer" in done.stdout
 
 
 def test_the_deployments_differ_in_what_this_is_about(plans, server):

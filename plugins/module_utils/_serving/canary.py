@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, Any] = {
     "known": {"type": "dict", "default": {}},
     "attempts": {"type": "int", "default": 1},
     "timeout": {"type": "float", "default": 60},
+    "show": {"type": "bool", "default": True},
 }
 
 # Decoders that are asked at a time, and pairs of each of them.

@@ -19,6 +19,8 @@ PATH = "/v1/metaserver"
 LARGEST_BYTES = 1 << 20
 # Seconds for a decoder to send its call.
 CALL_SECONDS = 30.0
+# Seconds until it has stopped to listen.
+CLOSE_SECONDS = 0.05
 
 
 class Call:
@@ -40,7 +42,7 @@ class Metaserver:
         self._server = ThreadingHTTPServer((host, port), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://{host}:{self._server.server_address[1]}{PATH}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(CLOSE_SECONDS,), daemon=True).start()
 
     def close(self) -> None:
         """Stop listening."""

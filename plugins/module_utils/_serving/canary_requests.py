@@ -149,7 +149,7 @@ class Push(Requests):
             "do_remote_prefill": True,
             "metaserver": self.metaserver.url,
         }
-        ended = threading.Event()
+        ended, prefilled = threading.Event(), threading.Event()
         answers: list[Completion] = []
         faults: list[Fault] = []
 
@@ -157,6 +157,7 @@ class Push(Requests):
             asked = {**body, **FIRST_TOKEN, "kv_transfer_params": told}
             try:
                 self.send(PREFILLER, prefiller, asked, request_id)
+                prefilled.set()
             except FaultyAnswer as error:
                 # The decoder waits for it without a limit of time.
                 faults.append(error.fault)
@@ -180,6 +181,10 @@ class Push(Requests):
         if not call.came:
             message = f"the decoder at {decoder} does not call {self.metaserver.url}"
             raise FaultyAnswer(Fault("canary-not-called", message, faults[0].message, DECODER))
+        if not prefilled.is_set() and faults[0].side != PREFILLER:
+            # The decoder's time has passed first, as it was asked first.
+            message = f"the prefiller at {prefiller} does not answer, and the decoder waits for it"
+            raise FaultyAnswer(Fault("canary-no-answer", message, faults[0].message, PREFILLER))
         raise FaultyAnswer(faults[0])
 
 

@@ -157,15 +157,17 @@ class Asked(NamedTuple):
 
 
 def suspects(pairs: Iterable[Asked]) -> list[str]:
-    """Return the instances all of whose pairs fail, except where the other side alone has caused it."""
-    good: set[str] = set()
-    blamed: dict[str, None] = {}
-    for pair in pairs:
-        names = {PREFILLER: pair.prefiller, DECODER: pair.decoder}
-        sides = {fault.side for fault in pair.faults}
-        if not pair.faults:
-            good.update(names.values())
-        for side, name in names.items():
-            if name and pair.faults and (side in sides or "" in sides):
-                blamed[name] = None
-    return [name for name in blamed if name not in good]
+    """Return the instances all of whose pairs fail.
+
+    If both instances of a pair do so, only that whose side has caused it, where this is known.
+    """
+    listed = list(pairs)
+    good = {name for pair in listed if not pair.faults for name in (pair.prefiller, pair.decoder)}
+    found: dict[str, None] = {}
+    for pair in listed:
+        sides = {PREFILLER: pair.prefiller, DECODER: pair.decoder} if pair.faults else {}
+        bad = {side: name for side, name in sides.items() if name and name not in good}
+        causes = {fault.side for fault in pair.faults}
+        known = set() if "" in causes else causes & set(bad)
+        found.update(dict.fromkeys(bad[side] for side in bad if side in known or not known))
+    return list(found)

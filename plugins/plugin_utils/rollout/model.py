@@ -25,6 +25,8 @@ COLOURS: tuple[Colour, Colour] = ("blue", "green")
 
 # Prefill and decode in separate engines, or in one engine without KV transfer and proxy.
 Mode = Literal["disaggregated", "colocated"]
+# How the KV cache gets from a prefiller to a decoder.
+Protocol = Literal["pull", "push", "none"]
 
 # One API server in front of all data-parallel ranks, or one for each rank, as in launch_online_dp.py.
 DpMode = Literal["internal", "external"]

@@ -110,6 +110,7 @@ def _content(plan: Plan) -> PlanDict:
         "fabric": fabric(cluster),
         "model": {"path": head.model_path, "served_name": head.served_model_name},
         "connector": head.connector,
+        "protocol": topology.protocol(cluster),
         "api_key": declaration.api_key,
         "proxy": {
             "router": declaration.router,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from .fabric import Fabric
-from .model import Colour, DpMode, MountDict, ProvisionDict, Role
+from .model import Colour, DpMode, MountDict, Protocol, ProvisionDict, Role
 from .routers import Router
 
 
@@ -276,6 +276,7 @@ class PlanDict(TypedDict):
     fabric: Fabric
     model: ModelDict
     connector: str
+    protocol: Protocol
     api_key: bool
     proxy: BackendsDict
     instances: list[InstanceDict]

@@ -20,6 +20,7 @@ from .model import (
     Instance,
     Node,
     Parallel,
+    Protocol,
     Proxy,
     Rank,
     Role,
@@ -313,6 +314,14 @@ def proxy_connector(cluster: Cluster) -> str:
             if name in known:
                 return name
     return next(iter(known))
+
+
+def protocol(cluster: Cluster) -> Protocol:
+    """Return who hands over the KV cache: decoders pull it, prefillers push it, or one engine does both."""
+    if cluster.colocated:
+        return "none"
+    listener = cluster.release.connectors[proxy_connector(cluster)].listener
+    return "push" if listener == "decoder" else "pull"
 
 
 def router_options(cluster: Cluster) -> Mapping[str, Kind]:

@@ -30,6 +30,7 @@ READS = {"check_report": {"hccn_check", "host_check"}}
 # Variables that roles register as their results, for plays, for the roles that included them, or for the
 # report on all checks. The README of the role says what they hold.
 RESULTS = {
+    "canary": {"canary_result"},
     "_container": {"container_result", "container_groups", "container_found", "container_left"},
     "_measurement": {"measurement_outcome"},
     "check_report": {"check_report_result"},

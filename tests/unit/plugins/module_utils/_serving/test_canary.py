@@ -8,11 +8,17 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import canary
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.canary_prompts import PROMPTS
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.canary_requests import Fault
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.canary_verdict import (
+    Asked,
+    suspects,
+)
 
 TEXT = " six seven eight nine ten eleven twelve thirteen"
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -44,9 +50,11 @@ class Engine:
                     self.reply(200, engine.answer(body, self.headers["X-Request-Id"]))
 
             def reply(self, status, text):
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(text.encode())
+                # Who has asked may not wait any longer.
+                with suppress(OSError):
+                    self.send_response(status)
+                    self.end_headers()
+                    self.wfile.write(text.encode())
 
             def log_message(self, *_):
                 pass
@@ -102,7 +110,8 @@ class Engine:
     @staticmethod
     def call(url, request_id):
         told = {"request_id": f"cmpl-{request_id}-0", "remote_port": 30100, "remote_block_ids": [1, 2]}
-        OPENER.open(urllib.request.Request(url, json.dumps(told).encode()), timeout=10).read()
+        with suppress(OSError):
+            OPENER.open(urllib.request.Request(url, json.dumps(told).encode()), timeout=10).read()
 
 
 @pytest.fixture
@@ -288,6 +297,43 @@ def spoil_pairs_only(decoder):
     """It refuses what comes with transfer parameters."""
     good = decoder.answer
     decoder.answer = lambda body, name: "" if body.get("kv_transfer_params") else good(body, name)
+
+
+def test_a_layerwise_prefiller_that_does_not_answer(engines):
+    (prefiller,), (decoder,) = engines(1, 1)
+    answered = threading.Event()
+    prefiller.answer = lambda *_: str(answered.wait(20))
+    try:
+        result = ask([prefiller], [decoder], protocol="push", timeout=0.5)
+    finally:
+        answered.set()
+    assert codes(result) == [("canary-no-answer", "prefill_a → decode_a")]
+    assert f"the prefiller at http://127.0.0.1:{prefiller.port}" in result["findings"][0]["message"]
+    assert result["suspects"] == ["prefill_a"]
+
+
+PREFILLER_FAULT = Fault("canary-no-answer", "", side="prefiller")
+FAULT = Fault("canary-wrong", "")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "named"),
+    [
+        pytest.param([("a", "x", FAULT)], ["a", "x"], id="either"),
+        pytest.param([("a", "x", PREFILLER_FAULT)], ["a"], id="the side is known"),
+        pytest.param([("a", "x", FAULT), ("b", "x", None)], ["a"], id="the other is good elsewhere"),
+        pytest.param([("a", "x", FAULT), ("a", "y", None), ("b", "x", None)], [], id="the pair alone"),
+        pytest.param(
+            [("a", "x", PREFILLER_FAULT), ("b", "x", PREFILLER_FAULT), ("a", "y", None), ("b", "y", None)],
+            ["x"],
+            id="every prefiller fails with one decoder",
+        ),
+        pytest.param([("", "x", FAULT), ("", "y", None)], ["x"], id="alone"),
+        pytest.param([("a", "x", None)], [], id="good"),
+    ],
+)
+def test_suspects_are_in_no_good_pair(pairs, named):
+    assert suspects(Asked(p, d, (fault,) if fault else ()) for p, d, fault in pairs) == named
 
 
 def test_a_port_that_is_taken_is_a_finding(engines):
