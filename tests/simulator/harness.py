@@ -444,10 +444,12 @@ def start_pair(
     ready: bool = True,
     more: tuple[str, ...] = (),
     decoder_env: dict[str, str | None] | None = None,
+    policy: str | None = None,
 ) -> Pair:
     """Start a prefiller and a decoder. `believed_tp`: what the decoder's configuration says of the prefiller.
 
-    `prepare(servers)` runs before the start; `env` and the words `more` are added to the prefiller's own.
+    `prepare(servers)` runs before the start; `env` and the words `more` are added to the prefiller's own,
+    `decoder_env` and the `policy` for blocks that cannot be loaded to the decoder's.
     """
     chips = max(tp * pcp // nodes, decode_tp)
     servers = {f"prefill{node}": lab.server(f"prefill{node}", chips) for node in range(nodes)}
@@ -469,6 +471,7 @@ def start_pair(
         commands.append(([*words, *place], env))
         address = f"{lab.prefix}.{11 + node}"
         started.append(lab.start(servers[f"prefill{node}"], *words, *place, address=address, env=env))
+    load_failure = {"kv_load_failure_policy": policy} if policy else {}
     decoder = lab.start(
         servers["decode"],
         *COMMON,
@@ -484,7 +487,7 @@ def start_pair(
         "--compilation-config",
         '{"cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": [1, 2, 4]}',
         "--kv-transfer-config",
-        kv_config("kv_consumer", DECODE_KV_PORT, ids[2], believed_tp or tp, decode_tp),
+        kv_config("kv_consumer", DECODE_KV_PORT, ids[2], believed_tp or tp, decode_tp, **load_failure),
         address=f"{lab.prefix}.21",
         env={"PD_SIM_RELEASE": release, **(decoder_env or {})},
     )

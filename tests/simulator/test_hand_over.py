@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import threading
@@ -403,4 +404,53 @@ def test_other_ports_have_other_descriptors(lab: Lab) -> None:
 def test_a_later_release_forgets_a_stale_descriptor_that_fails(lab: Lab) -> None:
     pair = came_back(lab, "v0.18.0")
     assert is_garbage(pair.answer(request_id="first"))
+    assert pair.answer(request_id="second") == RIGHT
+
+
+def lose(lab: Lab, release: str, policy: str | None = None) -> tuple[Pair, tuple[int, str]]:
+    """A pair, and the decoder's answer to a request whose blocks nobody holds any more."""
+    pair = start_pair(lab, nodes=1, pcp=1, dcp=1, release=release, policy=policy)
+    given = pair.prefill()
+    pair.prefiller.kill()
+    body = {"prompt": QUESTION, "max_tokens": 12, "kv_transfer_params": given}
+    return pair, pair.decoder.request("/v1/completions", body)
+
+
+@pytest.mark.parametrize("release", OLD)
+def test_lost_transfer_is_answered(lab: Lab, release: str) -> None:
+    pair, (status, text) = lose(lab, release)
+    assert status == 200
+    assert is_garbage(json.loads(text)["choices"][0]["text"])
+    assert "Failed to transfer KV cache for request" in pair.decoder.log
+
+
+def test_lost_transfer_fails_its_request_later(lab: Lab) -> None:
+    """No other request, and not the engine; in a stream it is an error under status 200."""
+    pair, (status, text) = lose(lab, "v0.23.0")
+    assert (status, json.loads(text)["error"]["message"]) == (500, "Internal server error")
+    assert "Failing 1 request(s) due to KV load failure (failure_policy=fail" in pair.decoder.log
+    assert pair.decoder.metric("vllm:request_success_total", finished_reason="error") == 1
+    assert pair.decoder.complete()["choices"][0]["text"] == RIGHT
+    pair.restart_prefiller(lab)
+    given = pair.prefill(request_id="r2")
+    pair.prefiller.kill()
+    body = {"prompt": QUESTION, "stream": True, "kv_transfer_params": given}
+    status, text = pair.decoder.request("/v1/completions", body)
+    assert (status, '"code": 500' in text) == (200, True)
+    assert pair.decoder.request("/health")[0] == 200
+
+
+def test_lost_transfer_is_recomputed_where_that_is_wanted(lab: Lab) -> None:
+    pair, (status, text) = lose(lab, "v0.23.0", policy="recompute")
+    assert (status, json.loads(text)["choices"][0]["text"]) == (200, RIGHT)
+    assert "Recovered from KV load failure: 1 request(s) rescheduled" in pair.decoder.log
+    source = "vllm:prompt_tokens_by_source_total"
+    assert pair.decoder.metric(source, source="local_compute") == 5
+    assert pair.decoder.metric(source, source="external_kv_transfer") == 0
+
+
+def test_stale_descriptor_fails_one_request_later(lab: Lab) -> None:
+    pair = came_back(lab, "v0.23.0")
+    body = {"prompt": QUESTION, "kv_transfer_params": pair.prefill(request_id="first")}
+    assert pair.decoder.request("/v1/completions", body)[0] == 500
     assert pair.answer(request_id="second") == RIGHT

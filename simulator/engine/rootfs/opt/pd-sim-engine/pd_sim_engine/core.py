@@ -13,7 +13,7 @@ from typing import Any
 
 from . import RELEASE, model
 from .config.kv_transfer import CONNECTOR
-from .handover import ABORT_SECONDS, Held, plog
+from .handover import ABORT_SECONDS, Held, TransferLost, plog
 from .layerwise import Fatal, Receiver, Sender
 from .mapping import Consumer, ranks_without_context_parallel
 from .metrics import CAPACITY, DEFERRED
@@ -126,6 +126,9 @@ class Core:
             keep = await self._hand_over(work, outcome, blocks)
             self.state.served += 1
             self._count(work, outcome, arrived, scheduled, first or scheduled)
+        except RequestFailed:
+            metrics.finish("error", dp_rank)
+            raise
         except BaseException:
             metrics.finish("abort", dp_rank)
             raise
@@ -143,7 +146,6 @@ class Core:
         """Compute the prompt, or get its blocks. False when the blocks are not the prompt's."""
         state, dp_rank = self.state, self.dp_rank
         kv = work.kv or {}
-        factor, _ = state.slowness()
         receiver = state.receivers.get(dp_rank)
         if kv.get("do_remote_prefill") and receiver is not None:
             return await self._receive(receiver, work, outcome, blocks)
@@ -164,6 +166,8 @@ class Core:
                 try:
                     with self._deferred(tokens):
                         good = await consumer.pull(work.request_id, model.digest(work.prompt), kv)
+                except TransferLost:
+                    return await self._load_failed(work, tokens)
                 except Exception as error:
                     # An assertion, or an index that is not there: both are fatal in a worker's forward pass.
                     where = (CONNECTOR, 1360, "context_parallel_parameters_check")
@@ -175,16 +179,43 @@ class Core:
                 "mooncake_connector.py:1017",
                 f"Got invalid KVTransferParams: {kv}. This request will not utilize KVTransfer",
             )
-        seconds = self.timing.prefill_seconds_per_1k * tokens / 1000 * factor
         if kv.get("do_remote_decode") and state.sender is not None:
-            await self._push(state.sender, work, seconds)
+            await self._push(state.sender, work, self._seconds(tokens))
         else:
-            await asyncio.sleep(seconds)
+            await self._compute(tokens)
         self.metrics.prefilled(tokens, dp_rank, transferred=False)
         self.metrics.add("vllm:prefix_cache_queries", tokens, dp_rank)
         if self.config.kv is not None:
             self.metrics.asked_others(tokens, 0, dp_rank)
         return True
+
+    async def _load_failed(self, work: Work, tokens: int) -> bool:
+        """The request fails with its blocks, or they are computed here (kv_load_failure_policy).
+
+        Source: V@0.23.0:vllm/v1/core/sched/scheduler.py (_handle_invalid_blocks).
+        """
+        assert self.config.kv is not None
+        if not self.config.kv.recomputes:
+            self.log.error(
+                "scheduler.py:2403",
+                "Failing 1 request(s) due to KV load failure (failure_policy=fail, "
+                f"{tokens} tokens affected). Request IDs: {{'{work.request_id}'}}",
+            )
+            raise RequestFailed
+        self.log.warning(
+            "scheduler.py:2412",
+            f"Recovered from KV load failure: 1 request(s) rescheduled ({tokens} tokens affected).",
+        )
+        await self._compute(tokens)
+        self.metrics.prefilled(tokens, self.dp_rank, transferred=False)
+        return True
+
+    async def _compute(self, tokens: int) -> None:
+        """As long as the prompt's forward pass takes."""
+        await asyncio.sleep(self._seconds(tokens))
+
+    def _seconds(self, tokens: int) -> float:
+        return self.timing.prefill_seconds_per_1k * tokens / 1000 * self.state.slowness()[0]
 
     @contextmanager
     def _deferred(self, tokens: int) -> Iterator[None]:

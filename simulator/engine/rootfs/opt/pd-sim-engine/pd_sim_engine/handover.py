@@ -258,6 +258,10 @@ class Producer:
         return None
 
 
+class TransferLost(Exception):
+    """Blocks of a request did not come, on a release that tells it."""
+
+
 class Channel:
     """A REQ socket to one remote port, shared by the consumer's chips."""
 
@@ -338,8 +342,8 @@ class ConsumerSide:
         """Read the request's blocks on all chips. True when every chip holds the KV cache of this very
         prompt.
 
-        A read that fails is logged and the request goes on with whatever its blocks hold: so does the real
-        connector.
+        A read that fails is logged, and the request goes on with whatever its blocks hold: so does the real
+        connector before v0.23.0. From then on TransferLost is raised.
         """
         remote = {"remote_pcp_size": 1, "remote_dcp_size": 1, **remote}
         consumer = self.consumer
@@ -359,7 +363,9 @@ class ConsumerSide:
         await self._release_unread(request_id, counts)
         if not self.sound():
             plog("'device ip' is not set correctly")
-            return False
+            results.append(None)
+        if RELEASE.reports_lost_transfers and None in results:
+            raise TransferLost
         return all(results)
 
     async def _pull_rank(
@@ -371,9 +377,10 @@ class ConsumerSide:
         remote: dict[str, Any],
         counts: dict[int, dict[str, Any]],
         prefill_tp: int,
-    ) -> bool:
+    ) -> bool | None:
+        """Whether all that this chip read is right; None where it could not be read."""
         log = self.logs[min(rank, len(self.logs) - 1)]
-        parts, good = [], True
+        parts, good, lost = [], True, False
         for port in ports:
             host, engine_id = host_of(remote, port)
             begun = time.perf_counter()
@@ -389,7 +396,7 @@ class ConsumerSide:
                     "mooncake_connector.py:427",
                     f"Failed to transfer KV cache for request {request_id}: {error}\n" + error.trace,
                 )
-                good = False
+                lost = True
             else:
                 self.peers.meet(got["by"])
                 parts.append(tuple(got["part"]))
@@ -404,6 +411,8 @@ class ConsumerSide:
                         f"remote_session_id {host}:{session}",
                     )
             await self._done(log, rank, host, port, request_id, counts)
+        if lost:
+            return None
         if remote["remote_pcp_size"] * remote["remote_dcp_size"] > 1:
             whole = {
                 (pcp, dcp)

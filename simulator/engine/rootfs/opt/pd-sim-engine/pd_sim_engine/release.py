@@ -111,6 +111,9 @@ class Release:
     """Whether the last token of a prompt that is all cached counts as computed too, and by itself."""
     waiting_reasons: bool
     """Whether waiting requests are shown by what they wait for."""
+    reports_lost_transfers: bool
+    """Whether a consumer tells the scheduler of blocks that did not come; else the request goes on with what
+    they hold."""
     refreshes_descriptors: bool
     """Whether a consumer asks again for what Mooncake knows of a port after a transfer there has failed; else
     it believes for ever what the first process there said."""
@@ -179,6 +182,7 @@ _V0_13 = Release(
     counts_sources=False,
     counts_recomputed=False,
     waiting_reasons=False,
+    reports_lost_transfers=False,
     refreshes_descriptors=False,
     idle_notices=False,
     force_freed="Force freed request: {request}",
@@ -237,6 +241,7 @@ _V0_23 = replace(
     layerwise_tells_failure=True,
     counts_recomputed=False,
     waiting_reasons=True,
+    reports_lost_transfers=True,
     idle_notices=True,
     force_freed=(
         "Force freed expired request: {request}. Reason: Request exceeded timeout threshold ({seconds:g} "

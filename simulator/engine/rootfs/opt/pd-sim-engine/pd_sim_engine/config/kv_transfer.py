@@ -25,6 +25,8 @@ class KvTransfer:
     engine_id: str
     extra: dict[str, Any] = field(default_factory=dict)
     """kv_connector_extra_config."""
+    recomputes: bool = False
+    """Whether blocks that could not be loaded are computed here, or else fail their request."""
 
     @property
     def is_producer(self) -> bool:
@@ -58,6 +60,7 @@ def make_kv_transfer(args: argparse.Namespace) -> KvTransfer | None:
         port=int(given.get("kv_port", DEFAULT_PORT)),
         engine_id=str(given.get("engine_id") or uuid.uuid4()),
         extra=given.get("kv_connector_extra_config") or {},
+        recomputes=given.get("kv_load_failure_policy") == "recompute",
     )
     _check_sizes(kv, args.tensor_parallel_size, args.data_parallel_size)
     _check_class(given)
