@@ -64,7 +64,7 @@ _value:
 from typing import Any
 
 from ..plugin_utils._filters import count, guarded
-from ..plugin_utils.rollout import topology
+from ..plugin_utils.rollout import handshakes
 from ..plugin_utils.rollout.values import port, read_parallel
 
 
@@ -79,4 +79,4 @@ class FilterModule:
 def handshake_ports(kv_port: Any, parallel: Any = None, node: Any = 0, nodes: Any = 1) -> list[int]:
     total = count("nodes", nodes)
     rank = count("node", node, total - 1, low=0)
-    return list(topology.handshake_ports(port(kv_port), read_parallel(parallel or {}), rank, total))
+    return list(handshakes.handshake_ports(port(kv_port), read_parallel(parallel or {}), rank, total))

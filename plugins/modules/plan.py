@@ -114,7 +114,7 @@ ansible_facts:
           - name: prefiller
             role: prefiller
             nodes: [prefill1, prefill2]
-            engine_ids: ["0", "1"]
+            engine_ids: [prefiller-0, prefiller-1]
             kv_port: 36100
 hash:
   description: SHA-256 of the plan's content.

@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
 from ansible.errors import AnsibleFilterError
 
+from .rollout.names import INSTANCE_EXPECTED, host_allowed, instance_allowed
 from .rollout.releases import Release, load_release, release_names
-from .rollout.values import BadValue, whole
+from .rollout.values import BadValue, read_chips, whole
 
 T = TypeVar("T")
 
@@ -42,14 +45,48 @@ def count(name: str, value: Any, high: int = MAX_NODES, low: int = 1) -> int:
         raise BadValue(f"{name} to be {error.expected}", seen=value) from None
 
 
-def node_counts(value: Any) -> list[int]:
-    """Return the number of nodes of each instance. Raises BadValue."""
+@dataclass(frozen=True)
+class GivenInstance:
+    """An instance as a filter gets it."""
+
+    name: str
+    # Its servers in the order of its node ranks; unnamed ones are its own.
+    servers: tuple[str, ...]
+    # The chips that it uses on each of them, ascending; None: all.
+    chips: tuple[int, ...] | None = None
+
+
+def given_instances(value: Any) -> list[GivenInstance]:
+    """Return instances from a mapping of their names to numbers of nodes, or from a list of mappings with
+    name, nodes and chips. Raises BadValue."""
+    if isinstance(value, Mapping):
+        value = [{"name": name, "nodes": nodes} for name, nodes in value.items()]
     if not isinstance(value, (list, tuple)):
-        raise BadValue("a list with the number of nodes of each instance", seen=value)
-    counts = [count("a number of nodes", item) for item in value]
-    if sum(counts) > MAX_NODES:
-        raise BadValue(f"at most {MAX_NODES} nodes", seen=sum(counts))
-    return counts
+        raise BadValue("instances: their names with numbers of nodes, or a list", seen=value)
+    found = [_given_instance(item) for item in value]
+    twice = [name for name, times in Counter(one.name for one in found).items() if times > 1]
+    if twice:
+        raise BadValue("each instance once", seen=twice[0])
+    total = sum(len(one.servers) for one in found)
+    if total > MAX_NODES:
+        raise BadValue(f"at most {MAX_NODES} nodes", seen=total)
+    return found
+
+
+def _given_instance(item: Any) -> GivenInstance:
+    if not isinstance(item, Mapping) or "name" not in item or not set(item) <= {"name", "nodes", "chips"}:
+        raise BadValue("an instance with name, nodes and chips", seen=item)
+    name, nodes, chips = item["name"], item.get("nodes", 1), item.get("chips")
+    if not isinstance(name, str) or not instance_allowed(name):
+        raise BadValue(f"the name of an instance of {INSTANCE_EXPECTED}", seen=name)
+    if isinstance(nodes, (list, tuple)):
+        if not nodes or not all(isinstance(node, str) and host_allowed(node) for node in nodes):
+            raise BadValue("nodes to be a number or the names of servers", seen=nodes)
+        servers = tuple(str(node) for node in nodes)
+    else:
+        # No server of the inventory has a slash in its name.
+        servers = tuple(f"{name}/{rank}" for rank in range(count("a number of nodes", nodes)))
+    return GivenInstance(str(name), servers, None if chips is None else read_chips(chips))
 
 
 def known_release(name: Any) -> Release:

@@ -27,6 +27,8 @@ _DRAWN_NODES = 8
 _DRAWN_INSTANCES = 8
 # Arrows from prefillers to decoders that are drawn one by one.
 _DRAWN_ARROWS = 12
+# The longest engine id beside the ports, in characters; the name of the instance is above it.
+_ID = 18
 
 _FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 _INK, _SOFT, _LINE, _PAPER = "#1f2933", "#616e7c", "#cbd2d9", "#ffffff"
@@ -265,7 +267,8 @@ def _server(
     line, strong = colours
     chips: Sequence[int] = engine["chips"][:64]
     rows = -(-len(chips) // _CHIPS_IN_ROW)
-    facts = ["no KV transfer" if engine["kv_role"] is None else f"engine id {engine['engine_id']}"]
+    identity = f"engine id {_cut(engine['engine_id'], _ID)}"
+    facts = ["no KV transfer" if engine["kv_role"] is None else identity]
     if engine["handshake_ports"]:
         facts.append(f"KV {engine['handshake_ports'][0]}-{engine['handshake_ports'][-1]}")
     apis: list[EndpointDict | None] = [rank["api"] for rank in engine["ranks"]] or [engine["api"]]

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypedDict
 
@@ -253,8 +253,6 @@ class Node:
 
     host: str
     rank: int
-    # Index among all nodes of all instances, in plan order.
-    index: int
     settings: Settings
     chips: tuple[int, ...]
     engine_id: str
@@ -295,8 +293,6 @@ class Instance:
 
     name: str
     role: Role
-    # Index within its role.
-    index: int
     nodes: tuple[Node, ...]
     parallel: Parallel
     kv_port: int
@@ -352,6 +348,17 @@ class Cluster:
     # (instance, node) pairs by host, in plan order.
     by_host: Mapping[str, tuple[tuple[Instance, Node], ...]] = field(default_factory=dict)
 
+    def of_instances(self, instances: Iterable[Instance]) -> Cluster:
+        """Return the same cluster with other instances, in plan order."""
+        listed = tuple(instances)
+        by_host: dict[str, list[tuple[Instance, Node]]] = {}
+        for instance in listed:
+            for node in instance.nodes:
+                by_host.setdefault(node.host, []).append((instance, node))
+        return replace(
+            self, instances=listed, by_host={host: tuple(pairs) for host, pairs in by_host.items()}
+        )
+
     @property
     def release(self) -> Release:
         return self.declaration.release
@@ -363,6 +370,12 @@ class Cluster:
 
     def of(self, role: Role) -> tuple[Instance, ...]:
         return tuple(i for i in self.instances if i.role == role)
+
+    @cached_property
+    def first_by_name(self) -> Mapping[Role, Instance]:
+        """The first instance of each role by its name: the same in whatever order the inventory has them."""
+        ordered = sorted(self.instances, key=lambda instance: instance.name, reverse=True)
+        return {instance.role: instance for instance in ordered}
 
     @property
     def topology(self) -> str:

@@ -131,7 +131,6 @@ def _instance(instance: Instance) -> InstanceDict:
     return {
         "name": instance.name,
         "role": instance.role,
-        "index": instance.index,
         "nodes": [node.host for node in instance.nodes],
         "engine_ids": [node.engine_id for node in instance.nodes],
         "kv_port": instance.kv_port,

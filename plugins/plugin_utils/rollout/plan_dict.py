@@ -50,7 +50,6 @@ class InstanceDict(TypedDict):
 
     name: str
     role: Role
-    index: int
     nodes: list[str]
     engine_ids: list[str]
     kv_port: int

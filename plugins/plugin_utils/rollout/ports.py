@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .handshakes import connector_of, handshake_ports, listens
 from .model import Cluster, Instance, Node, Proxy
 from .plan_dict import PortDict
-from .topology import connector_of, handshake_ports, listens
 
 # fixed: a process listens on each of these ports. reserved: the guides set them aside, nothing binds them.
 # pool: a library uses some of them, at random (Mooncake) or as needed (HCCL).

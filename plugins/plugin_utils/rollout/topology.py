@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
-from . import expansion
-from .connectors import Connector
+from . import expansion, kv_ports
 from .model import (
     COLOURS,
     ROLES,
@@ -31,82 +29,22 @@ from .releases import Release
 from .routers import Kind, vllm_router
 from .values import JSON, JSON_OR_TEXT, as_json
 
-# Distance of the KV ports of two neighbouring nodes, as in the guides.
-KV_PORT_STRIDE = 100
 
+def engine_ids(name: str, nodes: int) -> list[str]:
+    """Return an engine id for each node of an instance: the instance's name and the node's rank.
 
-def engine_ids(sizes: Sequence[int]) -> list[list[str]]:
-    """Return an engine id for each node of each instance: its index among all nodes.
-
-    ``sizes`` are the numbers of nodes of the instances, prefillers first.
-
-    >>> engine_ids([2, 1])
-    [['0', '1'], ['2']]
+    >>> engine_ids("prefill_a", 2)
+    ['prefill_a-0', 'prefill_a-1']
     """
-    starts = accumulate(sizes, initial=0)
-    return [[str(start + rank) for rank in range(size)] for start, size in zip(starts, sizes, strict=False)]
-
-
-def kv_ports(sizes: Sequence[int], base: int, limit: int = 60000) -> list[int]:
-    """Return a KV port for each instance: ``base``, plus 100 for every node before the instance.
-
-    ``sizes`` are the numbers of nodes of the instances. Ports stay below ``limit``, where HCCL's begin; with
-    hundreds of nodes they start again at ``base``. This is harmless: ports matter only within a host, and
-    engine ids stay unique.
-
-    >>> kv_ports([2, 1], base=30000)
-    [30000, 30200]
-    """
-    slots = max(1, (limit - base) // KV_PORT_STRIDE - 1)
-    starts = accumulate(sizes, initial=0)
-    return [base + KV_PORT_STRIDE * (start % slots) for start, _ in zip(starts, sizes, strict=False)]
-
-
-def handshake_ports(
-    kv_port: int,
-    parallel: Parallel,
-    node_rank: int = 0,
-    nodes: int = 1,
-    connector: Connector | None = None,
-) -> Sequence[int]:
-    """Return the handshake ports of one node of an instance, ascending.
-
-    ``kv_port`` is the instance's first port, ``parallel`` its sizes, ``node_rank`` the node's number among
-    ``nodes``. Node 0 has the first ranks; which rank has which port depends on the connector and the release
-    (``data/connectors``). Without a connector each rank has the next port.
-
-    >>> handshake_ports(30000, Parallel(tensor=16, prefill_context=2), node_rank=1, nodes=2)
-    range(30016, 30032)
-    """
-    local = parallel.chips // max(1, nodes)
-    if connector is not None:
-        return connector.ports(kv_port, parallel, node_rank * local, local)
-    first = kv_port + node_rank * local
-    return range(first, first + local)
+    return [f"{name}-{rank}" for rank in range(nodes)]
 
 
 def build(declaration: Declaration) -> Cluster:
     """Return the cluster that a declaration describes."""
     ordered = [group for role in ROLES for group in declaration.groups if group.role == role]
-    sizes = [len(group.members) for group in ordered]
-    ids = engine_ids(sizes)
-    chips = max((m.settings.chips_per_node for g in ordered for m in g.members), default=16)
-    ports = kv_ports(sizes, _kv_base(declaration.release, ordered, chips), declaration.release.hccl_base)
-    counts: dict[Role, int] = dict.fromkeys(ROLES, 0)
-    instances: list[Instance] = []
-    index = 0
-    for group, group_ids, port in zip(ordered, ids, ports, strict=True):
-        instances.append(_instance(declaration.release, group, counts[group.role], index, group_ids, port))
-        counts[group.role] += 1
-        index += len(group.members)
+    instances = tuple(_instance(declaration.release, group) for group in ordered)
     proxies = tuple(proxy for host in declaration.proxy_hosts for proxy in _proxies(declaration, host))
-    by_host: dict[str, list[tuple[Instance, Node]]] = {}
-    for instance in instances:
-        for node in instance.nodes:
-            by_host.setdefault(node.host, []).append((instance, node))
-    return Cluster(
-        declaration, tuple(instances), proxies, {host: tuple(pairs) for host, pairs in by_host.items()}
-    )
+    return kv_ports.settled(Cluster(declaration, (), proxies).of_instances(instances))
 
 
 LOOPBACK = "127.0.0.1"
@@ -140,24 +78,12 @@ def _proxies(declaration: Declaration, host: str) -> Iterator[Proxy]:
         )
 
 
-def _kv_base(release: Release, groups: Sequence[Group], chips: int) -> int:
-    """The first kv_port: clear of AscendDirectTransport's range also where the environment moves it up, as
-    far as there is room below HCCL's ports."""
-    bases = {release.kv_base(chips)}
-    for settings in (member.settings for group in groups for member in group.members):
-        value = settings.engine_env.get(release.ascend_direct_variable or "", "") or ""
-        if value.isascii() and value.strip().isdigit() and len(value) < 8:
-            above = release.ascend_direct(chips, int(value))[1] + 100
-            bases.add(-(-above // 100) * 100)
-    return max(base for base in bases if base < release.hccl_base or base == release.kv_base(chips))
-
-
-def _instance(
-    release: Release, group: Group, index: int, first_index: int, ids: Sequence[str], port: int
-) -> Instance:
+def _instance(release: Release, group: Group) -> Instance:
+    """Return an instance as its group declares it, without its KV port."""
     head = group.members[0].settings
     parallel = head.parallel
     size = len(group.members)
+    ids = engine_ids(group.name, size)
     # With data parallel every node runs whole ranks of its own; without, one rank spans the nodes.
     spans = size > 1 and parallel.data == 1
     local = 1 if parallel.data == 1 else parallel.data_local or max(1, parallel.data // size)
@@ -168,7 +94,6 @@ def _instance(
         Node(
             host=member.host,
             rank=rank,
-            index=first_index + rank,
             settings=member.settings,
             chips=member.settings.chips or tuple(range(member.settings.chips_per_node)),
             # The guides of external data parallel give an instance one id on all its nodes.
@@ -183,8 +108,7 @@ def _instance(
         )
         for rank, (member, (args, flags)) in enumerate(zip(group.members, merged, strict=True))
     )
-    pinned = next((m.settings.kv_port for m in group.members if m.settings.kv_port is not None), None)
-    return Instance(group.name, group.role, index, nodes, parallel, pinned or port, spans)
+    return Instance(group.name, group.role, nodes, parallel, 0, spans)
 
 
 def _script_names(settings: Settings, head: Settings) -> dict[str, str]:
@@ -284,18 +208,6 @@ def _env(settings: Settings, role: Role) -> Mapping[str, str]:
         else:
             result[name] = value
     return result
-
-
-def listens(cluster: Cluster, instance: Instance) -> bool:
-    """Whether the instance opens its handshake ports: with MooncakeConnectorV1 the producer does, with the
-    layerwise connector the consumer."""
-    connector = connector_of(cluster, instance)
-    return not cluster.colocated and connector is not None and connector.listener == instance.role
-
-
-def connector_of(cluster: Cluster, instance: Instance) -> Connector | None:
-    """Return the instance's connector in the release; None if the release has no data for that name."""
-    return cluster.release.connectors.get(instance.settings.connector)
 
 
 def connector_names(settings: Settings) -> list[str]:

@@ -429,10 +429,15 @@ KV_PORT = Variable(
     _optional(port),
     None,
     "first handshake port of the instance, which has one port for each chip",
-    default_text="computed",
+    default_text="computed from the instance's chips: 36100 plus 100 for each chip of the server before "
+    "its first, on 16 chips",
 )
 ENGINE_ID = Variable(
-    "pd_engine_id", _optional(read_engine_id), None, "engine id of the node", default_text="computed"
+    "pd_engine_id",
+    _optional(read_engine_id),
+    None,
+    "engine id of the node",
+    default_text="the instance's name and the node's rank, such as `prefill_a-0`",
 )
 CONNECTOR = Variable(
     "pd_kv_connector", word, "MooncakeConnectorV1", "`MooncakeConnectorV1` or `MooncakeLayerwiseConnector`"

@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..handshakes import connector_of, handshake_ports, listens
 from ..model import KV_ROLES, Instance, Mount, Node, Rank, ValidCluster
 from ..plan_dict import ContainerDict, EngineDict, RankDict
 from ..secrecy import in_settings
-from ..topology import connector_of, handshake_ports, listens
 from .arguments import serve_arguments, words
 from .script import SECRET_TARGET, engine_script
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..model import KV_ROLES, Cluster, Instance, Node
+from ..model import KV_ROLES, ROLES, Cluster, Instance, Node
 
 # Fields of --kv-transfer-config that the planner writes itself, with the variable that determines each.
 KV_FIELDS: Mapping[str, str] = {
@@ -49,10 +49,10 @@ def kv_extra_config(cluster: Cluster, instance: Instance, node: Node) -> dict[st
 
 
 def computed_sizes(cluster: Cluster, instance: Instance) -> dict[str, dict[str, Any]]:
-    """Return the planned sizes of both sides: the instance's own, and those of the first instance of the
-    other role."""
-    prefiller = instance if instance.role == "prefiller" else _first(cluster, "prefiller", instance)
-    decoder = instance if instance.role == "decoder" else _first(cluster, "decoder", instance)
+    """Return the planned sizes of both sides: the instance's own, and those of the other role's first
+    instance by name, so that the order of the inventory does not matter."""
+    sides = {**cluster.first_by_name, instance.role: instance}
+    prefiller, decoder = (sides.get(role, instance) for role in ROLES)
     prefill: dict[str, Any] = {"dp_size": prefiller.parallel.data, "tp_size": prefiller.parallel.tensor}
     if prefiller.role == "prefiller" and prefiller.parallel.pipeline > 1:
         # Without pp_size a connector assumes 1, and would fetch all layers from the first stage.
@@ -64,10 +64,6 @@ def computed_sizes(cluster: Cluster, instance: Instance) -> dict[str, dict[str, 
         "prefill": prefill,
         "decode": {"dp_size": decoder.parallel.data, "tp_size": decoder.parallel.tensor},
     }
-
-
-def _first(cluster: Cluster, role: str, fallback: Instance) -> Instance:
-    return next((i for i in cluster.instances if i.role == role), fallback)
 
 
 def _overlaid(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

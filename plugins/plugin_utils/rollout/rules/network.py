@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..findings import ERROR, WARNING, Finding, Rule, declare, shown
+from ..handshakes import connector_of, listens
 from ..model import Instance, Node
 from ..names import HOST_EXPECTED, host_allowed
-from ..topology import connector_of, joined, listens
+from ..topology import joined
 from .base import Context, at_node, finds, number, rule
 
 

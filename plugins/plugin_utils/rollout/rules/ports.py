@@ -334,16 +334,19 @@ def _vllm_starts(c: Context, node: Node) -> Iterator[Trouble]:
 @rule(
     "PD306",
     WARNING,
-    "KV ports of different instances do not overlap, even on different hosts",
+    "KV ports that the inventory sets do not overlap, even on different hosts",
     cure="set pd_kv_port 100 apart for each node, as the guides do, or leave it unset to have it computed",
     source="A@v0.13.0:docs/source/tutorials/pd_disaggregation_mooncake_multi_node.md",
 )
 def kv_ports_apart(r: Rule, c: Context) -> Iterator[Finding]:
-    """Only if a port is set in the inventory; ports on the same host are left to PD301."""
-    pinned = {i.name for i in c.cluster.instances if any(n.settings.kv_port is not None for n in i.nodes)}
-    if not pinned:
-        return
-    hosts = {i.name: {n.host for n in i.nodes} for i in c.cluster.instances}
+    """Computed ports follow from the chips of a host, and are the same on many; vllm-ascend's suffix keeps
+    their engine ids apart. Ports on the same host are left to PD301."""
+    pinned = [
+        i
+        for i in c.instances("pd_parallel", "pd_kv_port")
+        if any(n.settings.kv_port is not None for n in i.nodes)
+    ]
+    hosts = {i.name: {n.host for n in i.nodes} for i in pinned}
     ranges = [
         PortUse(
             "",
@@ -354,7 +357,7 @@ def kv_ports_apart(r: Rule, c: Context) -> Iterator[Finding]:
             "reserved",
             "pd_kv_port",
         )
-        for i in c.instances("pd_parallel", "pd_kv_port")
+        for i in pinned
     ]
     reach: PortUse | None = None
     for use in sorted(ranges, key=lambda u: (u.first, u.last)):
@@ -363,7 +366,7 @@ def kv_ports_apart(r: Rule, c: Context) -> Iterator[Finding]:
         if other is None or not common:
             continue
         name, other_name = str(use.instance), str(other.instance)
-        if not {name, other_name} & pinned or hosts[name] & hosts[other_name]:
+        if hosts[name] & hosts[other_name]:
             continue
         yield r.at(
             f"the KV ports of {name} and {other_name} overlap in {span(*common)}: a consumer tells "

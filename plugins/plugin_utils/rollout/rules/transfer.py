@@ -9,8 +9,9 @@ from typing import Any
 
 from ..connectors import Connector
 from ..findings import ERROR, WARNING, Finding, Rule, shown
+from ..handshakes import connector_of
 from ..model import Instance, Role
-from ..topology import connector_of, joined
+from ..topology import joined
 from .base import Context, block_size, context_parallel, flag_number, rule
 
 OWN_SIDE = {"prefiller": "prefill", "decoder": "decode"}

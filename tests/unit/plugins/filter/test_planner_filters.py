@@ -42,10 +42,28 @@ def apply(name: str, *args: Any, **kwargs: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "args", "kwargs", "result"),
     [
-        ("engine_ids", ([2, 1],), {}, [["0", "1"], ["2"]]),
-        ("engine_ids", ([],), {}, []),
-        ("kv_ports", ([2, 1],), {}, [36100, 36300]),
-        ("kv_ports", ([2, 1],), {"chips": 8}, [28100, 28300]),
+        ("engine_ids", ({"p": 2, "d": 1},), {}, {"p": ["p-0", "p-1"], "d": ["d-0"]}),
+        ("engine_ids", ([{"name": "p", "nodes": ["a", "b"]}],), {}, {"p": ["p-0", "p-1"]}),
+        ("engine_ids", ({},), {}, {}),
+        ("kv_ports", ({"p": 2, "d": 1},), {}, {"p": 36100, "d": 36100}),
+        ("kv_ports", ({"p": 2, "d": 1},), {"chips": 8}, {"p": 28100, "d": 28100}),
+        (
+            "kv_ports",
+            (
+                [
+                    {"name": "p", "nodes": ["a"], "chips": "0-7"},
+                    {"name": "d", "nodes": ["a"], "chips": "8-15"},
+                ],
+            ),
+            {},
+            {"p": 36100, "d": 36900},
+        ),
+        (
+            "kv_ports",
+            ([{"name": "p", "nodes": ["a"]}, {"name": "d", "nodes": ["a"]}],),
+            {},
+            {"p": 36100, "d": 36200},
+        ),
         ("handshake_ports", (36300, {"tensor": 2}), {}, [36300, 36301]),
         (
             "handshake_ports",
@@ -66,11 +84,17 @@ def test_results(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], resul
 @pytest.mark.parametrize(
     ("name", "args", "sentence"),
     [
-        ("engine_ids", (2,), "expected a list with the number of nodes of each instance, not 2"),
-        ("engine_ids", ([0],), "a whole number from 1"),
-        ("engine_ids", ([100_000, 1],), "at most 100000 nodes"),
-        ("kv_ports", ([1], 0), "expected chips to be a whole number from 1"),
-        ("kv_ports", ([1], 16, "v9"), "a release of v0.13.0"),
+        ("engine_ids", (2,), "expected instances: their names with numbers of nodes, or a list, not 2"),
+        ("engine_ids", ([2, 1],), "expected an instance with name, nodes and chips, not 2"),
+        ("engine_ids", ([{"name": "p", "hosts": ["a"]}],), "expected an instance with name, nodes and chips"),
+        ("engine_ids", ({"p/q": 1},), "expected the name of an instance"),
+        ("engine_ids", ([{"name": "p"}, {"name": "p"}],), "expected each instance once, not 'p'"),
+        ("engine_ids", ([{"name": "p", "nodes": []}],), "nodes to be a number or the names of servers"),
+        ("engine_ids", ({"p": 0},), "a whole number from 1"),
+        ("engine_ids", ({"p": 100_000, "d": 1},), "at most 100000 nodes"),
+        ("kv_ports", ([{"name": "p", "chips": "x"}],), "expected chip numbers"),
+        ("kv_ports", ({"p": 1}, 0), "expected chips to be a whole number from 1"),
+        ("kv_ports", ({"p": 1}, 16, "v9"), "a release of v0.13.0"),
         ("handshake_ports", (0,), "a whole number from 1 to 65535"),
         ("handshake_ports", (30000, {"tp": 2}), "tp is not a size"),
         ("handshake_ports", (30000, {}, 2, 2), "expected node to be a whole number from 0 to 1"),

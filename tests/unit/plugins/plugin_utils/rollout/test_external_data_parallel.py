@@ -71,14 +71,14 @@ def test_a_rank_is_told_its_place(plan: dict[str, Any]) -> None:
 
 
 def test_engine_ids_are_the_instances(plan: dict[str, Any]) -> None:
-    assert [instance["engine_ids"] for instance in plan["instances"]] == [["0"], ["1"], ["2", "2"]]
+    assert [instance["engine_ids"] for instance in plan["instances"]] == [["p1-0"], ["p2-0"], ["d-0", "d-0"]]
 
 
 def test_handshake_ports_follow_the_global_rank(plan: dict[str, Any]) -> None:
     first, second = engine(plan, "b")["ranks"]
-    assert first["kv_port"] == 36200
-    assert first["handshake_ports"] == list(range(36200, 36208))
-    assert second["handshake_ports"] == list(range(36208, 36216))
+    assert first["kv_port"] == 36100
+    assert first["handshake_ports"] == list(range(36100, 36108))
+    assert second["handshake_ports"] == list(range(36108, 36116))
     assert engine(plan, "b")["handshake_ports"] == first["handshake_ports"] + second["handshake_ports"]
     assert engine(plan, "c")["handshake_ports"] == []
 
@@ -86,7 +86,7 @@ def test_handshake_ports_follow_the_global_rank(plan: dict[str, Any]) -> None:
 def test_the_consumer_listens_with_the_layerwise_connector() -> None:
     layerwise = {"pd_kv_connector": "MooncakeLayerwiseConnector"}
     made = planner.make(cluster({**PREFILL, **layerwise}, {**DECODE, **layerwise})).to_dict()
-    assert engine(made, "e")["ranks"][0]["handshake_ports"] == [36316]
+    assert engine(made, "e")["ranks"][0]["handshake_ports"] == [36116]
     assert engine(made, "a")["ranks"][0]["handshake_ports"] == []
 
 

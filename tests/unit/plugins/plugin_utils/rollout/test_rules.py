@@ -191,7 +191,11 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ),
     ("PD212", small(decoder=parallel(tensor=3)), small(decoder=parallel(tensor=4))),
     ("PD301", small({"pd_proxy_port": 8004}), small({"pd_proxy_port": 8003})),
-    ("PD301", small({"pd_master_port": 36107}), small({"pd_master_port": 36099})),
+    (
+        "PD301",
+        small({"pd_master_port": 36107}, {"pd_kv_port": 36100}),
+        small({"pd_master_port": 36107}),
+    ),
     ("PD301", two_on_one_host({}, {"pd_api_port": 8004}), two_on_one_host({}, {})),
     (
         "PD301",
@@ -217,6 +221,7 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
         apart({"pd_kv_port": 40000}, {"pd_kv_port": 40015}),
         apart({"pd_kv_port": 40000}, {"pd_kv_port": 40016}),
     ),
+    ("PD306", apart({"pd_kv_port": 36110}, {"pd_kv_port": 36100}), apart({"pd_kv_port": 36110}, {})),
     ("PD401", small(args(max_modellen=1)), small(args(max_model_len=136000))),
     (
         "PD401",

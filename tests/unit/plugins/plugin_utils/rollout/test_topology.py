@@ -7,32 +7,14 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import topology
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import handshakes, topology
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.model import Parallel
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.ports import reserved
 
 
 def test_examples_in_the_docstrings() -> None:
     assert doctest.testmod(topology).failed == 0
-
-
-@pytest.mark.parametrize(
-    ("sizes", "base", "ports"),
-    [
-        ([2, 1], 30000, [30000, 30200]),
-        ([1, 1, 2], 30000, [30000, 30100, 30200]),
-        ([], 36100, []),
-    ],
-    ids=["guide 1P1D", "guide 2P1D", "nothing"],
-)
-def test_kv_ports_are_the_guides(sizes: list[int], base: int, ports: list[int]) -> None:
-    assert topology.kv_ports(sizes, base) == ports
-
-
-def test_kv_ports_start_over_below_hccl() -> None:
-    ports = topology.kv_ports([1] * 1000, 36100)
-    assert max(ports) < 60000 - 100
-    assert min(ports) == 36100
+    assert doctest.testmod(handshakes).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -46,7 +28,7 @@ def test_kv_ports_start_over_below_hccl() -> None:
     ],
 )
 def test_handshake_ports(parallel: Parallel, node: int, nodes: int, first: int, last: int) -> None:
-    ports = topology.handshake_ports(30000, parallel, node, nodes)
+    ports = handshakes.handshake_ports(30000, parallel, node, nodes)
     assert (ports[0], ports[-1]) == (first, last)
 
 
