@@ -90,6 +90,13 @@ LIMITS: Mapping[str, Mapping[Any, str]] = {
         True: "one engine for both may predict tokens with a pipeline",
         False: "one engine for both predicts no tokens with a pipeline (PD223)",
     },
+    "descriptors_kept": {
+        True: (
+            "what is known of a peer's transfer engine is kept for ever, unless `MC_DISABLE_METACACHE` is "
+            "set (PD626)"
+        ),
+        False: "what is known of a peer's transfer engine is read anew after a failed transfer",
+    },
     "cuda_segments_refused": {
         True: "`PYTORCH_CUDA_ALLOC_CONF` with expandable segments is refused with a KV transfer (PD539)",
         False: "`PYTORCH_CUDA_ALLOC_CONF` means nothing to a KV transfer",
@@ -125,6 +132,7 @@ TITLES: Mapping[str, str] = {
     "oproj_tensor_one": "tensor parallel of o_proj",
     "xlite_speculative_tokens": "xlite graphs",
     "mtp_with_pipeline": "prediction with a pipeline",
+    "descriptors_kept": "restart of the peer of a KV transfer",
     "module_path_first": "module path of a registered connector",
     "cuda_segments_refused": "expandable segments for CUDA",
     "ipv6_refused": "IPv6 address of an engine",

@@ -9,6 +9,7 @@ import json
 import re
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from conftest import DEPLOYMENTS
@@ -151,26 +152,48 @@ def test_a_canary_asks_every_pair_and_changes_nothing(play, plan):
     assert "canary-" not in done.stdout
 
 
+@pytest.fixture
+def spoiled(plans, server, sim):
+    """`with spoiled("ranks", "ranks_prefill_b", "engine_empty")`: one engine fails."""
+
+    @contextmanager
+    def spoil(deployment, instance, fault):
+        plan = plans[deployment]
+        (host,) = next(one["nodes"] for one in plan["instances"] if one["name"] == instance)
+        engines = plan["hosts"][host]["engines"]
+        (container,) = [engine["container"] for engine in engines if engine["instance"] == instance]
+        if fault == "pause":
+            server(host).run_expect([0], "docker pause %s", container)
+        else:
+            sim("fault", host, fault, f"instance={instance}")
+        try:
+            yield
+        finally:
+            if fault == "pause":
+                server(host).run_expect([0], "docker unpause %s", container)
+            else:
+                sim("heal", host)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
-    ("deployment", "silent"), [("ranks", "ranks_prefill_b"), ("layers", "layers_prefill")]
+    ("deployment", "instance", "fault", "code"),
+    [
+        ("ranks", "ranks_prefill_b", "engine_garbage", "canary-repeats"),
+        ("ranks", "ranks_prefill_b", "engine_empty", "canary-no-kv-params"),
+        ("single", "single_decode", "engine_garbage", "canary-repeats"),
+        ("layers", "layers_prefill", "pause", "canary-no-answer"),
+    ],
 )
-def test_a_canary_names_the_engine_that_does_not_answer(play, plans, server, deployment, silent):
-    plan = plans[deployment]
-    (host,) = next(one["nodes"] for one in plan["instances"] if one["name"] == silent)
-    (name,) = [one["container"] for one in plan["hosts"][host]["engines"] if one["instance"] == silent]
-    server(host).run_expect([0], "docker pause %s", name)
-    try:
-        done = play(CANARY, "--limit", deployment, "-e", "canary_timeout=4")
-    finally:
-        server(host).run_expect([0], "docker unpause %s", name)
+def test_a_canary_names_the_engine_that_fails(play, plans, spoiled, deployment, instance, fault, code):
+    with spoiled(deployment, instance, fault):
+        done = play(CANARY, "--limit", deployment, "-e", "canary_timeout=8")
     assert done.returncode != 0
-    assert {pair.split(" ")[0]: good for pair, good, *_ in told(done)} == {
-        one["name"]: "bad" if one["name"] == silent else "good"
-        for one in plan["instances"]
-        if one["role"] == "prefiller"
-    }
-    assert f"no good one: {silent}." in done.stdout
-    assert "ERROR canary-no-answer" in done.stdout
+    bad = {pair: good == "bad" for pair, good, *_ in told(done)}
+    assert {pair for pair in bad if bad[pair]} == {pair for pair in bad if instance in pair.split(" → ")}
+    assert set(re.findall(r"ERROR (canary-\S+)", done.stdout)) == {code}
+    assert f"no good one: {instance}." in done.stdout
 
 
 def test_the_deployments_differ_in_what_this_is_about(plans, server):

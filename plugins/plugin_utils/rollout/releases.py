@@ -42,6 +42,8 @@ class Limits:
     xlite_speculative_tokens: int
     # Whether multi-token prediction can be combined with a pipeline in a colocated engine.
     mtp_with_pipeline: bool
+    # Whether Mooncake keeps what it knows of a peer's transfer engine, also when another one has its port.
+    descriptors_kept: bool
     # Whether kv_connector_module_path takes precedence over registered connector names.
     module_path_first: bool
     # Whether PyTorch's expandable segments for CUDA are rejected with a KV transfer.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..findings import HINT, WARNING, Finding, Rule
+from ..topology import protocol
 from .base import Context, at_node, flag_number, number, rule
 
 # Seconds that HCCL waits for its peers by default, and the seconds that a slow load needs.
@@ -189,4 +190,32 @@ def speculative_tokens(r: Rule, c: Context) -> Iterator[Finding]:
                 variable="pd_engine_args",
                 seen=f"num_speculative_tokens {tokens}",
                 expected="1",
+            )
+
+
+METACACHE = "MC_DISABLE_METACACHE"
+
+
+@rule(
+    "PD626",
+    HINT,
+    "Engines do not keep what they know of the transfer engine of a peer that was restarted",
+    cure='set MC_DISABLE_METACACHE: "1" in pd_engine_env of these instances',
+    source="MC@v0.3.7.post2:mooncake-transfer-engine/src/transfer_metadata.cpp:508, 534 and config.cpp:180",
+)
+def stale_descriptors(r: Rule, c: Context) -> Iterator[Finding]:
+    if not c.cluster.release.limits.descriptors_kept or c.cluster.colocated:
+        return
+    # Who transfers looks its peer up.
+    role, peer = ("decoder", "prefiller") if protocol(c.cluster) == "pull" else ("prefiller", "decoder")
+    for instance, node in c.nodes("pd_engine_env"):
+        # Any value turns it off, an empty one too.
+        if instance.role == role and METACACHE not in node.env:
+            yield r.at(
+                f"a {peer} that is restarted may get a port that the {role} knows of an earlier one: answers"
+                f" are then wrong, with status 200, until the {role} is restarted too",
+                **at_node(instance, node),
+                variable="pd_engine_env",
+                seen=f"{METACACHE} is not set",
+                expected=f"{METACACHE}=1",
             )

@@ -400,6 +400,13 @@ CASES: list[tuple[str, RawInventory, RawInventory]] = [
     ("PD605", small(env(ASCEND_BASE_PORT="40000")), small()),
     ("PD606", small({"pd_kv_extra_config": {"use_ascend_direct": True}}), small()),
     ("PD607", small(), small(prefiller=args(speculative_config={"num_speculative_tokens": 1}))),
+    ("PD626", small(decoder=env(MC_DISABLE_METACACHE=None)), small()),
+    ("PD626", small(LAYERWISE), small(LAYERWISE, prefiller=env(MC_DISABLE_METACACHE="1"))),
+    (
+        "PD626",
+        small({"pd_release": "v0.13.0"}, decoder=env(MC_DISABLE_METACACHE=None)),
+        small({"pd_release": "v0.18.0"}),
+    ),
 ]
 
 

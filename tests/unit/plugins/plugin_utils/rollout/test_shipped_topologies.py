@@ -21,7 +21,7 @@ GUIDE = yaml.safe_load(
     (Path(__file__).parent / "fixtures" / "guide_2p1d_v0.13.0.yml").read_text(encoding="utf-8")
 )["nodes"]
 # What the inventory adds to the guide, each with its reason in the profile.
-ADDED_ENV = {"VLLM_HOST_IP", "HCCL_CONNECT_TIMEOUT"}
+ADDED_ENV = {"VLLM_HOST_IP", "HCCL_CONNECT_TIMEOUT", "MC_DISABLE_METACACHE"}
 
 Plans = Callable[[str], dict[str, Any]]
 
