@@ -21,6 +21,7 @@ from plugins.module_utils._serving.catalogue import CANARY_CHECKS, ENGINE_CHECKS
 from plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
 from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 from plugins.plugin_utils._front.catalogue import CERTIFICATE_CHECKS
+from plugins.plugin_utils._serving.catalogue import CHANGE_CHECKS
 
 HEAD = """\
 # Checks
@@ -93,6 +94,7 @@ FAILURE_SECTIONS = {
     "Engines and proxy": ENGINE_CHECKS,
     "Pairs of prefiller and decoder": CANARY_CHECKS,
     "The front": FRONT_CHECKS,
+    "A change": CHANGE_CHECKS,
     "The Docker Engine": DOCKER_CHECKS,
     "The lock of a rollout": LOCK_CHECKS,
     "Folders on servers": FOLDER_CHECKS,

@@ -193,7 +193,7 @@ class ActionModule(Polling):
         targets = [engine_target(engine, options["started"]) for engine in options["engines"]]
         if options["proxy"]:
             targets.append(proxy_target(options["proxy"], self._host, options["started"]))
-        result.update(changed=False, seconds={})
+        result.update(changed=False, seconds={}, started={})
         if not targets:
             return result
         if self._task.check_mode:
@@ -210,7 +210,9 @@ class ActionModule(Polling):
             found = [finding.to_dict() for finding, _log in failures]
             msg = "\n".join(text_of([finding], log=log) for finding, log in failures)
             return {**result, "failed": True, "findings": found, "msg": msg}
-        result["seconds"] = {target.title: round(time.time() - begun, 1) for target in targets}
+        took = round(time.time() - begun, 1)
+        result["seconds"] = {target.title: took for target in targets}
+        result["started"] = {target.container: took for target in targets if target.fresh}
         return result
 
     def _warn_of_few_forks(self) -> None:

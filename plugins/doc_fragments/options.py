@@ -36,6 +36,41 @@ options:
     default: true
 """
 
+    DRAINED = r"""
+options:
+  engines:
+    description: The engines on this server.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      container:
+        description: Name of the container.
+        type: str
+        required: true
+      instance:
+        description: Name of the instance.
+        type: str
+        required: true
+      role:
+        description: Its role.
+        type: str
+        choices: [prefiller, decoder]
+        required: true
+      apis:
+        description: Where it serves, as C(address:port).
+        type: list
+        elements: str
+        required: true
+  model:
+    description: Name of the model in the API.
+    type: str
+    required: true
+  api_key_file:
+    description: File with the engines' API key on the server.
+    type: path
+"""
+
     DOCKER = r"""
 options:
   docker_socket:

@@ -41,6 +41,12 @@ options:
     type: list
     elements: dict
     default: []
+  kept:
+    description: Names of containers that are neither in O(planned) nor strays, such as those that another
+      step of a change is about.
+    type: list
+    elements: str
+    default: []
   directory:
     description:
       - The deployment's directory on the server. It must be below a directory that does not belong to the
@@ -127,6 +133,10 @@ nodes:
       type: str
       returned: always
       sample: its container is exited
+    mend:
+      description: What makes it as planned, V(make) it anew or V(restart) it; empty if it is.
+      type: str
+      returned: always
     started_at:
       description: Its last start according to the Docker Engine, if it runs as in this plan.
       type: str
@@ -144,6 +154,34 @@ nodes:
       description: ID of that rollout, the same on all nodes of a group.
       type: str
       returned: always
+    answers:
+      description: Whether it runs as planned and its health checks answer.
+      type: bool
+      returned: always
+containers:
+  description: The deployment's engines on this server, from whichever plan they were made.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {name: pd-decode1, instance: decode1, role: decoder, state: running, up: true, other_image: false,
+       release: v0.13.0, version: 3f0c3a9f0e5d2b11, chips: [0, 1], apis: ["198.51.100.13:8004"]}
+drained:
+  description: Whether the server is V(drained), or V(stopped) besides; empty if it is in service.
+  returned: always
+  type: str
+routers_up:
+  description: The routers that run on this server, with the hash of what each was made from.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{name: pd-router-blue, hash: 3f0c3a9f0e5d2b11}]
+lists:
+  description: The APIs that the router of this server lists; none if no router runs here. With a front, of
+    the router that gets the requests.
+  returned: always
+  type: dict
+  sample: {prefillers: ["198.51.100.11:8004"], decoders: ["198.51.100.13:8004"]}
 front:
   description: The front, if O(roles) includes V(proxy) and O(directory) is set.
   returned: always

@@ -37,6 +37,11 @@ options:
     type: list
     elements: dict
     default: []
+  seconds:
+    description: How long the start of containers took until they were ready, in seconds by their names. With
+      it only this is recorded.
+    type: dict
+    default: {}
   generation:
     description: ID of the rollout, the same on all servers. Set by the action.
     type: str

@@ -64,6 +64,11 @@ seconds:
   returned: success
   type: dict
   sample: {prefiller rank 0: 812.4}
+started:
+  description: The same of the containers in O(started), by their names.
+  returned: success
+  type: dict
+  sample: {pd-prefiller: 812.4}
 findings:
   description: Why an engine or the proxy is not ready, one finding for each.
   returned: failure

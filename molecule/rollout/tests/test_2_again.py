@@ -16,6 +16,8 @@ import pytest
 DEPLOY = "playbooks/deploy_1p1d.yml"
 # The stage that a test is about, where the others have nothing to do with it.
 ENGINES = (DEPLOY, "--tags", "engine")
+# With one prefiller and one decoder every change of what serves is an outage.
+CONSENT = ("-e", "deploy_accept_outage=true")
 
 
 @pytest.fixture
@@ -68,9 +70,22 @@ def test_check_mode_shows_what_would_change(play, state, other_flag):
     assert state() == before
 
 
+def test_an_outage_needs_consent(play, state, other_flag):
+    before = state()
+    done = play(DEPLOY, *other_flag)
+    assert done.returncode != 0
+    assert "change-outage" in done.stdout
+    assert "there is no front" in done.stdout
+    assert "-e deploy_accept_outage=true" in done.stdout
+    # It ends before anything is provided or changed.
+    assert "PLAY [Provide the Docker Engine and the image]" not in done.stdout
+    assert changed(done) == set()
+    assert state() == before
+
+
 def test_one_changed_flag_of_the_decoder_recreates_the_decoder_alone(play, state, other_flag):
     before = state()
-    sound(play(*ENGINES, *other_flag))
+    sound(play(*ENGINES, *other_flag, *CONSENT))
     after = state()
     assert {key for key in after if after[key] != before[key]} == {("decode1", "pd-decoder")}
 
@@ -80,7 +95,7 @@ def test_a_changed_key_restarts_what_reads_it_and_is_not_shown(play, state, tmp_
     before = state()
     source = tmp_path / "key.yml"
     source.write_text("pd_api_key: molecule-another\n")
-    done = sound(play(DEPLOY, "--diff", "-vvv", "-e", f"@{source}"))
+    done = sound(play(DEPLOY, "--diff", "-vvv", "-e", f"@{source}", *CONSENT))
     assert "molecule-another" not in done.stdout + done.stderr
     after = state()
     assert all(after[key] != before[key] for key in before)

@@ -56,5 +56,7 @@ def deploy(inventory):
 def test_it_recreates_what_has_changed_and_changes_it_back(deploy, tmp_path):
     source = tmp_path / "other_flag.yml"
     source.write_text("decoder:\n  vars:\n    pd_engine_args:\n      max-num-seqs: 8\n")
-    assert deploy("--inventory", str(source)) == {"decode1"}
-    assert deploy() == {"decode1"}
+    consent = ("-e", "deploy_accept_outage=true")
+    # The proxy ends while the decoder loads.
+    assert deploy("--inventory", str(source), *consent) == {"decode1", "prefill1"}
+    assert deploy(*consent) == {"decode1", "prefill1"}

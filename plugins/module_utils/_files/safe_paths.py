@@ -35,6 +35,8 @@ SYSTEM = re.compile(
 
 API_KEY = "api_key"
 KEY_ID = ".id"
+# Says that the server is drained.
+DRAINED = "drained.json"
 # The suffix of the file that records the last start of a node (_serving/nodes.py).
 NOTE = ".started"
 # The directory of a router's modules: how its name begins, and the file in it that says what it was made of.
@@ -249,7 +251,7 @@ def is_ours(file: str) -> bool:
         return stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid())
     if is_launch_script(file) or is_modules(file):
         return True
-    return file.endswith(NOTE) and _begins(file, SCRIPT_MARK)
+    return (file.endswith(NOTE) or last == DRAINED) and _begins(file, SCRIPT_MARK)
 
 
 def is_modules(folder: str) -> bool:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from .._findings import ERROR, HINT, Catalogue, Check
+from .._findings import ERROR, HINT, WARNING, Catalogue, Check
 
 SOURCE = "the container's state and its log"
 CANARY_SOURCE = "this collection, role canary"
@@ -53,6 +53,15 @@ ENGINE_CHECKS = Catalogue(
         "all engines and the proxy become ready",
         "fix the other failure, then run again",
         SOURCE,
+    ),
+    Check(
+        "engine-drain-late",
+        "An engine still has requests when its time to finish them is up",
+        "They came past the routers, or take longer than pd_drain_timeout. They are cut when it is stopped.",
+        WARNING,
+        "no request that runs or waits",
+        "raise pd_drain_timeout if answers take longer; see who asks the engine itself",
+        "vllm:num_requests_running and vllm:num_requests_waiting of its /metrics",
     ),
     Check(
         "engine-start-unrecorded",

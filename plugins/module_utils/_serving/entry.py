@@ -22,7 +22,7 @@ from .._files.contents import text_sha256
 from .._findings import RolloutError
 from .._front import state as front_state
 from .._front.catalogue import FRONT_CHECKS
-from . import colours, router_modules
+from . import colours, router_modules, running
 from . import nodes as deployment_nodes
 from .probe import probe
 
@@ -49,6 +49,7 @@ def compare(
     planned: Sequence[Mapping[str, Any]],
     ids: Mapping[str, str],
     image_ids: Mapping[str, str],
+    kept: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return ``strays``, ``running`` and ``broken`` of deployment_info.
 
@@ -57,6 +58,7 @@ def compare(
     planned: the slices of the plan for this server.
     ids: names of the API keys, from key_ids().
     image_ids: IDs of the planned images that exist on this server.
+    kept: names of further containers that are not strays.
     """
     found = {
         container["Names"][0].lstrip("/"): container
@@ -67,7 +69,7 @@ def compare(
     strays = [
         {"name": name, "image": container["ImageID"], "scripts": scripts_of(container)}
         for name, container in sorted(found.items())
-        if name not in names
+        if name not in names and name not in kept
     ]
     running: list[str] = []
     broken: list[str] = []
@@ -191,6 +193,7 @@ ARGUMENTS = {
     "directory": {"type": "str"},
     "roles": {"type": "list", "elements": "str", "required": True},
     "planned": {"type": "list", "elements": "dict", "default": []},
+    "kept": {"type": "list", "elements": "str", "default": []},
     "secret_digest": {"type": "str", "default": "", "no_log": True},
     "front": {"type": "dict"},
     "front_digests": {"type": "dict", "default": {}, "no_log": True},
@@ -241,6 +244,8 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         front, routers, planned = _routers(seen)
         result = seen.compared(planned)
         nodes = deployment_nodes.look(docker, planned, containers, result["broken"])
+        for node, plan in zip(nodes, planned):
+            node["answers"] = not node["why"] and serving([plan])
     except DockerError as error:
         return error.failure("The planned containers cannot be inspected.")
     except colours.Held as error:
@@ -269,7 +274,14 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         "nodes": nodes,
         "front": front,
         "routers": routers,
-        "settled": settled and serving(planned),
+        "settled": settled and all(node["answers"] for node in nodes),
+        "containers": running.containers(
+            containers,
+            {plan["container"]: image_ids[plan["image"]] for plan in planned if plan["image"] in image_ids},
+        ),
+        "lists": running.lists(containers, routers),
+        "drained": running.drained(directory),
+        "routers_up": running.routers_up(containers),
         **result,
         **({"warnings": warnings} if warnings else {}),
     }
@@ -339,7 +351,10 @@ class Seen:
 
     def compared(self, planned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the result of compare() for these slices."""
-        return compare(self.containers, self.options["roles"], planned, self.ids, self.image_ids)
+        options = self.options
+        return compare(
+            self.containers, options["roles"], planned, self.ids, self.image_ids, options.get("kept") or []
+        )
 
     def as_planned(self, planned: Sequence[Mapping[str, Any]]) -> set[str]:
         """Return the names of the containers that run as these slices say. Raises DockerError."""

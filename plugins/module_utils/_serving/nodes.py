@@ -88,13 +88,17 @@ def _value(value: Any) -> str:
     return ", ".join(value) or "none" if isinstance(value, list) else str(value)
 
 
-def difference(container: Mapping[str, Any] | None) -> str:
-    """Return how a container differs from the plan, given its entry in the engine's list, or None."""
+MAKE, RESTART = "make", "restart"
+
+
+def difference(container: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return how a container differs from the plan, given its entry in the engine's list, or None; and what
+    mends it, MAKE or RESTART."""
     if container is None:
-        return "there is no container"
+        return "there is no container", MAKE
     if container["State"] != "running":
-        return f"its container is {container['State']}"
-    return "its container was created from another plan or another image"
+        return f"its container is {container['State']}", RESTART
+    return "its container was created from another plan or another image", MAKE
 
 
 def look(
@@ -117,25 +121,30 @@ def look(
         look_at_node(
             docker,
             plan,
-            difference(found.get(plan["container"])) if plan["labels"][INSTANCE] in broken else "",
+            difference(found.get(plan["container"])) if plan["labels"][INSTANCE] in broken else ("", ""),
         )
         for plan in planned
     ]
 
 
-def look_at_node(docker: DockerApi, plan: Mapping[str, Any], why: str) -> dict[str, Any]:
-    """Return the entry of one node. ``why``: how it differs from the plan according to the engine's list."""
+def look_at_node(docker: DockerApi, plan: Mapping[str, Any], differs: tuple[str, str]) -> dict[str, Any]:
+    """Return the entry of one node. ``differs``: how it does according to the engine's list, and what mends
+    it."""
+    why, mend = differs
     group = group_of(plan)
-    record = read_record(plan) if group else None
+    known = read_record(plan)
+    record = known if group else None
     node: dict[str, Any] = {
         "container": plan["container"],
         "instance": plan["labels"][INSTANCE],
         "group": group,
         "why": why,
+        "mend": mend,
         "started_at": None,
         "noted": record is not None,
         "generation": (record or {}).get("generation") or "",
         "pending": bool(why),
+        "seconds": (known or {}).get("seconds"),
     }
     details = None if why else docker.inspect(plan["container"])
     if details is not None:
@@ -143,6 +152,7 @@ def look_at_node(docker: DockerApi, plan: Mapping[str, Any], why: str) -> dict[s
         node["why"] = left_group(details, record) if group else other_backends(plan)
         # The only option that can be changed while it is running: `docker update --restart`.
         policy = details["HostConfig"]["RestartPolicy"]["Name"]
+        node["mend"] = RESTART if node["why"] else ""
         node["pending"] = bool(node["why"]) or plan.get("restart_policy", policy) != policy
     return node
 
@@ -151,14 +161,17 @@ RECORD_ARGUMENTS = {
     "planned": {"type": "list", "elements": "dict", "required": True},
     "before": {"type": "list", "elements": "dict", "default": []},
     "generation": {"type": "str", "default": ""},
+    "seconds": {"type": "dict", "default": {}},
     "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
 }
 
 
 def record(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Record the starts of nodes that are in groups; return the result of deployment_record."""
+    """Record the starts of nodes that are in groups, or how long starts took; return the result of
+    deployment_record."""
     docker = DockerApi(options["docker_socket"])
     before = {node["container"]: node["started_at"] for node in options["before"]}
+    durations = options.get("seconds") or {}
     started: list[str] = []
     noted: list[str] = []
     if options["_check_mode"]:
@@ -169,12 +182,19 @@ def record(options: Mapping[str, Any]) -> dict[str, Any]:
             if details is None:
                 continue
             start = start_of(details)
+            if durations:
+                if plan["container"] in durations:
+                    seconds = {"seconds": durations[plan["container"]]}
+                    write_record(plan, {**(read_record(plan) or {}), **start, **seconds})
+                    noted.append(plan["container"])
+                continue
             if start["started_at"] != before.get(plan["container"]):
                 started.append(plan["container"])
             is_ours = plan["container"] in started
             if group_of(plan) and (is_ours or read_record(plan) is None):
                 # For a node that was running before, it is unknown which peers started with it.
-                write_record(plan, {"generation": options["generation"] if is_ours else "", **start})
+                generation = options["generation"] if is_ours else ""
+                write_record(plan, {**_seconds(read_record(plan)), "generation": generation, **start})
                 noted.append(plan["container"])
     except DockerError as error:
         return {**error.failure(UNRECORDED), "changed": bool(noted)}
@@ -187,6 +207,12 @@ def record(options: Mapping[str, Any]) -> dict[str, Any]:
         msg = text_of([finding], UNRECORDED)
         return {"failed": True, "changed": bool(noted), "findings": [finding.to_dict()], "msg": msg}
     return {"changed": bool(noted), "started": started, "noted": noted}
+
+
+def _seconds(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return how long the last start took, from a record of it."""
+    seconds = (record or {}).get("seconds")
+    return {} if seconds is None else {"seconds": seconds}
 
 
 def write_record(plan: Mapping[str, Any], content: Mapping[str, Any]) -> None:

@@ -15,10 +15,11 @@ from ...module_utils._serving.catalogue import CANARY_CHECKS, ENGINE_CHECKS
 from ...module_utils._transfer.catalogue import TRANSFER_CHECKS
 from ...module_utils._weights.catalogue import WEIGHTS_CHECKS
 from .._front.catalogue import CERTIFICATE_CHECKS
+from .._serving.catalogue import CHANGE_CHECKS
 
 CATALOGUES = (
     *(HCCN_CHECKS, HOST_CHECKS, WEIGHTS_CHECKS, CERTIFICATE_CHECKS),
-    *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, LOCK_CHECKS, FRONT_CHECKS),
-    CANARY_CHECKS,
+    *(TRANSFER_CHECKS, FOLDER_CHECKS, DOCKER_CHECKS, ENGINE_CHECKS, CANARY_CHECKS, CHANGE_CHECKS),
+    *(LOCK_CHECKS, FRONT_CHECKS),
 )
 CHECKS = Catalogue(*(check for catalogue in CATALOGUES for check in catalogue.values()))

@@ -45,11 +45,12 @@ class Group:
 @dataclass(frozen=True)
 class Decision:
     """``stop``: the containers to stop, by host; ``reasons``: lines for the screen; ``refusals``: why nothing
-    may be stopped, one finding for each instance."""
+    may be stopped, one finding for each instance; ``why``: why an instance has to be started, by its name."""
 
     stop: dict[str, list[str]]
     reasons: list[str]
     refusals: tuple[Finding, ...] = ()
+    why: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decision:
@@ -60,13 +61,16 @@ def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decis
     groups: dict[str, Group] = {}
     stop: dict[str, list[str]] = defaultdict(list)
     reasons: list[str] = []
+    whys: dict[str, str] = {}
     for host, look in looks.items():
         for node in look.get("nodes") or ():
             if node["group"]:
                 groups.setdefault(node["instance"], Group(node["instance"], node["group"])).seen.append(
                     (host, node)
                 )
-            elif node["why"] and node["container"] in look["running"]:
+            elif node["why"]:
+                whys[node["instance"]] = node["why"]
+            if not node["group"] and node["why"] and node["container"] in look["running"]:
                 stop[host].append(node["container"])
                 reasons.append(f"{host} {node['instance']} is restarted: {node['why']}.")
     refusals = []
@@ -74,6 +78,7 @@ def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decis
         why = group.why()
         if not why:
             continue
+        whys[group.instance] = why
         absent = group.absent(play)
         if absent:
             refusals.append(_refusal(group, why, absent))
@@ -82,7 +87,7 @@ def decide(looks: Mapping[str, Mapping[str, Any]], play: Sequence[str]) -> Decis
             stop[host].append(node["container"])
         if running:
             reasons.append(f"All nodes of {group.instance} are stopped and started together. {why}.")
-    return Decision(dict(stop), reasons, tuple(refusals))
+    return Decision(dict(stop), reasons, tuple(refusals), whys)
 
 
 def _refusal(group: Group, why: str, absent: Sequence[str]) -> Finding:

@@ -31,7 +31,7 @@ READS = {"check_report": {"hccn_check", "host_check"}}
 # report on all checks. The README of the role says what they hold.
 RESULTS = {
     "canary": {"canary_result"},
-    "_container": {"container_result", "container_groups", "container_found", "container_left"},
+    "_container": {"container_result", "container_groups", "container_found"},
     "_measurement": {"measurement_outcome"},
     "check_report": {"check_report_result"},
     "hccn_check": {"hccn_check_result", "hccn_check_targets", "hccn_check_pings", "hccn_check_verdict"},
@@ -42,6 +42,8 @@ RESULTS = {
         "host_check_weights_result",
     },
     "model_weights": {"model_weights_result"},
+    # The second one is the item of a loop.
+    "rollout": {"rollout_steps", "rollout_step"},
 }
 
 

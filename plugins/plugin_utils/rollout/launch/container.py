@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..handshakes import connector_of, handshake_ports, listens
 from ..model import KV_ROLES, Instance, Mount, Node, Rank, ValidCluster
-from ..plan_dict import ContainerDict, EngineDict, RankDict
+from ..plan_dict import ContainerDict, EndpointDict, EngineDict, RankDict
 from ..secrecy import in_settings
 from .arguments import serve_arguments, words
 from .script import SECRET_TARGET, engine_script
+from .transfer import kv_extra_config
 
 
 def directory(cluster: ValidCluster) -> str:
@@ -34,13 +35,43 @@ def own_mounts(script_path: str, secret_path: str | None) -> list[Mount]:
 
 
 def labels_of(cluster: ValidCluster, instance: str, role: str, content: Mapping[str, Any]) -> dict[str, str]:
-    text = json.dumps(content, sort_keys=True)
     return {
         "pd_rollout.deployment": cluster.declaration.deployment,
         "pd_rollout.instance": instance,
         "pd_rollout.role": role,
-        "pd_rollout.hash": hashlib.sha256(text.encode()).hexdigest(),
+        "pd_rollout.hash": digest(content),
     }
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a container is made of."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def places(apis: Sequence[EndpointDict]) -> str:
+    """Return APIs as a label has them: ``address:port``, separated by commas."""
+    return ",".join(f"{api['host']}:{api['port']}" for api in apis)
+
+
+def version(cluster: ValidCluster, instance: Instance, node: Node) -> str:
+    """Return the identity of what engines must have in common to serve a request together.
+
+    An engine of one version is never paired with one of another (docs/operation.md). Whatever the script
+    says besides may differ while one instance after the other is changed.
+    """
+    settings, declaration = node.settings, cluster.declaration
+    return digest(
+        {
+            "release": cluster.release.name,
+            "image": [declaration.image, declaration.image_digest],
+            "model": [settings.model_path, settings.served_model_name],
+            "profile": settings.profile.name,
+            "api_key": declaration.api_key,
+            "transfer": None
+            if cluster.colocated
+            else [settings.connector, kv_extra_config(cluster, instance, node)],
+        }
+    )[:16]
 
 
 def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
@@ -64,7 +95,7 @@ def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
     ports = handshake_ports(
         instance.kv_port, instance.parallel, node.rank, len(instance.nodes), connector_of(cluster, instance)
     )
-    head = instance.head
+    head, address = instance.head, cluster.addresses[node.host]
     return {
         "instance": instance.name,
         "role": instance.role,
@@ -87,7 +118,7 @@ def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
         "script_path": script_path,
         "command": ["bash", script_path],
         "secret_path": secret_path,
-        "api": {"host": cluster.addresses[node.host], "port": node.api_ports[0]} if node.api_ports else None,
+        "api": {"host": address, "port": node.api_ports[0]} if node.api_ports else None,
         "master": {"host": cluster.addresses[head.host], "port": instance.settings.master_port}
         if instance.spans_nodes
         else None,
@@ -97,7 +128,13 @@ def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
         "model_path": settings.model_path,
         "served_model_name": settings.served_model_name,
         "ready": {"nodes": [{"host": other.host, "rank": other.rank} for other in instance.nodes]},
-        "labels": labels_of(cluster, instance.name, instance.role, {**container, "script": text}),
+        "labels": {
+            **labels_of(cluster, instance.name, instance.role, {**container, "script": text}),
+            "pd_rollout.release": cluster.release.name,
+            "pd_rollout.version": version(cluster, instance, node),
+            "pd_rollout.chips": ",".join(map(str, node.chips)),
+            "pd_rollout.apis": places([{"host": address, "port": port} for port in node.api_ports]),
+        },
     }
 
 

@@ -5,17 +5,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..model import Mount, Proxy, ValidCluster
-from ..plan_dict import EndpointDict, EngineDict, EntryDict, FrontDict, ProxyDict, RuntimeDict
+from ..plan_dict import (
+    BackendsDict,
+    EndpointDict,
+    EngineDict,
+    EntryDict,
+    FrontDict,
+    ProxyDict,
+    RuntimeDict,
+)
 from ..routers import vllm_router
 from ..secrecy import in_router
 from ..topology import proxy_connector
 from .arguments import Argument, words
-from .container import directory, labels_of, own_mounts, secret_path_of
-from .router import backends, upstream_arguments, url, vllm_router_arguments
-from .script import proxy_script, router_script
+from .container import digest, directory, labels_of, own_mounts, places, secret_path_of
+from .router import (
+    backend_arguments,
+    backends,
+    expected_backends,
+    upstream_arguments,
+    vllm_router_arguments,
+)
+from .script import continued, proxy_script, router_script
 
 
 def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
@@ -27,21 +40,18 @@ def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
     declaration, address = cluster.declaration, which.address or cluster.addresses[which.host]
     prefillers, decoders = backends(cluster, "prefiller"), backends(cluster, "decoder")
     runtime = None
-    expected: dict[str, Any]
     if declaration.router == "upstream":
         script = Argument((cluster.release.proxy_scripts[proxy_connector(cluster)],))
         arguments = [script, *upstream_arguments(cluster, which, prefillers, decoders)]
         text = proxy_script(cluster, which.host, arguments)
         program = ["python"]
         health = "healthcheck"
-        expected = {"prefill_instances": len(prefillers), "decode_instances": len(decoders)}
     else:
         runtime = _runtime(cluster)
         arguments = vllm_router_arguments(cluster, which, prefillers, decoders)
         text = router_script(cluster, which.host, runtime["path"], arguments)
         program = ["python", "-m", "vllm_router.launch_router"]
         health = "workers"
-        expected = {"prefill": [url(b) for b in prefillers], "decode": [url(b) for b in decoders]}
     script_path = f"{directory(cluster)}/{which.name}.sh"
     secret_path = secret_path_of(cluster)
     own = own_mounts(script_path, secret_path)
@@ -65,10 +75,50 @@ def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
         "secret_path": secret_path,
         "runtime": runtime,
         "health_url": f"http://{address}:{which.port}/{health}",
-        "expected": expected,
-        "labels": labels_of(
-            cluster, which.name, "proxy", {"image": declaration.image, "mounts": mounts, "script": text}
-        ),
+        "expected": expected_backends(declaration.router, prefillers, decoders),
+        "labels": {
+            **labels_of(
+                cluster, which.name, "proxy", {"image": declaration.image, "mounts": mounts, "script": text}
+            ),
+            **list_labels(prefillers, decoders),
+        },
+    }
+
+
+def list_labels(prefillers: Sequence[EndpointDict], decoders: Sequence[EndpointDict]) -> dict[str, str]:
+    """Return the labels of a router's container that say which APIs it lists."""
+    return {
+        "pd_rollout.prefillers": places(prefillers),
+        "pd_rollout.decoders": places(decoders),
+    }
+
+
+def relisted(
+    router: ProxyDict,
+    plan: BackendsDict,
+    prefillers: Sequence[EndpointDict],
+    decoders: Sequence[EndpointDict],
+) -> ProxyDict:
+    """Return a router of a plan with another list of backends, for a step of a change.
+
+    ``router`` has the list of ``plan``. The rest of its container and its script stays as it is.
+    """
+    before = backend_arguments(router["router"], plan["prefillers"], plan["decoders"])
+    after = backend_arguments(router["router"], prefillers, decoders)
+    text = router["script"].replace(continued(before), continued(after), 1)
+    start = router["argv"].index(before[0].words[0])
+    count = len(words(before))
+    content = {"image": router["image"], "mounts": router["mounts"], "script": text}
+    return {
+        **router,
+        "argv": [*router["argv"][:start], *words(after), *router["argv"][start + count :]],
+        "script": text,
+        "expected": expected_backends(router["router"], prefillers, decoders),
+        "labels": {
+            **router["labels"],
+            "pd_rollout.hash": digest(content),
+            **list_labels(prefillers, decoders),
+        },
     }
 
 

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..model import Proxy, ValidCluster
 from ..plan_dict import EndpointDict
-from ..routers import Kind, given_options
+from ..routers import Kind, Router, given_options
 from ..topology import router_options
 from .arguments import Argument
 
@@ -68,10 +68,7 @@ def upstream_arguments(
     return [
         Argument(("--port", str(which.port))),
         Argument(("--host", which.address or cluster.addresses[which.host])),
-        Argument(("--prefiller-hosts", *(str(b["host"]) for b in prefillers))),
-        Argument(("--prefiller-ports", *(str(b["port"]) for b in prefillers))),
-        Argument(("--decoder-hosts", *(str(b["host"]) for b in decoders))),
-        Argument(("--decoder-ports", *(str(b["port"]) for b in decoders))),
+        *backend_arguments("upstream", prefillers, decoders),
         *_given(cluster, {}),
     ]
 
@@ -84,14 +81,40 @@ def vllm_router_arguments(
     return [
         Argument(("--vllm-pd-disaggregation",)),
         Argument(("--kv-connector", "nixl")),
-        *(Argument(("--prefill", url(backend))) for backend in prefillers),
-        *(Argument(("--decode", url(backend))) for backend in decoders),
+        *backend_arguments("vllm_router", prefillers, decoders),
         Argument(("--host", address)),
         Argument(("--port", str(which.port))),
         Argument(("--prometheus-host", address)),
         Argument(("--prometheus-port", str(which.metrics_port))),
         *_given(cluster, DEFAULTS),
     ]
+
+
+def backend_arguments(
+    router: Router, prefillers: Sequence[EndpointDict], decoders: Sequence[EndpointDict]
+) -> list[Argument]:
+    """Return the options with which a router is told its backends."""
+    if router == "upstream":
+        return [
+            Argument(("--prefiller-hosts", *(str(b["host"]) for b in prefillers))),
+            Argument(("--prefiller-ports", *(str(b["port"]) for b in prefillers))),
+            Argument(("--decoder-hosts", *(str(b["host"]) for b in decoders))),
+            Argument(("--decoder-ports", *(str(b["port"]) for b in decoders))),
+        ]
+    return [
+        *(Argument(("--prefill", url(backend))) for backend in prefillers),
+        *(Argument(("--decode", url(backend))) for backend in decoders),
+    ]
+
+
+def expected_backends(
+    router: Router, prefillers: Sequence[EndpointDict], decoders: Sequence[EndpointDict]
+) -> dict[str, Any]:
+    """Return what a router's health check reports of its backends: the upstream script numbers, vllm-router
+    URLs by role."""
+    if router == "upstream":
+        return {"prefill_instances": len(prefillers), "decode_instances": len(decoders)}
+    return {"prefill": [url(b) for b in prefillers], "decode": [url(b) for b in decoders]}
 
 
 def url(backend: EndpointDict) -> str:

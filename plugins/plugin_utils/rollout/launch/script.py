@@ -29,7 +29,7 @@ def engine_script(
         ENVIRONMENT="\n".join(_environment(cluster, node)),
         COMMAND=_ranks(node, arguments)
         if node.ranks
-        else f"exec vllm serve {_continued(arguments, indent='  ')}",
+        else f"exec vllm serve {continued(arguments, indent='  ')}",
     )
 
 
@@ -41,7 +41,7 @@ def proxy_script(cluster: ValidCluster, host: str, arguments: Sequence[Argument]
         HOST=host,
         ENVIRONMENT=key,
         DIRECTORY=cluster.release.proxy_directory,
-        ARGUMENTS=_continued(arguments, indent="  "),
+        ARGUMENTS=continued(arguments),
     )
 
 
@@ -54,7 +54,7 @@ def router_script(cluster: ValidCluster, host: str, path: str, arguments: Sequen
         data.script("router.sh"),
         HOST=host,
         ENVIRONMENT="\n".join(environment),
-        ARGUMENTS=_continued(arguments, indent="  "),
+        ARGUMENTS=continued(arguments),
     )
 
 
@@ -69,7 +69,7 @@ def _filled(text: str, **values: str) -> str:
     return re.sub(r"@([A-Z_]+)@(\n?)", value, text)
 
 
-def _continued(arguments: Sequence[Argument], indent: str) -> str:
+def continued(arguments: Sequence[Argument], indent: str = "  ") -> str:
     """Return arguments as shell words, one per line."""
     return f" \\\n{indent}".join(argument.text() for argument in arguments)
 
@@ -112,6 +112,6 @@ def _ranks(node: Node, arguments: Sequence[Argument]) -> str:
     calls = (f"serve {rank.number} {','.join(map(str, rank.places))} {rank.api_port}" for rank in node.ranks)
     return _filled(
         data.script("serve_ranks.sh"),
-        ARGUMENTS=_continued(arguments, indent="    "),
+        ARGUMENTS=continued(arguments, indent="    "),
         RANKS="\n".join(calls),
     ).rstrip()

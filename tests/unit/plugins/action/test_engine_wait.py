@@ -346,7 +346,7 @@ def test_an_error_of_the_watch_ends_the_wait_of_all(run):
 
 
 def test_nothing_to_wait_for(run):
-    assert run.wait("prefill1", [], engines=[]) == {"changed": False, "seconds": {}}
+    assert run.wait("prefill1", [], engines=[]) == {"changed": False, "seconds": {}, "started": {}}
 
 
 def test_nothing_is_awaited_in_check_mode(run):

@@ -91,13 +91,14 @@ def state_of(*plans, check_mode=False):
     )
 
 
-def note(plan, before=(), generation="run1", check_mode=False):
+def note(plan, before=(), generation="run1", check_mode=False, seconds=None):
     return nodes.record(
         {
             "docker_socket": "",
             "planned": [plan],
             "before": list(before),
             "generation": generation,
+            "seconds": seconds or {},
             "_check_mode": check_mode,
         }
     )
@@ -110,10 +111,13 @@ def test_a_start_is_noted_once_and_then_known(docker, group):
             "instance": "decode1",
             "group": ["prefill1", "prefill2"],
             "why": "",
+            "mend": "",
             "started_at": FIRST,
             "noted": False,
             "generation": "",
             "pending": False,
+            "seconds": None,
+            "answers": True,
         }
     ]
     assert note(group) == {"changed": True, "started": ["pd-decode1"], "noted": ["pd-decode1"]}
@@ -123,6 +127,19 @@ def test_a_start_is_noted_once_and_then_known(docker, group):
     assert (node["why"], node["noted"], node["generation"]) == ("", True, "run1")
     assert note(group, seen["nodes"], "run2") == {"changed": False, "started": [], "noted": []}
     assert state_of(group)["nodes"] == seen["nodes"]
+
+
+def test_how_long_a_start_took_is_kept_over_the_next_one(docker, alone, group):
+    """Of engines that are alone as well, and beside what is noted of a group."""
+    for plan in (alone, group):
+        note(plan)
+        assert note(plan, seconds={"pd-decode1": 81.5})["changed"]
+        (node,) = state_of(plan)["nodes"]
+        assert node["seconds"] == 81.5
+    docker.starts["pd-decode1"]["at"] = SECOND
+    note(group, generation="run2")
+    (node,) = state_of(group)["nodes"]
+    assert (node["seconds"], node["generation"]) == (81.5, "run2")
 
 
 @pytest.mark.parametrize(("policy", "pending"), [("no", False), ("unless-stopped", True)])

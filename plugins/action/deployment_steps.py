@@ -1,0 +1,150 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""The action plugin behind ascend.pd_rollout.deployment_steps; documented in plugins/modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, cast
+
+from ..module_utils._findings import Finding, RolloutError, few
+from ..plugin_utils._checks.results import registered
+from ..plugin_utils._run.action import ControllerAction
+from ..plugin_utils._run.screen import show
+from ..plugin_utils._serving.catalogue import CHANGE_CHECKS
+from ..plugin_utils._serving.groups import decide
+from ..plugin_utils.rollout.change.execution import execution, lists_of, whole
+from ..plugin_utils.rollout.change.seen import SeenInstance, seen
+from ..plugin_utils.rollout.change.steps import Change, Options, steps
+from ..plugin_utils.rollout.change.table import reasons, table
+from ..plugin_utils.rollout.plan_dict import PlanDict
+
+
+class ActionModule(ControllerAction):
+    """Computes the steps for all hosts at once, on the controller, and prints them."""
+
+    ARGUMENTS: ClassVar[dict[str, Any]] = {
+        "plan": {"type": "dict", "required": True},
+        "servers": {"type": "list", "elements": "str", "required": True},
+        "result": {"type": "str", "required": True},
+        "accept_outage": {"type": "bool", "default": False},
+        "max_unavailable": {"type": "int", "default": 1},
+        "restart": {"type": "list", "elements": "str", "default": []},
+        "only": {"type": "list", "elements": "str", "default": []},
+        "drain": {"type": "list", "elements": "str", "default": []},
+        "drain_stop": {"type": "bool", "default": False},
+        "undrain": {"type": "list", "elements": "str", "default": []},
+        "engines": {"type": "bool", "default": True},
+        "routers": {"type": "bool", "default": True},
+        "quiet": {"type": "bool", "default": False},
+    }
+
+    def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        plan = cast("PlanDict", options["plan"])
+        looks = {
+            name: found
+            for name in options["servers"]
+            if (found := registered(task_vars, name, options["result"])) is not None and "nodes" in found
+        }
+        decision = decide(looks, options["servers"])
+        if decision.refusals and options["engines"]:
+            return RolloutError(decision.refusals).failure()
+        unknown = list(_unknown(plan, options))
+        if unknown:
+            return RolloutError(unknown).failure()
+        now = seen(plan, looks, decision.why, options["restart"], _marks(options))
+        only = _only(plan, options)
+        mixed = [one for one in now.planned if only and one.name in only and one.other_version]
+        if mixed:
+            return RolloutError([_mixed(one) for one in mixed]).failure()
+        change = steps(
+            now,
+            Options(
+                front=plan["proxy"]["front"],
+                colocated=not plan["proxy"]["prefillers"],
+                unavailable=options["max_unavailable"],
+                engines=options["engines"],
+                routers=options["routers"],
+                only=only,
+            ),
+        )
+        if change.steps and not options["quiet"]:
+            _show(change, _seconds(looks))
+        if change.outage and not options["accept_outage"] and not self._task.check_mode:
+            return RolloutError([_outage(change)]).failure()
+        execute = whole if self._task.check_mode else execution
+        return {
+            "steps": execute(plan, change, looks, engines=options["engines"]),
+            "outages": list(change.outages),
+            "lists": lists_of(change.target),
+            # A server's mark is written even where nothing has to change.
+            "settled": not change.steps and not options["drain"] and not options["undrain"],
+        }
+
+
+def _unknown(plan: PlanDict, options: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield a finding for each name that the plan does not have."""
+    instances = [instance["name"] for instance in plan["instances"]]
+    for what, variable, known, given in (
+        ("instance", "instance", instances, [*options["restart"], *options["only"]]),
+        ("server", "server", list(plan["hosts"]), [*options["drain"], *options["undrain"]]),
+    ):
+        for name in dict.fromkeys(name for name in given if name not in known):
+            yield CHANGE_CHECKS.finding(
+                "change-unknown",
+                f"there is no {what} {name!r} in deployment {plan['deployment']}",
+                variable=variable,
+                seen=name,
+                expected=few(known),
+            )
+
+
+def _only(plan: PlanDict, options: Mapping[str, Any]) -> frozenset[str] | None:
+    """Return the instances that may be changed; None for all."""
+    servers = {*options["drain"], *options["undrain"]}
+    if not servers and not options["only"]:
+        return None
+    there = [one["name"] for one in plan["instances"] if servers & {*one["nodes"]}]
+    return frozenset((*options["only"], *there))
+
+
+def _marks(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return which hosts are to be drained or stopped, or neither."""
+    mark = "stopped" if options["drain_stop"] else "drained"
+    return {**dict.fromkeys(options["drain"], mark), **dict.fromkeys(options["undrain"], "")}
+
+
+def _mixed(one: SeenInstance) -> Finding:
+    """Return the finding about an instance that would be started in another version than the others."""
+    return CHANGE_CHECKS.finding(
+        "change-other-version",
+        f"{one.name} runs another version than the plan's",
+        instance=one.name,
+        seen=one.release or None,
+        expected=one.planned_release,
+    )
+
+
+def _seconds(looks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return how long the last start of each instance took: of several nodes, the longest."""
+    found: dict[str, float] = {}
+    for look in looks.values():
+        for node in look["nodes"]:
+            if node.get("seconds") is not None:
+                found[node["instance"]] = max(found.get(node["instance"], 0.0), node["seconds"])
+    return found
+
+
+def _show(change: Change, seconds: Mapping[str, float]) -> None:
+    lines = [*table(change, seconds), "", *dict.fromkeys(reasons(change))]
+    show("\n".join(["", *lines, ""]))
+
+
+def _outage(change: Change) -> Finding:
+    """Return the finding about a change that interrupts the service without consent."""
+    return CHANGE_CHECKS.finding(
+        "change-outage",
+        "the change interrupts the service, and nothing was changed",
+        variable="deploy_accept_outage",
+        seen="; ".join(change.outages),
+    )

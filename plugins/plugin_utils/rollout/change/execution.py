@@ -1,0 +1,227 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What each host does in each step: slices of the plan, containers, routers with the step's list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypedDict
+
+from ..launch import relisted
+from ..model import Role
+from ..plan_dict import EndpointDict, EngineDict, PlanDict, ProxyDict
+from .seen import Part, SeenInstance, endpoint
+from .steps import Change, Step
+
+
+class StopDict(TypedDict):
+    """Containers that are stopped: first those with an API, then the other nodes."""
+
+    heads: list[str]
+    others: list[str]
+
+
+class DrainDict(TypedDict):
+    """An engine that must have finished its requests."""
+
+    container: str
+    instance: str
+    role: Role
+    apis: list[str]
+
+
+class StrayDict(TypedDict):
+    """A container that is removed, with its launch scripts."""
+
+    name: str
+    scripts: list[str]
+
+
+class HostStepDict(TypedDict):
+    """What one host does in one step."""
+
+    routers: list[ProxyDict]
+    drain: list[DrainDict]
+    stop: StopDict
+    remove: list[StrayDict]
+    # Routers that are ended to close the front.
+    close: list[str]
+    engines: list[EngineDict]
+    # Containers of the deployment that stay as they are.
+    kept: list[str]
+
+
+class MemberDict(TypedDict):
+    """An instance and its APIs, for the canary."""
+
+    instance: str
+    apis: list[EndpointDict]
+
+
+class CanaryDict(TypedDict):
+    """Who is compared with whom; ``only``: pairs with one of these."""
+
+    prefillers: list[MemberDict]
+    decoders: list[MemberDict]
+    only: list[str]
+
+
+class ListsDict(TypedDict):
+    prefillers: list[EndpointDict]
+    decoders: list[EndpointDict]
+
+
+class StepDict(TypedDict):
+    """One step, as the roles take it."""
+
+    number: int
+    title: str
+    # None: the routers' list stays; empty lists: the front is closed.
+    lists: ListsDict | None
+    closed: bool
+    outage: bool
+    changes: bool
+    canary: CanaryDict | None
+    hosts: dict[str, HostStepDict]
+
+
+Looks = Mapping[str, Mapping[str, Any]]
+
+
+def execution(plan: PlanDict, change: Change, looks: Looks, *, engines: bool = True) -> list[StepDict]:
+    """Return the steps as the roles take them.
+
+    looks: results of deployment_info by host.
+    engines: whether the last step, in which all are listed, also puts the files of the engines in order.
+    """
+    tidied = [one.name for one in change.target] if engines else []
+    return [_step(plan, number, step, looks, tidied) for number, step in enumerate(change.steps, 1)]
+
+
+def whole(plan: PlanDict, change: Change, looks: Looks, *, engines: bool = True) -> list[StepDict]:
+    """Return all steps as one, for a run that only shows what would change."""
+    removed = tuple(one for step in change.steps for one in step.removed)
+    changed = tuple(one for step in change.steps for one in step.changed)
+    step = Step(change.target, removed, changed, change.target)
+    if all(step.listed is None for step in change.steps):
+        step = replace(step, listed=None)
+    return execution(plan, replace(change, steps=(step,) if change.steps else ()), looks, engines=engines)
+
+
+def _step(plan: PlanDict, number: int, step: Step, looks: Looks, tidied: Collection[str]) -> StepDict:
+    names = {one.name for one in step.changed} or ({*tidied} if not step.removed else set[str]())
+    lists = None if step.listed is None else lists_of(step.listed)
+    hosts = {host: _host(plan, step, names, lists, host, look) for host, look in looks.items()}
+    return {
+        "number": number,
+        "title": "; ".join(step.titles),
+        "lists": lists,
+        "closed": step.closed,
+        "outage": step.outage,
+        "changes": bool(names or step.removed),
+        "canary": _canary(plan, step),
+        "hosts": hosts,
+    }
+
+
+def lists_of(listed: Sequence[SeenInstance]) -> ListsDict:
+    """Return the APIs of instances: where one serves now, else where it is to serve."""
+    return {
+        "prefillers": [api for one in listed if one.role == "prefiller" for api in _endpoints(one)],
+        "decoders": [api for one in listed if one.role == "decoder" for api in _endpoints(one)],
+    }
+
+
+def _endpoints(one: SeenInstance) -> list[EndpointDict]:
+    places = one.planned_apis if one.planned and not one.serving else one.apis
+    return [endpoint(place) for place in places]
+
+
+def _host(
+    plan: PlanDict,
+    step: Step,
+    names: Collection[str],
+    lists: ListsDict | None,
+    host: str,
+    look: Mapping[str, Any],
+) -> HostStepDict:
+    share = plan["hosts"].get(host)
+    ended = [*step.removed, *(one for one in step.changed if one.mend)]
+    parts = [(one, part) for one in ended for part in one.parts if part.host == host and part.up]
+    engines = [] if share is None else [e for e in share["engines"] if e["instance"] in names]
+    removed = _removed(step, host, engines)
+    touched = {engine["container"] for engine in engines} | removed
+    every = {one["name"] for one in look.get("containers") or ()}
+    planned = set() if share is None else {engine["container"] for engine in share["engines"]}
+    routers = [] if share is None else share["routers"]
+    return {
+        "routers": routers if lists is None else _routers(plan, routers, lists),
+        "drain": [
+            {
+                "container": part.container,
+                "instance": one.name,
+                "role": one.role,
+                "apis": list(part.apis),
+            }
+            for one, part in parts
+            if part.apis
+        ],
+        "stop": {
+            "heads": sorted({part.container for _, part in parts if part.apis}),
+            "others": sorted({part.container for _, part in parts if not part.apis}),
+        },
+        "remove": [
+            {"name": stray["name"], "scripts": list(stray["scripts"])}
+            for stray in look["strays"]
+            if stray["name"] in removed
+        ],
+        "close": [router["name"] for router in look["routers_up"]] if step.closed else [],
+        "engines": engines,
+        "kept": sorted((every | planned) - touched),
+    }
+
+
+def _removed(step: Step, host: str, engines: Collection[EngineDict]) -> set[str]:
+    """Return the containers of a host that are removed: of what is not planned, and nodes that an instance
+    no longer has here."""
+    planned = {engine["container"] for engine in engines}
+    ended = [one for one in step.removed if not one.planned]
+    gone = [part for one in ended for part in one.parts if part.host == host]
+    left = [part for one in step.changed for part in one.parts if _is_left(part, host, planned)]
+    return {part.container for part in (*gone, *left)}
+
+
+def _is_left(part: Part, host: str, planned: Collection[str]) -> bool:
+    return part.host == host and part.container not in planned
+
+
+def _routers(plan: PlanDict, routers: Iterable[ProxyDict], lists: ListsDict) -> list[ProxyDict]:
+    """Return routers with a step's list; none while the front is closed."""
+    prefillers, decoders = lists["prefillers"], lists["decoders"]
+    if not prefillers and not decoders:
+        return []
+    return [relisted(router, plan["proxy"], prefillers, decoders) for router in routers]
+
+
+def _canary(plan: PlanDict, step: Step) -> CanaryDict | None:
+    """Return who is compared before the changed instances are listed."""
+    if not step.changed:
+        return None
+    changed = {one.name for one in step.changed}
+    members = [one for one in (*step.partners, *step.changed) if one.planned]
+    unique = {one.name: one for one in members}
+    order = [instance["name"] for instance in plan["instances"]]
+    ordered = [unique[name] for name in order if name in unique]
+    apis = {
+        one.name: one.planned_apis if one.name in changed or not one.serving else one.apis for one in ordered
+    }
+
+    def side(role: Role) -> list[MemberDict]:
+        return [
+            {"instance": one.name, "apis": [endpoint(place) for place in apis[one.name]]}
+            for one in ordered
+            if one.role == role
+        ]
+
+    return {"prefillers": side("prefiller"), "decoders": side("decoder"), "only": sorted(changed)}
