@@ -16,6 +16,7 @@ from ansible.errors import AnsibleActionFail
 from ..module_utils._findings import Finding, few
 from ..plugin_utils._checks import host_cluster as between
 from ..plugin_utils._checks import report as reports
+from ..plugin_utils._checks.drained import unexplained
 from ..plugin_utils._checks.hccn_verdict import Verdict, asked, judge
 from ..plugin_utils._checks.results import own_findings, registered
 from ..plugin_utils._run.action import ControllerAction
@@ -144,7 +145,7 @@ class ActionModule(ControllerAction):
         results: Mapping[str, Mapping[str, Any]],
         missing: Mapping[str, str],
     ) -> list[Finding]:
-        found = own_findings(results)
+        found = unexplained(own_findings(results), options["plan"], results)
         reached = self._registered(task_vars, options, "reached", "count")
         return [
             *found,

@@ -122,7 +122,10 @@ findings:
       cure: "ss -ltnp sport = :8004"
       source: the plan's port table
 facts:
-  description: The facts that are compared between servers.
+  description:
+    - The facts that are compared between servers.
+    - C(drained) is as M(ascend.pd_rollout.deployment_info) returns it; C(lists) are the APIs that the router
+      of this server was started with and answers with, C(prefillers) and C(decoders), or null.
   type: dict
   returned: always
   sample:

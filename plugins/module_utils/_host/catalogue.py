@@ -386,6 +386,16 @@ HOST_CHECKS = Catalogue(
         "ansible-playbook playbooks/deploy.yml",
         "this collection, role _container",
     ),
+    Check(
+        "host-drained",
+        "A server is out of service",
+        "drain.yml has marked it. Its instances are neither listed nor started, also by deploy.yml, and "
+        "nothing else is said of their engines.",
+        "warning",
+        "every server of the plan is in service",
+        "ansible-playbook playbooks/undrain.yml -e server={host}  # when its maintenance is over",
+        "this collection, playbook drain.yml",
+    ),
     # The front
     Check(
         "host-systemd-absent",

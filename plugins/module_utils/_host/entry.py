@@ -13,6 +13,7 @@ from typing import Any
 from .._docker.client import DockerApi
 from .._findings import errors_of, ordered
 from .._hccn.query import NPU_SMI, VERSION_INFO
+from .._serving.running import drained
 from . import health
 from . import listener as host_listener
 from .evaluate import result as evaluate
@@ -46,10 +47,11 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     limits = Limits.from_options(options)
     sources = query.Sources.from_options(options)
     state = query.inspect_server(requirements, limits, sources)
+    docker = DockerApi(sources.docker_socket)
     findings = ordered(
         [
             *evaluate.judge(requirements, state, limits),
-            *health.findings(requirements, DockerApi(sources.docker_socket)),
+            *health.findings(requirements, docker),
         ]
     )
     ok = not errors_of(findings)
@@ -70,7 +72,11 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
         "changed": False,
         "ok": ok,
         "findings": [finding.to_dict() for finding in findings],
-        "facts": evaluate.facts(requirements, state, limits),
+        "facts": {
+            **evaluate.facts(requirements, state, limits),
+            "drained": drained(requirements.directory),
+            "lists": health.router_lists(requirements, docker),
+        },
         "listening": list(listener.ports) if listener else [],
         "listener": listener.to_dict() if listener else None,
         "msg": evaluate.summary(findings),

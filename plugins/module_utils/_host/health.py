@@ -2,20 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that deployed containers run and answer.
 
-Nothing is said of what was never deployed there: without a container and without a launch script.
+Nothing is said of what was never deployed there: without a container and without a launch script. Of a server
+that is drained it is said, and nothing else of its engines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .._docker.client import DockerApi, DockerError
 from .._findings import Finding
 from .._front import files
-from .._serving import nodes
+from .._serving import nodes, running
 from .._serving.engine_log import READY, progress, reason, split_lines
 from .._serving.probe import probe
 from .catalogue import HOST_CHECKS
@@ -34,25 +36,75 @@ def findings(
     ``requirements``: the plan's for this server; ``docker``: its Docker Engine; ``ask``: the function that
     makes a health check.
     """
-    serving = _expected(requirements)
+    mark = running.drained(requirements.directory)
+    serving = [planned for planned in _expected(requirements) if not mark or planned.instance is None]
+    said = [drained(requirements, mark)] if mark else []
     try:
         listed = docker.containers({DEPLOYMENT: requirements.deployment}) if serving else []
-        existing = {entry["Names"][0].lstrip("/") for entry in listed}
-        return [
+        existing = {running.name_of(entry) for entry in listed}
+        return said + [
             finding
             for planned in serving
             for finding in judge(docker, planned, planned.container in existing, ask)
         ]
     except DockerError as error:
         seen = f"the Docker Engine does not answer: {error}"
-        return [stopped(planned, seen) for planned in serving if is_deployed(planned)]
+        return said + [stopped(planned, seen) for planned in serving if is_deployed(planned)]
 
 
 def _expected(requirements: HostRequirements) -> list[PlannedContainer]:
     """Return what must run: of the two routers behind a front only the one that gets the requests."""
-    front = requirements.front
-    active = (files.active(Path(front.directory)) if front else None) or files.COLOURS[0]
+    active = _active(requirements)
     return [planned for planned in requirements.serving if planned.colour in (None, active)]
+
+
+def _active(requirements: HostRequirements) -> str:
+    front = requirements.front
+    return (files.active(Path(front.directory)) if front else None) or files.COLOURS[0]
+
+
+def drained(requirements: HostRequirements, mark: str) -> Finding:
+    """Return the finding about a server out of service; ``mark``: from ``running.drained``."""
+    return HOST_CHECKS.finding(
+        "host-drained",
+        "the server is drained",
+        host=requirements.name or None,
+        seen="its engines were to stop too" if mark == "stopped" else "its engines may go on running",
+    )
+
+
+def router_lists(
+    requirements: HostRequirements, docker: DockerApi, ask: Callable[..., Any] = probe
+) -> dict[str, list[str]] | None:
+    """Return the APIs that the router of this server was started with, by role.
+
+    None if none runs here, or if it answers with another list. What a change leaves out, such as the
+    instances of drained servers, is not in it. Arguments: as of ``findings``.
+    """
+    router = next((planned for planned in _expected(requirements) if planned.instance is None), None)
+    if router is None:
+        return None
+    try:
+        found = docker.containers({DEPLOYMENT: requirements.deployment})
+    except DockerError:
+        return None
+    active = {"active": _active(requirements)} if router.colour else None
+    lists = running.lists(found, active)
+    if lists is None or failed_checks(replace(router, expect=_answer(router.expect, lists)), ask):
+        return None
+    return lists
+
+
+def _answer(expect: Mapping[str, Any], lists: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return how a router's health check answers with other lists; ``expect``: with the planned ones.
+
+    The upstream script answers with numbers, vllm-router with URLs.
+    """
+    found: dict[str, Any] = {}
+    for key, value in expect.items():
+        apis = lists["prefillers" if key.startswith("prefill") else "decoders"]
+        found[key] = len(apis) if isinstance(value, int) else [f"http://{api}" for api in apis]
+    return found
 
 
 def is_deployed(planned: PlannedContainer) -> bool:

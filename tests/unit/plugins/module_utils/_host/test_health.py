@@ -60,11 +60,12 @@ def engine(tmp_path):
     }
 
 
-def findings(docker, *planned, answers=(True, "ok"), front=None):
-    """The findings of the check of a server that shall run these containers of the plan."""
-    requirements = HostRequirements(
+def required(*planned, directory="/etc/pd_rollout/pd", front=None):
+    """What a server must fulfil that shall run these containers of the plan."""
+    return HostRequirements(
+        name="decode1",
         address="10.0.0.3",
-        directory="/etc/pd_rollout/pd",
+        directory=directory,
         chips=(),
         devices=(),
         paths=(),
@@ -74,8 +75,12 @@ def findings(docker, *planned, answers=(True, "ok"), front=None):
         serving=tuple(map(planned_container, planned)),
         front=front,
     )
+
+
+def findings(docker, *planned, answers=(True, "ok"), **more):
+    """The findings of the check of a server that shall run these containers of the plan."""
     ask = answers if callable(answers) else lambda url, expect: answers
-    return health.findings(requirements, docker, ask)
+    return health.findings(required(*planned, **more), docker, ask)
 
 
 def test_what_was_never_deployed_is_no_finding(engine):
@@ -187,3 +192,107 @@ def test_of_two_routers_the_active_one_must_run(tmp_path, map_says, missing):
         (tmp_path / "router.map").write_text(map_says)
     found = findings(Docker(), *routers, front=PlannedFront(str(tmp_path), ("pd-front",), ("haproxy",)))
     assert [finding.message for finding in found] == [f"the {missing} router is not running"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "seen"),
+    [
+        ('{"stop": false}', "its engines may go on running"),
+        ('{"stop": true}', "its engines were to stop too"),
+        ("cut o", "its engines may go on running"),
+    ],
+)
+def test_of_a_drained_server_nothing_else_is_said(engine, tmp_path, mark, seen):
+    ended = Docker("exited")
+    (finding,) = findings(ended, engine, directory=str(tmp_path))
+    assert finding.code == "host-deployed-stopped"
+    (tmp_path / "drained.json").write_text(mark)
+    (finding,) = findings(ended, engine, directory=str(tmp_path))
+    assert (finding.code, finding.severity, finding.seen) == ("host-drained", "warning", seen)
+    assert "playbooks/undrain.yml -e server=decode1" in finding.cure
+    assert [one.code for one in findings(Docker("running"), engine, directory=str(tmp_path))] == [
+        "host-drained"
+    ]
+
+
+def test_the_router_of_a_drained_server_must_run(engine, tmp_path):
+    """Only its instances are out of service: others ask through it."""
+    (tmp_path / "drained.json").write_text("{}")
+    script = tmp_path / "proxy.sh"
+    script.write_text("exec python3\n")
+    proxy = {"container": "pd-proxy", "script_path": str(script), "health_url": "http://x/healthcheck"}
+    found = findings(Docker(), engine, proxy, directory=str(tmp_path))
+    assert [(one.code, one.message) for one in found] == [
+        ("host-drained", "the server is drained"),
+        ("host-deployed-stopped", "proxy is not running"),
+    ]
+    found = findings(Docker(error="no answer"), engine, proxy, directory=str(tmp_path))
+    assert [one.code for one in found] == ["host-drained", "host-deployed-stopped"]
+
+
+class Routers(Docker):
+    """A Docker Engine with a router of each colour, which list different APIs."""
+
+    def containers(self, labels):
+        return [
+            {
+                "Names": [f"/pd-router-{colour}"],
+                "State": "running",
+                "Labels": {
+                    "pd_rollout.role": "proxy",
+                    "pd_rollout.prefillers": "10.0.0.1:8004",
+                    "pd_rollout.decoders": decoders,
+                },
+            }
+            for colour, decoders in (("blue", "10.0.0.3:8004"), ("green", "10.0.0.3:8004,10.0.0.4:8004"))
+        ]
+
+
+PLANNED = {
+    "upstream": {"prefill_instances": 1, "decode_instances": 2},
+    "vllm-router": {
+        "prefill": ["http://10.0.0.1:8004"],
+        "decode": ["http://10.0.0.3:8004", "http://10.0.0.4:8004"],
+    },
+}
+LESS = {
+    "upstream": {"prefill_instances": 1, "decode_instances": 1},
+    "vllm-router": {"prefill": ["http://10.0.0.1:8004"], "decode": ["http://10.0.0.3:8004"]},
+}
+
+
+@pytest.mark.parametrize("kind", [*PLANNED])
+@pytest.mark.parametrize(("active", "answers"), [("blue", LESS), ("green", PLANNED)])
+def test_what_a_router_was_started_with_and_answers(tmp_path, kind, active, answers):
+    routers = [
+        {
+            "container": f"pd-router-{colour}",
+            "colour": colour,
+            "script_path": str(tmp_path / colour),
+            "health_url": "http://127.0.0.1:8005/x",
+            "expected": PLANNED[kind],
+        }
+        for colour in ("blue", "green")
+    ]
+    (tmp_path / "router.map").write_text(f"active {active}\n")
+    requirements = required(*routers, front=PlannedFront(str(tmp_path), ("pd-front",), ("haproxy",)))
+    asked = []
+
+    def ask(url, expect):
+        asked.append(expect)
+        return True, "ok"
+
+    lists = health.router_lists(requirements, Routers(), ask)
+    assert asked == [answers[kind]]
+    assert lists == {
+        "prefillers": ["10.0.0.1:8004"],
+        "decoders": ["10.0.0.3:8004", "10.0.0.4:8004"][: 2 if active == "green" else 1],
+    }
+    # Somebody has changed its list, or it does not answer.
+    assert health.router_lists(requirements, Routers(), lambda url, expect: (False, "answers {}")) is None
+    assert health.router_lists(requirements, Docker(), ask) is None
+    assert health.router_lists(requirements, Docker(error="no answer"), ask) is None
+
+
+def test_a_server_without_a_router_lists_nothing(engine):
+    assert health.router_lists(required(engine), Docker("running")) is None

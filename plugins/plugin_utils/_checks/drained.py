@@ -1,0 +1,85 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is as it should be while servers are drained. Pure functions; they run on the controller.
+
+A drained server says so itself, and nothing of its engines. But the other nodes of an instance stop with it,
+and routers leave its instances out: what these servers find is no fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ...module_utils._findings import Finding
+
+_STOPPED, _SILENT, _APART = "host-deployed-stopped", "host-deployed-silent", "host-deployed-apart"
+_DEPLOYED = frozenset({_STOPPED, _SILENT, _APART})
+
+
+def unexplained(
+    findings: Iterable[Finding], plan: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
+) -> list[Finding]:
+    """Return the findings of servers without those that drained servers explain.
+
+    ``findings``: each of one server; ``plan``: the whole plan; ``results``: the results of host_check by
+    server.
+    """
+    facts = {name: result.get("facts") or {} for name, result in results.items()}
+    marked = {name for name, found in facts.items() if found.get("drained")}
+    left_out = _instances(plan, lambda node: node in marked)
+    # Whether a server without a result is drained is not known.
+    unsure = _instances(plan, lambda node: node not in facts)
+    if not left_out | unsure:
+        return list(findings)
+    must, may = _apis(plan, left_out), _apis(plan, unsure)
+    roles = {instance["role"] for instance in plan["instances"]}
+    kept = {instance["role"] for instance in plan["instances"] if instance["name"] not in left_out}
+
+    def explained(finding: Finding) -> bool:
+        if finding.code not in _DEPLOYED:
+            return False
+        if finding.instance is not None:
+            return finding.instance in left_out
+        if kept != roles:
+            # With nothing to ask in one role the routers are ended.
+            return finding.code == _STOPPED
+        lists = facts.get(finding.host or "", {}).get("lists")
+        return lists is not None and finding.code == _SILENT and _fits(plan, lists, must, may)
+
+    return [finding for finding in findings if not explained(finding)]
+
+
+def _instances(plan: Mapping[str, Any], concerned: Callable[[str], bool]) -> frozenset[str]:
+    """Return the names of the instances with a node on one of the servers."""
+    return frozenset(
+        instance["name"] for instance in plan["instances"] if any(map(concerned, instance["nodes"]))
+    )
+
+
+def _apis(plan: Mapping[str, Any], instances: Iterable[str]) -> frozenset[str]:
+    """Return the APIs of instances, as ``address:port``."""
+    names = frozenset(instances)
+    return frozenset(
+        api
+        for share in plan["hosts"].values()
+        for engine in share["engines"]
+        if engine["instance"] in names
+        for api in engine["labels"]["pd_rollout.apis"].split(",")
+        if api
+    )
+
+
+def _fits(
+    plan: Mapping[str, Any],
+    lists: Mapping[str, Iterable[str]],
+    must: frozenset[str],
+    may: frozenset[str],
+) -> bool:
+    """Return whether a router's lists are the planned ones, less what ``must`` and what ``may`` be absent."""
+    for key in ("prefillers", "decoders"):
+        planned = {f"{api['host']}:{api['port']}" for api in plan["proxy"][key]}
+        listed = {*lists[key]}
+        if not planned - must - may <= listed <= planned - must:
+            return False
+    return True
