@@ -47,6 +47,7 @@ KNOWN_FOLDERS = frozenset(
 INIT = "/opt/pd-sim/init"
 BOOT = {"controller": "/opt/pd-sim/boot"}
 UNITS = "etc/systemd/system"
+ENABLED = ("pd-sim-boot.service", "pd-sim-served.service")
 # Units of Debian that a server in a container does not need, or that would change the machine's kernel.
 MASKED = (
     "apt-daily-upgrade.timer",
@@ -313,7 +314,8 @@ def boot(out: Disk, server: Server, host_key: Path) -> None:
     for unit in MASKED:
         out.link(f"{UNITS}/{unit}", "/dev/null")
     out.link(f"{UNITS}/default.target", "/lib/systemd/system/multi-user.target")
-    out.link(f"{UNITS}/multi-user.target.wants/pd-sim-boot.service", "../pd-sim-boot.service")
+    for unit in ENABLED:
+        out.link(f"{UNITS}/multi-user.target.wants/{unit}", f"../{unit}")
     # Without one, each boot would be a first boot.
     out.file("etc/machine-id", hashlib.sha256(host_key.read_bytes()).hexdigest()[:32] + "\n", 0o444)
 

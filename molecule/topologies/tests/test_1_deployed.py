@@ -37,6 +37,20 @@ def test_a_run_deploys_and_asks_at_every_entry(play, plan, planned, running):
     assert len(entries) == {"single": 1, "ranks": 2, "layers": 1, "alone": 1}[plan["deployment"]]
 
 
+def test_simulated_engines_note_with_whom_they_served(plan, server):
+    """The record by which an upgrade is tested: nobody served with another version than its own."""
+    said = "cat /usr/local/dcmi/pd-sim/served.jsonl 2> /dev/null || true"
+    served = [
+        json.loads(line) for host in plan["hosts"] for line in server(host).check_output(said).splitlines()
+    ]
+    roles = set() if plan["deployment"] == "alone" else {"prefiller", "decoder"}
+    assert {line["engine"]["role"] for line in served} == roles
+    for line in served:
+        assert line["engine"]["release"] == plan["release"]["name"]
+        for key in ("release", "image", "model", "generation"):
+            assert line["engine"][key] == line["peer"][key], line
+
+
 def test_containers_have_the_planned_chips_and_share_none(plan, server):
     for host, share in plan["hosts"].items():
         taken = []

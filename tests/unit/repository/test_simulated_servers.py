@@ -269,9 +269,9 @@ def test_a_server_boots_systemd_without_what_a_container_does_not_need(tmp_path:
     files = laid_out(a_server(model_path=None), tmp_path)
     units = "etc/systemd/system"
     assert files[f"{units}/systemd-udevd.service"].linkname == "/dev/null"
-    enabled = files[f"{units}/multi-user.target.wants/pd-sim-boot.service"].linkname
-    assert enabled == "../pd-sim-boot.service"
-    assert f"{units}/pd-sim-boot.service" in files
+    for unit in ("pd-sim-boot.service", "pd-sim-served.service"):
+        assert files[f"{units}/multi-user.target.wants/{unit}"].linkname == f"../{unit}"
+        assert f"{units}/{unit}" in files
     assert files["opt/pd-sim/init"].mode == 0o755
 
 
