@@ -109,7 +109,11 @@ def left(engines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what is left of each engine that is not idle, for people."""
     return [
         f"{one['instance']} has "
-        + (f"{one['requests']} requests" if one["requests"] else f"{one['kv']:.1%} of its KV cache in use")
+        + (_count(one["requests"]) if one["requests"] else f"{one['kv']:.1%} of its KV cache in use")
         for one in engines
         if not one["idle"]
     ]
+
+
+def _count(requests: int) -> str:
+    return f"{requests} request{'s' * (requests != 1)}"

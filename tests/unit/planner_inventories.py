@@ -21,7 +21,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventor
     raw_inventory,
 )
 
-ROOT = Path(__file__).resolve().parents[5]
+ROOT = Path(__file__).resolve().parents[2]
 
 EVERYWHERE: dict[str, Any] = {
     "pd_image": "registry.example/vllm-ascend:v0.13.0-a3",

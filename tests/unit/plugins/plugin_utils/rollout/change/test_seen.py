@@ -1,0 +1,289 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What runs, by instance, from looks at the servers of a real plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.groups import decide
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.seen import (
+    Part,
+    SeenInstance,
+    endpoint,
+    seen,
+)
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch import relisted
+from deployment_servers import Servers
+from planner_inventories import many
+
+TP16 = {"pd_parallel": {"tensor": 16}}
+TWO = {"pd_parallel": {"tensor": 16, "prefill_context": 2, "decode_context": 8}}
+GIVEN: dict[str, list[tuple[str, list[str], dict[str, Any]]]] = {
+    "prefiller": [("pa", ["a1", "a2"], TWO), ("pb", ["b1", "b2"], TWO)],
+    "decoder": [("da", ["d1"], TP16), ("db", ["d2"], TP16)],
+}
+FRONT = {"pd_front_port": 8443, "pd_front_tls": False, "pd_front_api_keys": {"a": "k" * 32}}
+
+
+def plan_of(given: Any = None, **variables: Any) -> dict[str, Any]:
+    # An image whose name says nothing of its release.
+    everywhere = {"pd_image": "registry.example/engine:own", "pd_router": "vllm_router", **FRONT, **variables}
+    return planner.make(many(given or GIVEN, everywhere=everywhere)).to_dict()
+
+
+PLAN = plan_of()
+EMPTY_NODES: list[dict[str, Any]] = []
+
+
+def see(servers: Servers, plan: Any = PLAN, hosts: Any = (), **options: Any) -> Any:
+    looks = servers.looks(plan, hosts)
+    return seen(plan, looks, decide(looks, list(looks)).why, **options)
+
+
+def named(found: Any, name: str) -> SeenInstance:
+    (one,) = (one for one in found.instances if one.name == name)
+    return one
+
+
+def test_all_as_planned() -> None:
+    found = see(Servers.of(PLAN))
+    assert [one.name for one in found.planned] == ["pa", "pb", "da", "db"]
+    assert found.strays == ()
+    for one in found.instances:
+        assert (one.mend, one.why, one.ready, one.listed, one.serving) == ("", "", True, True, True)
+        assert (one.other_version, one.drained, one.to_stop, one.todo) == (False, False, False, False)
+        assert (one.release, one.planned_release) == ("v0.13.0", "v0.13.0")
+        assert one.parts == one.wanted
+    pa = named(found, "pa")
+    assert pa.hosts == ("a1", "a2")
+    assert (pa.apis, pa.planned_apis) == (("10.1.0.1:8004",), ("10.1.0.1:8004",))
+    assert pa.parts[1] == Part("a2", "pd-pa", True, frozenset(range(16)), ())
+    assert found.lists == {
+        "prefiller": frozenset({"10.1.0.1:8004", "10.1.0.3:8004"}),
+        "decoder": frozenset({"10.1.0.5:8004", "10.1.0.6:8004"}),
+    }
+    assert (found.routed, found.routers_settled, found.routers_differ, found.files_settled) == (
+        True,
+        True,
+        False,
+        True,
+    )
+    assert (found.unseen, found.unseen_routers) == ((), ())
+
+
+def test_nothing_is_there() -> None:
+    found = see(Servers(*PLAN["hosts"]))
+    for one in found.planned:
+        assert (one.parts, one.mend, one.ready, one.listed, one.up) == ((), "make", False, False, False)
+        assert one.why.endswith("there is no container")
+        assert one.apis == ()
+        assert one.planned_apis
+        assert not one.other_version
+    assert (found.routed, found.routers_settled) == (False, False)
+
+
+def test_a_node_that_has_ended_is_restarted_and_its_instance_with_it() -> None:
+    servers = Servers.of(PLAN)
+    servers.stop("a2", "pd-pa")
+    pa = named(see(servers), "pa")
+    assert (pa.mend, pa.why) == ("restart", "a2: its container is exited")
+    assert (pa.ready, pa.listed, pa.serving, pa.up, pa.todo) == (False, True, False, True, True)
+    assert named(see(servers), "pb").ready
+
+
+def test_one_that_differs_is_made_anew() -> None:
+    changed = plan_of(
+        {**GIVEN, "decoder": [("da", ["d1"], TP16), ("db", ["d2"], {**TP16, "pd_chips": "0-15"})]}
+    )
+    assert named(see(Servers.of(PLAN), changed), "db").mend == ""
+    changed = plan_of(pd_engine_env={"NEW": "1"})
+    for one in see(Servers.of(PLAN), changed).planned:
+        assert (one.mend, one.ready, one.serving, one.other_version) == ("make", False, True, False)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"pd_release": "v0.18.0"},
+        {"pd_image": "registry.example/vllm-ascend:other"},
+        {"pd_model_path": "/weights/other"},
+        {"pd_served_model_name": "other"},
+        {
+            "pd_profile": "generic",
+            "pd_engine_args": {"block-size": 128, "cp-kv-cache-interleave-size": 128},
+            "pd_engine_env": {"VLLM_ASCEND_ENABLE_CONTEXT_PARALLEL": "1"},
+        },
+        {"pd_kv_extra_config": {"ascend_store": {}}},
+    ],
+)
+def test_what_makes_another_version(variables: dict[str, Any]) -> None:
+    assert all(one.other_version for one in see(Servers.of(PLAN), plan_of(**variables)).planned)
+
+
+def test_another_image_of_the_same_name_is_another_version() -> None:
+    servers = Servers.of(PLAN)
+    servers.containers["d1"]["pd-da"]["ImageID"] = "sha256:before"
+    found = see(servers)
+    assert [one.name for one in found.planned if one.other_version] == ["da"]
+    # What does not run serves nobody in its version.
+    servers.stop("d1", "pd-da")
+    assert not any(one.other_version for one in see(servers).planned)
+
+
+def test_what_is_to_be_restarted_though_nothing_differs() -> None:
+    found = see(Servers.of(PLAN), again=["pb"])
+    assert (named(found, "pb").why, named(found, "pb").mend) == ("it is to be restarted", "restart")
+    assert not named(found, "pb").ready
+    assert named(found, "pa").ready
+    # What differs anyway is made anew.
+    found = see(Servers.of(PLAN), plan_of(pd_engine_env={"NEW": "1"}), again=["pb"])
+    assert named(found, "pb").mend == "make"
+
+
+@pytest.mark.parametrize("host", ["a1", "a2"])
+@pytest.mark.parametrize(("mark", "stops"), [("drained", False), ("stopped", True)])
+def test_an_instance_is_drained_with_one_of_its_servers(host: str, mark: str, stops: bool) -> None:
+    servers = Servers.of(PLAN)
+    servers.marks[host] = mark
+    found = see(servers)
+    assert [one.name for one in found.planned if one.drained] == ["pa"]
+    assert [one.name for one in found.planned if one.to_stop] == ["pa"] * stops
+    # What a run is told goes before what the server says.
+    assert not any(one.drained for one in see(servers, drained={host: ""}).planned)
+    assert named(see(Servers.of(PLAN), drained={host: mark}), "pa").to_stop is stops
+
+
+def test_routers_are_settled_without_what_is_drained() -> None:
+    servers = Servers.of(PLAN)
+    servers.marks["d2"] = "drained"
+    assert not see(servers).routers_settled
+    router = PLAN["hosts"]["a1"]["routers"][1]
+    proxy = PLAN["proxy"]
+    shorter = relisted(router, proxy, proxy["prefillers"], proxy["decoders"][:1])
+    servers.switch("a1", shorter)
+    assert see(servers).routers_settled
+    # Of a router that lists more, or of two, that is not so.
+    servers.containers["a1"]["pd-router-blue"]["State"] = "running"
+    assert not see(servers).routers_settled
+    servers.stop("a1", "pd-router-blue")
+    servers.marks.clear()
+    assert not see(servers).routers_settled
+
+
+def test_routers_that_have_ended_or_differ() -> None:
+    servers = Servers.of(PLAN)
+    changed = plan_of(pd_router_args={"queue-size": 7})
+    assert not see(servers, changed).routers_settled
+    servers.stop("a1", "pd-router-blue")
+    found = see(servers)
+    assert (found.routed, found.routers_settled, found.routers_differ) == (False, False, False)
+    assert not any(found.lists.values())
+    single = plan_of(pd_front_port=None, pd_front_api_keys={})
+    servers = Servers.of(single)
+    assert see(servers, single).routers_settled
+    changed = plan_of(pd_front_port=None, pd_front_api_keys={}, pd_router_args={"queue-size": 7})
+    found = see(servers, changed)
+    assert (found.routers_settled, found.routers_differ) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "settled"),
+    [
+        ("outdated", ["/etc/pd_rollout/pd/da.sh"], False),
+        ("leftovers", ["/etc/pd_rollout/pd/vllm-router-0"], False),
+        ("nodes", EMPTY_NODES, True),
+    ],
+)
+def test_files_that_have_to_be_written_or_removed(key: str, value: Any, settled: bool) -> None:
+    looks = Servers.of(PLAN).looks(PLAN)
+    looks["d1"] = {**looks["d1"], key: value}
+    assert seen(PLAN, looks, {}).files_settled is settled
+
+
+def test_a_start_that_is_not_recorded_has_to_be() -> None:
+    for host, settled in (("a2", False), ("d1", True)):
+        looks = Servers.of(PLAN).looks(PLAN)
+        for node in looks[host]["nodes"]:
+            node["noted"] = False
+        assert seen(PLAN, looks, {}).files_settled is settled
+
+
+def test_a_front_that_is_not_as_planned() -> None:
+    looks = Servers.of(PLAN).looks(PLAN)
+    looks["a1"]["front"] = {"settled": False}
+    assert not seen(PLAN, looks, {}).routers_settled
+
+
+def test_what_the_plan_no_longer_has_is_a_stray() -> None:
+    fewer = plan_of({**GIVEN, "prefiller": GIVEN["prefiller"][:1]})
+    found = see(Servers.of(PLAN), fewer)
+    (stray,) = found.strays
+    assert (stray.name, stray.role, stray.planned, stray.listed) == ("pb", "prefiller", False, True)
+    assert stray.serving
+    assert (stray.hosts, stray.apis) == (("b1", "b2"), ("10.1.0.3:8004",))
+    assert stray.wanted == ()
+    assert stray.release == "v0.13.0"
+    assert not stray.todo
+
+
+def test_a_node_that_an_instance_no_longer_has_belongs_to_what_runs() -> None:
+    smaller = plan_of({**GIVEN, "prefiller": [("pa", ["a1"], TP16), GIVEN["prefiller"][1]]})
+    servers = Servers.of(PLAN)
+    pa = named(see(servers, smaller), "pa")
+    assert [part.host for part in pa.parts] == ["a1", "a2"]
+    assert [part.host for part in pa.wanted] == ["a1"]
+    assert see(servers, smaller).strays == ()
+    # Without what is there of it, the rest is nobody's.
+    servers.stop("a1", "pd-pa")
+    assert [one.name for one in see(servers, smaller).strays] == ["pa"]
+
+
+def test_servers_that_the_run_does_not_look_at() -> None:
+    servers = Servers.of(PLAN)
+    found = see(servers, hosts=["a1", "b1", "b2", "d1"])
+    assert [one.name for one in found.planned] == ["pb", "da"]
+    assert found.unseen == ("a2", "d2")
+    assert found.unseen_routers == ()
+    # A node of an instance that is not seen as a whole is no stray.
+    assert found.strays == ()
+    found = see(servers, hosts=["d1", "d2"])
+    assert found.unseen_routers == ("a1",)
+    assert not any(one.listed for one in found.planned)
+
+
+def test_a_colocated_engine_is_asked_by_clients() -> None:
+    plan = planner.make(
+        many(
+            {"decoder": [("d", ["a"], TP16)]},
+            everywhere={"pd_mode": "colocated", "pd_profile": "generic"},
+            proxy=False,
+        )
+    ).to_dict()
+    found = see(Servers.of(plan), plan)
+    assert [(one.name, one.listed, one.serving) for one in found.planned] == [("d", True, True)]
+    assert not found.routed
+
+
+def test_chips_and_ports_of_what_runs() -> None:
+    low, high = frozenset(range(8)), frozenset(range(8, 16))
+    here = SeenInstance("x", "decoder", True, (Part("h", "pd-x", True, low, ("1:8004",)),))
+
+    def in_the_way(part: Part, **more: Any) -> bool:
+        return replace(here, **more).in_the_way_of(SeenInstance("y", "decoder", True, (), (part,)))
+
+    assert in_the_way(Part("h", "pd-y", True, low, ("1:8005",)))
+    assert not in_the_way(Part("h", "pd-y", True, high, ("1:8005",)))
+    assert in_the_way(Part("h", "pd-y", True, high, ("1:8004",)))
+    assert not in_the_way(Part("i", "pd-y", True, low, ("2:8004",)))
+    # Which chips an older container has is not known; one that has ended has none.
+    assert in_the_way(Part("h", "pd-y", True, high), parts=(Part("h", "pd-x", True),))
+    assert not in_the_way(Part("h", "pd-y", True, low), parts=(replace(here.parts[0], up=False),))
+
+
+def test_an_api_by_its_address() -> None:
+    assert endpoint("10.0.0.1:8004") == {"host": "10.0.0.1", "port": 8004}
+    assert endpoint("fd00::1:8004") == {"host": "fd00::1", "port": 8004}
