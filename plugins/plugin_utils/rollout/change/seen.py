@@ -114,8 +114,6 @@ class Seen:
     files_settled: bool = True
     # Routers' hosts that this run has not looked at.
     unseen_routers: tuple[str, ...] = ()
-    # Servers of the plan that this run has not looked at.
-    unseen: tuple[str, ...] = ()
 
     @property
     def planned(self) -> tuple[SeenInstance, ...]:
@@ -148,11 +146,19 @@ def seen(
     colocated = not plan["proxy"]["prefillers"]
     found = {host: list(look.get("containers") or ()) for host, look in looks.items()}
     names = {(host, engine["container"]) for host, engine in _engines(plan)}
-    instances = [
-        _planned(plan, instance, looks, found, lists, whys, again, marks, colocated=colocated)
+    looked_at = {
+        instance["name"]: _planned(
+            plan, instance, looks, found, lists, whys, again, marks, colocated=colocated
+        )
         for instance in plan["instances"]
         if all(host in looks for host in instance["nodes"])
-    ]
+    }
+    others: dict[str, SeenInstance] = {}
+    # What serves elsewhere goes on, unless that is in another version.
+    if not any(one.other_version for one in looked_at.values()):
+        others = _elsewhere(plan, looked_at, lists, marks)
+    every = looked_at | others
+    instances = [every[one["name"]] for one in plan["instances"] if one["name"] in every]
     taken = {(part.host, part.container) for one in instances for part in one.parts}
     instances.extend(_strays(found, names | taken, lists, colocated=colocated))
     routers = {host for host, share in plan["hosts"].items() if share["routers"]}
@@ -170,7 +176,6 @@ def seen(
         ),
         files_settled=not any(_untidy(look) for look in looks.values()),
         unseen_routers=tuple(sorted(routers - looks.keys())),
-        unseen=tuple(host for host in plan["hosts"] if host not in looks),
     )
 
 
@@ -255,10 +260,7 @@ def _planned(
         for node in looks[host]["nodes"]
         if node["container"] == engine["container"]
     ]
-    wanted = tuple(
-        Part(host, engine["container"], True, frozenset(engine["chips"]), _apis(engine))
-        for host, engine in slices
-    )
+    wanted = tuple(_wanted(host, engine) for host, engine in slices)
     places = {(part.host, part.container) for part in wanted}
     here = [(host, one) for host, one in _every(found) if (host, one["name"]) in places]
     if any(one["up"] for _, one in here):
@@ -294,6 +296,41 @@ def _planned(
         release=next((one["release"] for _, one in here), ""),
         planned_release=plan["release"]["name"],
     )
+
+
+def _elsewhere(
+    plan: PlanDict,
+    looked_at: Collection[str],
+    lists: Mapping[Role, frozenset[str]],
+    marks: Mapping[str, str],
+) -> dict[str, SeenInstance]:
+    """Return the other instances that a router lists, with a server that this run has not looked at, by name.
+
+    They stay as they are, and listed.
+    """
+    found: dict[str, SeenInstance] = {}
+    for instance in plan["instances"]:
+        name, role = instance["name"], instance["role"]
+        if name in looked_at:
+            continue
+        parts = tuple(_wanted(host, e) for host, e in _engines(plan) if e["instance"] == name)
+        if any(api in lists[role] for part in parts for api in part.apis):
+            found[name] = SeenInstance(
+                name,
+                role,
+                planned=True,
+                parts=parts,
+                wanted=parts,
+                ready=True,
+                listed=True,
+                drained=any(marks.get(host) for host in instance["nodes"]),
+                planned_release=plan["release"]["name"],
+            )
+    return found
+
+
+def _wanted(host: str, engine: EngineDict) -> Part:
+    return Part(host, engine["container"], True, frozenset(engine["chips"]), _apis(engine))
 
 
 def _apis(engine: EngineDict) -> tuple[str, ...]:

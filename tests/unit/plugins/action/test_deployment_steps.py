@@ -211,6 +211,20 @@ def test_a_group_without_one_of_its_servers_is_refused(run: Run) -> None:
     assert not run.steps(plan, servers=["prefill1", "decode1"], engines=False).get("failed")
 
 
+def test_what_serves_elsewhere_stays_listed(run: Run) -> None:
+    """A run for some servers (--limit) neither drops the others from the list nor takes what it changes for
+    the last of its role."""
+    plan = plan_of(**CHANGED)
+    run.look(plan, Servers.of(plan_2p2d()))
+    # Another task on this server has failed, or the run leaves it out.
+    run.hosts["host-d1"] = {"container_found": {"failed": True, "msg": "no answer"}}
+    result = run.steps(plan)
+    assert titles(result) == ["make anew p0, d0", "make anew p1", "list all"]
+    assert "host-d1" not in result["steps"][0]["hosts"]
+    assert [len(step["lists"]["decoders"]) for step in result["steps"]] == [1, 2, 2]
+    assert result["lists"] == {key: plan["proxy"][key] for key in ("prefillers", "decoders")}
+
+
 def test_what_stands_where_when_a_step_has_failed(run: Run) -> None:
     plan = plan_of(**CHANGED)
     servers = Servers.of(plan_2p2d())

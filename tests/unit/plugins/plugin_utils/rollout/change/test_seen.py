@@ -72,7 +72,7 @@ def test_all_as_planned() -> None:
         False,
         True,
     )
-    assert (found.unseen, found.unseen_routers) == ((), ())
+    assert found.unseen_routers == ()
 
 
 def test_nothing_is_there() -> None:
@@ -242,17 +242,35 @@ def test_a_node_that_an_instance_no_longer_has_belongs_to_what_runs() -> None:
     assert [one.name for one in see(servers, smaller).strays] == ["pa"]
 
 
-def test_servers_that_the_run_does_not_look_at() -> None:
+def test_what_serves_on_servers_that_the_run_does_not_look_at_goes_on() -> None:
     servers = Servers.of(PLAN)
-    found = see(servers, hosts=["a1", "b1", "b2", "d1"])
+    hosts = ["a1", "b1", "b2", "d1"]
+    found = see(servers, hosts=hosts)
+    # In the plan's order, as a router lists them.
+    assert [one.name for one in found.planned] == ["pa", "pb", "da", "db"]
+    for name in ("pa", "db"):
+        assert named(found, name) == replace(named(see(servers), name), release="")
+    assert (found.strays, found.unseen_routers) == ((), ())
+    # As far as the run knows, it is not there; or it is drained.
+    looks = servers.looks(PLAN, hosts)
+    looks["a1"]["lists"]["decoders"].remove("10.1.0.6:8004")
+    assert [one.name for one in seen(PLAN, looks, {}).planned] == ["pa", "pb", "da"]
+    servers.marks["a1"] = "stopped"
+    pa = named(see(servers, hosts=hosts), "pa")
+    # Its nodes are only stopped together.
+    assert (pa.drained, pa.to_stop) == (True, False)
+
+
+def test_what_serves_elsewhere_in_another_version_does_not_go_on() -> None:
+    found = see(Servers.of(PLAN), plan_of(pd_model_path="/weights/other"), hosts=["a1", "b1", "b2", "d1"])
     assert [one.name for one in found.planned] == ["pb", "da"]
-    assert found.unseen == ("a2", "d2")
-    assert found.unseen_routers == ()
-    # A node of an instance that is not seen as a whole is no stray.
     assert found.strays == ()
-    found = see(servers, hosts=["d1", "d2"])
+
+
+def test_routers_that_the_run_does_not_look_at() -> None:
+    found = see(Servers.of(PLAN), hosts=["d1", "d2"])
     assert found.unseen_routers == ("a1",)
-    assert not any(one.listed for one in found.planned)
+    assert [(one.name, one.listed) for one in found.planned] == [("da", False), ("db", False)]
 
 
 def test_a_colocated_engine_is_asked_by_clients() -> None:
