@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import changing
 import checks
 import deploying
 import fronting
@@ -23,6 +24,7 @@ from runs import ROOT
 
 PARTS: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
     "planning": lambda report, _given: planning.measure(report),
+    "steps": lambda report, _given: changing.measure(report),
     "checks": lambda report, given: checks.measure(report, given.query_seconds, given.ping_seconds),
     "deploy": lambda report, _given: deploying.measure_deploy(report),
     "names": lambda report, _given: deploying.measure_names(report),
