@@ -106,6 +106,15 @@ def test_a_roll_is_shown_with_its_times(run: Run) -> None:
     assert run.said == []
 
 
+def test_of_several_nodes_the_slowest_start_counts(run: Run) -> None:
+    plan = planner.make(shipped("atlas_a3_1p1d")).to_dict()
+    run.look(plan, Servers.of(plan))
+    for host, seconds in (("prefill1", 50.0), ("prefill2", 20.0)):
+        run.hosts[host]["container_found"]["nodes"][0]["seconds"] = seconds
+    run.steps(plan, restart=["prefiller"], accept_outage=True)
+    assert "restart prefiller  0 of 1      0 of 1    50 s" in run.said[0]
+
+
 def test_more_at_once(run: Run) -> None:
     plan = plan_of(3, 3, **CHANGED)
     run.look(plan, Servers.of(plan_of(3, 3)))

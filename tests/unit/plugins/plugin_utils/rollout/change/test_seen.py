@@ -169,7 +169,13 @@ def test_routers_are_settled_without_what_is_drained() -> None:
     # Of a router that lists more, or of two, that is not so.
     servers.containers["a1"]["pd-router-blue"]["State"] = "running"
     assert not see(servers).routers_settled
+    blue = relisted(PLAN["hosts"]["a1"]["routers"][0], proxy, proxy["prefillers"], proxy["decoders"][:1])
+    servers.start("a1", blue)
+    assert not see(servers).routers_settled
     servers.stop("a1", "pd-router-blue")
+    servers.stop("a1", "pd-router-green")
+    assert not see(servers).routers_settled
+    servers.switch("a1", shorter)
     servers.marks.clear()
     assert not see(servers).routers_settled
 
