@@ -81,17 +81,17 @@ class Site:
         # The order of the engines' options is that of their command lines.
         path.write_text(yaml.safe_dump(kept, sort_keys=False))
 
-    def without(self, group: str) -> None:
-        """Take a decoder out."""
+    def without(self, group: str, role: str = "decoder") -> None:
+        """Take an instance out."""
         path = self.inventory / "hosts.yml"
         hosts = yaml.safe_load(path.read_text())
-        del hosts["decoder"]["children"][group]
+        del hosts[role]["children"][group]
         path.write_text(yaml.safe_dump(hosts))
 
-    def command(self, *arguments: str) -> list[str]:
-        """Return the words of a deployment."""
+    def command(self, *arguments: str, playbook: str = DEPLOY) -> list[str]:
+        """Return the words of a run."""
         program = str(ROOT / ".venv/bin/ansible-playbook")
-        return [program, "--inventory", str(self.inventory), DEPLOY, *arguments]
+        return [program, "--inventory", str(self.inventory), playbook, *arguments]
 
     def environment(self) -> dict[str, str]:
         own = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
@@ -100,8 +100,12 @@ class Site:
 
     def deploy(self, *arguments: str) -> str:
         """Deploy what the inventory says; return what was printed."""
+        return self.run(DEPLOY, *arguments)
+
+    def run(self, playbook: str, *arguments: str) -> str:
+        """Run a playbook; return what was printed."""
         done = subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, playbook=playbook),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -154,6 +158,32 @@ def changed(output: str) -> dict[str, int]:
     """Return how much a play has changed on which host."""
     found = re.finditer(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, re.MULTILINE)
     return {match[1]: int(match[2]) for match in found if match[2] != "0"}
+
+
+def engines(site: Site) -> dict[tuple[str, str], str]:
+    """Return the engines that run: (server, container) → its ID."""
+    return {
+        (name, line.split()[0]): line.split()[1]
+        for name in site.names
+        for line in site.server(name)
+        .check_output(
+            "docker ps --no-trunc --filter name=pd-prefill --filter name=pd-decode"
+            " --format '{{.Names}} {{.ID}}'"
+        )
+        .splitlines()
+    }
+
+
+def steps(output: str) -> list[tuple[str, str, str]]:
+    """Return the steps of a change as printed: what each does, and how many of each role serve meanwhile."""
+    found = re.findall(r"^\d+ +(.+?)  +(\d of \d|-) +(\d of \d|-) ", output, re.MULTILINE)
+    return [(what, prefillers, decoders) for what, prefillers, decoders in found]
+
+
+def arguments(site: Site, sequences: int) -> dict[str, object]:
+    """Return the engines' arguments of the inventory with another number of sequences."""
+    known = yaml.safe_load((site.inventory / "group_vars" / "all.yml").read_text())["pd_engine_args"]
+    return {"pd_engine_args": {**known, "max-num-seqs": sequences}}
 
 
 @pytest.fixture(scope="session")

@@ -1,55 +1,181 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Under load, every engine is changed without a request that fails, is cut, is empty or wrong."""
+"""Under load, engines are changed without a request that fails, is cut, is empty or wrong.
+
+In this order: what one test has changed the next goes on from, and the last takes back.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
+from conftest import ROOT, arguments, engines, steps
+from test_2_interrupted import come_to, running, unlocked
 
-
-def engines(site):
-    """The engines that run: (server, container) → its ID."""
-    return {
-        (name, line.split()[0]): line.split()[1]
-        for name in site.names
-        for line in site.server(name)
-        .check_output(
-            "docker ps --no-trunc --filter name=pd-prefill --filter name=pd-decode"
-            " --format '{{.Names}} {{.ID}}'"
-        )
-        .splitlines()
-    }
-
-
-def steps(output):
-    """The table of the steps: what each one does, and how many of each role serve meanwhile."""
-    found = re.findall(r"^\d+ +(.+?)  +(\d of \d|-) +(\d of \d|-) ", output, re.MULTILINE)
-    return [tuple(row) for row in found]
-
-
-def arguments(site, **more):
-    known = yaml.safe_load((site.inventory / "group_vars" / "all.yml").read_text())["pd_engine_args"]
-    return {"pd_engine_args": {**known, **more}}
+ROLL = [
+    ("make anew prefill_a, decode_a", "1 of 2", "1 of 2"),
+    ("make anew prefill_b, decode_b", "1 of 2", "1 of 2"),
+    ("list all", "2 of 2", "2 of 2"),
+]
+# The engines' number of sequences after the last roll.
+LAST = 36
+# A roll is killed when it comes to these tasks: the next run goes on from there, to the next one.
+POINTS = [
+    "Run the front, and switch to them",
+    "Stop the engines that serve an API",
+    "Run the containers of the plan",
+    "Ask every pair of prefiller and decoder",
+]
 
 
 @pytest.mark.parametrize("router", ["vllm_router", "upstream"])
 def test_every_engine_is_made_anew(changing, under_load, router):
-    changing.set(pd_router=router)
-    changing.deploy("--tags", "proxy")
+    """And the router of the other kind takes over with the first step."""
     before = engines(changing)
     assert len(before) == 4
-    changing.set(**arguments(changing, **{"max-num-seqs": 32 if router == "upstream" else 48}))
+    changing.set(pd_router=router, **arguments(changing, {"vllm_router": 48, "upstream": 40}[router]))
     with under_load():
         output = changing.deploy("--skip-tags", "check")
-    assert steps(output) == [
-        ("make anew prefill_a, decode_a", "1 of 2", "1 of 2"),
-        ("make anew prefill_b, decode_b", "1 of 2", "1 of 2"),
-        ("list all", "2 of 2", "2 of 2"),
-    ]
+    assert steps(output) == ROLL
     after = engines(changing)
     assert after.keys() == before.keys()
     assert not set(after.values()) & set(before.values())
+
+
+def failing(site, *arguments) -> str:
+    """Deploy, which fails; return what was printed."""
+    with running(site, "--skip-tags", "check", *arguments) as run:
+        output = run.stdout.read()
+        assert run.wait() != 0, output
+    return output
+
+
+def test_the_first_failure_stops_the_roll_and_the_service_goes_on(changing, under_load, sim):
+    """An engine that dies at its start, then one whose answers are wrong. The next run completes it."""
+    before = engines(changing)
+    changing.set(**arguments(changing, 44))
+    with under_load():
+        sim(
+            "fault",
+            "server1",
+            "engine_crash_start",
+            "instance=decode_a",
+            "message=the memory of chip 5 is broken",
+        )
+        died = failing(changing)
+        sim("heal", "server1")
+        sim("fault", "server1", "engine_garbage", "instance=decode_a")
+        lied = failing(changing)
+        sim("heal", "server1")
+        # The other half has served alone, and is as before.
+        kept = {key: value for key, value in engines(changing).items() if key[0] == "server2"}
+        assert kept.items() <= before.items()
+        output = changing.deploy("--skip-tags", "check")
+    assert "the memory of chip 5 is broken" in died
+    assert "change-stopped" in died
+    assert "serving as before: prefill_b, decode_b" in died
+    assert "canary-wrong" in lied or "canary-repeats" in lied
+    assert "serving as before: prefill_b, decode_b" in lied
+    assert steps(output)[-1] == ("list all", "2 of 2", "2 of 2")
+
+
+def test_a_roll_that_is_killed_is_completed_by_the_next(changing, under_load):
+    changing.set(**arguments(changing, LAST))
+    with under_load() as load:
+        for point in POINTS:
+            with running(changing, "--skip-tags", "check") as run:
+                come_to(run, point)
+                os.killpg(run.pid, signal.SIGKILL)
+            unlocked(changing)
+            load.answered(8)
+        changing.deploy("--skip-tags", "check")
+    assert len(engines(changing)) == 4
+    assert len(changing.routers()) == 2
+
+
+def test_a_server_is_drained_for_maintenance_and_comes_back(changing, under_load, server):
+    """Meanwhile a deployment leaves it out."""
+    changing.set(**arguments(changing, LAST))
+    before = engines(changing)
+    here = {key: value for key, value in before.items() if key[0] == "server1"}
+    with under_load():
+        changing.run("playbooks/drain.yml", "-e", "server=server2", "-e", "drain_stop=true")
+        assert engines(changing) == here
+        output = changing.deploy("--skip-tags", "check")
+        assert "decode_b" not in output.split("PLAY [Test the deployment]")[1]
+        assert engines(changing) == here
+        changing.run("playbooks/undrain.yml", "-e", "server=server2")
+    assert engines(changing) == before
+
+
+def test_instances_come_and_go_and_the_others_stay(changing, under_load):
+    """2P2D → 1P2D → 2P2D, the first group of its role."""
+    changing.set(**arguments(changing, LAST))
+    before = engines(changing)
+    changing.without("prefill_a", "prefiller")
+    with under_load():
+        changing.deploy("--skip-tags", "check")
+        gone = ("server1", "pd-prefill_a")
+        assert engines(changing) == {key: value for key, value in before.items() if key != gone}
+        changing.restore()
+        changing.set(**arguments(changing, LAST))
+        changing.deploy("--skip-tags", "check")
+    after = engines(changing)
+    assert after.pop(gone) != before.pop(gone)
+    assert after == before
+
+
+def archive(tag: str) -> str:
+    """The path of the simulated image of a tag, as `docker save` writes it; made if it does not exist."""
+    program = (
+        "import sys; from pdsim import images; images.ensure_engines([sys.argv[1]]); "
+        "print(images.engine_archive(sys.argv[1]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, tag],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "simulator")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return found.stdout.split()[-1]
+
+
+def met(site) -> set[tuple[str, str]]:
+    """The releases of engines that have served a request together."""
+    lines = [
+        json.loads(line)
+        for name in site.names
+        for line in site.server(name).check_output("cat /usr/local/dcmi/pd-sim/served.jsonl").splitlines()
+    ]
+    return {(line["engine"]["release"], line["peer"]["release"]) for line in lines}
+
+
+def test_an_upgrade_never_pairs_two_versions_and_neither_does_the_way_back(changing, under_load):
+    """With the router of the other kind on the way back."""
+    own = yaml.safe_load((changing.inventory / "group_vars" / "all.yml").read_text())["pd_image"]
+    image = own.replace("v0.13.0", "v0.23.0")
+    assert image != own
+    changing.set(
+        pd_release="v0.23.0",
+        pd_image=image,
+        pd_image_source="archive",
+        pd_image_archive=archive(image.rpartition(":")[2]),
+        pd_image_archive_remote_src=False,
+    )
+    with under_load():
+        output = changing.deploy("--skip-tags", "check")
+        assert steps(output) == ROLL
+        changing.restore()
+        changing.set(pd_router="upstream")
+        output = changing.deploy("--skip-tags", "check")
+        assert steps(output) == ROLL
+    assert met(changing) == {("v0.13.0", "v0.13.0"), ("v0.23.0", "v0.23.0")}
