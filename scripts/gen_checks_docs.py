@@ -86,7 +86,7 @@ changes there.
 
 What can end a deployment on a server, in addition to the findings of the [plan](rules.md) and of the
 [checks](checks.md). These findings have the same form: code, server, value seen, value expected, cure and
-source. All are errors but `front-drain-late`, a warning.
+source. All are errors but `front-drain-late` and `change-revision-image`, which are warnings.
 """
 
 FAILURE_SECTIONS = {

@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from ..module_utils._files.safe_paths import HISTORY
 from ..module_utils._findings import Finding, RolloutError, few
+from ..module_utils._serving import history
 from ..plugin_utils._checks.results import registered
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
+from ..plugin_utils._serving import revisions
 from ..plugin_utils._serving.catalogue import CHANGE_CHECKS
 from ..plugin_utils._serving.groups import decide
-from ..plugin_utils.rollout.change.execution import execution, lists_of, whole
+from ..plugin_utils.rollout.change.execution import execution, lists_of, members, whole
 from ..plugin_utils.rollout.change.seen import SeenInstance, seen
 from ..plugin_utils.rollout.change.steps import Change, Options, steps
 from ..plugin_utils.rollout.change.table import reasons, table
@@ -72,11 +76,24 @@ class ActionModule(ControllerAction):
             _show(change, _seconds(looks))
         if change.outage and not options["accept_outage"] and not self._task.check_mode:
             return RolloutError([_outage(change)]).failure()
+        kept = history.newest(Path(options["plan"]["directory"], HISTORY))
+        stored = [look.get("revision") for look in looks.values()]
+        known = revisions.newest([kept, *stored], plan["deployment"])
+        whole_run = (
+            looks.keys() >= plan["hosts"].keys()
+            and only is None
+            and options["engines"]
+            and options["routers"]
+        )
         execute = whole if self._task.check_mode else execution
         return {
             "steps": execute(plan, change, looks, engines=options["engines"]),
             "outages": list(change.outages),
             "lists": lists_of(change.target),
+            "canary": members(plan, change.target),
+            "pairs": revisions.pairs(change),
+            "known": revisions.known_texts(plan, known),
+            "keep": whole_run and revisions.due(plan, looks, known, kept, changes=bool(change.steps)),
             # A server's mark is written even where nothing has to change.
             "settled": not change.steps and not options["drain"] and not options["undrain"],
         }

@@ -69,7 +69,12 @@ class ActionModule(ActionBase):
             result.update(changed=False, files=[])
             directory = Path(options["dest"] or made["directory"]).expanduser().absolute()
             # Only the inventory says which values are secret, and only a difference would show them.
-            secrets = _secrets(task_vars or {}) if self._task.diff else frozenset()
+            secrets = frozenset[str]()
+            if made.get("revision"):
+                # An earlier inventory's are not known.
+                self._task.diff = False
+            elif self._task.diff:
+                secrets = _secrets(task_vars or {})
             self._write(directory, cast("PlanDict", {key: made[key] for key in KEYS}), secrets, result)
             return result
         try:
@@ -287,6 +292,26 @@ def plan_folder(hostvars: Any, host: str) -> Path:
     named = hostvars[host].get("pd_plan_dir") if host else None
     folder = named or Path("plans") / cluster_name(hostvars._inventory._sources or ())
     return Path(folder).expanduser().absolute()
+
+
+def servers_of(hostvars: Any) -> dict[str, None]:
+    """Return the names of all servers of the inventory, in its order."""
+    groups = hostvars._inventory.groups
+    found = (host.name for name in (*ROLES, "proxy") if name in groups for host in groups[name].get_hosts())
+    return dict.fromkeys(found)
+
+
+def names_of_deployments(hostvars: Any, servers: Iterable[str]) -> list[str]:
+    """Return the names of the deployments to which servers belong, each once."""
+    return list(dict.fromkeys(str(hostvars[name].get("pd_deployment") or "pd") for name in servers))
+
+
+def deployment_folder(hostvars: Any, host: str, deployment: str) -> Path:
+    """Return where the files of a deployment's plan go, without a plan: of several in one inventory, each has
+    a folder of its own."""
+    folder = plan_folder(hostvars, host)
+    several = len(names_of_deployments(hostvars, servers_of(hostvars))) > 1
+    return folder / deployment if several else folder
 
 
 def _variables(hostvars: Any) -> dict[str, Any]:

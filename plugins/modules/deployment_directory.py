@@ -35,8 +35,8 @@ options:
         that is not a directory of the operating system.
       - With V(present), the directory is created, accessible to root alone. An existing one is used only if
         it is empty or contains files of a deployment.
-      - With V(absent), launch scripts, records of starts, the API key and modules of routers are removed, and
-        the directory if it is empty then. Other files are kept.
+      - With V(absent), launch scripts, records of starts, the API key, modules of routers and revisions are
+        removed, and the directory if it is empty then. Other files are kept.
     type: str
     choices: [named, present, absent]
     default: present

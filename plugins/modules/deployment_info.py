@@ -164,8 +164,9 @@ containers:
   type: list
   elements: dict
   sample:
-    - {name: pd-decode1, instance: decode1, role: decoder, state: running, up: true, other_image: false,
-       release: v0.13.0, version: 3f0c3a9f0e5d2b11, chips: [0, 1], apis: ["198.51.100.13:8004"]}
+    - {name: pd-decode1, instance: decode1, role: decoder, state: running, up: true, image: "sha256:1f2e",
+       other_image: false, release: v0.13.0, version: 3f0c3a9f0e5d2b11, chips: [0, 1],
+       apis: ["198.51.100.13:8004"]}
 drained:
   description: Whether the server is V(drained), or V(stopped) besides; empty if it is in service.
   returned: always
@@ -176,6 +177,15 @@ routers_up:
   type: list
   elements: dict
   sample: [{name: pd-router-blue, hash: 3f0c3a9f0e5d2b11}]
+revision:
+  description: The record of the newest revision on this server; none if there is none. See
+    M(ascend.pd_rollout.revision_record).
+  returned: always
+  type: dict
+weights:
+  description: SHA-256 of the file C(SHA256SUMS) beside the weights; empty without one.
+  returned: always
+  type: str
 lists:
   description: The APIs that the router of this server lists; none if no router runs here. With a front, of
     the router that gets the requests.

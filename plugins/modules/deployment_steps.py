@@ -142,6 +142,24 @@ lists:
   sample:
     prefillers: [{host: 198.51.100.11, port: 8004}]
     decoders: [{host: 198.51.100.13, port: 8004}]
+canary:
+  description: The instances that serve at the end, with their APIs.
+  returned: success
+  type: dict
+pairs:
+  description: The pairs that serve at the end, as M(ascend.pd_rollout.canary) names them.
+  returned: success
+  type: list
+  elements: str
+  sample: [prefill1 decode1]
+known:
+  description: What pairs answered in the newest revision, of those whose instances have the same version now.
+  returned: success
+  type: dict
+keep:
+  description: Whether the result of the run is a revision to be kept, if it succeeds.
+  returned: success
+  type: bool
 settled:
   description: Whether there is nothing to do, and no server to mark.
   returned: success

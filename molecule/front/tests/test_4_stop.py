@@ -83,6 +83,7 @@ def test_stop_removes_front_unit_and_routers_and_nothing_else(play, server, serv
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("server1", "server2"):
         host = server(name)
+        # With the revisions.
         assert not host.file("/etc/pd_rollout/pd").exists
         assert not host.file("/etc/systemd/system/pd-front.service").exists
         assert not host.file("/run/pd-front").exists

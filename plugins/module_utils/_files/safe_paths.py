@@ -42,6 +42,11 @@ NOTE = ".started"
 # The directory of a router's modules: how its name begins, and the file in it that says what it was made of.
 MODULES = "vllm-router-"
 MODULES_NOTE = "made-from"
+# The directory of the revisions, and the file that each of them has (_serving/history.py). The name of a
+# draft begins with a dot.
+HISTORY = "history"
+REVISION = re.compile(r"\d{4,9}")
+RECORD = "revision.json"
 # Contained in every launch script and in every record of a start.
 SCRIPT_MARK = b"Written by ascend.pd_rollout"
 MODE = 0o700
@@ -249,7 +254,7 @@ def is_ours(file: str) -> bool:
     if last in (API_KEY, API_KEY + KEY_ID):
         status = os.lstat(file)
         return stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid())
-    if is_launch_script(file) or is_modules(file):
+    if is_launch_script(file) or is_modules(file) or is_history(file):
         return True
     return (file.endswith(NOTE) or last == DRAINED) and _begins(file, SCRIPT_MARK)
 
@@ -259,11 +264,36 @@ def is_modules(folder: str) -> bool:
     (_serving/router_modules.py)."""
     last = Path(folder).name.lstrip(".")
     try:
-        status = os.lstat(folder)
+        ours = _is_own_directory(folder)
     except OSError:
         return False
-    ours = stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid())
     return ours and last.startswith(MODULES) and _begins(f"{folder}/{MODULES_NOTE}", SCRIPT_MARK)
+
+
+def is_history(folder: str) -> bool:
+    """Return whether this is the directory of a deployment's revisions, and has nothing else."""
+    if Path(folder).name != HISTORY:
+        return False
+    try:
+        return _is_own_directory(folder) and all(_is_revision(entry) for entry in Path(folder).iterdir())
+    except OSError:
+        return False
+
+
+def _is_revision(entry: Path) -> bool:
+    """Return whether a directory is a revision, or the draft of one, which may be incomplete."""
+    if not _is_own_directory(str(entry)):
+        return False
+    if entry.name.startswith("."):
+        return REVISION.match(entry.name[1:]) is not None
+    complete = _begins(f"{entry}/{RECORD}", SCRIPT_MARK)
+    return REVISION.fullmatch(entry.name) is not None and complete
+
+
+def _is_own_directory(folder: str) -> bool:
+    """Return whether this is a directory, not a link, of root or of the user who runs this."""
+    status = os.lstat(folder)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid())
 
 
 def _owned(status: os.stat_result) -> bool:
@@ -350,7 +380,7 @@ def remove(folder: str, variable: str, check_mode: bool = False) -> tuple[bool, 
         for name in held:
             if name in left:
                 continue
-            if is_modules(f"{folder}/{name}"):
+            if is_modules(f"{folder}/{name}") or is_history(f"{folder}/{name}"):
                 shutil.rmtree(f"{folder}/{name}")
             else:
                 Path(folder, name).unlink()

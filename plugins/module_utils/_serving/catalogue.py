@@ -73,6 +73,15 @@ ENGINE_CHECKS = Catalogue(
         "this collection, plugins/module_utils/_serving/nodes.py",
     ),
     Check(
+        "engine-revision-unwritten",
+        "A revision cannot be written",
+        "The deployment serves as planned. But playbooks/rollback.yml could not go back to it.",
+        ERROR,
+        "a deployment directory to which root can write",
+        "df {path}; ls -ld {path}  # free space, or repair the directory; then run again",
+        "this collection, plugins/module_utils/_serving/history.py",
+    ),
+    Check(
         "router-wheels-unfetched",
         "The wheels of vllm-router cannot be fetched",
         "Its host has no modules of the router yet, and the controller has not got them either.",

@@ -22,7 +22,7 @@ from .._files.contents import text_sha256
 from .._findings import RolloutError
 from .._front import state as front_state
 from .._front.catalogue import FRONT_CHECKS
-from . import colours, router_modules, running
+from . import colours, history, router_modules, running
 from . import nodes as deployment_nodes
 from .probe import probe
 
@@ -282,9 +282,22 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         "lists": running.lists(containers, routers),
         "drained": running.drained(directory),
         "routers_up": running.routers_up(containers),
+        "revision": _revision(directory),
+        "weights": _weights(planned),
         **result,
         **({"warnings": warnings} if warnings else {}),
     }
+
+
+def _revision(directory: str | None) -> dict[str, Any] | None:
+    """Return the record of the newest revision on this server."""
+    return None if directory is None else history.newest(Path(directory, safe_paths.HISTORY))
+
+
+def _weights(planned: Sequence[Mapping[str, Any]]) -> str:
+    """Return the SHA-256 of the list of hashes beside the weights of the engines; empty without one."""
+    paths = {plan["model_path"] for plan in planned if plan.get("model_path")}
+    return next((found for found in map(history.weights, sorted(paths)) if found), "")
 
 
 def _text(path: str) -> str:

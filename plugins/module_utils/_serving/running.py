@@ -35,6 +35,7 @@ def _engine(found: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, An
         "role": labels[ROLE],
         "state": found["State"],
         "up": found["State"] in UP,
+        "image": found["ImageID"],
         "other_image": found["ImageID"] != images.get(name_of(found), found["ImageID"]),
         "release": labels.get("pd_rollout.release", ""),
         "version": labels.get("pd_rollout.version", ""),
@@ -85,6 +86,26 @@ def routers_up(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             {"name": name_of(one), "hash": one["Labels"].get("pd_rollout.hash", "")}
             for one in found
             if one["Labels"].get(ROLE) == "proxy" and one["State"] in UP
+        ),
+        key=lambda one: one["name"],
+    )
+
+
+def made_of(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return what runs, engines and routers, each with the hash of what it was made from.
+
+    found: the Docker Engine's list of the deployment's containers.
+    """
+    return sorted(
+        (
+            {
+                "name": name_of(one),
+                "role": one["Labels"].get(ROLE, ""),
+                "image": one["ImageID"],
+                "hash": one["Labels"].get("pd_rollout.hash", ""),
+            }
+            for one in found
+            if one["State"] in UP
         ),
         key=lambda one: one["name"],
     )

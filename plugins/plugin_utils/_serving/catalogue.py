@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ...module_utils._findings import ERROR, Catalogue, Check
+from ...module_utils._findings import ERROR, WARNING, Catalogue, Check
 
 _HERE = "this collection, docs/operation.md"
 
@@ -44,6 +44,44 @@ CHANGE_CHECKS = Catalogue(
         ERROR,
         "every step succeeds",
         "mend the failure above and run again: it goes on from here",
+        _HERE,
+    ),
+    Check(
+        "change-revision-unknown",
+        "There is no such revision",
+        "A revision is kept of each deployment that passed its test; of these the last ten are there.",
+        ERROR,
+        "a revision that is listed",
+        "ansible-playbook playbooks/history.yml  # lists them; then -e revision=NUMBER",
+        _HERE,
+    ),
+    Check(
+        "change-revision-servers",
+        "A revision has servers that the inventory lacks",
+        "Without them its instances cannot be started.",
+        ERROR,
+        "all servers of the revision in the inventory, by the same names",
+        "add the servers to the groups prefiller, decoder or proxy; or choose another revision",
+        _HERE,
+    ),
+    Check(
+        "change-revision-format",
+        "A revision was written by another version of this collection",
+        "Its plan lacks what this version needs, or has what it does not know.",
+        ERROR,
+        "a plan of this version",
+        "go back with the version of the collection that wrote it, or change the inventory and run"
+        " playbooks/deploy.yml",
+        _HERE,
+    ),
+    Check(
+        "change-revision-image",
+        "The image's name stands for another image than in the revision",
+        "The name of an image can be given to another one. The engines would start from that.",
+        WARNING,
+        "the image with which the revision was deployed",
+        "docker tag IMAGE_ID NAME  # on every server, with the ID that was expected; or use pd_image with a"
+        " digest",
         _HERE,
     ),
 )

@@ -43,7 +43,7 @@ RESULTS = {
     },
     "model_weights": {"model_weights_result"},
     # The second one is the item of a loop.
-    "rollout": {"rollout_steps", "rollout_step"},
+    "rollout": {"rollout_steps", "rollout_step", "rollout_texts", "rollout_revision"},
 }
 
 

@@ -67,6 +67,13 @@ class CanaryDict(TypedDict):
     only: list[str]
 
 
+class MembersDict(TypedDict):
+    """The instances of each role."""
+
+    prefillers: list[MemberDict]
+    decoders: list[MemberDict]
+
+
 class ListsDict(TypedDict):
     prefillers: list[EndpointDict]
     decoders: list[EndpointDict]
@@ -131,6 +138,20 @@ def lists_of(listed: Sequence[SeenInstance]) -> ListsDict:
         "prefillers": [api for one in listed if one.role == "prefiller" for api in _endpoints(one)],
         "decoders": [api for one in listed if one.role == "decoder" for api in _endpoints(one)],
     }
+
+
+def members(plan: PlanDict, target: Sequence[SeenInstance]) -> MembersDict:
+    """Return the planned ones of instances, with where they are to serve."""
+    planned = {one.name: one for one in target if one.planned}
+
+    def side(role: Role) -> list[MemberDict]:
+        return [
+            {"instance": name, "apis": [endpoint(place) for place in planned[name].planned_apis]}
+            for name in (instance["name"] for instance in plan["instances"])
+            if name in planned and planned[name].role == role
+        ]
+
+    return {"prefillers": side("prefiller"), "decoders": side("decoder")}
 
 
 def _endpoints(one: SeenInstance) -> list[EndpointDict]:

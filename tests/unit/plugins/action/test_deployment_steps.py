@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.plugins.action import ActionBase
 from ansible_collections.ascend.pd_rollout.plugins.action import deployment_steps, deployment_stopped
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import history
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving import revisions
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from deployment_servers import Servers
 from planner_inventories import many, shipped
@@ -37,7 +40,8 @@ CHANGED = {"pd_engine_env": {"NEW": "1"}}
 
 
 class Run:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        self.directory = directory
         self.said: list[str] = []
         self.check_mode = False
         self.hosts: dict[str, Any] = {}
@@ -59,15 +63,16 @@ class Run:
         return result
 
     def steps(self, plan: Any, **given: Any) -> dict[str, Any]:
-        return self.action(deployment_steps.ActionModule, plan, **given)
+        placed = {**plan, "directory": str(self.directory)}
+        return self.action(deployment_steps.ActionModule, placed, **given)
 
     def stopped(self, plan: Any, **given: Any) -> dict[str, Any]:
         return self.action(deployment_stopped.ActionModule, plan, **given)
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    return Run(monkeypatch)
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    return Run(monkeypatch, tmp_path)
 
 
 def titles(result: dict[str, Any]) -> list[str]:
@@ -248,3 +253,43 @@ def test_what_stands_where_when_a_step_has_failed(run: Run) -> None:
     (finding,) = result["findings"]
     assert finding["seen"] == "serving as before: p1, d1; changed, not listed yet: p0, d0"
     assert run.stopped(plan, step="1", why="")["msg"].startswith("ERROR change-stopped")
+
+
+def kept(run: Run, plan: Any, texts: dict[str, list[str]]) -> None:
+    """Keep what runs as a revision, on the controller and the router's server."""
+    looks = {host: one["container_found"] for host, one in run.hosts.items()}
+    record = {"revision": 1, **revisions.of_plan(plan, looks, texts, who="a@b", when="2026-03-01T10:15:00Z")}
+    history.write(run.directory / "history", record, "{}")
+    for host in revisions.keepers(plan):
+        looks[host]["revision"] = record
+
+
+def test_a_whole_run_is_kept_unless_it_is_the_newest_revision(run: Run) -> None:
+    plan = plan_2p2d()
+    run.look(plan, Servers.of(plan))
+    assert run.steps(plan)["keep"]
+    kept(run, plan, {})
+    assert not run.steps(plan)["keep"]
+    changed = plan_of(**CHANGED)
+    run.look(changed, Servers.of(plan))
+    assert run.steps(changed)["keep"]
+    for part in (
+        {"only": ["p0"]},
+        {"restart": ["p0"], "only": ["p0"]},
+        {"engines": False},
+        {"routers": False},
+    ):
+        assert not run.steps(plan, **part, accept_outage=True)["keep"], part
+    assert not run.steps(plan, servers=["host-p0"], accept_outage=True).get("keep")
+
+
+def test_the_canary_gets_what_pairs_have_answered(run: Run) -> None:
+    plan = plan_2p2d()
+    run.look(plan, Servers.of(plan))
+    pairs = ["p0 d0", "p0 d1", "p1 d0", "p1 d1"]
+    kept(run, plan, {pair: ["text"] for pair in pairs})
+    result = run.steps(plan)
+    assert result["pairs"] == pairs
+    assert result["known"] == {pair: ["text"] for pair in pairs}
+    assert [one["instance"] for one in result["canary"]["decoders"]] == ["d0", "d1"]
+    assert result["canary"]["prefillers"][0]["apis"] == plan["proxy"]["prefillers"][:1]

@@ -35,6 +35,7 @@ def test_an_engine_says_what_it_is_and_where_it_serves():
         "role": "decoder",
         "state": "running",
         "up": True,
+        "image": "sha256:1",
         "other_image": False,
         "release": "v0.13.0",
         "version": "abc",
