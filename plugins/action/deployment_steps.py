@@ -92,7 +92,7 @@ class ActionModule(ControllerAction):
             "lists": lists_of(change.target),
             "canary": members(plan, change.target),
             "pairs": revisions.pairs(change),
-            "known": revisions.known_texts(plan, known),
+            "known": revisions.known_texts(plan, looks, known),
             "keep": whole_run and revisions.due(plan, looks, known, kept, changes=bool(change.steps)),
             # A server's mark is written even where nothing has to change.
             "settled": not change.steps and not options["drain"] and not options["undrain"],

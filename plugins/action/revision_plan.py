@@ -50,6 +50,15 @@ class ActionModule(ControllerAction):
             for host in servers_of(hostvars)
             if names_of_deployments(hostvars, [host]) == [plan["deployment"]]
         }
+        if plan["api_key"] and not any(hostvars[host].get("pd_api_key") for host in servers):
+            return RolloutError(
+                CHANGE_CHECKS.finding(
+                    "change-revision-key",
+                    f"revision {choice['revision']} has an API key for its engines, and the inventory has"
+                    " none; nothing was changed",
+                    variable="pd_api_key",
+                )
+            ).failure()
         content = revisions.with_servers(plan, servers)
         directory = Path(choice["directory"])
         # As the plan, it is not shown with -v, and callbacks do not write down its secrets.

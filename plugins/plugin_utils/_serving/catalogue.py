@@ -75,6 +75,15 @@ CHANGE_CHECKS = Catalogue(
         _HERE,
     ),
     Check(
+        "change-revision-key",
+        "A revision needs an API key, and the inventory has none",
+        "No revision holds the key of the engines. With an empty one they would answer everybody.",
+        ERROR,
+        "the engines' API key in the inventory",
+        "set pd_api_key again; or choose another revision",
+        _HERE,
+    ),
+    Check(
         "change-revision-image",
         "The image's name stands for another image than in the revision",
         "The name of an image can be given to another one. The engines would start from that.",

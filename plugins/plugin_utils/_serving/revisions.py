@@ -167,15 +167,24 @@ def pairs(change: Change) -> list[str]:
     return [f"{prefiller} {decoder}" for prefiller, decoder in product(*by_role.values())]
 
 
-def known_texts(plan: PlanDict, record: Record | None) -> dict[str, list[str]]:
-    """Return what pairs answered in a revision, if the plan has both instances in the same version."""
-    if record is None:
+def known_texts(plan: PlanDict, looks: Looks, record: Record | None) -> dict[str, list[str]]:
+    """Return what pairs answered in a revision, if the plan has both instances in the same version.
+
+    None if the weights have been replaced since, or the image behind its name: then answers may differ.
+    """
+    if record is None or _replaced(looks, record):
         return {}
     now = versions(plan)
     as_before = {
         name for name, instance in record["instances"].items() if now.get(name) == instance["version"]
     }
     return {pair: texts for pair, texts in record["texts"].items() if as_before.issuperset(pair.split())}
+
+
+def _replaced(looks: Looks, record: Record) -> bool:
+    now = weights(looks)
+    others = (one["other_image"] for look in looks.values() for one in look.get("containers") or ())
+    return any(others) or bool(now and record["weights"] and now != record["weights"])
 
 
 def runs(record: Record, found: Looks) -> bool:

@@ -56,7 +56,8 @@ def looks(of, image=IMAGE, drained=(), weights="", revision=None):
         host: {
             "nodes": [{"instance": one["instance"], "seconds": 61.5} for one in share["engines"]],
             "containers": [
-                {"name": one["container"], "up": True, "image": image} for one in share["engines"]
+                {"name": one["container"], "up": True, "image": image, "other_image": False}
+                for one in share["engines"]
             ],
             "drained": "drained" if host in drained else "",
             "weights": weights,
@@ -203,13 +204,23 @@ def test_the_revisions_of_all_places_and_of_one_deployment():
 def test_texts_that_must_not_have_changed():
     texts = {f"{p} {d}": ["a"] for p in ("p1", "p2") for d in ("d1", "d2")}
     old = record(1, texts=texts)
-    assert revisions.known_texts(BEFORE, old) == texts
-    assert set(revisions.known_texts(FEWER, old)) == {"p1 d1", "p2 d1"}
+    now = looks(BEFORE)
+    assert revisions.known_texts(BEFORE, now, old) == texts
+    assert set(revisions.known_texts(FEWER, now, old)) == {"p1 d1", "p2 d1"}
     # Where one of the two is of another version.
     other = copy.deepcopy(old)
     other["instances"]["p1"]["version"] = "another"
-    assert set(revisions.known_texts(BEFORE, other)) == {"p2 d1", "p2 d2"}
-    assert revisions.known_texts(BEFORE, None) == {}
+    assert set(revisions.known_texts(BEFORE, now, other)) == {"p2 d1", "p2 d2"}
+    assert revisions.known_texts(BEFORE, now, None) == {}
+
+
+def test_other_weights_and_another_image_may_answer_otherwise():
+    old = record(1, weights="a", texts={"p1 d1": ["a"]})
+    now = looks(BEFORE, weights="a")
+    assert revisions.known_texts(BEFORE, now, old) == {"p1 d1": ["a"]}
+    assert revisions.known_texts(BEFORE, looks(BEFORE, weights="b"), old) == {}
+    now["d1"]["containers"][0]["other_image"] = True
+    assert revisions.known_texts(BEFORE, now, old) == {}
 
 
 def test_the_pairs_that_serve():
