@@ -299,3 +299,51 @@ def test_all_at_once_for_a_run_that_only_shows() -> None:
     # A change that leaves the list as it is.
     kept = replace(change, steps=tuple(replace(one, listed=None) for one in change.steps))
     assert whole(plan, kept, looks)[0]["lists"] is None
+
+
+def test_only_what_runs_is_drained_and_stopped() -> None:
+    plan = plan_2p2d()
+    servers = Servers.of(plan)
+    servers.stop("decode1", "pd-decode_a")
+    (first, *_) = execution(plan, change_of(plan, servers), servers.looks(plan))
+    here = first["hosts"]["decode1"]
+    assert (first["title"], here["drain"], here["stop"]) == (
+        "restart decode_a",
+        [],
+        {"heads": [], "others": []},
+    )
+    assert here["engines"] == plan["hosts"]["decode1"]["engines"]
+
+
+def test_what_runs_as_planned_is_only_awaited_before_it_is_listed() -> None:
+    plan = plan_2p2d()
+    servers = Servers.of(plan)
+    run(plan, servers, marks={"decode1": "drained"})
+    (first, *_) = execution(plan, change_of(plan, servers), servers.looks(plan))
+    here = first["hosts"]["decode1"]
+    assert (first["title"], here["drain"], here["stop"]["heads"]) == ("wait for decode_a", [], [])
+
+
+def test_a_node_that_an_instance_no_longer_has_is_removed_with_its_change() -> None:
+    raw = behind("vllm_router")
+    (head, _), one = raw.groups[0].members, {"pd_parallel": {"tensor": 16}}
+    alone = replace(raw.groups[0], members=(replace(head, variables={**head.variables, **one}),))
+    plan = made(replace(raw, groups=(alone, *raw.groups[1:])))
+    servers = Servers.of(made(raw))
+    assert "prefill2" not in plan["hosts"]
+    # decoders and prefillers agree on sizes, so that the others change too.
+    done = execution(plan, change_of(plan, servers), servers.looks(plan))
+    removed = [(n, s["name"]) for n, step in enumerate(done) for s in step["hosts"]["prefill2"]["remove"]]
+    assert [name for _, name in removed] == ["pd-prefill_a"]
+    (at,) = (n for n, step in enumerate(done) if "prefill_a" in step["title"])
+    assert removed[0][0] == at
+
+
+def test_what_a_later_step_removes_is_kept_until_then() -> None:
+    raw = behind("vllm_router")
+    plan = made(without(with_variables(raw, {"pd_engine_env": {"NEW": "1"}}, ["prefill_a"]), "decode_b"))
+    servers = Servers.of(made(raw))
+    servers.stop("prefill1", "pd-prefill_a")
+    first, *_ = execution(plan, change_of(plan, servers), servers.looks(plan))
+    assert first["hosts"]["decode2"]["remove"] == []
+    assert first["hosts"]["decode2"]["kept"] == ["pd-decode_b"]
