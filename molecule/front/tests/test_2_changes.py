@@ -86,19 +86,6 @@ def test_ten_reloads_cut_nobody(site, server, under_load):
     assert len(site.active()) == 1
 
 
-def test_a_backend_is_taken_out_and_put_back(changing, server, under_load):
-    before = changing.active()
-    changing.without("decode_b")
-    with under_load():
-        changing.deploy("--skip-tags", "check")
-        assert changing.active() == {other(*before)}
-        assert server("server2").check_output("docker ps -aq --filter name=pd-decode_b") == ""
-        changing.restore()
-        changing.deploy("--skip-tags", "check")
-        assert changing.active() == before
-    assert len(changing.routers()) == 2
-
-
 @pytest.mark.parametrize(
     "variables",
     [

@@ -14,9 +14,8 @@ import signal
 import subprocess
 import sys
 
-import pytest
 import yaml
-from conftest import ROOT, arguments, engines, steps
+from conftest import ROOT, arguments, changed, engines, steps
 from test_2_interrupted import come_to, running, unlocked
 
 ROLL = [
@@ -35,20 +34,6 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("router", ["vllm_router", "upstream"])
-def test_every_engine_is_made_anew(changing, under_load, router):
-    """And the router of the other kind takes over with the first step."""
-    before = engines(changing)
-    assert len(before) == 4
-    changing.set(pd_router=router, **arguments(changing, {"vllm_router": 48, "upstream": 40}[router]))
-    with under_load():
-        output = changing.deploy("--skip-tags", "check")
-    assert steps(output) == ROLL
-    after = engines(changing)
-    assert after.keys() == before.keys()
-    assert not set(after.values()) & set(before.values())
-
-
 def failing(site, *arguments) -> str:
     """Deploy, which fails; return what was printed."""
     with running(site, "--skip-tags", "check", *arguments) as run:
@@ -58,9 +43,12 @@ def failing(site, *arguments) -> str:
 
 
 def test_the_first_failure_stops_the_roll_and_the_service_goes_on(changing, under_load, sim):
-    """An engine that dies at its start, then one whose answers are wrong. The next run completes it."""
+    """An engine that dies at its start, then one whose answers are wrong. The next run completes it.
+
+    With upstream's script as the router.
+    """
     before = engines(changing)
-    changing.set(**arguments(changing, 44))
+    changing.set(pd_router="upstream", **arguments(changing, 44))
     with under_load():
         sim(
             "fault",
@@ -87,7 +75,7 @@ def test_the_first_failure_stops_the_roll_and_the_service_goes_on(changing, unde
 
 
 def test_a_roll_that_is_killed_is_completed_by_the_next(changing, under_load):
-    changing.set(**arguments(changing, LAST))
+    changing.set(pd_router="upstream", **arguments(changing, LAST))
     with under_load() as load:
         for point in POINTS:
             with running(changing, "--skip-tags", "check") as run:
@@ -102,22 +90,22 @@ def test_a_roll_that_is_killed_is_completed_by_the_next(changing, under_load):
 
 def test_a_server_is_drained_for_maintenance_and_comes_back(changing, under_load, server):
     """Meanwhile a deployment leaves it out."""
-    changing.set(**arguments(changing, LAST))
+    changing.set(pd_router="upstream", **arguments(changing, LAST))
     before = engines(changing)
     here = {key: value for key, value in before.items() if key[0] == "server1"}
     with under_load():
         changing.run("playbooks/drain.yml", "-e", "server=server2", "-e", "drain_stop=true")
         assert engines(changing) == here
-        output = changing.deploy("--skip-tags", "check")
-        assert "decode_b" not in output.split("PLAY [Test the deployment]")[1]
-        assert engines(changing) == here
+        output = changing.deploy("--check", "--skip-tags", "check")
+        assert steps(output) == []
+        assert changed(output) == {}
         changing.run("playbooks/undrain.yml", "-e", "server=server2")
     assert engines(changing) == before
 
 
 def test_instances_come_and_go_and_the_others_stay(changing, under_load):
     """2P2D → 1P2D → 2P2D, the first group of its role."""
-    changing.set(**arguments(changing, LAST))
+    changing.set(pd_router="upstream", **arguments(changing, LAST))
     before = engines(changing)
     changing.without("prefill_a", "prefiller")
     with under_load():
@@ -125,11 +113,34 @@ def test_instances_come_and_go_and_the_others_stay(changing, under_load):
         gone = ("server1", "pd-prefill_a")
         assert engines(changing) == {key: value for key, value in before.items() if key != gone}
         changing.restore()
-        changing.set(**arguments(changing, LAST))
+        changing.set(pd_router="upstream", **arguments(changing, LAST))
         changing.deploy("--skip-tags", "check")
     after = engines(changing)
     assert after.pop(gone) != before.pop(gone)
     assert after == before
+
+
+def scripts(site) -> dict[tuple[str, str], str]:
+    """Return the launch scripts of the engines on the servers."""
+    return {
+        (name, path): site.server(name).file(path).content_string
+        for name in site.names
+        for path in site.server(name)
+        .check_output("ls /etc/pd_rollout/pd/decode_*.sh /etc/pd_rollout/pd/prefill_*.sh")
+        .split()
+    }
+
+
+def revisions(site) -> dict[str, list[str]]:
+    """Return the revisions on each server, and on the controller."""
+    folder = site.inventory.parent / "plan" / "history"
+    return {
+        "the controller": sorted(path.name for path in folder.iterdir()),
+        **{
+            name: site.server(name).check_output("ls /etc/pd_rollout/pd/history").split()
+            for name in site.names
+        },
+    }
 
 
 def archive(tag: str) -> str:
@@ -159,8 +170,9 @@ def met(site) -> set[tuple[str, str]]:
     return {(line["engine"]["release"], line["peer"]["release"]) for line in lines}
 
 
-def test_an_upgrade_never_pairs_two_versions_and_neither_does_the_way_back(changing, under_load):
-    """With the router of the other kind on the way back."""
+def test_an_upgrade_and_the_way_back_never_pair_two_versions(changing, under_load):
+    """By one command each; the next deployment goes on from there, with the router of the other kind."""
+    before, kept = scripts(changing), revisions(changing)
     own = yaml.safe_load((changing.inventory / "group_vars" / "all.yml").read_text())["pd_image"]
     image = own.replace("v0.13.0", "v0.23.0")
     assert image != own
@@ -172,10 +184,19 @@ def test_an_upgrade_never_pairs_two_versions_and_neither_does_the_way_back(chang
         pd_image_archive_remote_src=False,
     )
     with under_load():
-        output = changing.deploy("--skip-tags", "check")
+        assert steps(changing.deploy("--skip-tags", "check")) == ROLL
+        output = changing.run("playbooks/rollback.yml", "--skip-tags", "check")
         assert steps(output) == ROLL
+        assert "the next deploy.yml goes forward" in output
+        assert scripts(changing) == before
+        assert met(changing) == {("v0.13.0", "v0.13.0"), ("v0.23.0", "v0.23.0")}
+        # What was deployed, and what it went back to; the newest ten.
+        for name, numbers in revisions(changing).items():
+            newest = int(kept[name][-1])
+            assert numbers[-2:] == [f"{newest + 1:04d}", f"{newest + 2:04d}"]
+            assert len(numbers) <= 10
         changing.restore()
-        changing.set(pd_router="upstream")
-        output = changing.deploy("--skip-tags", "check")
-        assert steps(output) == ROLL
-    assert met(changing) == {("v0.13.0", "v0.13.0"), ("v0.23.0", "v0.23.0")}
+        engines_before = engines(changing)
+        assert steps(changing.deploy("--skip-tags", "check")) == ROLL
+    assert not set(engines(changing).values()) & set(engines_before.values())
+    assert len(changing.routers()) == 2
