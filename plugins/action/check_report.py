@@ -16,7 +16,7 @@ from ansible.errors import AnsibleActionFail
 from ..module_utils._findings import Finding, few
 from ..plugin_utils._checks import host_cluster as between
 from ..plugin_utils._checks import report as reports
-from ..plugin_utils._checks.drained import unexplained
+from ..plugin_utils._checks.drained import eased, unexplained
 from ..plugin_utils._checks.hccn_verdict import Verdict, asked, judge
 from ..plugin_utils._checks.results import own_findings, registered
 from ..plugin_utils._run.action import ControllerAction
@@ -69,7 +69,7 @@ class ActionModule(ControllerAction):
         connections = sum(int(trials["count"]) for trials in reached.values())
         report = reports.make(
             _title(options["servers"], verdict, connections),
-            findings,
+            eased(findings, results),
             options["waivers"],
             datetime.date.today(),
             verdict.table if verdict else (),

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -18,7 +18,7 @@ from ..plugin_utils._serving import revisions
 from ..plugin_utils._serving.catalogue import CHANGE_CHECKS
 from ..plugin_utils._serving.groups import decide
 from ..plugin_utils.rollout.change.execution import execution, lists_of, members, whole
-from ..plugin_utils.rollout.change.seen import SeenInstance, seen
+from ..plugin_utils.rollout.change.seen import Seen, seen
 from ..plugin_utils.rollout.change.steps import Change, Options, steps
 from ..plugin_utils.rollout.change.table import reasons, table
 from ..plugin_utils.rollout.plan_dict import PlanDict
@@ -51,16 +51,17 @@ class ActionModule(ControllerAction):
             if (found := registered(task_vars, name, options["result"])) is not None and "nodes" in found
         }
         decision = decide(looks, options["servers"])
-        if decision.refusals and options["engines"]:
-            return RolloutError(decision.refusals).failure()
         unknown = list(_unknown(plan, options))
         if unknown:
             return RolloutError(unknown).failure()
         now = seen(plan, looks, decision.why, options["restart"], _marks(options))
         only = _only(plan, options)
-        mixed = [one for one in now.planned if only and one.name in only and one.other_version]
-        if mixed:
-            return RolloutError([_mixed(one) for one in mixed]).failure()
+        if options["undrain"] and not now.routed:
+            # Nothing serves: what is in service comes back together.
+            only = None
+        refused = [*_incomplete(now, decision.refusals, looks, only), *_mixed(now, only)]
+        if refused and options["engines"]:
+            return RolloutError(refused).failure()
         change = steps(
             now,
             Options(
@@ -89,7 +90,9 @@ class ActionModule(ControllerAction):
         return {
             "steps": execute(plan, change, looks, engines=options["engines"]),
             "outages": list(change.outages),
-            "lists": lists_of(change.target),
+            "lists": lists_of(change.target, [one.name for one in change.target]),
+            # The slices may hold secrets, and are long.
+            "_ansible_verbose_override": True,
             "canary": members(plan, change.target),
             "pairs": revisions.pairs(change),
             "known": revisions.known_texts(plan, looks, known),
@@ -131,15 +134,43 @@ def _marks(options: Mapping[str, Any]) -> dict[str, str]:
     return {**dict.fromkeys(options["drain"], mark), **dict.fromkeys(options["undrain"], "")}
 
 
-def _mixed(one: SeenInstance) -> Finding:
-    """Return the finding about an instance that would be started in another version than the others."""
-    return CHANGE_CHECKS.finding(
-        "change-other-version",
-        f"{one.name} runs another version than the plan's",
-        instance=one.name,
-        seen=one.release or None,
-        expected=one.planned_release,
-    )
+def _incomplete(
+    now: Seen,
+    refusals: Iterable[Finding],
+    looks: Mapping[str, Mapping[str, Any]],
+    only: Collection[str] | None,
+) -> Iterator[Finding]:
+    """Yield those findings about instances with servers outside of this run that keep it from beginning: not
+    of what it leaves alone, or of what no router lists."""
+    known = {one.name: one for one in now.planned}
+    marked = {node["instance"] for look in looks.values() if look.get("drained") for node in look["nodes"]}
+    for refusal in refusals:
+        name = refusal.instance or ""
+        left_alone = name in marked or (only is not None and name not in only)
+        if not left_alone and (known or now.unseen_routers) and not _unlisted(now, name):
+            yield refusal
+
+
+def _unlisted(now: Seen, name: str) -> bool:
+    """Return whether the routers are known, serve, and do not list an instance."""
+    listed = {one.name for one in now.instances if one.listed}
+    return now.routed and not now.unseen_routers and bool(listed) and name not in listed
+
+
+def _mixed(now: Seen, only: Collection[str] | None) -> Iterator[Finding]:
+    """Yield a finding for each instance that would be started beside others of another version."""
+    if only is None or not any(
+        one.serving and one.other_version for one in now.planned if one.name not in only
+    ):
+        return
+    for one in now.planned:
+        if one.name in only and one.todo and one.mend:
+            yield CHANGE_CHECKS.finding(
+                "change-other-version",
+                f"{one.name} would start as the plan says, beside others of the version before",
+                instance=one.name,
+                seen=f"{one.release or one.planned_release}, as before the change of the inventory",
+            )
 
 
 def _seconds(looks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

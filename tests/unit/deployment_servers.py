@@ -145,9 +145,9 @@ class Servers:
     def do(self, step: Mapping[str, Any]) -> None:
         """What the role rollout does in a step, on all hosts; nothing that is asked is stopped."""
         if step["closed"]:
-            for host, share in step["hosts"].items():
-                for name in share["close"]:
-                    self.stop(host, name)
+            for host in step["hosts"]:
+                for router in running.routers_up([*self.containers[host].values()]):
+                    self.stop(host, router["name"])
         elif step["lists"] is not None:
             for host, share in step["hosts"].items():
                 self._have_listed(host, share["routers"])

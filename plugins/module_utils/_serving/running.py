@@ -40,8 +40,15 @@ def _engine(found: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, An
         "release": labels.get("pd_rollout.release", ""),
         "version": labels.get("pd_rollout.version", ""),
         "chips": [int(chip) for chip in _listed(labels, "pd_rollout.chips")],
-        "apis": _listed(labels, "pd_rollout.apis"),
+        # None: it was made before there was such a label.
+        "apis": _listed(labels, "pd_rollout.apis") if "pd_rollout.apis" in labels else None,
+        "model": labels.get("pd_rollout.model", ""),
+        "key": labels.get("pd_rollout.key", ""),
     }
+
+
+# Stands for all APIs in a list of which nothing is known.
+EVERY = "*"
 
 
 def lists(
@@ -52,13 +59,20 @@ def lists(
     found: the Docker Engine's list of the deployment's containers.
     routers: ``routers`` of deployment_info; with a front, only the router that gets the requests counts.
     """
+    active = (routers or {}).get("active")
     for one in found:
         if one["Labels"].get(ROLE) != "proxy" or one["State"] not in UP:
             continue
-        if routers is not None and name_of(one).rpartition("-")[2] != routers["active"]:
+        # Without a front yet, clients ask the router that there is.
+        if active is not None and name_of(one).rpartition("-")[2] != active:
             continue
-        return {role: _listed(one["Labels"], f"pd_rollout.{role}") for role in ("prefillers", "decoders")}
+        return {role: _list_of(one["Labels"], f"pd_rollout.{role}") for role in ("prefillers", "decoders")}
     return None
+
+
+def _list_of(labels: Mapping[str, str], label: str) -> list[str]:
+    """Return what a router lists. One from before there was such a label may list every engine."""
+    return _listed(labels, label) if label in labels else [EVERY]
 
 
 def drained(directory: str | None) -> str:

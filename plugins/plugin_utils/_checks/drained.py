@@ -9,9 +9,10 @@ and routers leave its instances out: what these servers find is no fault.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from ...module_utils._findings import Finding
+from ...module_utils._findings import ERROR, WARNING, Finding
 
 _STOPPED, _SILENT, _APART = "host-deployed-stopped", "host-deployed-silent", "host-deployed-apart"
 _DEPLOYED = frozenset({_STOPPED, _SILENT, _APART})
@@ -48,6 +49,20 @@ def unexplained(
         return lists is not None and finding.code == _SILENT and _fits(plan, lists, must, may)
 
     return [finding for finding in findings if not explained(finding)]
+
+
+def eased(findings: Iterable[Finding], results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Return findings, those that are about drained servers alone as warnings: nothing is changed there.
+
+    ``results``: the results of host_check by server.
+    """
+    marked = {name for name, found in results.items() if (found.get("facts") or {}).get("drained")}
+    return [
+        replace(finding, severity=WARNING)
+        if finding.severity == ERROR and finding.hosts and marked.issuperset(finding.hosts)
+        else finding
+        for finding in findings
+    ]
 
 
 def _instances(plan: Mapping[str, Any], concerned: Callable[[str], bool]) -> frozenset[str]:

@@ -30,10 +30,10 @@ CHANGE_CHECKS = Catalogue(
     ),
     Check(
         "change-other-version",
-        "An instance that is to be restarted runs another version than the plan's",
-        "It would start in the planned version, and be paired with others of the version before.",
+        "An instance would be started in the planned version beside others of the version before",
+        "Two versions must not serve a request together, and this run changes that instance alone.",
         ERROR,
-        "the planned release, image, model and profile",
+        "one release, image, model and profile for all that serves",
         "ansible-playbook playbooks/deploy.yml  # changes all instances; or undo the change of the inventory",
         _HERE,
     ),

@@ -45,8 +45,6 @@ class HostStepDict(TypedDict):
     drain: list[DrainDict]
     stop: StopDict
     remove: list[StrayDict]
-    # Routers that are ended to close the front.
-    close: list[str]
     engines: list[EngineDict]
     # Containers of the deployment that stay as they are.
     kept: list[str]
@@ -86,6 +84,8 @@ class StepDict(TypedDict):
     title: str
     # None: the routers' list stays; empty lists: the front is closed.
     lists: ListsDict | None
+    # The model's name in the API of what is listed.
+    model: str
     closed: bool
     outage: bool
     changes: bool
@@ -102,8 +102,14 @@ def execution(plan: PlanDict, change: Change, looks: Looks, *, engines: bool = T
     looks: results of deployment_info by host.
     engines: whether the last step, in which all are listed, also puts the files of the engines in order.
     """
-    tidied = [one.name for one in change.target] if engines else []
-    return [_step(plan, number, step, looks, tidied) for number, step in enumerate(change.steps, 1)]
+    found: list[StepDict] = []
+    changed = {one.name for one in change.target if one.ready and one.planned_apis == one.apis}
+    for number, step in enumerate(change.steps, 1):
+        # Only of what is as planned by then: the role engine makes anew what is not.
+        tidied = changed & {one.name for one in change.tidied} if engines else set[str]()
+        found.append(_step(plan, number, step, looks, tidied, changed))
+        changed |= {one.name for one in step.changed}
+    return found
 
 
 def whole(plan: PlanDict, change: Change, looks: Looks, *, engines: bool = True) -> list[StepDict]:
@@ -116,28 +122,46 @@ def whole(plan: PlanDict, change: Change, looks: Looks, *, engines: bool = True)
     return execution(plan, replace(change, steps=(step,) if change.steps else ()), looks, engines=engines)
 
 
-def _step(plan: PlanDict, number: int, step: Step, looks: Looks, tidied: Collection[str]) -> StepDict:
+def _step(
+    plan: PlanDict,
+    number: int,
+    step: Step,
+    looks: Looks,
+    tidied: Collection[str],
+    changed: Collection[str],
+) -> StepDict:
+    """Return one step. ``changed``: what is as planned when it begins."""
     names = {one.name for one in step.changed} or ({*tidied} if not step.removed else set[str]())
-    lists = None if step.listed is None else lists_of(step.listed)
+    lists = None if step.listed is None else lists_of(step.listed, changed)
     hosts = {host: _host(plan, step, names, lists, host, look) for host, look in looks.items()}
     return {
         "number": number,
         "title": "; ".join(step.titles),
         "lists": lists,
+        "model": _model(plan, step, changed),
         "closed": step.closed,
         "outage": step.outage,
         "changes": bool(names or step.removed),
-        "canary": _canary(plan, step),
+        "canary": _canary(plan, step, changed),
         "hosts": hosts,
     }
 
 
-def lists_of(listed: Sequence[SeenInstance]) -> ListsDict:
-    """Return the APIs of instances: where one serves now, else where it is to serve."""
+def lists_of(listed: Sequence[SeenInstance], changed: Collection[str] = ()) -> ListsDict:
+    """Return the APIs of instances: where one serves now, else where it is to serve.
+
+    changed: the names of those that are as planned by then.
+    """
     return {
-        "prefillers": [api for one in listed if one.role == "prefiller" for api in _endpoints(one)],
-        "decoders": [api for one in listed if one.role == "decoder" for api in _endpoints(one)],
+        "prefillers": [api for one in listed if one.role == "prefiller" for api in _endpoints(one, changed)],
+        "decoders": [api for one in listed if one.role == "decoder" for api in _endpoints(one, changed)],
     }
+
+
+def _model(plan: PlanDict, step: Step, changed: Collection[str]) -> str:
+    """Return the model's name in the API of what a step lists: of two versions, that of the one before."""
+    before = [one.model for one in step.listed or () if one.name not in changed and one.serving]
+    return next((model for model in before if model), plan["model"]["served_name"])
 
 
 def members(plan: PlanDict, target: Sequence[SeenInstance]) -> MembersDict:
@@ -154,9 +178,14 @@ def members(plan: PlanDict, target: Sequence[SeenInstance]) -> MembersDict:
     return {"prefillers": side("prefiller"), "decoders": side("decoder")}
 
 
-def _endpoints(one: SeenInstance) -> list[EndpointDict]:
-    places = one.planned_apis if one.planned and not one.serving else one.apis
-    return [endpoint(place) for place in places]
+def _endpoints(one: SeenInstance, changed: Collection[str]) -> list[EndpointDict]:
+    return [endpoint(place) for place in _apis(one, changed)]
+
+
+def _apis(one: SeenInstance, changed: Collection[str]) -> tuple[str, ...]:
+    """Return where an instance serves: as planned once it was changed, else where it does now."""
+    as_planned = one.planned and (one.name in changed or not one.serving)
+    return one.planned_apis if as_planned else one.apis
 
 
 def _host(
@@ -197,7 +226,6 @@ def _host(
             for stray in look["strays"]
             if stray["name"] in removed
         ],
-        "close": [router["name"] for router in look["routers_up"]] if step.closed else [],
         "engines": engines,
         "kept": sorted((every | planned) - touched),
     }
@@ -225,7 +253,7 @@ def _routers(plan: PlanDict, routers: Iterable[ProxyDict], lists: ListsDict) -> 
     return [relisted(router, plan["proxy"], prefillers, decoders) for router in routers]
 
 
-def _canary(plan: PlanDict, step: Step) -> CanaryDict | None:
+def _canary(plan: PlanDict, step: Step, before: Collection[str]) -> CanaryDict | None:
     """Return who is compared before the changed instances are listed."""
     if not step.changed:
         return None
@@ -234,9 +262,7 @@ def _canary(plan: PlanDict, step: Step) -> CanaryDict | None:
     unique = {one.name: one for one in members}
     order = [instance["name"] for instance in plan["instances"]]
     ordered = [unique[name] for name in order if name in unique]
-    apis = {
-        one.name: one.planned_apis if one.name in changed or not one.serving else one.apis for one in ordered
-    }
+    apis = {one.name: _apis(one, {*changed, *before}) for one in ordered}
 
     def side(role: Role) -> list[MemberDict]:
         return [

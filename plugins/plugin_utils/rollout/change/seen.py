@@ -12,6 +12,8 @@ from ..launch import relisted
 from ..model import Role
 from ..plan_dict import EndpointDict, EngineDict, InstanceDict, PlanDict
 
+# Stands for all APIs, in the list of a router of which nothing is known.
+EVERY = "*"
 # What makes an instance as planned: nothing, a start of the same container, or another container.
 Mend = Literal["", "restart", "make"]
 
@@ -49,6 +51,12 @@ class SeenInstance:
     listed: bool = False
     # Whether it runs as another version than the plan's, with which it must not serve.
     other_version: bool = False
+    # Whether a server of it is not in this run: then it stays as it is.
+    elsewhere: bool = False
+    # Whether it runs with another API key than the deployment's.
+    other_key: bool = False
+    # The model's name in the API that it runs with; empty if that is not known.
+    model: str = ""
     # Whether one of its servers is drained: then it is neither listed nor changed; and whether it is to stop.
     drained: bool = False
     to_stop: bool = False
@@ -57,9 +65,14 @@ class SeenInstance:
     planned_release: str = ""
 
     @property
+    def silent(self) -> bool:
+        """Whether it runs as planned and does not answer: it is loading, or it hangs."""
+        return self.planned and self.up and not self.ready and not self.why
+
+    @property
     def serving(self) -> bool:
-        """Whether it gets requests and all of its containers run."""
-        return self.listed and bool(self.parts) and all(part.up for part in self.parts)
+        """Whether it gets requests, all of its containers run, and nothing says that it does not answer."""
+        return self.listed and not self.silent and bool(self.parts) and all(part.up for part in self.parts)
 
     @property
     def up(self) -> bool:
@@ -143,7 +156,9 @@ def seen(
     """
     marks = {host: str(look.get("drained") or "") for host, look in looks.items()} | {**(drained or {})}
     lists = _lists(looks)
-    colocated = not plan["proxy"]["prefillers"]
+    routers = {host for host, share in plan["hosts"].items() if share["routers"]}
+    # Whatever runs is listed, as far as is known: without routers, with one that this run does not reach.
+    colocated = not plan["proxy"]["prefillers"] or bool(routers - looks.keys())
     found = {host: list(look.get("containers") or ()) for host, look in looks.items()}
     names = {(host, engine["container"]) for host, engine in _engines(plan)}
     looked_at = {
@@ -153,28 +168,26 @@ def seen(
         for instance in plan["instances"]
         if all(host in looks for host in instance["nodes"])
     }
-    others: dict[str, SeenInstance] = {}
-    # What serves elsewhere goes on, unless that is in another version.
-    if not any(one.other_version for one in looked_at.values()):
-        others = _elsewhere(plan, looked_at, lists, marks)
-    every = looked_at | others
+    every = looked_at | _elsewhere(plan, looked_at, lists, marks, all_listed=colocated)
     instances = [every[one["name"]] for one in plan["instances"] if one["name"] in every]
     taken = {(part.host, part.container) for one in instances for part in one.parts}
-    instances.extend(_strays(found, names | taken, lists, colocated=colocated))
-    routers = {host for host, share in plan["hosts"].items() if share["routers"]}
+    versions = {engine["labels"]["pd_rollout.version"] for _, engine in _engines(plan)}
+    instances.extend(_strays(found, names | taken, lists, versions, colocated=colocated))
     wanted = [one for one in instances if one.planned and not one.drained]
-    hashes = _hashes(plan, wanted) if any(one.drained for one in instances) else None
+    hashes = _hashes(plan, wanted)
+    drains = any(one.drained for one in instances)
     return Seen(
         tuple(instances),
         lists,
-        routed=any(look.get("lists") for look in looks.values()),
+        routed=any(look["routers_up"] for look in looks.values()) or bool(routers - looks.keys()),
         routers_settled=all(
-            _settled(look, plan["hosts"].get(host), hashes) for host, look in looks.items() if host in routers
+            _settled(look, plan["hosts"].get(host), hashes if drains else None)
+            for host, look in looks.items()
         ),
         routers_differ=any(
-            _differs(look, plan["hosts"].get(host)) for host, look in looks.items() if host in routers
+            router["hash"] not in hashes for look in looks.values() for router in look["routers_up"]
         ),
-        files_settled=not any(_untidy(look) for look in looks.values()),
+        files_settled=not any(_untidy(look, _router_scripts(plan, drains)) for look in looks.values()),
         unseen_routers=tuple(sorted(routers - looks.keys())),
     )
 
@@ -198,15 +211,17 @@ def endpoint(place: str) -> EndpointDict:
 
 
 def _settled(look: Mapping[str, Any], share: Any, hashes: Collection[str] | None) -> bool:
-    """Return whether the routers of a host are as planned.
+    """Return whether the routers of a host are as planned; without planned ones, whether none is left.
 
     hashes: what they are made from if a part of the instances is drained.
     """
     routers, front = look.get("routers"), look.get("front") or {}
     if not front.get("settled", True):
         return False
+    up = look["routers_up"]
+    if share is None or not share["routers"]:
+        return not up
     if hashes is not None:
-        up = look["routers_up"]
         return len(up) == 1 and all(router["hash"] in hashes for router in up)
     names = {router["container"] for router in share["routers"]}
     nodes = [node for node in look["nodes"] if node["container"] in names]
@@ -214,16 +229,17 @@ def _settled(look: Mapping[str, Any], share: Any, hashes: Collection[str] | None
     return switched and all(node["answers"] for node in nodes)
 
 
-def _differs(look: Mapping[str, Any], share: Any) -> bool:
-    """Return whether a router that runs on a host is not as planned."""
-    names = {router["container"] for router in share["routers"]} & {*look["running"]}
-    return any(node["why"] for node in look["nodes"] if node["container"] in names)
+def _router_scripts(plan: PlanDict, drains: bool) -> frozenset[str]:
+    """Return the scripts of routers that need not be the plan's: with drained instances, the list is not."""
+    shares = plan["hosts"].values() if drains else ()
+    return frozenset(router["script_path"] for share in shares for router in share["routers"])
 
 
-def _untidy(look: Mapping[str, Any]) -> bool:
+def _untidy(look: Mapping[str, Any], ignored: Collection[str]) -> bool:
     """Return whether files or records of a host have to be written or removed."""
     unnoted = any(node["group"] and not node["noted"] for node in look["nodes"])
-    return bool(look["outdated"] or look["leftovers"] or unnoted)
+    outdated = [path for path in look["outdated"] if path not in ignored]
+    return bool(outdated or look["leftovers"] or unnoted)
 
 
 def _lists(looks: Mapping[str, Mapping[str, Any]]) -> dict[Role, frozenset[str]]:
@@ -270,7 +286,9 @@ def _planned(
             for host, one in _every(found)
             if one["instance"] == name and (host, one["name"]) not in places
         ]
-    parts = tuple(_part(host, one) for host, one in here)
+    known = {(part.host, part.container): part.apis for part in wanted}
+    parts = tuple(_part(host, one, known.get((host, one["name"]), ())) for host, one in here)
+    secrets = {engine["container"]: engine["secret_path"] for _, engine in slices}
     why = whys.get(name, "")
     mends = {node["mend"] for node in nodes}
     mend: Mend = "make" if "make" in mends else "restart" if why else ""
@@ -291,6 +309,10 @@ def _planned(
             one["up"] and (one["version"] != versions.get(one["name"]) or one["other_image"])
             for _, one in here
         ),
+        other_key=any(
+            one["up"] and one["key"] != _key(looks[host], secrets.get(one["name"])) for host, one in here
+        ),
+        model=next((one["model"] for _, one in here), ""),
         drained=any(marks.get(host) for host, _ in slices),
         to_stop=any(marks.get(host) == "stopped" for host, _ in slices),
         release=next((one["release"] for _, one in here), ""),
@@ -298,11 +320,18 @@ def _planned(
     )
 
 
+def _key(look: Mapping[str, Any], path: str | None) -> str:
+    """Return the name of the API key that the label of a container must have; empty without a key."""
+    return str((look.get("key_ids") or {}).get(path, "")) if path else ""
+
+
 def _elsewhere(
     plan: PlanDict,
     looked_at: Collection[str],
     lists: Mapping[Role, frozenset[str]],
     marks: Mapping[str, str],
+    *,
+    all_listed: bool,
 ) -> dict[str, SeenInstance]:
     """Return the other instances that a router lists, with a server that this run has not looked at, by name.
 
@@ -314,7 +343,7 @@ def _elsewhere(
         if name in looked_at:
             continue
         parts = tuple(_wanted(host, e) for host, e in _engines(plan) if e["instance"] == name)
-        if any(api in lists[role] for part in parts for api in part.apis):
+        if all_listed or _is_listed(parts, role, lists, colocated=False):
             found[name] = SeenInstance(
                 name,
                 role,
@@ -323,6 +352,7 @@ def _elsewhere(
                 wanted=parts,
                 ready=True,
                 listed=True,
+                elsewhere=True,
                 drained=any(marks.get(host) for host in instance["nodes"]),
                 planned_release=plan["release"]["name"],
             )
@@ -337,8 +367,10 @@ def _apis(engine: EngineDict) -> tuple[str, ...]:
     return tuple(api for api in engine["labels"]["pd_rollout.apis"].split(",") if api)
 
 
-def _part(host: str, one: Mapping[str, Any]) -> Part:
-    return Part(host, one["name"], one["up"], frozenset(one["chips"]), tuple(one["apis"]))
+def _part(host: str, one: Mapping[str, Any], otherwise: tuple[str, ...] = ()) -> Part:
+    """Return a container as a part. ``otherwise``: its APIs, if its labels do not say them."""
+    apis = otherwise if one["apis"] is None else tuple(one["apis"])
+    return Part(host, one["name"], one["up"], frozenset(one["chips"]), apis)
 
 
 def _every(found: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -352,24 +384,27 @@ def _is_listed(
 ) -> bool:
     """Return whether a router lists one of the APIs; without routers, whether there is one."""
     apis = {api for part in parts for api in part.apis}
-    return bool(apis) if colocated else not apis.isdisjoint(lists[role])
+    if colocated or EVERY in lists[role]:
+        return any(part.up for part in parts)
+    return not apis.isdisjoint(lists[role])
 
 
 def _strays(
     found: Mapping[str, list[Mapping[str, Any]]],
     taken: set[tuple[str, str]],
     lists: Mapping[Role, frozenset[str]],
+    versions: Collection[str],
     *,
     colocated: bool,
 ) -> Iterator[SeenInstance]:
-    """Yield the instances that the plan does not have."""
+    """Yield the instances that the plan does not have. ``versions``: those of the plan."""
     groups: dict[tuple[Role, str], list[Part]] = {}
-    releases: dict[tuple[Role, str], str] = {}
+    labels: dict[tuple[Role, str], Mapping[str, Any]] = {}
     for host, one in _every(found):
         if (host, one["name"]) not in taken:
             key = (one["role"], one["instance"])
             groups.setdefault(key, []).append(_part(host, one))
-            releases[key] = one["release"]
+            labels[key] = one
     for (role, name), parts in groups.items():
         yield SeenInstance(
             name,
@@ -377,5 +412,7 @@ def _strays(
             planned=False,
             parts=tuple(parts),
             listed=_is_listed(parts, role, lists, colocated=colocated),
-            release=releases[role, name],
+            other_version=labels[role, name]["version"] not in versions,
+            model=labels[role, name]["model"],
+            release=labels[role, name]["release"],
         )

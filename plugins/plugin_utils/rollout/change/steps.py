@@ -69,6 +69,8 @@ class Change:
     outages: tuple[str, ...] = ()
     # What the routers list at the end.
     target: tuple[SeenInstance, ...] = ()
+    # What of the target may have its files put in order.
+    tidied: tuple[SeenInstance, ...] = ()
     # What is left out, because a server of it is drained.
     drained: tuple[SeenInstance, ...] = field(default_factory=tuple)
 
@@ -129,6 +131,8 @@ class _Maker:
         self.engines, self.unavailable = options.engines, max(1, options.unavailable)
         self.roles: tuple[Role, ...] = ("decoder",) if options.colocated else ROLES
         only = options.only
+        # Whether the run is about the whole deployment.
+        self.everything = only is None
         self.drained = tuple(one for one in seen.planned if one.drained)
         self.target = tuple(
             one
@@ -145,6 +149,7 @@ class _Maker:
         # A router that this run does not reach may list what is not planned.
         strays = () if seen.unseen_routers or only is not None else seen.strays
         self.ended = (*strays, *(one for one in self.drained if one.to_stop and one.up))
+        self.tidied = tuple(one for one in self.target if only is None or one.name in only)
         # What runs as planned, for comparisons.
         self.ready = tuple(one for one in self.target if one.ready)
         # What gets requests now, and may go on.
@@ -156,12 +161,15 @@ class _Maker:
 
     def change(self) -> Change:
         if self._settled():
-            if not self.seen.files_settled:
+            if self.everything and not self.seen.files_settled:
                 self.steps.append(Step(None if self.colocated else self.target, serving=self.target))
         elif not self.engines:
             self._routers_only()
         elif not self.works:
             self._from_nothing()
+        elif any(one.other_key for one in self.serving if one.planned and not one.drained):
+            self.outages.append("the engines' key (pd_api_key) changes, which engines and routers share")
+            self._at_once(self.todo)
         elif not self.front:
             self._without_front()
         elif any(one.other_version for one in self.todo if one.serving):
@@ -169,7 +177,9 @@ class _Maker:
         else:
             self._roll()
         self._note_unseen_routers()
-        return Change(tuple(self.steps), tuple(dict.fromkeys(self.outages)), self.target, self.drained)
+        outages = tuple(dict.fromkeys(self.outages))
+        tidied = self.tidied if self.steps else ()
+        return Change(tuple(self.steps), outages, self.target, tidied, self.drained)
 
     def _note_unseen_routers(self) -> None:
         """A router that this run does not reach goes on asking the instances that it changes."""
@@ -191,9 +201,12 @@ class _Maker:
         return {one.role for one in instances} >= set(self.roles)
 
     def _routers_only(self) -> None:
-        """The engines stay as they are."""
+        """The engines stay as they are. Half-way through a change of version, one alone is listed."""
         if self.colocated:
             return
+        if self.works:
+            mixed = any(one.other_version for one in self.serving)
+            self.target = tuple(one for one in self.target if one.serving or (one.ready and not mixed))
         self.steps.append(Step(self.target, serving=self.target, outage=self._relisted()))
         if self._relisted():
             self.outages.append(_NO_FRONT)
@@ -205,7 +218,7 @@ class _Maker:
     def _list_differs(self) -> bool:
         listed = {api for apis in self.seen.lists.values() for api in apis}
         wanted = {api for one in self.target for api in one.planned_apis}
-        return listed != wanted or self.seen.routers_differ
+        return listed != wanted or (self.everything and self.seen.routers_differ)
 
     def _from_nothing(self) -> None:
         """Nothing serves: everything at once."""
@@ -219,25 +232,25 @@ class _Maker:
 
     def _without_front(self) -> None:
         """A router that gets another list is started anew; clients of a colocated engine ask no other."""
-        stopping = [one for one in (*self.todo, *self.ended) if one.serving]
-        if not stopping and not self._relisted():
-            if self.todo or self.ended:
-                self.steps.append(
-                    Step(removed=self.ended, changed=self.todo, serving=self.serving, partners=self.ready)
-                )
-            if not self.seen.routers_settled:
-                self._list_all()
+        if any(one.serving for one in (*self.todo, *self.ended)):
+            self.outages.append(_COLOCATED if self.colocated else _NO_FRONT)
+            self._at_once(self.todo)
             return
-        self.outages.append(_COLOCATED if self.colocated else _NO_FRONT)
-        self.steps.append(
-            Step(
-                listed=None if self.colocated else (),
-                removed=self.ended,
-                changed=self.todo,
-                partners=self.ready,
-                outage=True,
+        if self.todo or self.ended:
+            self.steps.append(
+                Step(removed=self.ended, changed=self.todo, serving=self.serving, partners=self.ready)
             )
-        )
+        if self._relisted():
+            # Only for as long as the router starts.
+            self.outages.append(_NO_FRONT)
+            self.steps.append(Step(listed=self.target, serving=self.target, outage=True))
+        elif not self.seen.routers_settled:
+            self._list_all()
+
+    def _at_once(self, changed: Sequence[SeenInstance]) -> None:
+        """All that is left at once, while nothing serves."""
+        listed = None if self.colocated else ()
+        self.steps.append(Step(listed, self.ended, tuple(changed), (), self.ready, outage=True))
         self._list_all()
 
     def _startable(self) -> tuple[list[SeenInstance], list[SeenInstance]]:
@@ -264,14 +277,15 @@ class _Maker:
         free, held = self._startable()
         current = [one for one in self.serving if one in self.target]
         rolling = [one for one in self.todo if one.serving]
-        self._start(free, current)
+        self._start(free, [one for one in current if one.ready or one.why])
         joined = [*current, *free]
+        joined, held, ended = self._replaced(joined, held, rolling)
         last = self._last_of_role(rolling, joined)
         if last or not self._serves(joined):
             leaving = [one for one in self.serving if one not in current]
             self._outage(last or leaving, [*rolling, *held])
             return
-        removed = self.ended
+        removed = ended
         blocked = [one for one in held if not self._blocked(one, rolling)]
         if blocked:
             self.steps.append(_step(joined, removed, blocked))
@@ -284,6 +298,26 @@ class _Maker:
             self.steps.append(_step(joined, removed, behind))
             removed = ()
         self.steps.append(Step(self.target, removed, (), self.target))
+
+    def _replaced(
+        self,
+        joined: list[SeenInstance],
+        held: list[SeenInstance],
+        rolling: Sequence[SeenInstance],
+    ) -> tuple[list[SeenInstance], list[SeenInstance], tuple[SeenInstance, ...]]:
+        """Replace what leaves by what needs its chips or ports, one after the other, where all at once would
+        leave nothing of a role. Return what serves then, and what is left to start and to end."""
+        ended = list(self.ended)
+        for one in held if not self._serves(joined) else ():
+            gone = [old for old in ended if old.in_the_way_of(one)]
+            rest = [old for old in ended if old.serving and old not in gone and not old.other_version]
+            if not gone or self._blocked(one, rolling) or not self._serves([*joined, *rest]):
+                continue
+            self.steps.append(_step([*joined, *rest], tuple(gone), [one]))
+            joined = [*joined, one]
+            held = [other for other in held if other is not one]
+            ended = [old for old in ended if old not in gone]
+        return joined, held, tuple(ended)
 
     def _last_of_role(
         self, rolling: Sequence[SeenInstance], joined: Sequence[SeenInstance]
@@ -303,8 +337,7 @@ class _Maker:
             elif not one.planned:
                 why += ", and what is to replace it needs its chips or ports"
             self.outages.append(why)
-        self.steps.append(Step((), self.ended, tuple(changed), (), self.ready, outage=True))
-        self._list_all()
+        self._at_once(changed)
 
     def _batches(
         self, rolling: Sequence[SeenInstance], joined: Sequence[SeenInstance]
@@ -315,26 +348,33 @@ class _Maker:
             role: min(self.unavailable, sum(one.role == role for one in joined) - 1) for role in self.roles
         }
         while any(queues.values()):
+            waiting = [one for queue in queues.values() for one in queue]
             batch: list[SeenInstance] = []
             for role, queue in queues.items():
-                batch += queue[: sizes[role]]
-                del queue[: sizes[role]]
+                # First those whose new chips and ports no other one still has.
+                ready = [one for one in queue if not self._blocked(one, waiting)] or queue
+                batch += ready[: sizes[role]]
+            for queue in queues.values():
+                queue[:] = [one for one in queue if one not in batch]
             yield batch
 
     # Behind a front, with two versions that must not serve together.
 
     def _versions(self) -> None:
-        """First one part in the new version, while the other serves; then the list is the new part alone."""
+        """First one part in the new version, while the other serves; then that part serves alone."""
+        # What this run does not reach stays in the version before.
+        self.target = tuple(one for one in self.target if not one.elsewhere)
+        self.serviceable = self._serves(self.target)
         free, held = self._startable()
-        same = [one for one in self.serving if one.ready]
+        same = [one for one in self.serving if one.ready and not one.elsewhere]
         old = [one for one in self.serving if one not in same]
         self._start(free, same)
         half = self._half([*free, *same], old)
         left = [one for one in old if one not in half]
         new = [*free, *half, *same]
-        rest = [one for one in left if one.planned and not one.drained]
+        rest = [one for one in left if one in self.target]
         if not self._serves([*left, *same]) or not self._serves(new):
-            self._version_outage([*half, *rest], held, old)
+            self._version_outage([one for one in old if one in self.target], held, old)
             return
         if half:
             serving = (*left, *same)
@@ -348,7 +388,7 @@ class _Maker:
         for role in self.roles:
             if not any(one.role == role for one in new):
                 mine = [one for one in old if one.role == role]
-                ours = [one for one in mine if one.planned and not one.drained]
+                ours = [one for one in mine if one in self.target]
                 half += ours[: len(mine) // 2]
         return half
 
@@ -363,8 +403,7 @@ class _Maker:
         few = [role for role in self.roles if sum(one.role == role for one in old) == 1]
         only = f", and there is only one {' and one '.join(few)}" if few else ""
         self.outages.append(f"{pair} must not be paired{only}")
-        self.steps.append(Step((), self.ended, (*changing, *held), (), self.ready, outage=True))
-        self._list_all()
+        self._at_once([*changing, *held])
 
 
 def _step(

@@ -55,11 +55,16 @@ def reasons(change: Change) -> Iterator[str]:
     """Yield why each instance is changed."""
     for step in change.steps:
         for one in step.changed:
-            yield f"{one.name}: {one.why}" if one.why else f"{one.name}: it is not in the routers' list yet"
+            yield f"{one.name}: {_why(one)}"
         for one in (gone for gone in step.removed if not gone.planned):
             yield f"{one.name}: the plan does not have it"
     for one in change.drained:
         yield f"{one.name}: left out, because a server of it is drained (playbooks/undrain.yml)"
+
+
+def _why(one: SeenInstance) -> str:
+    """Return why an instance is changed or awaited."""
+    return one.why or ("it does not answer" if one.silent else "it is not in the routers' list yet")
 
 
 def state(seen: Seen) -> list[str]:

@@ -131,6 +131,7 @@ def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
         "labels": {
             **labels_of(cluster, instance.name, instance.role, {**container, "script": text}),
             "pd_rollout.release": cluster.release.name,
+            "pd_rollout.model": settings.served_model_name,
             "pd_rollout.version": version(cluster, instance, node),
             "pd_rollout.chips": ",".join(map(str, node.chips)),
             "pd_rollout.apis": places([{"host": address, "port": port} for port in node.api_ports]),

@@ -185,8 +185,33 @@ def test_a_restart_in_another_version_is_refused(run: Run) -> None:
     refused = run.steps(plan, restart=["d1"], only=["d1"])
     assert code(refused) == "change-other-version"
     (finding,) = refused["findings"]
-    assert (finding["instance"], finding["seen"], finding["expected"]) == ("d1", "v0.13.0", "v0.18.0")
+    assert finding["instance"] == "d1"
+    assert finding["seen"] == "v0.13.0, as before the change of the inventory"
+    # What starts nothing may be done.
+    assert "findings" not in run.steps(plan, drain=["host-d1"])
     assert titles(run.steps(plan))[0] == "make anew p0, d0"
+
+
+def test_slices_are_not_printed(run: Run) -> None:
+    """They hold the engines' environment."""
+    plan = plan_of()
+    run.look(plan, Servers.of(plan))
+    assert run.steps(plan)["_ansible_verbose_override"] is True
+
+
+def test_one_instance_is_restarted_and_the_others_stay_as_they_are(run: Run) -> None:
+    """Also where the inventory says otherwise by now."""
+    plan = plan_of(pd_engine_env={"A": "1"})
+    run.look(plan, Servers.of(plan_of()))
+    for options in ({"restart": ["d1"], "only": ["d1"]}, {"drain": ["host-d1"]}):
+        steps = run.steps(plan, **options)["steps"]
+        touched = {
+            engine["instance"]
+            for step in steps
+            for share in step["hosts"].values()
+            for engine in share["engines"]
+        }
+        assert touched <= {"d1"}
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_what_a_host_does_in_a_step_of_a_roll() -> None:
     )
     assert other["drain"] == []
     assert head["engines"] == plan["hosts"]["prefill1"]["engines"]
-    assert (head["kept"], head["remove"], head["close"]) == ([], [], [])
+    assert (head["kept"], head["remove"]) == ([], [])
     # What another step is about stays.
     idle = first["hosts"]["prefill3"]
     assert (idle["engines"], idle["stop"]) == ([], {"heads": [], "others": []})
@@ -254,8 +254,6 @@ def test_one_of_each_needs_an_outage_and_the_front_is_closed() -> None:
     first, last = run(plan, servers)
     assert (first["closed"], first["outage"]) == (True, True)
     assert first["lists"] == {"prefillers": [], "decoders": []}
-    close = [name for share in first["hosts"].values() for name in share["close"]]
-    assert close == ["pd-router-blue"]
     assert all(not share["routers"] for share in first["hosts"].values())
     assert not last["closed"]
     assert run(plan, servers) == []
@@ -347,3 +345,31 @@ def test_what_a_later_step_removes_is_kept_until_then() -> None:
     first, *_ = execution(plan, change_of(plan, servers), servers.looks(plan))
     assert first["hosts"]["decode2"]["remove"] == []
     assert first["hosts"]["decode2"]["kept"] == ["pd-decode_b"]
+
+
+def changing(**variables: Any) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    """A deployment of two prefillers and two decoders whose variables change: both plans, and the steps."""
+    before = plan_2p2d()
+    after = made(with_variables(behind("vllm_router"), variables))
+    servers = Servers.of(before)
+    return before, after, execution(after, change_of(after, servers), servers.looks(after))
+
+
+def test_an_api_that_moves_is_listed_where_it_is_by_then() -> None:
+    """By the lists and the canaries of the steps after its own."""
+    before, _, found = changing(pd_api_port=8104)
+    old = before["proxy"]["decoders"][0]["port"]
+    ports = [{api["port"] for apis in step["lists"].values() for api in apis} for step in found]
+    assert ports == [{old}, {8104}, {8104}]
+    partners = [
+        api["port"]
+        for side in ("prefillers", "decoders")
+        for one in found[1]["canary"][side]
+        for api in one["apis"]
+    ]
+    assert {*partners} == {8104}
+
+
+def test_the_model_has_the_name_of_what_is_listed() -> None:
+    before, _, found = changing(pd_served_model_name="other")
+    assert [step["model"] for step in found] == [before["model"]["served_name"], "other", "other"]

@@ -16,6 +16,7 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.s
     endpoint,
     seen,
 )
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.steps import Options, steps
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch import relisted
 from deployment_servers import Servers
 from planner_inventories import many
@@ -255,7 +256,8 @@ def test_what_serves_on_servers_that_the_run_does_not_look_at_goes_on() -> None:
     # In the plan's order, as a router lists them.
     assert [one.name for one in found.planned] == ["pa", "pb", "da", "db"]
     for name in ("pa", "db"):
-        assert named(found, name) == replace(named(see(servers), name), release="")
+        whole = named(see(servers), name)
+        assert named(found, name) == replace(whole, release="", model="", elsewhere=True)
     assert (found.strays, found.unseen_routers) == ((), ())
     # As far as the run knows, it is not there; or it is drained.
     looks = servers.looks(PLAN, hosts)
@@ -267,16 +269,75 @@ def test_what_serves_on_servers_that_the_run_does_not_look_at_goes_on() -> None:
     assert (pa.drained, pa.to_stop) == (True, False)
 
 
-def test_what_serves_elsewhere_in_another_version_does_not_go_on() -> None:
-    found = see(Servers.of(PLAN), plan_of(pd_model_path="/weights/other"), hosts=["a1", "b1", "b2", "d1"])
-    assert [one.name for one in found.planned] == ["pb", "da"]
-    assert found.strays == ()
+def test_what_serves_elsewhere_in_another_version_is_not_paired_with_the_new_one() -> None:
+    """It leaves the list when the part that this run reaches is of the new version."""
+    plan = plan_of(pd_model_path="/weights/other")
+    found = see(Servers.of(PLAN), plan, hosts=["a1", "b1", "b2", "d1"])
+    change = steps(found, Options(front=True, colocated=False))
+    assert not change.outages
+    lists = [[one.name for one in step.listed or ()] for step in change.steps]
+    assert lists == [["pa", "db"], ["pb", "da"], ["pb", "da"]]
 
 
-def test_routers_that_the_run_does_not_look_at() -> None:
+def test_routers_that_the_run_does_not_look_at_list_whatever_runs() -> None:
     found = see(Servers.of(PLAN), hosts=["d1", "d2"])
     assert found.unseen_routers == ("a1",)
-    assert [(one.name, one.listed) for one in found.planned] == [("da", False), ("db", False)]
+    assert [(one.name, one.listed) for one in found.planned] == [(n, True) for n in ("pa", "pb", "da", "db")]
+    plan = plan_of(pd_engine_env={"A": "1"})
+    change = steps(see(Servers.of(PLAN), plan, hosts=["d1", "d2"]), Options(front=True, colocated=False))
+    assert change.outages == tuple(
+        f"the routers of a1 are not in this run, and list {n}" for n in ("da", "db")
+    )
+
+
+def test_a_router_of_which_no_list_is_known_lists_whatever_runs() -> None:
+    """It is of a time before there was a front, or before its label."""
+    servers = Servers.of(PLAN)
+    for here in servers.containers.values():
+        for one in here.values():
+            for label in ("apis", "prefillers", "decoders", "model", "chips"):
+                one["Labels"].pop(f"pd_rollout.{label}", None)
+    servers.active.clear()
+    found = see(servers)
+    assert all(one.listed and one.apis == one.planned_apis for one in found.planned)
+    # All differ, by their labels: one after the other.
+    change = steps(found, Options(front=True, colocated=False))
+    assert not change.outages
+    assert all(step.listed for step in change.steps)
+
+
+def test_another_api_key() -> None:
+    """Engines and routers share it: nothing serves while it changes."""
+    looks = Servers.of(PLAN).looks(PLAN)
+    for look in looks.values():
+        for one in look["containers"]:
+            one["key"] = "8f14e45fceea167a"
+    found = seen(PLAN, looks, {one["name"]: "its key differs" for one in PLAN["instances"]})
+    assert all(one.other_key for one in found.planned)
+    change = steps(found, Options(front=True, colocated=False))
+    assert change.outages == ("the engines' key (pd_api_key) changes, which engines and routers share",)
+    assert [one.name for one in change.steps[0].changed] == ["pa", "pb", "da", "db"]
+
+
+def test_what_does_not_answer_is_awaited_without_consent() -> None:
+    servers = Servers.of(PLAN)
+    looks = servers.looks(PLAN)
+    for node in looks["d1"]["nodes"]:
+        node["answers"] = False
+    found = seen(PLAN, looks, {})
+    assert (named(found, "da").silent, named(found, "da").serving) == (True, False)
+    for front in (True, False):
+        change = steps(found, Options(front=front, colocated=False))
+        assert not change.outages
+        assert [one.name for one in change.steps[0].changed] == ["da"]
+        assert "da" not in [one.name for one in change.steps[0].partners]
+
+
+def test_a_router_on_a_server_that_has_none_in_the_plan() -> None:
+    servers = Servers.of(PLAN)
+    router = PLAN["hosts"]["a1"]["routers"][0]
+    servers.start("d1", router)
+    assert not see(servers).routers_settled
 
 
 def test_a_colocated_engine_is_asked_by_clients() -> None:
