@@ -43,6 +43,19 @@ def of_plan(
         "topology": plan["topology"],
         "image": {"reference": plan["image"], "ids": image_ids(looks)},
         "weights": weights(looks),
+        **deployed(plan),
+        "servers": {host: share["address"] for host, share in plan["hosts"].items() if occupied(share)},
+        "seconds": seconds(looks),
+        "texts": dict(texts),
+    }
+
+
+def deployed(plan: PlanDict) -> dict[str, Any]:
+    """Return what a plan deploys: the engines, routers and fronts, by the hashes of what they are made of.
+
+    It is the same for two inventories that differ in their names alone.
+    """
+    return {
         "instances": {
             instance["name"]: {
                 "role": instance["role"],
@@ -61,9 +74,6 @@ def of_plan(
             for host, share in plan["hosts"].items()
             if share["front"]
         },
-        "servers": {host: share["address"] for host, share in plan["hosts"].items() if occupied(share)},
-        "seconds": seconds(looks),
-        "texts": dict(texts),
     }
 
 
@@ -127,7 +137,8 @@ def same(record: Record, other: Record) -> bool:
     difference."""
     known = {one["weights"] for one in (record, other) if one["weights"]}
     images = [set(one["image"]["ids"]) for one in (record, other)]
-    return record["hash"] == other["hash"] and images[0] == images[1] and len(known) < 2
+    alike = all(record[part] == other[part] for part in ("instances", "routers", "fronts"))
+    return alike and images[0] == images[1] and len(known) < 2
 
 
 def newest(records: Iterable[Record | None], deployment: str) -> Record | None:
@@ -148,12 +159,12 @@ def due(plan: PlanDict, looks: Looks, known: Record | None, kept: Record | None,
     kept: the newest one on the controller.
     changes: whether the run changes anything.
     """
-    if known is None or changes or known["hash"] != plan["hash"]:
+    if known is None or changes:
         return True
     where = [look.get("revision") for host, look in looks.items() if host in keepers(plan)]
     if any(one is None or one["revision"] != known["revision"] for one in (*where, kept)):
         return True
-    now = {"hash": plan["hash"], "image": {"ids": image_ids(looks)}, "weights": weights(looks)}
+    now = {**deployed(plan), "image": {"ids": image_ids(looks)}, "weights": weights(looks)}
     return not same(known, now)
 
 

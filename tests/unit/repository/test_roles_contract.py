@@ -43,7 +43,14 @@ RESULTS = {
     },
     "model_weights": {"model_weights_result"},
     # The second one is the item of a loop.
-    "rollout": {"rollout_steps", "rollout_step", "rollout_texts", "rollout_revision"},
+    "rollout": {
+        "rollout_steps",
+        "rollout_step",
+        "rollout_part",
+        "rollout_reached",
+        "rollout_texts",
+        "rollout_revision",
+    },
 }
 
 
