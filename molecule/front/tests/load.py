@@ -145,10 +145,19 @@ class Load:
     """Clients that send one request after the other, streamed and not, until they are told to stop.
 
     ``elsewhere``: when a front says 503, that it has sent the request to nobody, they ask the next front.
+    ``pause``: seconds that each client waits before its next request.
     """
 
-    def __init__(self, front: Front, clients: int = 8, tokens: int = 24, elsewhere: bool = False) -> None:
+    def __init__(
+        self,
+        front: Front,
+        clients: int = 8,
+        tokens: int = 24,
+        elsewhere: bool = False,
+        pause: float = 0.0,
+    ) -> None:
         self.front, self.clients, self.tokens, self.elsewhere = front, clients, tokens, elsewhere
+        self.pause = pause
         self.result = Result()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._all()), daemon=True)
@@ -189,7 +198,7 @@ class Load:
                 self.result.wrong[f"{type(error).__name__}: {error}"[:200]] += 1
                 connection.close()
             # A client also waits, with an open connection.
-            await asyncio.sleep(0.01 * (number % 3))
+            await asyncio.sleep(self.pause + 0.01 * (number % 3))
 
     async def _text(self, connection: Connection, number: int, stream: bool) -> str:
         """Return the text of one answer; raises ValueError unless it is complete and right in form."""

@@ -23,11 +23,12 @@ ROLL = [
     ("make anew prefill_b, decode_b", "1 of 2", "1 of 2"),
     ("list all", "2 of 2", "2 of 2"),
 ]
+# Eight clients with this pause in seconds send about 20 requests a second.
+PAUSE = 0.35
 # The engines' number of sequences after the last roll.
 LAST = 36
 # A roll is killed when it comes to these tasks: the next run goes on from there, to the next one.
 POINTS = [
-    "Run the front, and switch to them",
     "Stop the engines that serve an API",
     "Run the containers of the plan",
     "Ask every pair of prefiller and decoder",
@@ -49,7 +50,7 @@ def test_the_first_failure_stops_the_roll_and_the_service_goes_on(changing, unde
     """
     before = engines(changing)
     changing.set(pd_router="upstream", **arguments(changing, 44))
-    with under_load():
+    with under_load(pause=PAUSE):
         sim(
             "fault",
             "server1",
@@ -76,7 +77,7 @@ def test_the_first_failure_stops_the_roll_and_the_service_goes_on(changing, unde
 
 def test_a_roll_that_is_killed_is_completed_by_the_next(changing, under_load):
     changing.set(pd_router="upstream", **arguments(changing, LAST))
-    with under_load() as load:
+    with under_load(pause=PAUSE) as load:
         for point in POINTS:
             with running(changing, "--skip-tags", "check") as run:
                 come_to(run, point)
@@ -93,7 +94,7 @@ def test_a_server_is_drained_for_maintenance_and_comes_back(changing, under_load
     changing.set(pd_router="upstream", **arguments(changing, LAST))
     before = engines(changing)
     here = {key: value for key, value in before.items() if key[0] == "server1"}
-    with under_load():
+    with under_load(pause=PAUSE):
         changing.run("playbooks/drain.yml", "-e", "server=server2", "-e", "drain_stop=true")
         assert engines(changing) == here
         output = changing.deploy("--check", "--skip-tags", "check")
@@ -108,7 +109,7 @@ def test_instances_come_and_go_and_the_others_stay(changing, under_load):
     changing.set(pd_router="upstream", **arguments(changing, LAST))
     before = engines(changing)
     changing.without("prefill_a", "prefiller")
-    with under_load():
+    with under_load(pause=PAUSE):
         changing.deploy("--skip-tags", "check")
         gone = ("server1", "pd-prefill_a")
         assert engines(changing) == {key: value for key, value in before.items() if key != gone}
@@ -183,7 +184,7 @@ def test_an_upgrade_and_the_way_back_never_pair_two_versions(changing, under_loa
         pd_image_archive=archive(image.rpartition(":")[2]),
         pd_image_archive_remote_src=False,
     )
-    with under_load():
+    with under_load(pause=PAUSE):
         assert steps(changing.deploy("--skip-tags", "check")) == ROLL
         output = changing.run("playbooks/rollback.yml", "--skip-tags", "check")
         assert steps(output) == ROLL
