@@ -12,7 +12,7 @@ from ..launch import relisted
 from ..model import Role
 from ..plan_dict import EndpointDict, EngineDict, InstanceDict, PlanDict
 
-# Stands for all APIs, in the list of a router of which nothing is known.
+# In the list of a router of which nothing is known, for all APIs (module_utils/_serving/running.py).
 EVERY = "*"
 # What makes an instance as planned: nothing, a start of the same container, or another container.
 Mend = Literal["", "restart", "make"]
@@ -93,11 +93,6 @@ class SeenInstance:
     def planned_apis(self) -> tuple[str, ...]:
         """Where it is to serve."""
         return tuple(api for part in self.wanted for api in part.apis)
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Its servers: those of the plan, else those where it runs."""
-        return tuple(dict.fromkeys(part.host for part in self.wanted or self.parts))
 
     def in_the_way_of(self, other: SeenInstance) -> bool:
         """Whether its containers hold chips or ports that another instance is to have."""

@@ -9,14 +9,11 @@ what is in the step; start it; compare its answers (canary). The list of the nex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..model import ROLES, Role
 from .seen import Seen, SeenInstance
-
-# API addresses by role, as a router lists them.
-Lists = Mapping[Role, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Change:
     # What of the target may have its files put in order.
     tidied: tuple[SeenInstance, ...] = ()
     # What is left out, because a server of it is drained.
-    drained: tuple[SeenInstance, ...] = field(default_factory=tuple)
+    drained: tuple[SeenInstance, ...] = ()
 
     @property
     def outage(self) -> bool:
@@ -279,13 +276,13 @@ class _Maker:
         rolling = [one for one in self.todo if one.serving]
         self._start(free, [one for one in current if one.ready or one.why])
         joined = [*current, *free]
-        joined, held, ended = self._replaced(joined, held, rolling)
+        joined, held = self._replaced(joined, held, rolling)
         last = self._last_of_role(rolling, joined)
         if last or not self._serves(joined):
             leaving = [one for one in self.serving if one not in current]
             self._outage(last or leaving, [*rolling, *held])
             return
-        removed = ended
+        removed = self.ended
         blocked = [one for one in held if not self._blocked(one, rolling)]
         if blocked:
             self.steps.append(_step(joined, removed, blocked))
@@ -304,20 +301,19 @@ class _Maker:
         joined: list[SeenInstance],
         held: list[SeenInstance],
         rolling: Sequence[SeenInstance],
-    ) -> tuple[list[SeenInstance], list[SeenInstance], tuple[SeenInstance, ...]]:
+    ) -> tuple[list[SeenInstance], list[SeenInstance]]:
         """Replace what leaves by what needs its chips or ports, one after the other, where all at once would
-        leave nothing of a role. Return what serves then, and what is left to start and to end."""
-        ended = list(self.ended)
+        leave nothing of a role. Return what serves then, and what is left to start."""
         for one in held if not self._serves(joined) else ():
-            gone = [old for old in ended if old.in_the_way_of(one)]
-            rest = [old for old in ended if old.serving and old not in gone and not old.other_version]
+            gone = [old for old in self.ended if old.in_the_way_of(one)]
+            rest = [old for old in self.ended if old.serving and old not in gone and not old.other_version]
             if not gone or self._blocked(one, rolling) or not self._serves([*joined, *rest]):
                 continue
             self.steps.append(_step([*joined, *rest], tuple(gone), [one]))
             joined = [*joined, one]
             held = [other for other in held if other is not one]
-            ended = [old for old in ended if old not in gone]
-        return joined, held, tuple(ended)
+            self.ended = tuple(old for old in self.ended if old not in gone)
+        return joined, held
 
     def _last_of_role(
         self, rolling: Sequence[SeenInstance], joined: Sequence[SeenInstance]

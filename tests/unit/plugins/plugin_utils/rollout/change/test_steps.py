@@ -182,6 +182,18 @@ def test_all_of_a_role_renamed_are_replaced_one_by_one():
     assert behind_a_front(seen(prefiller("p1"), *new, *before)).outages
 
 
+def test_what_was_replaced_is_not_ended_again_by_an_outage():
+    old = [stray(f"d{n}", "decoder", f"host{n}") for n in (1, 2)]
+    new = [decoder(f"e{n}", host=f"host{n}", **NEW) for n in (1, 2)]
+    change = behind_a_front(seen(prefiller("p1", **DIFFERS), *new, *old))
+    assert [step[1:] for step in short(change)] == [
+        ("d1", "e1", False),
+        ("d2", "e2", False),
+        ("", "p1", True),
+        ("", "", False),
+    ]
+
+
 def test_without_a_front_a_new_instance_costs_a_restart_of_the_router_alone():
     found = seen(prefiller("p1"), decoder("d1"), decoder("d2", **NEW))
     change = steps(found, Options(front=False, colocated=False))
