@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..module_utils._findings import RolloutError
-from ..plugin_utils._checks.results import registered
+from ..plugin_utils._checks.results import deployment_looks
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
 from ..plugin_utils._serving.groups import decide
@@ -22,11 +22,7 @@ class ActionModule(ControllerAction):
     }
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        looks = {
-            name: found
-            for name in options["servers"]
-            if (found := registered(task_vars, name, options["result"])) is not None and "nodes" in found
-        }
+        looks = deployment_looks(task_vars, options["servers"], options["result"])
         decision = decide(looks, options["servers"])
         if decision.refusals:
             return RolloutError(decision.refusals).failure()

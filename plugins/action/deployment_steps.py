@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 from ..module_utils._files.safe_paths import HISTORY
 from ..module_utils._findings import Finding, RolloutError, few
 from ..module_utils._serving import history
-from ..plugin_utils._checks.results import registered
+from ..plugin_utils._checks.results import deployment_looks
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
 from ..plugin_utils._serving import revisions
@@ -45,11 +45,7 @@ class ActionModule(ControllerAction):
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         plan = cast("PlanDict", options["plan"])
-        looks = {
-            name: found
-            for name in options["servers"]
-            if (found := registered(task_vars, name, options["result"])) is not None and "nodes" in found
-        }
+        looks = deployment_looks(task_vars, options["servers"], options["result"])
         decision = decide(looks, options["servers"])
         unknown = list(_unknown(plan, options))
         if unknown:
@@ -86,14 +82,15 @@ class ActionModule(ControllerAction):
             and options["engines"]
             and options["routers"]
         )
+        names = [one.name for one in change.target]
         execute = whole if self._task.check_mode else execution
         return {
             "steps": execute(plan, change, looks, engines=options["engines"]),
             "outages": list(change.outages),
-            "lists": lists_of(change.target, [one.name for one in change.target]),
+            "lists": lists_of(change.target, names),
             # The slices may hold secrets, and are long.
             "_ansible_verbose_override": True,
-            "canary": members(plan, change.target),
+            "canary": members(plan, change.target, names),
             "pairs": revisions.pairs(change),
             "known": revisions.known_texts(plan, looks, known),
             "keep": whole_run and revisions.due(plan, looks, known, kept, changes=bool(change.steps)),

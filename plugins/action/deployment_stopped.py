@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 from ..module_utils._findings import RolloutError
-from ..plugin_utils._checks.results import registered
+from ..plugin_utils._checks.results import deployment_looks
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._serving.catalogue import CHANGE_CHECKS
 from ..plugin_utils._serving.groups import decide
@@ -29,11 +29,7 @@ class ActionModule(ControllerAction):
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         plan = cast("PlanDict", options["plan"])
-        looks = {
-            name: found
-            for name in options["servers"]
-            if (found := registered(task_vars, name, options["result"])) is not None and "nodes" in found
-        }
+        looks = deployment_looks(task_vars, options["servers"], options["result"])
         stands = state(seen(plan, looks, decide(looks, options["servers"]).why))
         finding = CHANGE_CHECKS.finding(
             "change-stopped",

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleActionFail
 
 from ..module_utils._files.safe_paths import HISTORY
 from ..module_utils._serving import history
-from ..plugin_utils._checks.results import registered
+from ..plugin_utils._checks.results import deployment_looks, registered
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.lock_owner import describe
 from ..plugin_utils._serving import revisions
@@ -33,11 +33,7 @@ class ActionModule(ControllerAction):
 
     def work(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         plan = cast("PlanDict", {key: options["plan"][key] for key in KEYS})
-        looks = {
-            name: found
-            for name in options["servers"]
-            if (found := registered(task_vars, name, options["result"])) is not None and "nodes" in found
-        }
+        looks = deployment_looks(task_vars, options["servers"], options["result"])
         texts: dict[str, Any] = {}
         for variable in options["texts"]:
             for name in options["servers"]:

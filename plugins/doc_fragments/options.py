@@ -25,6 +25,15 @@ options:
     required: true
 """
 
+    LOOKS = r"""
+options:
+  result:
+    description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_info)
+      is registered.
+    type: str
+    required: true
+"""
+
     FAIL = r"""
 options:
   fail:

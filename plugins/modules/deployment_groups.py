@@ -21,12 +21,7 @@ extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.controller
   - ascend.pd_rollout.options.servers
-options:
-  result:
-    description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_info)
-      is registered.
-    type: str
-    required: true
+  - ascend.pd_rollout.options.looks
 """
 
 EXAMPLES = r"""

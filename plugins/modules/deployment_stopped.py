@@ -19,16 +19,9 @@ extends_documentation_fragment:
   - ascend.pd_rollout.attributes.info
   - ascend.pd_rollout.attributes.controller
   - ascend.pd_rollout.options.servers
+  - ascend.pd_rollout.options.looks
+  - ascend.pd_rollout.options.plan
 options:
-  plan:
-    description: The plan, C(pd_plan).
-    type: dict
-    required: true
-  result:
-    description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_info)
-      is registered.
-    type: str
-    required: true
   step:
     description: The step that has failed.
     type: str

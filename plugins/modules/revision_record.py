@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - ascend.pd_rollout.attributes
   - ascend.pd_rollout.attributes.controller
   - ascend.pd_rollout.options.servers
+  - ascend.pd_rollout.options.looks
   - ascend.pd_rollout.options.plan
 attributes:
   check_mode:
@@ -27,11 +28,6 @@ attributes:
   diff_mode:
     support: none
 options:
-  result:
-    description: Name of the variable in which each server's result of M(ascend.pd_rollout.deployment_info)
-      is registered.
-    type: str
-    required: true
   texts:
     description: Names of variables with answers of pairs, as M(ascend.pd_rollout.canary) returns them in
       RV(ignore:texts). Of the same pair, the later one holds.

@@ -26,6 +26,14 @@ def registered(task_vars: Mapping[str, Any], name: str, variable: str) -> Mappin
     return value if isinstance(value, Mapping) and not value.get("skipped") else None
 
 
+def deployment_looks(
+    task_vars: Mapping[str, Any], names: Iterable[str], variable: str
+) -> dict[str, Mapping[str, Any]]:
+    """Return the results of deployment_info that servers registered, by server; without those that failed."""
+    found = {name: registered(task_vars, name, variable) for name in names}
+    return {name: look for name, look in found.items() if look is not None and "nodes" in look}
+
+
 def first_registered(
     task_vars: Mapping[str, Any], name: str, variables: Iterable[str]
 ) -> Mapping[str, Any] | None:

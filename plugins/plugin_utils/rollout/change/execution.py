@@ -57,19 +57,17 @@ class MemberDict(TypedDict):
     apis: list[EndpointDict]
 
 
-class CanaryDict(TypedDict):
-    """Who is compared with whom; ``only``: pairs with one of these."""
-
-    prefillers: list[MemberDict]
-    decoders: list[MemberDict]
-    only: list[str]
-
-
 class MembersDict(TypedDict):
     """The instances of each role."""
 
     prefillers: list[MemberDict]
     decoders: list[MemberDict]
+
+
+class CanaryDict(MembersDict):
+    """Who is compared with whom; ``only``: pairs with one of these."""
+
+    only: list[str]
 
 
 class ListsDict(TypedDict):
@@ -164,15 +162,17 @@ def _model(plan: PlanDict, step: Step, changed: Collection[str]) -> str:
     return next((model for model in before if model), plan["model"]["served_name"])
 
 
-def members(plan: PlanDict, target: Sequence[SeenInstance]) -> MembersDict:
-    """Return the planned ones of instances, with where they are to serve."""
-    planned = {one.name: one for one in target if one.planned}
+def members(plan: PlanDict, instances: Iterable[SeenInstance], changed: Collection[str]) -> MembersDict:
+    """Return the planned ones of instances in the plan's order, with where they serve.
+
+    changed: the names of those that are as planned by then.
+    """
+    planned = {one.name: one for one in instances if one.planned}
+    ordered = [planned[instance["name"]] for instance in plan["instances"] if instance["name"] in planned]
 
     def side(role: Role) -> list[MemberDict]:
         return [
-            {"instance": name, "apis": [endpoint(place) for place in planned[name].planned_apis]}
-            for name in (instance["name"] for instance in plan["instances"])
-            if name in planned and planned[name].role == role
+            {"instance": one.name, "apis": _endpoints(one, changed)} for one in ordered if one.role == role
         ]
 
     return {"prefillers": side("prefiller"), "decoders": side("decoder")}
@@ -257,18 +257,6 @@ def _canary(plan: PlanDict, step: Step, before: Collection[str]) -> CanaryDict |
     """Return who is compared before the changed instances are listed."""
     if not step.changed:
         return None
-    changed = {one.name for one in step.changed}
-    members = [one for one in (*step.partners, *step.changed) if one.planned]
-    unique = {one.name: one for one in members}
-    order = [instance["name"] for instance in plan["instances"]]
-    ordered = [unique[name] for name in order if name in unique]
-    apis = {one.name: _apis(one, {*changed, *before}) for one in ordered}
-
-    def side(role: Role) -> list[MemberDict]:
-        return [
-            {"instance": one.name, "apis": [endpoint(place) for place in apis[one.name]]}
-            for one in ordered
-            if one.role == role
-        ]
-
-    return {"prefillers": side("prefiller"), "decoders": side("decoder"), "only": sorted(changed)}
+    names = {one.name for one in step.changed}
+    compared = members(plan, (*step.partners, *step.changed), {*before, *names})
+    return {**compared, "only": sorted(names)}
