@@ -29,6 +29,17 @@ attributes:
     details: Changes nothing.
 """
 
+    # What changes something, and predicts it without showing a difference.
+    CHANGES = r"""
+attributes:
+  check_mode:
+    description: Can run in check mode and predict the result without changing anything.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed, or would change, in diff mode.
+    support: none
+"""
+
     # An action alone.
     CONTROLLER = r"""
 attributes:

@@ -16,14 +16,9 @@ description:
     the server, only root may be able to write to the directories above it, and it must not be a link.
     Otherwise the module fails and changes nothing.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.fast_path
   - ascend.pd_rollout.attributes.server
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   path:
     description: The directory.

@@ -16,14 +16,9 @@ description:
   - A server that is removed from the inventory keeps its containers. From this file
     M(ascend.pd_rollout.plan) still knows the server, and the check report lists it.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.controller
   - ascend.pd_rollout.options.servers
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   state:
     description: Whether to add the servers, or remove them because the deployment has nothing left on them.

@@ -17,15 +17,10 @@ description:
     later, and so has left its group.
   - Reports which containers have been started since they were inspected.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.fast_path
   - ascend.pd_rollout.attributes.server
   - ascend.pd_rollout.options.docker
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   planned:
     description: The slices of the plan for this server.

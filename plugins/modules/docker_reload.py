@@ -16,14 +16,9 @@ description:
   - Then waits for the engine's reload event. An engine that rejects the new configuration only logs that and
     keeps the old one; this module fails instead.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.server
   - ascend.pd_rollout.options.docker
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   pid_file:
     description: The file with the engine's process ID.

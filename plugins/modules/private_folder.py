@@ -18,13 +18,8 @@ description:
     that is root's.
   - If other users could change it, the module fails and reports which folder is wrong and how to fix it.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.server
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   path:
     description: The folder.

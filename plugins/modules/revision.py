@@ -15,14 +15,9 @@ description:
   - Writes a revision below C(history) in the deployment's directory, for root alone, unless it is there, and
     removes the oldest if there are more than ten.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.fast_path
   - ascend.pd_rollout.attributes.server
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   directory:
     description: The deployment's directory on the server.

@@ -17,16 +17,11 @@ description:
   - Writes the revision below C(history) in the directory of the plan, for its owner alone, unless plan,
     images and weights are those of the newest one. Keeps the last ten.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.controller
   - ascend.pd_rollout.options.servers
   - ascend.pd_rollout.options.looks
   - ascend.pd_rollout.options.plan
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   texts:
     description: Names of variables with answers of pairs, as M(ascend.pd_rollout.canary) returns them in

@@ -15,13 +15,8 @@ description:
   - The wheels are compared with their hashes and unpacked into a draft beside the directory, which is then
     renamed, so that the directory is complete or absent. It is accessible to root alone.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.server
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   path:
     description: The directory for the modules, directly in the directory of a deployment.

@@ -15,13 +15,8 @@ description:
   - Copies every file that is not hidden with M(ansible.builtin.copy), one after the other. Each is compared
     by its hash and renamed atomically, so an interrupted run resumes with the file that it was copying.
 extends_documentation_fragment:
-  - ascend.pd_rollout.attributes
+  - ascend.pd_rollout.attributes.changes
   - ascend.pd_rollout.attributes.calls
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   source:
     description: The directory on the controller.
