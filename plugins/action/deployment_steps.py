@@ -91,7 +91,6 @@ class ActionModule(ControllerAction):
             # The slices may hold secrets, and are long.
             "_ansible_verbose_override": True,
             "canary": members(plan, change.target, names),
-            "pairs": revisions.pairs(change),
             "known": revisions.known_texts(plan, looks, known),
             "keep": whole_run and revisions.due(plan, looks, known, kept, changes=bool(change.steps)),
             # A server's mark is written even where nothing has to change.

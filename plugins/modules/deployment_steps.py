@@ -14,7 +14,7 @@ description:
   - Internal to the role C(rollout).
   - An action that runs on the controller. One task with C(run_once) handles all servers. It reads the results
     of M(ascend.pd_rollout.deployment_info) for each of them, about engines and routers together.
-  - Prints the steps with what serves during each of them, and the minutes of the last start-ups.
+  - Prints the steps with what serves during each of them, and how long the last starts took.
   - Fails if the service would be interrupted and O(accept_outage) is not set.
   - In check mode the result has one step with all that would change.
 extends_documentation_fragment:
@@ -139,12 +139,6 @@ canary:
   description: The instances that serve at the end, with their APIs.
   returned: success
   type: dict
-pairs:
-  description: The pairs that serve at the end, as M(ascend.pd_rollout.canary) names them.
-  returned: success
-  type: list
-  elements: str
-  sample: [prefill1 decode1]
 known:
   description: What pairs answered in the newest revision, of those whose instances have the same version now.
   returned: success

@@ -8,12 +8,10 @@ A revision is a record (``of_plan``) beside the plan; module_utils/_serving/hist
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import product
 from typing import Any
 
 from ...module_utils._findings import few
 from ...module_utils._front.files import CONFIG, digests
-from ..rollout.change.steps import Change
 from ..rollout.plan_dict import EngineDict, PlanDict
 from .canary import askers
 
@@ -55,11 +53,12 @@ def deployed(plan: PlanDict) -> dict[str, Any]:
 
     It is the same for two inventories that differ in their names alone.
     """
+    known = versions(plan)
     return {
         "instances": {
             instance["name"]: {
                 "role": instance["role"],
-                "version": versions(plan)[instance["name"]],
+                "version": known[instance["name"]],
                 "engines": _engines(plan, instance["name"]),
             }
             for instance in plan["instances"]
@@ -166,16 +165,6 @@ def due(plan: PlanDict, looks: Looks, known: Record | None, kept: Record | None,
         return True
     now = {**deployed(plan), "image": {"ids": image_ids(looks)}, "weights": weights(looks)}
     return not same(known, now)
-
-
-def pairs(change: Change) -> list[str]:
-    """Return the pairs that serve after a change, as the module canary names them."""
-    by_role = {
-        role: [one.name for one in change.target if one.role == role] for role in ("prefiller", "decoder")
-    }
-    if not by_role["prefiller"]:
-        return by_role["decoder"]
-    return [f"{prefiller} {decoder}" for prefiller, decoder in product(*by_role.values())]
 
 
 def known_texts(plan: PlanDict, looks: Looks, record: Record | None) -> dict[str, list[str]]:

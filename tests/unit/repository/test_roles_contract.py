@@ -48,7 +48,6 @@ RESULTS = {
         "rollout_step",
         "rollout_part",
         "rollout_reached",
-        "rollout_texts",
         "rollout_revision",
     },
 }

@@ -10,8 +10,6 @@ import json
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving import revisions
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.seen import SeenInstance
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.steps import Change
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import (
     GroupShape,
     raw_inventory,
@@ -221,15 +219,6 @@ def test_other_weights_and_another_image_may_answer_otherwise():
     assert revisions.known_texts(BEFORE, looks(BEFORE, weights="b"), old) == {}
     now["d1"]["containers"][0]["other_image"] = True
     assert revisions.known_texts(BEFORE, now, old) == {}
-
-
-def test_the_pairs_that_serve():
-    def one(name, role):
-        return SeenInstance(name, role, True, ())
-
-    both = Change(target=(one("p", "prefiller"), one("d1", "decoder"), one("d2", "decoder")))
-    assert revisions.pairs(both) == ["p d1", "p d2"]
-    assert revisions.pairs(Change(target=(one("d", "decoder"),))) == ["d"]
 
 
 def test_the_list():
