@@ -20,7 +20,12 @@ MAY = {
     "plugin_utils": ("ansible", "jinja2", "yaml", "matplotlib", "module_utils", "plugin_utils"),
     # ansible-core requires cryptography.
     "plugin_utils/_front": ("cryptography", "module_utils", "plugin_utils"),
-    "plugin_utils/rollout": ("yaml", "module_utils/_findings", "plugin_utils/rollout"),
+    "plugin_utils/rollout": (
+        "yaml",
+        "module_utils/_findings",
+        "module_utils/_serving/router_list",
+        "plugin_utils/rollout",
+    ),
     "modules": ("ansible/module_utils", "module_utils"),
     "action": ("action", "ansible", "module_utils", "plugin_utils"),
     "filter": ("ansible", "module_utils", "plugin_utils"),

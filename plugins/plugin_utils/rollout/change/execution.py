@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from ..launch import relisted
+from ....module_utils._serving.router_list import relisted
 from ..model import Role
 from ..plan_dict import EndpointDict, EngineDict, PlanDict, ProxyDict
 from .seen import Part, SeenInstance, endpoint

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..launch import relisted
+from ....module_utils._serving.router_list import relisted
 from ..model import Role
 from ..plan_dict import EndpointDict, EngineDict, InstanceDict, PlanDict
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .container import directory, engine
 from .front import front
-from .proxy import entry, proxy, relisted
+from .proxy import entry, proxy
 from .router import backends
 
-__all__ = ["backends", "directory", "engine", "entry", "front", "proxy", "relisted"]
+__all__ = ["backends", "directory", "engine", "entry", "front", "proxy"]

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from ....module_utils._serving.router_list import digest, places
 from ..handshakes import connector_of, handshake_ports, listens
 from ..model import KV_ROLES, Instance, Mount, Node, Rank, ValidCluster
-from ..plan_dict import ContainerDict, EndpointDict, EngineDict, RankDict
+from ..plan_dict import ContainerDict, EngineDict, RankDict
 from ..secrecy import in_settings
 from .arguments import serve_arguments, words
 from .script import SECRET_TARGET, engine_script
@@ -41,16 +40,6 @@ def labels_of(cluster: ValidCluster, instance: str, role: str, content: Mapping[
         "pd_rollout.role": role,
         "pd_rollout.hash": digest(content),
     }
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what a container is made of."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def places(apis: Sequence[EndpointDict]) -> str:
-    """Return APIs as a label has them: ``address:port``, separated by commas."""
-    return ",".join(f"{api['host']}:{api['port']}" for api in apis)
 
 
 def version(cluster: ValidCluster, instance: Instance, node: Node) -> str:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ....module_utils._serving.router_list import expected_backends, list_labels
 from ..model import Mount, Proxy, ValidCluster
 from ..plan_dict import (
-    BackendsDict,
     EndpointDict,
     EngineDict,
     EntryDict,
@@ -20,15 +20,13 @@ from ..routers import vllm_router
 from ..secrecy import in_router
 from ..topology import proxy_connector
 from .arguments import Argument, words
-from .container import digest, directory, labels_of, own_mounts, places, secret_path_of
+from .container import directory, labels_of, own_mounts, secret_path_of
 from .router import (
-    backend_arguments,
     backends,
-    expected_backends,
     upstream_arguments,
     vllm_router_arguments,
 )
-from .script import continued, proxy_script, router_script
+from .script import proxy_script, router_script
 
 
 def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
@@ -80,43 +78,6 @@ def proxy(cluster: ValidCluster, which: Proxy) -> ProxyDict:
             **labels_of(
                 cluster, which.name, "proxy", {"image": declaration.image, "mounts": mounts, "script": text}
             ),
-            **list_labels(prefillers, decoders),
-        },
-    }
-
-
-def list_labels(prefillers: Sequence[EndpointDict], decoders: Sequence[EndpointDict]) -> dict[str, str]:
-    """Return the labels of a router's container that say which APIs it lists."""
-    return {
-        "pd_rollout.prefillers": places(prefillers),
-        "pd_rollout.decoders": places(decoders),
-    }
-
-
-def relisted(
-    router: ProxyDict,
-    plan: BackendsDict,
-    prefillers: Sequence[EndpointDict],
-    decoders: Sequence[EndpointDict],
-) -> ProxyDict:
-    """Return a router of a plan with another list of backends, for a step of a change.
-
-    ``router`` has the list of ``plan``. The rest of its container and its script stays as it is.
-    """
-    before = backend_arguments(router["router"], plan["prefillers"], plan["decoders"])
-    after = backend_arguments(router["router"], prefillers, decoders)
-    text = router["script"].replace(continued(before), continued(after), 1)
-    start = router["argv"].index(before[0].words[0])
-    count = len(words(before))
-    content = {"image": router["image"], "mounts": router["mounts"], "script": text}
-    return {
-        **router,
-        "argv": [*router["argv"][:start], *words(after), *router["argv"][start + count :]],
-        "script": text,
-        "expected": expected_backends(router["router"], prefillers, decoders),
-        "labels": {
-            **router["labels"],
-            "pd_rollout.hash": digest(content),
             **list_labels(prefillers, decoders),
         },
     }

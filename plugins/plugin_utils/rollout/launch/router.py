@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ....module_utils._serving.router_list import backend_words
 from ..model import Proxy, ValidCluster
 from ..plan_dict import EndpointDict
 from ..routers import Kind, Router, given_options
@@ -94,32 +95,7 @@ def backend_arguments(
     router: Router, prefillers: Sequence[EndpointDict], decoders: Sequence[EndpointDict]
 ) -> list[Argument]:
     """Return the options with which a router is told its backends."""
-    if router == "upstream":
-        return [
-            Argument(("--prefiller-hosts", *(str(b["host"]) for b in prefillers))),
-            Argument(("--prefiller-ports", *(str(b["port"]) for b in prefillers))),
-            Argument(("--decoder-hosts", *(str(b["host"]) for b in decoders))),
-            Argument(("--decoder-ports", *(str(b["port"]) for b in decoders))),
-        ]
-    return [
-        *(Argument(("--prefill", url(backend))) for backend in prefillers),
-        *(Argument(("--decode", url(backend))) for backend in decoders),
-    ]
-
-
-def expected_backends(
-    router: Router, prefillers: Sequence[EndpointDict], decoders: Sequence[EndpointDict]
-) -> dict[str, Any]:
-    """Return what a router's health check reports of its backends: the upstream script numbers, vllm-router
-    URLs by role."""
-    if router == "upstream":
-        return {"prefill_instances": len(prefillers), "decode_instances": len(decoders)}
-    return {"prefill": [url(b) for b in prefillers], "decode": [url(b) for b in decoders]}
-
-
-def url(backend: EndpointDict) -> str:
-    """Return the URL of an engine's API."""
-    return f"http://{backend['host']}:{backend['port']}"
+    return [Argument(tuple(words)) for words in backend_words(router, prefillers, decoders)]
 
 
 def _given(cluster: ValidCluster, defaults: Mapping[str, Any]) -> Iterator[Argument]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.router_list import relisted
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.inventory import RawInventory
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch import relisted
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.releases import release_names
 from planner_inventories import many, shipped
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.router_list import relisted
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving.groups import decide
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.seen import (
@@ -17,7 +18,6 @@ from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.s
     seen,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.change.steps import Options, steps
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch import relisted
 from deployment_servers import Servers
 from planner_inventories import many
 
