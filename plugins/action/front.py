@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ..module_utils._front.entry import ARGUMENTS
 from ..module_utils._front.present import RELOAD_TIMEOUT, ROUTER_TIMEOUT
-from ..module_utils._front.systemd import TIMEOUT
+from ..module_utils._systemd import TIMEOUT
 from ..plugin_utils._run.fast_module import PipedModule, ServerFunction
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .. import _systemd as systemd
 from .._findings import RolloutError
-from . import files, systemd
+from . import files
 from .errors import failed
 from .haproxy import Haproxy, HaproxyError
-from .present import Absent, Present, within
+from .present import Absent, Present
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -54,7 +55,7 @@ def requests(options: Mapping[str, Any]) -> dict[str, Any]:
     front, colour = options["front"], options["colour"]
     haproxy = Haproxy(f"{front['run']}/master.sock")
     try:
-        within(options["hold"], lambda: haproxy.running(colour) == 0)
+        systemd.within(options["hold"], lambda: haproxy.running(colour) == 0)
         count = haproxy.running(colour)
         left = [{"client": one.client, "age": one.age} for one in haproxy.requests(colour)] if count else []
     except HaproxyError as error:

@@ -4,20 +4,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._files.contents import sha256, text_sha256
+from .._files.contents import text_sha256
+from .._systemd import unit_path
 
-MARK = b"Written by ascend.pd_rollout"
-UNITS = "/etc/systemd/system"
-# For what holds until the next boot at most.
-RUN_UNITS = "/run/systemd/system"
 CONFIG, PEM, LUA = "haproxy.cfg", "front.pem", "keys.lua"
 SHARED, CHECK = "keepalived.conf", "serves.py"
 # Where the server fills in its NIC.
@@ -30,8 +25,6 @@ PENDING = "reload.pending"
 DRAFTS = ".check-"
 NAMES = (PENDING, CONFIG, PEM, LUA, KEYS, ROUTER, ENGINES, SHARED, CHECK)
 COLOURS = ("blue", "green")
-# The front's directory and its files are root's alone: the master reads them before its workers give root up.
-FOLDER_MODE, FILE_MODE, UNIT_MODE = 0o700, 0o600, 0o644
 
 
 def by_digest(keys: Mapping[str, str]) -> dict[str, str]:
@@ -56,16 +49,6 @@ def units(front: Mapping[str, Any]) -> dict[str, str]:
     if shared:
         found[shared["unit"]] = shared["service"]
     return found
-
-
-def unit_path(unit: str) -> Path:
-    """Return the path of a unit."""
-    return Path(UNITS, f"{unit}.service")
-
-
-def drop_in(unit: str) -> Path:
-    """Return the path of an addition to a unit."""
-    return Path(RUN_UNITS, f"{unit}.service.d", "once.conf")
 
 
 def wanted(
@@ -94,37 +77,6 @@ def wanted(
 def digests(texts: Mapping[str, str | None]) -> dict[str, str]:
     """Return the SHA-256 of each text; empty for a file that must not exist."""
     return {name: "" if text is None else text_sha256(text) for name, text in texts.items()}
-
-
-def outdated(folder: Path, expected: Mapping[str, str]) -> list[str]:
-    """Return the names of files that differ from their SHA-256 (empty: must not exist), owner or mode."""
-    return [name for name, value in expected.items() if not _holds(folder / name, value, FILE_MODE)]
-
-
-def _holds(path: Path, value: str, mode: int) -> bool:
-    try:
-        status = path.lstat()
-        if not value or not stat.S_ISREG(status.st_mode):
-            return False
-        same = sha256(path) == value
-    except OSError:
-        return not value
-    return same and stat.S_IMODE(status.st_mode) == mode and status.st_uid == os.geteuid()
-
-
-def units_outdated(expected: Mapping[str, str]) -> list[str]:
-    """Return the units that differ from their SHA-256, by name."""
-    return [unit for unit, value in expected.items() if not _holds(unit_path(unit), value, UNIT_MODE)]
-
-
-def foreign(path: Path) -> bool:
-    """Return whether there is a unit of that name that this collection has not written."""
-    try:
-        return MARK not in path.read_bytes()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
 
 
 def active(folder: Path) -> str | None:
@@ -173,15 +125,3 @@ def clear(folder: Path) -> None:
                 path.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
-
-
-def write(path: Path, text: str, mode: int = FILE_MODE) -> None:
-    """Replace a file at once; at no time can anybody else read it."""
-    draft = path.with_name(f".{path.name}.new")
-    if draft.exists() or draft.is_symlink():
-        draft.unlink()
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        os.fchmod(handle, mode)
-        stream.write(text)
-    draft.replace(path)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from . import systemd
+from .. import _systemd as systemd
 from .files import NIC
 
 

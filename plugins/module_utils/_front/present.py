@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._files import safe_paths
-from . import files, nic, systemd
+from .. import _systemd as systemd
+from .._files import own_files, safe_paths
+from . import files, nic
 from .errors import failed
 from .haproxy import Haproxy, HaproxyError
 
-# Seconds: between two looks, for a worker of a new configuration, for the check of a router.
-POLL = 0.1
+# Seconds: for a worker of a new configuration, for the check of a router.
 RELOAD_TIMEOUT, ROUTER_TIMEOUT = 30.0, 30.0
 # In which a start may fail and be repeated by systemd: another process may be letting go of its port.
 START_TIMEOUT = 10.0
@@ -33,14 +32,14 @@ class Absent:
             safe_paths.directory(options["directory"], "directory (pd_host_dir and pd_deployment)"), "front"
         )
         deployment = self.folder.parent.name
-        self.paths = [files.unit_path(f"{deployment}-{purpose}") for purpose in ("address", "front")]
+        self.paths = [systemd.unit_path(f"{deployment}-{purpose}") for purpose in ("address", "front")]
         self.check_mode = options["_check_mode"]
         self.drain = float(options["drain"])
 
     def result(self) -> dict[str, Any]:
         """Do it, and return the result of the module. Raises Refused, OSError."""
         safe_paths.trust(str(self.folder.parent.parent), "directory (pd_host_dir and pd_deployment)")
-        units = [path for path in self.paths if path.exists() and not files.foreign(path)]
+        units = [path for path in self.paths if path.exists() and not systemd.foreign(path)]
         folder = self.folder.is_dir() and not self.folder.is_symlink()
         if self.check_mode or not (units or folder):
             return {"changed": bool(units) or folder, "done": []}
@@ -48,7 +47,7 @@ class Absent:
         for path in units:
             if path == self.paths[-1]:
                 self._drain(path.stem)
-            _remove_unit(path)
+            systemd.remove_unit(path)
         if folder:
             files.clear(self.folder)
         return {"changed": True, "done": ["removed"]}
@@ -58,22 +57,12 @@ class Absent:
         connections get one more answer. systemd must not start it again."""
         if not self.drain or not systemd.is_active(unit):
             return
-        once = files.drop_in(unit)
+        once = systemd.drop_in(unit)
         once.parent.mkdir(parents=True, exist_ok=True)
-        files.write(once, "[Service]\nRestart=no\n", files.UNIT_MODE)
+        own_files.write(once, "[Service]\nRestart=no\n", systemd.UNIT_MODE)
         systemd.systemctl("daemon-reload")
         systemd.systemctl("kill", "--kill-who=main", "--signal=USR1", f"{unit}.service")
-        within(self.drain, lambda: not systemd.is_active(unit))
-
-
-def _remove_unit(path: Path) -> None:
-    systemd.systemctl("disable", "--now", path.name)
-    path.unlink()
-    once = files.drop_in(path.stem)
-    if once.exists():
-        once.unlink()
-        once.parent.rmdir()
-    systemd.systemctl("daemon-reload")
+        systemd.within(self.drain, lambda: not systemd.is_active(unit))
 
 
 class Present:
@@ -100,8 +89,8 @@ class Present:
         """Do it, and return the result of the module. Raises RolloutError, HaproxyError, OSError."""
         variable = "the front's directory (pd_host_dir and pd_deployment)"
         safe_paths.directory(str(self.folder.parent), variable)
-        changed = files.outdated(self.folder, files.digests(self.texts))
-        units = files.units_outdated(files.digests(files.units(self.front)))
+        changed = own_files.outdated(self.folder, files.digests(self.texts))
+        units = systemd.units_outdated(files.digests(files.units(self.front)))
         self._refuse_foreign_units()
         before = self._config()
         self.interrupted = (self.folder / files.PENDING).exists()
@@ -112,13 +101,13 @@ class Present:
             would = bool(changed or units or switch or self.interrupted or stopped)
             return {"changed": would, "done": [], "diff": self._diff(before)}
         safe_paths.existing(str(self.folder.parent), variable)
-        self.folder.mkdir(files.FOLDER_MODE, exist_ok=True)
+        self.folder.mkdir(own_files.FOLDER_MODE, exist_ok=True)
         files.clear_drafts(self.folder)
         if set(changed) - {files.KEYS}:
             self._validate()
         if changed or self.moved_from is not None:
             # Before the first file: a run that ends here leaves a front that has not read them.
-            files.write(self.folder / files.PENDING, f"{self.moved_from or ''}\n")
+            own_files.write(self.folder / files.PENDING, f"{self.moved_from or ''}\n")
         self._write(changed)
         self._install(units)
         self._run(changed)
@@ -132,8 +121,8 @@ class Present:
 
     def _refuse_foreign_units(self) -> None:
         for unit in files.units(self.front):
-            path = files.unit_path(unit)
-            if files.foreign(path):
+            path = systemd.unit_path(unit)
+            if systemd.foreign(path):
                 raise failed("front-unit-foreign", self.front, str(path), path=str(path))
 
     def _config(self) -> str:
@@ -153,8 +142,8 @@ class Present:
             draft = Path(name)
             for file, text in self.texts.items():
                 if text is not None:
-                    files.write(draft / file, text.replace(f"{self.folder}/", f"{draft}/"))
-            files.write(draft / files.ROUTER, files.router_map("blue"))
+                    own_files.write(draft / file, text.replace(f"{self.folder}/", f"{draft}/"))
+            own_files.write(draft / files.ROUTER, files.router_map("blue"))
             self._judged(
                 ["/usr/sbin/haproxy", "-c", "-q", "-f"], draft / files.CONFIG, "front-config-refused"
             )
@@ -171,20 +160,20 @@ class Present:
 
     def _write(self, changed: Collection[str]) -> None:
         if files.active(self.folder) is None:
-            files.write(self.folder / files.ROUTER, files.router_map(self.colour or "blue"))
+            own_files.write(self.folder / files.ROUTER, files.router_map(self.colour or "blue"))
         for name in changed:
             text = self.texts[name]
             if text is not None:
-                files.write(self.folder / name, text)
+                own_files.write(self.folder / name, text)
             elif (self.folder / name).exists():
                 (self.folder / name).unlink()
         self.done += [f"wrote {name}" for name in changed]
 
     def _install(self, changed: Collection[str]) -> None:
         for unit, text in files.units(self.front).items():
-            path = files.unit_path(unit)
+            path = systemd.unit_path(unit)
             if unit in changed:
-                files.write(path, text, files.UNIT_MODE)
+                own_files.write(path, text, systemd.UNIT_MODE)
                 systemd.systemctl("daemon-reload")
                 self.done.append(f"wrote {path.name}")
             if not systemd.is_enabled(unit):
@@ -204,7 +193,7 @@ class Present:
         if not systemd.is_active(unit) or self.moved_from is not None:
             # It reads its files where its unit says, also in a reload: another folder needs another process.
             systemd.systemctl("reset-failed", f"{unit}.service")
-            if systemd.systemctl("restart", f"{unit}.service")[0] and not within(
+            if systemd.systemctl("restart", f"{unit}.service")[0] and not systemd.within(
                 START_TIMEOUT, lambda: systemd.is_active(unit)
             ):
                 self._ordered("restart", unit)
@@ -218,7 +207,7 @@ class Present:
     def _reload(self, unit: str) -> None:
         before = {worker.pid for worker in self.haproxy.workers() if worker.current}
         self._ordered("reload", unit, "front-not-reloaded")
-        if not within(RELOAD_TIMEOUT, lambda: self._renewed(before)):
+        if not systemd.within(RELOAD_TIMEOUT, lambda: self._renewed(before)):
             raise failed("front-not-reloaded", self.front, "; ".join(systemd.journal(unit)))
         self.done.append("reloaded")
 
@@ -233,22 +222,22 @@ class Present:
         if self.colour is None:
             return
         colour = self.colour
-        if not within(ROUTER_TIMEOUT, lambda: self.haproxy.sees(colour)):
+        if not systemd.within(ROUTER_TIMEOUT, lambda: self.haproxy.sees(colour)):
             raise failed("front-router-unseen", self.front, f"{colour} is not up")
         if files.active(self.folder) != colour:
             path = self.folder / files.ROUTER
             # The file last: a run that ends in between chooses this router again, and then writes it.
             self.haproxy.set_map(str(path), "active", colour)
-            files.write(path, files.router_map(colour))
+            own_files.write(path, files.router_map(colour))
             self.done.append(f"switched to {colour}")
 
     def _share(self, changed: Collection[str]) -> None:
         """Take part in the fronts' shared address, or no longer."""
         shared = self.front["shared"]
         if shared is None:
-            path = files.unit_path(f"{self.folder.parent.name}-address")
-            if path.exists() and not files.foreign(path):
-                _remove_unit(path)
+            path = systemd.unit_path(f"{self.folder.parent.name}-address")
+            if path.exists() and not systemd.foreign(path):
+                systemd.remove_unit(path)
                 self.done.append(f"removed {path.name}")
         elif not systemd.is_active(shared["unit"]):
             self._ordered("restart", shared["unit"])
@@ -256,13 +245,3 @@ class Present:
         elif OF_KEEPALIVED.intersection(changed) or self.interrupted:
             self._ordered("reload", shared["unit"], "front-not-reloaded")
             self.done.append(f"reloaded {shared['unit']}")
-
-
-def within(seconds: float, true: Callable[[], bool]) -> bool:
-    """Return whether something becomes true within a number of seconds."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(POLL)
-    return True

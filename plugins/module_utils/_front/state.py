@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import _systemd as systemd
+from .._files import own_files
 from .._files.contents import text_sha256
-from . import files, nic, systemd
+from . import files, nic
 
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -39,10 +41,10 @@ def look(front: Mapping[str, Any] | None, digests: Mapping[str, str], folder: Pa
     expected = dict(digests)
     if front["shared"]:
         expected[files.SHARED] = text_sha256(nic.filled(front["shared"], front["host"]))
-    found["outdated"] = files.outdated(folder, expected)
+    found["outdated"] = own_files.outdated(folder, expected)
     if (folder / files.PENDING).exists():
         found["outdated"].append(files.PENDING)
     units = front["units"]
-    changed = {*files.units_outdated(units), *(unit for unit in units if not systemd.is_active(unit))}
-    found["outdated"] += [files.unit_path(unit).name for unit in units if unit in changed]
+    changed = {*systemd.units_outdated(units), *(unit for unit in units if not systemd.is_active(unit))}
+    found["outdated"] += [systemd.unit_path(unit).name for unit in units if unit in changed]
     return {**found, "settled": not found["outdated"] and found["active"] is not None}

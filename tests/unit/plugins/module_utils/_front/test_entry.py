@@ -9,13 +9,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.filter.front_digests import front_digests
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import (
-    entry,
-    files,
-    present,
-    state,
-    systemd,
-)
+from ansible_collections.ascend.pd_rollout.plugins.module_utils import _systemd as systemd
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import entry, files, present, state
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._front.haproxy import (
     Haproxy,
     HaproxyError,
@@ -103,8 +98,8 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server(tmp_path)
-    monkeypatch.setattr(files, "UNITS", str(made.units))
-    monkeypatch.setattr(files, "RUN_UNITS", str(made.run_units))
+    monkeypatch.setattr(systemd, "UNITS", str(made.units))
+    monkeypatch.setattr(systemd, "RUN_UNITS", str(made.run_units))
     monkeypatch.setattr(systemd, "run", made.run)
     monkeypatch.setattr(present.safe_paths, "existing", lambda *_: None)
     monkeypatch.setattr(present.safe_paths, "trust", lambda *_: None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ascend.pd_rollout.plugins.filter.front_digests import front_digests
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._files import own_files
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._files.contents import text_sha256
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import files
 
@@ -72,15 +73,15 @@ def test_files_that_differ_are_found(tmp_path: Path, spoil: Any, expected: list[
     texts = wanted()
     for name, text in texts.items():
         if text is not None:
-            files.write(tmp_path / name, text)
+            own_files.write(tmp_path / name, text)
     spoil(tmp_path)
-    assert files.outdated(tmp_path, files.digests(texts)) == expected
+    assert own_files.outdated(tmp_path, files.digests(texts)) == expected
 
 
 def test_a_link_in_a_files_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("before")
     (tmp_path / ".front.pem.new").symlink_to(tmp_path / "elsewhere")
-    files.write(tmp_path / "front.pem", "PEM")
+    own_files.write(tmp_path / "front.pem", "PEM")
     assert (tmp_path / "elsewhere").read_text() == "before"
     assert (tmp_path / "front.pem").read_text() == "PEM"
     assert (tmp_path / "front.pem").stat().st_mode & 0o777 == 0o600
@@ -103,12 +104,3 @@ def test_the_active_colour_is_read_from_the_map(tmp_path: Path, text: str, colou
 
 def test_without_a_map_no_router_is_active(tmp_path: Path) -> None:
     assert files.active(tmp_path) is None
-
-
-def test_a_unit_of_another_is_foreign(tmp_path: Path) -> None:
-    unit = tmp_path / "pd-front.service"
-    assert not files.foreign(unit)
-    unit.write_text("[Unit]\n")
-    assert files.foreign(unit)
-    unit.write_text("# Written by ascend.pd_rollout: change the inventory.\n")
-    assert not files.foreign(unit)
