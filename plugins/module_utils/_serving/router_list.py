@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-Plan = TypeVar("Plan", bound=Mapping[str, Any])
+Plan = TypeVar("Plan", bound="Mapping[str, Any]")
 
 
 def backend_words(
