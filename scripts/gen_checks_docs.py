@@ -17,7 +17,7 @@ from plugins.module_utils._front.catalogue import FRONT_CHECKS
 from plugins.module_utils._hccn.catalogue import HCCN_CHECKS
 from plugins.module_utils._host.catalogue import HOST_CHECKS
 from plugins.module_utils._lock import LOCK_CHECKS
-from plugins.module_utils._serving.catalogue import CANARY_CHECKS, ENGINE_CHECKS
+from plugins.module_utils._serving.catalogue import CANARY_CHECKS, ENGINE_CHECKS, GUARD_CHECKS
 from plugins.module_utils._transfer.catalogue import TRANSFER_CHECKS
 from plugins.module_utils._weights.catalogue import WEIGHTS_CHECKS
 from plugins.plugin_utils._front.catalogue import CERTIFICATE_CHECKS
@@ -94,6 +94,7 @@ FAILURE_SECTIONS = {
     "Engines and proxy": ENGINE_CHECKS,
     "Pairs of prefiller and decoder": CANARY_CHECKS,
     "The front": FRONT_CHECKS,
+    "The guard": GUARD_CHECKS,
     "A change": CHANGE_CHECKS,
     "The Docker Engine": DOCKER_CHECKS,
     "The lock of a rollout": LOCK_CHECKS,

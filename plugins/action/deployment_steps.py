@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,7 +14,7 @@ from ..module_utils._serving import history
 from ..plugin_utils._checks.results import deployment_looks
 from ..plugin_utils._run.action import ControllerAction
 from ..plugin_utils._run.screen import show
-from ..plugin_utils._serving import revisions
+from ..plugin_utils._serving import guards, revisions
 from ..plugin_utils._serving.catalogue import CHANGE_CHECKS
 from ..plugin_utils._serving.groups import decide
 from ..plugin_utils.rollout.change.execution import execution, lists_of, members, whole
@@ -69,8 +69,10 @@ class ActionModule(ControllerAction):
                 only=only,
             ),
         )
-        if change.steps and not options["quiet"]:
-            _show(change, _seconds(looks))
+        # Where a part of the deployment alone may change, the guards stay: they know the whole plan.
+        unguarded = [] if only is not None else guards.unsettled(plan, looks)
+        if (change.steps or unguarded) and not options["quiet"]:
+            _show(change, _seconds(looks), unguarded)
         if change.outage and not options["accept_outage"] and not self._task.check_mode:
             return RolloutError([_outage(change)]).failure()
         kept = history.newest(Path(options["plan"]["directory"], HISTORY))
@@ -93,8 +95,9 @@ class ActionModule(ControllerAction):
             "canary": members(plan, change.target, names),
             "known": revisions.known_texts(plan, looks, known),
             "keep": whole_run and revisions.due(plan, looks, known, kept, changes=bool(change.steps)),
+            "guarded": not unguarded,
             # A server's mark is written even where nothing has to change.
-            "settled": not change.steps and not options["drain"] and not options["undrain"],
+            "settled": not change.steps and not unguarded and not options["drain"] and not options["undrain"],
         }
 
 
@@ -179,8 +182,10 @@ def _seconds(looks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _show(change: Change, seconds: Mapping[str, float]) -> None:
-    lines = [*table(change, seconds), "", *dict.fromkeys(reasons(change))]
+def _show(change: Change, seconds: Mapping[str, float], unguarded: Sequence[str]) -> None:
+    lines = [*table(change, seconds), "", *dict.fromkeys(reasons(change))] if change.steps else []
+    if unguarded:
+        lines += [f"The guard is installed, updated, started or removed on {few(unguarded)}."]
     show("\n".join(["", *lines, ""]))
 
 

@@ -66,6 +66,10 @@ options:
     description: SHA-256 of the front's files by their names, C(digests) of what that filter returns.
     type: dict
     default: {}
+  guard:
+    description: The guard of this server in the plan as the filter C(guard_digests) returns it, empty if the
+      plan has none. If it is omitted, the result only says whether there is one.
+    type: dict
   require_engine:
     description: Whether it is an error if no Docker Engine answers. In check mode it never is.
     type: bool
@@ -222,6 +226,37 @@ front:
       description: Whether there is nothing to change.
       type: bool
       returned: always
+guard:
+  description: The guard, if O(directory) is set.
+  returned: always
+  type: dict
+  contains:
+    present:
+      description: Whether there are a unit or files of a guard.
+      type: bool
+      returned: success
+    outdated:
+      description: Its files and its unit where they differ from the plan.
+      type: list
+      elements: str
+      returned: success
+      sample: [pd-guard.pyz]
+    active:
+      description: Whether it runs.
+      type: bool
+      returned: success
+    settled:
+      description: Whether there is nothing to change.
+      type: bool
+      returned: always
+    status:
+      description: What it has said of itself last; none if it has not.
+      type: dict
+      returned: success
+    secret_id:
+      description: A digest by which the secrets of several servers can be compared; empty without one.
+      type: str
+      returned: success
 routers:
   description: The choice between the two routers behind a front; none without a front. All other results
     are about the one that is to serve.

@@ -147,6 +147,11 @@ keep:
   description: Whether the result of the run is a revision to be kept, if it succeeds.
   returned: success
   type: bool
+guarded:
+  description: Whether the guards of all servers are as planned, or stay as they are because the run is about
+    a part of the deployment.
+  returned: success
+  type: bool
 settled:
   description: Whether there is nothing to do, and no server to mark.
   returned: success

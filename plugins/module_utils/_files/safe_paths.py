@@ -47,6 +47,11 @@ MODULES_NOTE = "made-from"
 HISTORY = "history"
 REVISION = re.compile(r"\d{4,9}")
 RECORD = "revision.json"
+# The directory of the guard, and its files: program, configuration, secret, state; and the note that a guard
+# has not read them yet (_serving/guard_unit.py).
+GUARD = "guard"
+GUARD_FILES = ("pd-guard.pyz", "guard.json", "secret", "state.json")
+GUARD_PENDING = "restart.pending"
 # Contained in every launch script and in every record of a start.
 SCRIPT_MARK = b"Written by ascend.pd_rollout"
 MODE = 0o700
@@ -254,7 +259,7 @@ def is_ours(file: str) -> bool:
     if last in (API_KEY, API_KEY + KEY_ID):
         status = os.lstat(file)
         return stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid())
-    if is_launch_script(file) or is_modules(file) or is_history(file):
+    if is_launch_script(file) or is_modules(file) or is_history(file) or is_guard(file):
         return True
     return (file.endswith(NOTE) or last == DRAINED) and _begins(file, SCRIPT_MARK)
 
@@ -278,6 +283,24 @@ def is_history(folder: str) -> bool:
         return _is_own_directory(folder) and all(_is_revision(entry) for entry in Path(folder).iterdir())
     except OSError:
         return False
+
+
+def is_guard(folder: str) -> bool:
+    """Return whether this is the directory of a deployment's guard, and has nothing else."""
+    if Path(folder).name != GUARD:
+        return False
+    try:
+        return _is_own_directory(folder) and all(
+            is_guard_file(entry.name) for entry in Path(folder).iterdir()
+        )
+    except OSError:
+        return False
+
+
+def is_guard_file(last: str) -> bool:
+    """Return whether a file in that directory, given its name, is the guard's, or the draft of one."""
+    names = (*GUARD_FILES, GUARD_PENDING)
+    return last in names or (last.startswith(".") and last[1:].startswith(tuple(f"{one}." for one in names)))
 
 
 def _is_revision(entry: Path) -> bool:
@@ -380,7 +403,7 @@ def remove(folder: str, variable: str, check_mode: bool = False) -> tuple[bool, 
         for name in held:
             if name in left:
                 continue
-            if is_modules(f"{folder}/{name}") or is_history(f"{folder}/{name}"):
+            if any(is_it(f"{folder}/{name}") for is_it in (is_modules, is_history, is_guard)):
                 shutil.rmtree(f"{folder}/{name}")
             else:
                 Path(folder, name).unlink()

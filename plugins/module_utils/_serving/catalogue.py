@@ -1,6 +1,7 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""Failures while engines and the proxy start, and what a canary finds; the source of docs/failures.md."""
+"""Failures while engines and the proxy start and of the guard, and what a canary finds; the source of
+docs/failures.md."""
 
 from __future__ import annotations
 
@@ -229,5 +230,26 @@ CANARY_CHECKS = Catalogue(
         "the counters of a decoder with few other requests",
         "ask again at a quieter time, or add enable-prompt-tokens-details to the decoders' pd_engine_args",
         "this collection, plugins/module_utils/_serving/canary_verdict.py",
+    ),
+)
+
+GUARD_CHECKS = Catalogue(
+    Check(
+        "guard-not-started",
+        "The guard does not start",
+        "Engines and routers serve, but nothing brings an engine back after a crash or a reboot.",
+        ERROR,
+        "an active unit",
+        "journalctl -u {unit} -n 30  # on this server; or set pd_guard to false",
+        "systemd and the unit's journal",
+    ),
+    Check(
+        "guard-unit-foreign",
+        "There is another service of the guard's name",
+        "It was not written by this collection, which replaces nothing of others.",
+        ERROR,
+        "no unit of that name, or one of this collection",
+        "choose another pd_deployment, or remove {path}; or set pd_guard to false",
+        "this collection, plugins/module_utils/_serving/guard_unit.py",
     ),
 )

@@ -22,7 +22,7 @@ from .._files.contents import text_sha256
 from .._findings import RolloutError
 from .._front import state as front_state
 from .._front.catalogue import FRONT_CHECKS
-from . import colours, history, router_modules, running
+from . import colours, guard_unit, history, router_modules, running
 from . import nodes as deployment_nodes
 from .probe import probe
 
@@ -197,6 +197,7 @@ ARGUMENTS = {
     "secret_digest": {"type": "str", "default": "", "no_log": True},
     "front": {"type": "dict"},
     "front_digests": {"type": "dict", "default": {}, "no_log": True},
+    "guard": {"type": "dict"},
     "require_engine": {"type": "bool", "default": True},
     "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
 }
@@ -262,6 +263,7 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
         if names:
             # A router that still serves may use them.
             routers["leftovers"], left = left, []
+    guard = {"settled": True} if directory is None else guard_unit.look(options.get("guard"), directory)
     # Running containers may differ from the plan, too.
     result["broken"] += [
         node["instance"] for node in nodes if node["why"] and node["instance"] not in result["broken"]
@@ -269,10 +271,12 @@ def state(options: Mapping[str, Any]) -> dict[str, Any]:
     found = {"changed": False, "reachable": reachable, "outdated": files, "key_ids": ids, "leftovers": left}
     differs = files or left or result["strays"] or any(node["pending"] for node in nodes)
     settled = reachable and not differs and front["settled"] and (routers is None or colours.settled(routers))
+    settled = settled and guard["settled"]
     return {
         **found,
         "nodes": nodes,
         "front": front,
+        "guard": guard,
         "routers": routers,
         "settled": settled and all(node["answers"] for node in nodes),
         "containers": running.containers(

@@ -27,7 +27,7 @@ def test_every_code_has_its_entry() -> None:
 
 
 CODE = re.compile(
-    r'"((?:canary|change|check|docker|engine|folder|front|hccn|host|image|lock|npu|router|weights)-[a-z-]+)"'
+    r'"((?:canary|change|check|docker|engine|folder|front|guard|hccn|host|image|lock|npu|router|weights)-[a-z-]+)"'
 )
 # Words of this form that are no codes: names of programs and of containers.
 OTHERS = {"npu-smi", "router-blue", "router-green"}

@@ -169,3 +169,13 @@ def test_the_tables_of_the_readmes_are_current() -> None:
     script = ROOT / "scripts" / "gen_roles_docs.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_rollout_compares_the_guard_with_the_defaults_of_its_role() -> None:
+    own = load(ROLES["guard"] / "vars" / "main.yml")["__guard_settings"]
+    compared = load(ROLES["rollout"] / "vars" / "main.yml")["__rollout_guard_settings"]
+    assert compared.keys() == own.keys()
+    for name, text in own.items():
+        (variable,) = re.findall(r"guard_\w+", text)
+        found = re.fullmatch(rf"{{{{ {variable} \| default\((\d+)\) }}}}", compared[name])
+        assert found and float(found[1]) == defaults("guard")[variable]

@@ -317,3 +317,25 @@ def test_the_canary_gets_what_pairs_have_answered(run: Run) -> None:
     assert result["known"] == {pair: ["text"] for pair in pairs}
     assert [one["instance"] for one in result["canary"]["decoders"]] == ["d0", "d1"]
     assert result["canary"]["prefillers"][0]["apis"] == plan["proxy"]["prefillers"][:1]
+
+
+def test_a_guard_alone_is_a_change(run: Run) -> None:
+    plan = plan_2p2d()
+    run.look(plan, Servers.of(plan))
+    run.hosts["host-p0"]["container_found"]["guard"] = {"settled": False, "secret_id": ""}
+    result = run.steps(plan)
+    assert (result["steps"], result["settled"], result["guarded"]) == ([], False, False)
+    (text,) = run.said
+    assert "The guard is installed, updated, started or removed on host-p0." in text
+    # It knows the whole plan, of which these runs change a part.
+    for part in ({"only": ["p1"]}, {"drain": ["host-p1"]}):
+        assert run.steps(plan, **part)["guarded"]
+
+
+def test_guards_as_planned_are_no_change(run: Run) -> None:
+    plan = plan_2p2d()
+    run.look(plan, Servers.of(plan))
+    for found in run.hosts.values():
+        found["container_found"]["guard"] = {"settled": True, "secret_id": "1f"}
+    result = run.steps(plan)
+    assert (result["settled"], result["guarded"], run.said) == (True, True, [])

@@ -324,6 +324,18 @@ def test_the_note_of_a_start_goes_with_its_script(root):
     assert run(pd, "absent")["left"] == ["own.started"]
 
 
+def test_a_guard_goes_with_its_deployment(root):
+    pd = deployed(root)
+    (pd / "guard").mkdir()
+    for name in ("pd-guard.pyz", "guard.json", "secret", "state.json", "restart.pending", ".state.json.7.8"):
+        (pd / "guard" / name).write_text("")
+    (pd / "guard" / "notes").write_text("mine")
+    assert run(pd, "absent")["left"] == ["guard"]
+    (pd / "guard" / "notes").unlink()
+    assert run(pd, "absent")["left"] == []
+    assert not pd.exists()
+
+
 def test_a_path_alone_may_be_any_that_is_not_the_systems():
     def named(path, **more):
         return folder({"path": path, "state": "named", "variable": "x", "_check_mode": False, **more})
