@@ -86,14 +86,18 @@ def deployment_containers(
 
 def _container(part: Any, stop_timeout: int, log_options: dict[str, str]) -> dict[str, Any]:
     nodes = (part.get("ready") or {}).get("nodes") or []
+    # A node of a group cannot join it again, so the Docker Engine must not start it alone.
+    alone = "no" if len(nodes) > 1 else "unless-stopped"
     options = {
         # An engine that dies while it serves exits with 0, and so does everything when the Docker Engine
-        # stops: only this policy brings it back. A node of a group cannot join it again, so the Docker
-        # Engine must not start it alone.
-        "restart_policy": "no" if len(nodes) > 1 else "unless-stopped",
+        # stops: only this policy, or the guard, brings it back.
+        "restart_policy": "no" if part.get("guarded") else alone,
         "log_options": log_options,
     }
     given = {key: part.get(key) for key in ("image", "command", "shm_size", "devices", "mounts")}
-    text = json.dumps({**given, **options, "stop_timeout": stop_timeout}, sort_keys=True)
+    # The policy of a running container can be changed: with the guard no engine is made anew.
+    text = json.dumps(
+        {**given, **options, "restart_policy": alone, "stop_timeout": stop_timeout}, sort_keys=True
+    )
     label = {OPTIONS: hashlib.sha256(text.encode()).hexdigest()}
     return {**part, **options, "health": health_checks(part), "labels": {**part["labels"], **label}}

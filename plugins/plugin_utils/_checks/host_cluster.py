@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +35,7 @@ _CHECKED_BY_HCCN = frozenset(
     }
 )
 _SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_API, _HANDSHAKE = "API", "KV handshake"
+_API, _HANDSHAKE, _GUARD = "API", "KV handshake", "guard"
 # The routers; and what only those who are outside of the plan connect to.
 _ROUTERS = ("proxy", "blue router", "green router")
 _OUTSIDE = (*(f"{router}'s metrics" for router in _ROUTERS), "front", "front's metrics")
@@ -132,6 +132,8 @@ def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
         found: Iterable[str] = _proxy_callers(plan, instances)
     elif purpose in _OUTSIDE:
         found = ()
+    elif purpose == _GUARD:
+        found = (name for name, share in plan["hosts"].items() if own in _guarded(share))
     elif purpose == _API:
         found = (name for name, share in plan["hosts"].items() if share["proxy"] is not None)
     elif purpose == _HANDSHAKE:
@@ -144,6 +146,12 @@ def clients(plan: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     else:
         found = plan["hosts"][own]["peers"]
     return [name for name in dict.fromkeys(found) if name != own]
+
+
+def _guarded(share: Mapping[str, Any]) -> Collection[str]:
+    """Return the servers that the guard of a server talks to; none in a plan of an earlier release."""
+    guard = share.get("guard")
+    return guard["config"]["servers"] if guard else ()
 
 
 def _proxy_callers(plan: Mapping[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -308,9 +308,11 @@ def with_servers(plan: PlanDict, servers: Mapping[str, str]) -> dict[str, Any]:
             "interface": None,
             "directory": directory,
             **{key: [] for key in ("chips", "ports", "peers", "engines", "routers")},
-            **dict.fromkeys(("proxy", "front", "entry")),
+            **dict.fromkeys(("proxy", "front", "guard", "entry")),
         }
         for host, address in servers.items()
         if host not in hosts
     }
-    return {**plan, "hosts": {**hosts, **empty}}
+    # A plan of an earlier release knows of no guard.
+    known = {host: {"guard": None, **share} for host, share in hosts.items()}
+    return {**plan, "hosts": {**known, **empty}}

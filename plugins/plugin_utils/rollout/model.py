@@ -225,6 +225,8 @@ class Declaration:
     front_variables: tuple[str, ...]
     # Seconds for which a replaced router may finish its last requests.
     drain_timeout: int
+    # The guards' port; None: there are none.
+    guard_port: int | None
     expected_concurrency: int | None
     provision: Provision
     groups: tuple[Group, ...]

@@ -28,9 +28,9 @@ class Plan:
     def to_dict(self) -> PlanDict:
         """Return the plan as in plan.json and in the registered pd_plan."""
         content = _content(self)
-        # Peers follow from the rest, and in a large cluster they are most of the text.
+        # Peers and guards follow from the rest, and in a large cluster they are most of the text.
         shares = {
-            host: {key: value for key, value in share.items() if key != "peers"}
+            host: {key: value for key, value in share.items() if key not in ("peers", "guard")}
             for host, share in content["hosts"].items()
         }
         hashed = {key: value for key, value in content.items() if key != "hash"}
@@ -164,6 +164,7 @@ def _host(cluster: ValidCluster, peers: _Peers, host: str, rows: list[PortDict])
         "proxy": routers[0] if routers else None,
         "routers": routers,
         "front": front,
+        "guard": launch.guard(cluster, host, engines, routers, front),
         "entry": launch.entry(cluster, engines, routers, front),
     }
 

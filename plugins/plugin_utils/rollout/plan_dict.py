@@ -144,6 +144,8 @@ class EngineDict(TypedDict):
     model_path: str
     served_model_name: str
     ready: ReadyDict
+    # Whether the guard starts it again, instead of the Docker Engine.
+    guarded: bool
     labels: dict[str, str]
 
 
@@ -221,6 +223,88 @@ class FrontDict(TypedDict):
     drain_timeout: int
 
 
+class ListsDict(TypedDict):
+    """The APIs behind a router."""
+
+    prefillers: list[EndpointDict]
+    decoders: list[EndpointDict]
+
+
+class GuardServerDict(TypedDict):
+    """Where the guard of another server listens."""
+
+    address: str
+    port: int
+
+
+class GuardInstanceDict(TypedDict):
+    """An instance as guards know it: its servers by rank, and all its APIs as ``address:port``."""
+
+    name: str
+    role: Role
+    nodes: list[str]
+    apis: list[str]
+    # The label pd_rollout.version of its head.
+    version: str
+
+
+class GuardEngineDict(TypedDict):
+    """An engine that a guard starts and stops; ``apis``: those of this node."""
+
+    container: str
+    instance: str
+    role: Role
+    node_rank: int
+    apis: list[str]
+    script_path: str
+
+
+class GuardFrontDict(TypedDict):
+    run: str
+    directory: str
+    drain_timeout: int
+
+
+class GuardConfigDict(TypedDict):
+    """What the guard of one server knows of the deployment; the role adds its timings."""
+
+    deployment: str
+    host: str
+    address: str
+    port: int
+    directory: str
+    release: str
+    model: str
+    protocol: Protocol
+    # Where layerwise decoders reach it during a canary; None: they need not.
+    listen: EndpointDict | None
+    secret_path: str | None
+    # The other servers of its instances, by name; on a router's server all that have engines.
+    servers: dict[str, GuardServerDict]
+    # Those with engines here; on a router's server all.
+    instances: list[GuardInstanceDict]
+    engines: list[GuardEngineDict]
+    # The routers of this server as in its slice, without argv.
+    routers: list[dict[str, Any]]
+    front: GuardFrontDict | None
+    # What the routers' scripts list; empty without a router.
+    lists: ListsDict
+
+
+class GuardDict(TypedDict):
+    """The guard on one host: a program of the collection with a unit of its own."""
+
+    unit: str
+    # Its files, and those of a running one.
+    directory: str
+    run: str
+    host: str
+    port: int
+    # The server fills in its Python.
+    service: str
+    config: GuardConfigDict
+
+
 class EntryDict(TypedDict):
     """The entry point for clients on one host: the front, the router, or a colocated engine."""
 
@@ -246,24 +330,24 @@ class Slice(TypedDict):
     proxy: ProxyDict | None
     routers: list[ProxyDict]
     front: FrontDict | None
+    guard: GuardDict | None
     entry: EntryDict | None
 
 
-class BackendsDict(TypedDict):
+class BackendsDict(ListsDict):
     """The proxy's port, whether clients reach it through a front, and the APIs behind it."""
 
     router: Router
     port: int
     front: bool
-    prefillers: list[EndpointDict]
-    decoders: list[EndpointDict]
 
 
 class PlanDict(TypedDict):
     """A complete plan."""
 
     version: int
-    # SHA-256 of all but the peers, which follow from the rest, and the sources of image and weights.
+    # SHA-256 of all but the peers and the guards, which follow from the rest, and the sources of image and
+    # weights.
     hash: str
     cluster: str
     deployment: str

@@ -34,6 +34,7 @@ PROXY = "proxy"
 METRICS = "proxy's metrics"
 FRONT = "front"
 FRONT_METRICS = "front's metrics"
+GUARD = "guard"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def span(first: int, last: int) -> str:
 
 
 def table(cluster: Cluster) -> dict[str, tuple[PortUse, ...]]:
-    """Return every host's ports: engines in plan order, the proxy, then the pools."""
+    """Return every host's ports: engines in plan order, the proxy, the guard, then the pools."""
     proxies: dict[str, list[Proxy]] = {}
     for proxy in cluster.proxies:
         proxies.setdefault(proxy.host, []).append(proxy)
@@ -87,6 +88,7 @@ def table(cluster: Cluster) -> dict[str, tuple[PortUse, ...]]:
         if host in proxies:
             uses.extend(use for proxy in proxies[host] for use in _proxy(proxy))
             uses.extend(_front(cluster, host))
+        uses.extend(_guard(cluster, host))
         if pairs:
             uses.extend(_pools(cluster, pairs))
         result[host] = tuple(uses)
@@ -112,6 +114,12 @@ def _front(cluster: Cluster, host: str) -> Iterator[PortUse]:
     if front is not None:
         yield _single(host, front.port, FRONT, None, "fixed", "pd_front_port")
         yield _single(host, front.metrics_port, FRONT_METRICS, None, "fixed", "pd_front_metrics_port")
+
+
+def _guard(cluster: Cluster, host: str) -> Iterator[PortUse]:
+    port = cluster.declaration.guard_port
+    if port is not None:
+        yield _single(host, port, GUARD, None, "fixed", "pd_guard_port")
 
 
 def _engine(cluster: Cluster, instance: Instance, node: Node) -> Iterator[PortUse]:

@@ -201,6 +201,7 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
     yield f"- Model: {_code(plan['model']['path'])}, served as {_code(plan['model']['served_name'])}"
     yield f"- KV connector: {'none' if alone else plan['connector']}"
     yield f"- API key of the engines: {'required' if plan['api_key'] else 'none'}"
+    yield f"- Guard: {_guard(plan)}"
     yield f"- Plan: `{plan['hash'][:12]}`"
     yield ""
     yield "## Instances"
@@ -243,6 +244,11 @@ def _markdown(plan: PlanDict) -> Iterator[str]:
         yield "## Findings"
         yield ""
         yield from render_markdown(map(Finding.from_dict, plan["findings"]), FEW)
+
+
+def _guard(plan: PlanDict) -> str:
+    ports = {guard["port"] for share in plan["hosts"].values() if (guard := share["guard"]) is not None}
+    return f"on every server, port {ports.pop()}" if ports else "none"
 
 
 def _fronts(plan: PlanDict) -> Iterator[str]:

@@ -352,6 +352,18 @@ DRAIN = Variable(
     "seconds for which a router that is replaced behind the front may finish its last requests",
     "cluster",
 )
+GUARD = Variable(
+    "pd_guard",
+    switch,
+    True,
+    "whether a guard runs on each server: a service that starts engines again after a crash or a reboot, all "
+    "nodes of an instance together, and takes those that fail out of the routers' list",
+    "cluster",
+    default_text="`true`",
+)
+GUARD_PORT = Variable(
+    "pd_guard_port", port, 8406, "port on which the guards of a deployment talk to each other", "cluster"
+)
 CONCURRENCY = Variable(
     "pd_expected_concurrency",
     _optional(whole(1, 10**6)),
@@ -526,6 +538,8 @@ VARIABLES: tuple[Variable[Any], ...] = (
     FRONT_CONNECTIONS,
     FRONT_METRICS_PORT,
     DRAIN,
+    GUARD,
+    GUARD_PORT,
     CONCURRENCY,
     PROFILE,
     MODEL_PATH,

@@ -17,7 +17,7 @@ from .. import parsers
 
 @dataclass(frozen=True)
 class PortHolder:
-    """A process that uses a port. ``own``: it belongs to a container or to the front of this deployment."""
+    """A process that uses a port. ``own``: of a container, the front or the guard of this deployment."""
 
     port: int
     address: str
@@ -39,10 +39,11 @@ def containers_of(pid: int) -> list[str]:
     return parsers.parse_cgroup(read_file(f"/proc/{pid}/cgroup") or "")
 
 
-def in_unit(pid: int, unit: str) -> bool:
-    """Return whether a process belongs to a unit of systemd, given without its suffix."""
+def in_unit(pid: int, units: Iterable[str]) -> bool:
+    """Return whether a process belongs to one of these units of systemd, given without their suffix."""
     groups = (line.strip().split("/") for line in (read_file(f"/proc/{pid}/cgroup") or "").splitlines())
-    return bool(unit) and any(f"{unit}.service" in group for group in groups)
+    names = {f"{unit}.service" for unit in units}
+    return any(not names.isdisjoint(group) for group in groups)
 
 
 def command(pid: int) -> str:
@@ -52,12 +53,12 @@ def command(pid: int) -> str:
 
 
 def gather_port_holders(
-    ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str], unit: str = ""
+    ports: Iterable[tuple[int, int]], own: set[str], names: Mapping[str, str], units: Iterable[str] = ()
 ) -> Iterable[PortHolder]:
     """Yield the processes that use any of these ports.
 
     ``ports``: ranges, with their ends; ``own``: ids of the deployment's containers; ``names``: of all
-    containers, by id; ``unit``: the unit of the deployment's front.
+    containers, by id; ``units``: those of the deployment's front and guard.
     """
     ranges = list(ports)
     found: dict[int, parsers.Socket] = {}
@@ -74,7 +75,7 @@ def gather_port_holders(
         ids = containers_of(pid) if pid is not None else []
         where = in_container(pid, names) if pid is not None else ""
         who = f"{command(pid)} (pid {pid}){where}" if pid is not None else "an unknown process"
-        ours = bool(set(ids) & own) or (pid is not None and in_unit(pid, unit))
+        ours = bool(set(ids) & own) or (pid is not None and in_unit(pid, units))
         yield PortHolder(sock.port, sock.address, sock.listens, pid, who, ours)
 
 

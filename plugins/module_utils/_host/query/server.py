@@ -183,7 +183,8 @@ def _gather_state(
     paths = {requirements.directory, docker.root or sources.docker_root}
     if limits.weights_gigabytes:
         paths.add(limits.weights_path)
-    port_holders = tuple(gather_port_holders(ports, own, names, f"{requirements.deployment}-front"))
+    units = [f"{requirements.deployment}-{purpose}" for purpose in ("front", "guard")]
+    port_holders = tuple(gather_port_holders(ports, own, names, units))
     chips = set(requirements.chips)
     others = gather_chip_holders(chips, containers, own, docker, sources.docker_socket) if chips else ()
     answers = pending.result()

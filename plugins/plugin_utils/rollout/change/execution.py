@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from ....module_utils._serving.router_list import relisted
 from ..model import Role
-from ..plan_dict import EndpointDict, EngineDict, PlanDict, ProxyDict
+from ..plan_dict import EndpointDict, EngineDict, ListsDict, PlanDict, ProxyDict
 from .seen import Part, SeenInstance, endpoint
 from .steps import Change, Step
 
@@ -68,11 +68,6 @@ class CanaryDict(MembersDict):
     """Who is compared with whom; ``only``: pairs with one of these."""
 
     only: list[str]
-
-
-class ListsDict(TypedDict):
-    prefillers: list[EndpointDict]
-    decoders: list[EndpointDict]
 
 
 class StepDict(TypedDict):

@@ -34,9 +34,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @cache
-def front_text(name: str) -> str:
-    """Return a file of the front: HAProxy's configuration, its unit, or what it runs."""
-    return (_ROOT / "front" / name).read_text(encoding="utf-8")
+def text(kind: str, name: str) -> str:
+    """Return a file of the front or of the guard: a configuration, a unit, or what they run."""
+    return (_ROOT / kind / name).read_text(encoding="utf-8")
 
 
 @cache

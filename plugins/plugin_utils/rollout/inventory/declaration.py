@@ -98,6 +98,7 @@ def read(raw: RawInventory) -> tuple[Declaration, list[Finding]]:
         front=_front(shared, raw),
         front_variables=_front_variables(raw),
         drain_timeout=shared["pd_drain_timeout"],
+        guard_port=shared["pd_guard_port"] if shared["pd_guard"] else None,
         expected_concurrency=shared["pd_expected_concurrency"],
         provision=Provision(
             image_source=shared["pd_image_source"],

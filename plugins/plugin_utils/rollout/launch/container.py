@@ -117,6 +117,7 @@ def engine(cluster: ValidCluster, instance: Instance, node: Node) -> EngineDict:
         "model_path": settings.model_path,
         "served_model_name": settings.served_model_name,
         "ready": {"nodes": [{"host": other.host, "rank": other.rank} for other in instance.nodes]},
+        "guarded": declaration.guard_port is not None,
         "labels": {
             **labels_of(cluster, instance.name, instance.role, {**container, "script": text}),
             "pd_rollout.release": cluster.release.name,

@@ -79,9 +79,9 @@ def front(cluster: ValidCluster, host: str, routers: Sequence[ProxyDict]) -> Fro
         "tls": declared.tls,
         "keys": bool(declared.keys),
         "engine_key": bool(cluster.declaration.api_key),
-        "config": filled(data.front_text("haproxy.cfg"), places),
-        "service": filled(data.front_text("front.service"), places),
-        "lua": data.front_text("keys.lua") if declared.keys else None,
+        "config": filled(data.text("front", "haproxy.cfg"), places),
+        "service": filled(data.text("front", "front.service"), places),
+        "lua": data.text("front", "keys.lua") if declared.keys else None,
         "shared": shared,
         "packages": ["haproxy"] if shared is None else ["haproxy", "keepalived"],
         "drain_timeout": cluster.declaration.drain_timeout,
@@ -109,9 +109,9 @@ def _shared(cluster: ValidCluster, host: str, declared: Front, places: dict[str,
     return {
         "unit": unit,
         "address": declared.virtual_address,
-        "config": filled(data.front_text("keepalived.conf"), own),
-        "service": filled(data.front_text("address.service"), own),
-        "check": data.front_text("serves.py"),
+        "config": filled(data.text("front", "keepalived.conf"), own),
+        "service": filled(data.text("front", "address.service"), own),
+        "check": data.text("front", "serves.py"),
     }
 
 

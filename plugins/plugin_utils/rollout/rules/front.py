@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from ..findings import ERROR, HINT, WARNING, Finding, Rule
-from ..ports import span
+from ..ports import GUARD, span
 from ..routers import given_options, vllm_router
 from ..topology import joined, router_options
 from ..values import LONG_KEY
@@ -198,7 +198,7 @@ def requests_fit(r: Rule, c: Context) -> Iterator[Finding]:
 @rule(
     "PD622",
     HINT,
-    "Only servers of the cluster reach the ports of the engines",
+    "Only servers of the cluster reach the ports of engines and guards",
     cure="close the ports to others, with a firewall",
     source="V@0.18.0:docs/usage/security.md:163",
 )
@@ -210,13 +210,14 @@ def engines_closed(r: Rule, c: Context) -> Iterator[Finding]:
     servers = sorted({address for address in declaration.addresses.values() if address})
     by_ports: dict[str, list[str]] = {}
     for host, uses in c.table.items():
-        spans = sorted({(use.first, use.last) for use in uses if use.bound and use.instance})
+        closed = [use for use in uses if use.bound and (use.instance or use.purpose == GUARD)]
+        spans = sorted({(use.first, use.last) for use in closed})
         if spans:
             by_ports.setdefault(", ".join(span(*one) for one in spans), []).append(host)
     for ports, hosts in by_ports.items():
         allowed = ", ".join(("127.0.0.1", *servers))
         yield r.at(
-            "clients need no port of the engines, and some of these ports ask for no key",
+            "clients need no port of engines and guards, and some of these ports ask for no key",
             host=", ".join(hosts),
             seen=f"ports {ports}",
             expected="no connection from outside of the cluster",

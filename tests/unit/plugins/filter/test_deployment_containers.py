@@ -63,6 +63,17 @@ def test_a_node_of_a_group_is_not_restarted_alone() -> None:
     assert made({"ready": None})["restart_policy"] == "unless-stopped"
 
 
+def test_what_the_guard_starts_the_docker_engine_does_not() -> None:
+    assert made({"guarded": True})["restart_policy"] == "no"
+    assert made({"guarded": False})["restart_policy"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_with_the_guard_no_container_is_made_anew(size: int) -> None:
+    ready = {"nodes": [{"host": f"prefill{rank}", "rank": rank} for rank in range(size)]}
+    assert made({"ready": ready, "guarded": True})["labels"] == made({"ready": ready})["labels"]
+
+
 def test_health_checks_are_those_of_the_container() -> None:
     api = {"host": "10.0.0.3", "port": 8004}
     assert made()["health"] == []

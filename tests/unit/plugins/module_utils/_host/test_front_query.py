@@ -124,5 +124,5 @@ def test_a_unit_that_was_deployed_must_run(folders: Path, status: int, stopped: 
 )
 def test_a_process_of_the_front_is_the_deployments_own(monkeypatch, cgroup: str, own: bool) -> None:
     monkeypatch.setattr(processes, "read_file", lambda path: cgroup)
-    assert processes.in_unit(42, "pd-front") is own
-    assert not processes.in_unit(42, "")
+    assert processes.in_unit(42, ["pd-guard", "pd-front"]) is own
+    assert not processes.in_unit(42, ["pd-guard"]) and not processes.in_unit(42, [])

@@ -136,10 +136,10 @@ def test_text_before_the_first_block_is_part_of_pem(before: str) -> None:
     assert not [one for one in findings(front(pd_front_certificate=text)) if one.severity == "error"]
 
 
-def test_the_firewall_closes_what_engines_listen_on() -> None:
+def test_the_firewall_closes_what_engines_and_guards_listen_on() -> None:
     hints = {one.host: one for one in findings(front()) if one.code == "PD622"}
-    assert "tcp dport { 7001, 8004, 36100-36115 }" in hints["p1"].cure
-    assert "tcp dport { 8004 }" in hints["d1"].cure
+    assert "tcp dport { 7001, 8004, 8406, 36100-36115 }" in hints["p1"].cure
+    assert "tcp dport { 8004, 8406 }" in hints["d1"].cure
     assert "ip saddr != { 127.0.0.1, 198.51.100.1, 198.51.100.2, 198.51.100.3 } drop" in hints["d1"].cure
 
 
