@@ -216,6 +216,11 @@ front:
       type: str
       returned: success
       sample: blue
+    closed:
+      description: Why the guard has it answer 503; empty if it does not. A rollout opens it.
+      type: str
+      returned: success
+      sample: ""
     outdated:
       description: Its files and its unit where they differ from the plan.
       type: list

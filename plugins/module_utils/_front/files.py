@@ -37,9 +37,18 @@ def key_map(keys: Mapping[str, str]) -> str:
     return "".join(f"{key} {name}\n" for key, name in sorted(keys.items()))
 
 
-def router_map(colour: str) -> str:
-    """Return the map that says which router gets the requests."""
-    return f"active {colour}\n"
+def router_map(colour: str, closed: str = "") -> str:
+    """Return the map that says which router gets the requests.
+
+    closed: why the front answers 503 instead; empty: it does not.
+    """
+    reason = one_line(closed)
+    return f"active {colour}\n" + (f"closed {reason}\n" if reason else "")
+
+
+def one_line(text: str) -> str:
+    """Return a text as a value of a map and of HAProxy's commands can be: words of printable ASCII."""
+    return " ".join("".join(one if " " < one <= "~" else " " for one in text).split())
 
 
 def units(front: Mapping[str, Any]) -> dict[str, str]:
@@ -81,11 +90,23 @@ def digests(texts: Mapping[str, str | None]) -> dict[str, str]:
 
 def active(folder: Path) -> str | None:
     """Return the colour of the router that gets the requests; None if nothing says so."""
+    colour = _entries(folder / ROUTER).get("active")
+    return colour if colour in COLOURS else None
+
+
+def closed(folder: Path) -> str:
+    """Return why the front answers 503 to every request for an answer; empty if it does not."""
+    return _entries(folder / ROUTER).get("closed", "")
+
+
+def _entries(path: Path) -> dict[str, str]:
+    """Return the entries of a map; none of one that cannot be read."""
     try:
-        words = (folder / ROUTER).read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        return None
-    return words[1] if len(words) == 2 and words[0] == "active" and words[1] in COLOURS else None
+        return {}
+    pairs = (line.strip().partition(" ") for line in lines)
+    return {key: value.strip() for key, _, value in pairs if value.strip()}
 
 
 def moved_from(unit: str, folder: Path) -> Path | None:

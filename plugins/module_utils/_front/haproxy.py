@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .files import one_line
+
 # Seconds for one answer.
 TIMEOUT = 5.0
+# How a worker says that a map lacks an entry.
+NOT_FOUND = "not found"
 
 
 class HaproxyError(Exception):
@@ -117,12 +121,27 @@ class Haproxy:
         for worker in self.workers():
             self._obeyed(worker, f"set map {path} {key} {value}")
 
-    def _obeyed(self, worker: Worker, command: str) -> None:
+    def put_map(self, path: str, key: str, value: str) -> None:
+        """Set an entry of a map in all workers, also one that it lacks; the value may be a sentence."""
+        word = re.sub(r"([\\ ;])", r"\\\1", one_line(value))
+        for worker in self.workers():
+            self._obeyed(worker, f"set map {path} {key} {word}", f"add map {path} {key} {word}")
+
+    def drop_map(self, path: str, key: str) -> None:
+        """Remove an entry of a map in all workers, if it is there."""
+        for worker in self.workers():
+            self._obeyed(worker, f"del map {path} {key}", "")
+
+    def _obeyed(self, worker: Worker, command: str, without: str | None = None) -> None:
         """Give a command that has no answer if it is carried out.
 
+        without: the command that is given instead if the map lacks the entry; empty: none.
         A worker of an earlier configuration may lack what it is about. Raises HaproxyError."""
         said = self.tell(worker, command)
-        if said and worker.current:
+        if without is not None and NOT_FOUND in said:
+            if without:
+                self._obeyed(worker, without)
+        elif said and worker.current:
             raise HaproxyError(f"{command.split()[0]} {command.split()[1]}: {said}")
 
     def replace_map(self, path: str, entries: dict[str, str]) -> None:

@@ -96,7 +96,7 @@ class Present:
         self.interrupted = (self.folder / files.PENDING).exists()
         self.moved_from = files.moved_from(self.front["unit"], self.folder)
         if self.check_mode:
-            switch = self.colour is not None and files.active(self.folder) != self.colour
+            switch = self.colour is not None and not self._serves(self.colour)
             stopped = any(not systemd.is_active(unit) for unit in files.units(self.front))
             would = bool(changed or units or switch or self.interrupted or stopped)
             return {"changed": would, "done": [], "diff": self._diff(before)}
@@ -224,12 +224,19 @@ class Present:
         colour = self.colour
         if not systemd.within(ROUTER_TIMEOUT, lambda: self.haproxy.sees(colour)):
             raise failed("front-router-unseen", self.front, f"{colour} is not up")
-        if files.active(self.folder) != colour:
+        if not self._serves(colour):
+            opened = files.active(self.folder) == colour
             path = self.folder / files.ROUTER
-            # The file last: a run that ends in between chooses this router again, and then writes it.
+            # The file last: a run that ends in between chooses this router again, and writes it then. What has
+            # closed the front was about what ran before the change, and what runs now has been tested.
             self.haproxy.set_map(str(path), "active", colour)
+            self.haproxy.drop_map(str(path), "closed")
             own_files.write(path, files.router_map(colour))
-            self.done.append(f"switched to {colour}")
+            self.done.append("opened" if opened else f"switched to {colour}")
+
+    def _serves(self, colour: str) -> bool:
+        """Return whether this router gets the requests."""
+        return files.active(self.folder) == colour and not files.closed(self.folder)
 
     def _share(self, changed: Collection[str]) -> None:
         """Take part in the fronts' shared address, or no longer."""

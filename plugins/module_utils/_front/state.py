@@ -27,6 +27,7 @@ def look(front: Mapping[str, Any] | None, digests: Mapping[str, str], folder: Pa
     found: dict[str, Any] = {
         "present": folder.is_dir(),
         "active": files.active(folder),
+        "closed": files.closed(folder),
         "missing": [],
         "outdated": [],
         "settled": True,
@@ -35,7 +36,7 @@ def look(front: Mapping[str, Any] | None, digests: Mapping[str, str], folder: Pa
         return {**found, "settled": not found["present"]}
     moved = files.moved_from(front["unit"], folder)
     if moved is not None:
-        found["active"] = files.active(moved)
+        found["active"], found["closed"] = files.active(moved), files.closed(moved)
     # Each package has a program of its name.
     found["missing"] = [name for name in front["packages"] if shutil.which(name, path=SBIN) is None]
     expected = dict(digests)
@@ -47,4 +48,5 @@ def look(front: Mapping[str, Any] | None, digests: Mapping[str, str], folder: Pa
     units = front["units"]
     changed = {*systemd.units_outdated(units), *(unit for unit in units if not systemd.is_active(unit))}
     found["outdated"] += [systemd.unit_path(unit).name for unit in units if unit in changed]
-    return {**found, "settled": not found["outdated"] and found["active"] is not None}
+    serves = found["active"] is not None and not found["closed"]
+    return {**found, "settled": serves and not found["outdated"]}

@@ -110,6 +110,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(Haproxy, "running", lambda *_: len(made.left))
     monkeypatch.setattr(Haproxy, "requests", lambda *_: iter(made.left))
     monkeypatch.setattr(Haproxy, "set_map", lambda _, *words: made.told.append(f"set_map {words[1:]}"))
+    monkeypatch.setattr(Haproxy, "drop_map", lambda _, *words: made.told.append(f"drop_map {words[1:]}"))
     monkeypatch.setattr(Haproxy, "replace_map", lambda *_: made.told.append("replace_map"))
     return made
 
@@ -177,6 +178,26 @@ def test_the_switch_comes_before_its_record(server: Server) -> None:
     assert result["done"] == ["switched to green"]
     assert "set_map ('active', 'green')" in server.told
     assert files.active(server.folder) == "green"
+
+
+@pytest.mark.parametrize(("colour", "done"), [("green", "switched to green"), ("blue", "opened")])
+def test_a_change_opens_a_front_that_the_guard_has_closed(server: Server, colour: str, done: str) -> None:
+    server.present(colour="blue")
+    router_map = server.folder / "router.map"
+    router_map.write_text(files.router_map("blue", "no decoder answers"))
+    would = entry.result(server.options(colour=colour, _check_mode=True))
+    assert would["changed"] and files.closed(server.folder)
+    result = entry.result(server.options(colour=colour))
+    assert result["done"] == [done]
+    assert "drop_map ('closed',)" in server.told
+    assert router_map.read_text() == f"active {colour}\n"
+
+
+def test_without_a_choice_of_the_router_it_stays_closed(server: Server) -> None:
+    server.present(colour="blue")
+    (server.folder / "router.map").write_text(files.router_map("blue", "no decoder answers"))
+    assert not entry.result(server.options())["changed"]
+    assert files.closed(server.folder) == "no decoder answers"
 
 
 def test_a_router_that_the_front_does_not_see_gets_nothing(server: Server) -> None:
@@ -266,10 +287,20 @@ def test_the_state_says_what_differs(server: Server) -> None:
     assert state.look(None, {}, server.folder) == {
         "present": True,
         "active": "blue",
+        "closed": "",
         "missing": [],
         "outdated": [],
         "settled": False,
     }
+
+
+def test_a_closed_front_is_not_settled(server: Server) -> None:
+    front = server.options()["front"]
+    known, digests = front_digests(front, "PEM", {"alice": "ab"}, "").values()
+    server.present(colour="blue")
+    (server.folder / "router.map").write_text(files.router_map("blue", "no decoder answers"))
+    found = state.look(known, digests, server.folder)
+    assert (found["closed"], found["settled"]) == ("no decoder answers", False)
 
 
 SHARED = {

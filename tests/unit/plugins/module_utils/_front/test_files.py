@@ -92,6 +92,8 @@ def test_a_link_in_a_files_place_is_replaced_and_not_followed(tmp_path: Path) ->
     [
         ("active green\n", "green"),
         ("active blue", "blue"),
+        ("active blue\nclosed no decoder answers\n", "blue"),
+        ("closed no decoder answers\nactive green\n", "green"),
         ("active red\n", None),
         ("", None),
         ("x y z", None),
@@ -104,3 +106,25 @@ def test_the_active_colour_is_read_from_the_map(tmp_path: Path, text: str, colou
 
 def test_without_a_map_no_router_is_active(tmp_path: Path) -> None:
     assert files.active(tmp_path) is None
+    assert files.closed(tmp_path) == ""
+
+
+def test_why_a_front_is_closed_stands_in_the_map(tmp_path: Path) -> None:
+    (tmp_path / "router.map").write_text(files.router_map("green", "no decoder answers"))
+    assert (tmp_path / "router.map").read_text() == "active green\nclosed no decoder answers\n"
+    assert files.active(tmp_path) == "green" and files.closed(tmp_path) == "no decoder answers"
+    (tmp_path / "router.map").write_text(files.router_map("green"))
+    assert (tmp_path / "router.map").read_text() == "active green\n"
+    assert files.closed(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "written"),
+    [
+        ("two\nlines\r and\ttabs", "two lines and tabs"),
+        ("d\u00e9codeur \u2192 x", "d codeur x"),
+        (" \n", ""),
+    ],
+)
+def test_a_reason_is_one_line(reason: str, written: str) -> None:
+    assert files.router_map("blue", reason) == "active blue\n" + (f"closed {written}\n" if written else "")

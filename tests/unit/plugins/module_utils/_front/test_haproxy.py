@@ -127,6 +127,32 @@ def test_the_router_is_switched_in_all_workers(path: Path, master: Master) -> No
     ]
 
 
+def test_a_front_is_closed_in_all_workers(path: Path, master: Master) -> None:
+    """An entry that is there is set, and one that is not is added; spaces are escaped."""
+    master.answers["@!808 set map /router.map closed no\\ decoder"] = "entry not found."
+    Haproxy(str(path)).put_map("/router.map", "closed", "no\ndecoder")
+    assert master.asked[1:] == [
+        "@!1372 set map /router.map closed no\\ decoder",
+        "@!808 set map /router.map closed no\\ decoder",
+        "@!808 add map /router.map closed no\\ decoder",
+    ]
+
+
+def test_a_front_is_opened_in_all_workers_whether_it_was_closed_or_not(path: Path, master: Master) -> None:
+    master.answers["@!1372 del map /router.map closed"] = "Key not found."
+    Haproxy(str(path)).drop_map("/router.map", "closed")
+    assert master.asked[1:] == ["@!1372 del map /router.map closed", "@!808 del map /router.map closed"]
+
+
+def test_a_front_that_cannot_be_closed_is_an_error(path: Path, master: Master) -> None:
+    for command in ("set map /router.map closed x", "del map /router.map closed"):
+        master.answers[f"@!1372 {command}"] = "Unknown map identifier."
+    with pytest.raises(HaproxyError, match="set map: Unknown"):
+        Haproxy(str(path)).put_map("/router.map", "closed", "x")
+    with pytest.raises(HaproxyError, match="del map: Unknown"):
+        Haproxy(str(path)).drop_map("/router.map", "closed")
+
+
 def test_keys_are_replaced_at_once(path: Path, master: Master) -> None:
     Haproxy(str(path)).replace_map("/keys.map", {"ab12": "alice"})
     assert master.asked[1:] == [

@@ -217,6 +217,23 @@ def test_a_rate_limit_is_one_of_each_key() -> None:
     assert "sc_http_req_rate(0) gt 120" in config(pd_front_requests_per_minute=120)
 
 
+def test_a_closed_front_answers_503_to_requests_for_an_answer_alone() -> None:
+    lines = [line.strip() for line in config().splitlines()]
+    (closed,) = [line for line in lines if line.endswith(" if generate closed")]
+    assert closed.startswith("http-request return status 503 ") and "retry-after 5" in closed
+    assert "The model is not available at the moment: %[var(txn.closed)]." in closed
+    # Who has no key learns nothing of it.
+    assert lines.index(closed) > next(n for n, line in enumerate(lines) if "return status 401" in line)
+    assert lines.index(closed) < next(n for n, line in enumerate(lines) if line.startswith("use_backend"))
+
+
+def test_a_closed_front_is_unhealthy_for_balancers_and_keeps_its_shared_address() -> None:
+    for_balancers, for_keepalived = [
+        line for line in config().splitlines() if "return status 200" in line and "path /health" in line
+    ]
+    assert "!closed" in for_balancers and "closed" not in for_keepalived
+
+
 def test_a_refusal_in_plain_text_becomes_json_with_the_same_status() -> None:
     refusals = [line for line in config().splitlines() if "%[var(txn.said)]" in line]
     assert refusals and all("type" in line and "lf-string" in line for line in refusals)
