@@ -227,8 +227,8 @@ class Present:
         if not self._serves(colour):
             opened = files.active(self.folder) == colour
             path = self.folder / files.ROUTER
-            # The file last: a run that ends in between chooses this router again, and writes it then. What has
-            # closed the front was about what ran before the change, and what runs now has been tested.
+            # The file last: a run that ends in between chooses this router again, and then writes it.
+            # What has closed the front was about what ran before; what runs now has been tested.
             self.haproxy.set_map(str(path), "active", colour)
             self.haproxy.drop_map(str(path), "closed")
             own_files.write(path, files.router_map(colour))
