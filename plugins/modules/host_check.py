@@ -126,6 +126,9 @@ facts:
     - The facts that are compared between servers.
     - C(drained) is as M(ascend.pd_rollout.deployment_info) returns it; C(lists) are the APIs that the router
       of this server was started with and answers with, C(prefillers) and C(decoders), or null.
+    - C(guard) is null, or what the guard of the deployment says. It has C(active), C(given_up) and C(out)
+      with instances and the reasons why it no longer starts them or has taken them out of the routers' list,
+      and C(closed), why the front is closed.
   type: dict
   returned: always
   sample:

@@ -399,11 +399,11 @@ HOST_CHECKS = Catalogue(
     # The front
     Check(
         "host-systemd-absent",
-        "systemd does not run on a server with a front",
-        "The front is a unit of systemd: it starts with the server and is restarted after a crash.",
+        "systemd does not run on a server with a front or a guard",
+        "Both are units of systemd: they start with the server and are restarted after a crash.",
         "error",
         "a server that systemd has started",
-        "ps -p 1  # take a server with systemd into the group proxy; or leave pd_front_port unset",
+        "ps -p 1  # take a server with systemd; or leave pd_front_port unset, and set pd_guard to false",
         "sd_booted(3)",
     ),
     Check(
@@ -434,6 +434,46 @@ HOST_CHECKS = Catalogue(
         "its unit is active; deploy.yml starts it and reports this as a hint",
         "ansible-playbook playbooks/deploy.yml  # journalctl -u {unit} -n 30 shows why it stopped",
         "this collection, role front",
+    ),
+    # The guard
+    Check(
+        "host-guard-stopped",
+        "The guard of a deployment is not running",
+        "Engines serve, but nothing brings them back after a crash or a reboot. A deployment from before "
+        "there was a guard has none.",
+        "error",
+        "its unit is active; deploy.yml installs and starts it and reports this as a hint",
+        "ansible-playbook playbooks/deploy.yml  # or systemctl start {unit} on this server; "
+        "journalctl -u {unit} -n 30 shows why it stopped",
+        "this collection, role guard",
+    ),
+    Check(
+        "host-guard-gave-up",
+        "The guard no longer starts an instance",
+        "It has failed as often as guard_attempts says, one attempt after the other.",
+        "error",
+        "every instance of the plan runs",
+        "docker logs --tail 50 {container}  # what ended it; then playbooks/deploy.yml, with which the "
+        "guard begins anew",
+        "status.json of the guard",
+    ),
+    Check(
+        "host-guard-left-out",
+        "The guard has taken an instance out of the routers' list",
+        "It failed or gave wrong answers. It is listed again when it answers as it must.",
+        "error",
+        "every instance of the plan is listed",
+        "pd-guard status  # on this server; playbooks/deploy.yml mends what is not as planned",
+        "status.json of the guard",
+    ),
+    Check(
+        "host-guard-alarm",
+        "All instances of a role fail",
+        "Clients are told that the model is not available.",
+        "error",
+        "an instance of each role that serves",
+        "pd-guard status  # on this server, and the logs of the engines; then playbooks/deploy.yml",
+        "status.json of the guard",
     ),
     # Kernel
     Check(
@@ -574,7 +614,8 @@ HOST_CHECKS = Catalogue(
         "warning",
         "a server is stopped with stop.yml --limit before it is removed from the inventory",
         "add it again, run playbooks/stop.yml --limit {host}, and remove it again; or by hand: "
-        "ssh {address} 'docker rm -f {containers}; rm -r {directory}', and remove it from {file}",
+        "ssh {address} 'systemctl disable --now {unit}; docker rm -f {containers}; rm -r {directory}', "
+        "and remove it from {file}",
         "this collection, playbook stop.yml",
         between=True,
     ),

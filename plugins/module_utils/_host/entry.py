@@ -14,6 +14,7 @@ from .._docker.client import DockerApi
 from .._findings import errors_of, ordered
 from .._hccn.query import NPU_SMI, VERSION_INFO
 from .._serving.running import drained
+from . import guard as host_guard
 from . import health
 from . import listener as host_listener
 from .evaluate import result as evaluate
@@ -48,10 +49,12 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
     sources = query.Sources.from_options(options)
     state = query.inspect_server(requirements, limits, sources)
     docker = DockerApi(sources.docker_socket)
+    guard = host_guard.inspect(requirements)
     findings = ordered(
         [
             *evaluate.judge(requirements, state, limits),
             *health.findings(requirements, docker),
+            *host_guard.findings(requirements, guard),
         ]
     )
     ok = not errors_of(findings)
@@ -76,6 +79,7 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
             **evaluate.facts(requirements, state, limits),
             "drained": drained(requirements.directory),
             "lists": health.router_lists(requirements, docker),
+            "guard": guard.facts() if guard else None,
         },
         "listening": list(listener.ports) if listener else [],
         "listener": listener.to_dict() if listener else None,

@@ -109,6 +109,19 @@ class PlannedFront:
 
 
 @dataclass(frozen=True)
+class PlannedGuard:
+    """The planned guard: its unit without the suffix, and the directory in which it says what it sees."""
+
+    unit: str
+    run: str
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> PlannedGuard:
+        """Return the guard from a JSON object; unknown keys are ignored."""
+        return cls(**_given(cls, value))
+
+
+@dataclass(frozen=True)
 class HostRequirements:
     """The plan's requirements for one server, reduced to what its check needs.
 
@@ -117,7 +130,8 @@ class HostRequirements:
     NIC, or None; ``driver``, ``firmware``: the versions that the release recommends, or None; ``npu_smi``:
     its path in the containers' mounts, or None; ``clients``: the servers that connect to its ports; ``shm``:
     the containers' shared memory in bytes; ``advertise``: the address that each engine advertises, None if
-    the engine determines it by itself; ``serving``: the containers; ``front``: None if none is planned.
+    the engine determines it by itself; ``serving``: the containers; ``front``, ``guard``: None if none is
+    planned.
     """
 
     address: str
@@ -139,6 +153,7 @@ class HostRequirements:
     advertise: tuple[str | None, ...] = ()
     serving: tuple[PlannedContainer, ...] = ()
     front: PlannedFront | None = None
+    guard: PlannedGuard | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return them as a JSON object.
@@ -154,6 +169,7 @@ class HostRequirements:
             "peers": dict(self.peers),
             "serving": [container.to_dict() for container in self.serving],
             "front": self.front.to_dict() if self.front else None,
+            "guard": asdict(self.guard) if self.guard else None,
         }
 
     @classmethod
@@ -172,6 +188,8 @@ class HostRequirements:
             given["serving"] = tuple(map(PlannedContainer.from_dict, given["serving"]))
         if "front" in given:
             given["front"] = PlannedFront.from_dict(given["front"])
+        if "guard" in given:
+            given["guard"] = PlannedGuard.from_dict(given["guard"])
         return cls(**given)
 
 

@@ -150,8 +150,14 @@ def _folder_in(path: Path) -> Path | None:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    match = re.search(rf"^ExecStart=.* (/\S*)/{re.escape(PROGRAM)} run ", text, re.MULTILINE)
-    return Path(match[1]) if match and systemd.MARK.decode() in text else None
+    line = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    if line is None or systemd.MARK.decode() not in text:
+        return None
+    try:
+        words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line[1])]
+    except ValueError:
+        return None
+    return next((Path(word).parent for word in words if Path(word).name == PROGRAM), None)
 
 
 def clear(folder: Path) -> None:

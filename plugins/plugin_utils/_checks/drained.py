@@ -1,9 +1,11 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is as it should be while servers are drained. Pure functions; they run on the controller.
+"""What is as it should be while servers are drained, or the guard has taken instances out of a list. Pure
+functions; they run on the controller.
 
 A drained server says so itself, and nothing of its engines. But the other nodes of an instance stop with it,
-and routers leave its instances out: what these servers find is no fault.
+and routers leave its instances out: what these servers find is no fault. The guard says itself what it has
+taken out, and then the router that lacks it is not another finding.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from ...module_utils._findings import ERROR, WARNING, Finding
 
 _STOPPED, _SILENT, _APART = "host-deployed-stopped", "host-deployed-silent", "host-deployed-apart"
 _DEPLOYED = frozenset({_STOPPED, _SILENT, _APART})
+# Of instances, as the guard sees them.
+_GUARDED = frozenset({"host-guard-gave-up", "host-guard-left-out"})
 
 
 def unexplained(
     findings: Iterable[Finding], plan: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
 ) -> list[Finding]:
-    """Return the findings of servers without those that drained servers explain.
+    """Return the findings of servers without those that drained servers or the guard explain.
 
     ``findings``: each of one server; ``plan``: the whole plan; ``results``: the results of host_check by
     server.
@@ -31,14 +35,15 @@ def unexplained(
     left_out = _instances(plan, lambda node: node in marked)
     # Whether a server without a result is drained is not known.
     unsure = _instances(plan, lambda node: node not in facts)
-    if not left_out | unsure:
+    taken = {name: frozenset((found.get("guard") or {}).get("out") or ()) for name, found in facts.items()}
+    if not (left_out | unsure or any(taken.values())):
         return list(findings)
     must, may = _apis(plan, left_out), _apis(plan, unsure)
     roles = {instance["role"] for instance in plan["instances"]}
     kept = {instance["role"] for instance in plan["instances"] if instance["name"] not in left_out}
 
     def explained(finding: Finding) -> bool:
-        if finding.code not in _DEPLOYED:
+        if finding.code not in _DEPLOYED | _GUARDED:
             return False
         if finding.instance is not None:
             return finding.instance in left_out
@@ -46,7 +51,10 @@ def unexplained(
             # With nothing to ask in one role the routers are ended.
             return finding.code == _STOPPED
         lists = facts.get(finding.host or "", {}).get("lists")
-        return lists is not None and finding.code == _SILENT and _fits(plan, lists, must, may)
+        if lists is None or finding.code != _SILENT:
+            return False
+        out = _apis(plan, taken.get(finding.host or "", ()))
+        return _fits(plan, lists, must, may | out)
 
     return [finding for finding in findings if not explained(finding)]
 

@@ -19,8 +19,10 @@ from ...module_utils._host.parsers import closes, concerns
 from ...module_utils._host.requirements import (
     HostRequirements,
     PlannedFront,
+    PlannedGuard,
     PlannedPorts,
 )
+from ...module_utils._serving.guard_unit import unit_of
 from .._distribution.weights_chain import CURED_BY_COPY
 from .._run import server_python
 from .._serving.health import planned_container
@@ -60,7 +62,8 @@ def requirements(
     planned = [engine for engine in engines if engine.get("container")]
     # Of the two routers behind a front, the server knows which one must run.
     planned += [router for router in share["routers"] if router.get("container")]
-    front = share["front"]
+    # Plans of earlier revisions know no guard.
+    front, guard = share["front"], share.get("guard")
     callers = {caller for row in share["ports"] for caller in clients(plan, {**row, "host": name})}
     return HostRequirements(
         name=name,
@@ -87,6 +90,7 @@ def requirements(
         advertise=tuple(engine["env"].get("VLLM_HOST_IP") for engine in engines),
         serving=tuple(map(planned_container, planned)),
         front=None if front is None else _front(front),
+        guard=None if guard is None else PlannedGuard(guard["unit"], guard["run"]),
     )
 
 
@@ -111,6 +115,8 @@ def outside(plan: Mapping[str, Any]) -> list[Finding]:
             severity=None if entry.get("launched", True) else "hint",
             address=entry["address"],
             containers=" ".join(entry["containers"]),
+            # Otherwise it would start them again.
+            unit=unit_of(entry["directory"]),
             directory=entry["directory"],
             file=f"{plan['directory']}/deployed.json",
         )

@@ -28,7 +28,10 @@ VERSION = 1
 _WAIVER = ("code", "place", "reason", "expires")
 # Findings that a rollout fixes by itself.
 REPAIRED = frozenset(
-    {"host-deployed-stopped", "host-deployed-silent", "host-deployed-apart", "host-front-stopped"}
+    {
+        *("host-deployed-stopped", "host-deployed-silent", "host-deployed-apart", "host-front-stopped"),
+        *("host-guard-stopped", "host-guard-gave-up", "host-guard-left-out", "host-guard-alarm"),
+    }
 )
 # A problem is reported once: a finding is dropped if one of these codes on the same server is its cause.
 CAUSES = {

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,14 @@ def test_a_process_of_the_front_is_the_deployments_own(monkeypatch, cgroup: str,
     monkeypatch.setattr(processes, "read_file", lambda path: cgroup)
     assert processes.in_unit(42, ["pd-guard", "pd-front"]) is own
     assert not processes.in_unit(42, ["pd-guard"]) and not processes.in_unit(42, [])
+
+
+@pytest.mark.parametrize(("unit", "own"), [("pd-front", True), ("pd-guard", True), ("other", False)])
+def test_ports_of_front_and_guard_are_those_of_the_deployment(
+    monkeypatch: pytest.MonkeyPatch, unit: str, *, own: bool
+) -> None:
+    monkeypatch.setattr(processes, "in_unit", lambda _, units: unit in units)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        (holder,) = processes.gather_port_holders([(port, port)], set(), {}, ["pd-front", "pd-guard"])
+    assert (holder.port, holder.own) == (port, own)

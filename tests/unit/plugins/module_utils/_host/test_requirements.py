@@ -12,6 +12,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requiremen
     HostRequirements,
     Limits,
     PlannedContainer,
+    PlannedGuard,
     PlannedPorts,
     RankHealth,
 )
@@ -44,6 +45,7 @@ FULL = HostRequirements(
     clients=("decode1",),
     shm=2**30,
     advertise=("10.0.0.11", None),
+    guard=PlannedGuard("pd-guard", "/run/pd-guard"),
     serving=(
         PlannedContainer(
             "pd-p", "p", "/etc/pd_rollout/pd/p.sh", "p", health_url="http://10.0.0.11:8004/health"

@@ -18,6 +18,7 @@ from ansible_collections.ascend.pd_rollout.plugins.filter.guard_digests import g
 from ansible_collections.ascend.pd_rollout.plugins.module_utils import _systemd as systemd
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import guard_unit
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._serving import guard_program
+from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.guard import unit_word
 
 SETTINGS = {"attempts": 5, "pause": 10, "probe": 5, "stall": 8, "hang": 60, "canary": 60, "answer": 10}
 SECRET = "ab" * 32
@@ -308,6 +309,18 @@ def test_a_guard_in_another_directory_is_replaced(server: Server) -> None:
     assert not old.exists()
     assert server.look()["settled"]
     assert str(server.directory()) in command()
+
+
+@pytest.mark.parametrize("name", ["50% off", 'a"b', "x$y", "it's", "plain"])
+def test_the_directory_is_found_in_the_unit_however_it_is_quoted(server: Server, name: str) -> None:
+    directory = server.root / name / "pd"
+    folder = directory / "guard"
+    words = [unit_word(str(folder / file)) for file in ("pd-guard.pyz", "guard.json")]
+    service = f"# Written by ascend.pd_rollout\n[Service]\nExecStart=@PYTHON@ -I {words[0]} run {words[1]}\n"
+    guard = {**server.guard(), "directory": str(folder), "service": service}
+    assert server.present(guard=guard)["changed"]
+    assert not server.present(guard=guard)["changed"]
+    assert subprocess.run([guard_unit.COMMAND, "status"], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

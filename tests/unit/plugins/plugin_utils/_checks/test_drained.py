@@ -126,6 +126,36 @@ def test_routers_end_with_the_last_of_a_role():
     assert stays(ended, results("d1", "p1"))
 
 
+@pytest.mark.parametrize(
+    ("out", "lists", "explained"),
+    [
+        (["d2"], without(api("d2")), True),
+        # It has just been put back.
+        (["d2"], ALL, True),
+        (["d2"], without(api("d1")), False),
+        (["d2"], without(api("d2"), api("p1")), False),
+        (["d2"], None, False),
+        ([], without(api("d2")), False),
+        (["gone"], without(api("d2")), False),
+    ],
+)
+def test_routers_lack_what_the_guard_has_taken_out(out, lists, explained):
+    found = results(lists=lists)
+    found["router"]["facts"]["guard"] = {"out": dict.fromkeys(out, "it hangs")}
+    assert stays(ROUTER, found) is not explained
+    # The engine itself is as it is, and so is the router of another server.
+    assert stays(finding("silent", "d2", "d2"), found)
+    assert stays(finding("silent", "p1"), found)
+
+
+def test_what_the_guard_says_of_instances_of_drained_servers_is_no_fault():
+    for what in ("gave-up", "left-out"):
+        one = HOST_CHECKS.finding(f"host-guard-{what}", host="p2", instance="p")
+        assert not stays(one, results("p1"))
+        assert stays(one, results("d1"))
+        assert stays(one, results())
+
+
 def test_the_report_says_only_that_the_server_is_drained():
     found = results("d2", lists=without(api("d2")))
     found["router"]["findings"] = [ROUTER.to_dict()]

@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._host.requirements import (
     HostRequirements,
     PlannedFront,
+    PlannedGuard,
 )
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import host_cluster as b
 
@@ -138,6 +139,19 @@ def test_the_server_knows_which_router_must_run() -> None:
     alone = b.requirements(PLAN, {**own, "front": {**front, "shared": None}}, "p1", None)
     assert alone.front is not None and alone.front.units == ("pd-front",)
     assert HostRequirements.from_dict(found.to_dict()) == found
+
+
+def test_what_a_guard_needs_of_its_server() -> None:
+    own = {**PLAN["hosts"]["p1"], "guard": {"unit": "pd-guard", "run": "/run/pd-guard", "config": {}}}
+    assert b.requirements(PLAN, own, "p1", None).guard == PlannedGuard("pd-guard", "/run/pd-guard")
+    for without in ({**own, "guard": None}, PLAN["hosts"]["p1"]):
+        assert b.requirements(PLAN, without, "p1", None).guard is None
+
+
+def test_on_a_server_that_was_left_one_is_told_to_stop_its_guard_first() -> None:
+    entry = {"address": "10.0.0.9", "containers": ["pd-d"], "directory": "/etc/pd_rollout/pd"}
+    (finding,) = b.outside({"outside": {"d9": entry}, "directory": "plans/x"})
+    assert "systemctl disable --now pd-guard; docker rm -f pd-d;" in finding.cure
 
 
 def test_decoders_that_listen_for_the_cache_call_the_proxy() -> None:

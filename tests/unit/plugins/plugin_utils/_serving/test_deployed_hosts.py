@@ -116,7 +116,7 @@ def test_the_report_says_how_to_remove_it():
     assert (one.code, one.host, one.severity) == ("host-deployed-outside", "decode2", "warning")
     assert one.message == "decode2 (10.0.0.3) is not in the inventory and may still run pd-decode2"
     assert "stop.yml --limit decode2" in one.cure
-    assert "ssh 10.0.0.3 'docker rm -f pd-decode2; rm -r /etc/pd_rollout/pd'" in one.cure
+    assert "docker rm -f pd-decode2; rm -r /etc/pd_rollout/pd'" in one.cure
     assert "/home/operator/plans/x/deployed.json" in one.cure
     (one,) = outside({**plan, "outside": {"decode2": {**DECODE2, "launched": False}}})
     assert one.severity == "hint"
