@@ -47,8 +47,8 @@ def guard(
         "UNIT": unit,
         # The server knows its Python.
         "PYTHON": "@PYTHON@",
-        "PROGRAM": unit_word(f"{folder}/pd-guard.pyz"),
-        "CONFIG": unit_word(f"{folder}/guard.json"),
+        "PROGRAM": argument(f"{folder}/pd-guard.pyz"),
+        "CONFIG": argument(f"{folder}/guard.json"),
         "DIRECTORY": unit_word(directory(cluster)),
         # It would hide a directory of the deployment that is there.
         "PRIVATE_TMP": "" if directory(cluster).startswith(("/tmp/", "/var/tmp/")) else "PrivateTmp=yes",
@@ -64,14 +64,18 @@ def guard(
     }
 
 
+def argument(word: str) -> str:
+    """Return a word as a unit's command has it, where ``$`` begins a variable."""
+    return unit_word(word.replace("$", "$$"))
+
+
 def unit_word(word: str) -> str:
-    """Return a word as units of systemd have it, where it may hold spaces and quotes, and ``%`` and ``$``
-    stand for themselves.
+    """Return a word as units of systemd have it: with spaces and quotes, and without specifiers.
 
     >>> unit_word("/srv/50% off")
     '"/srv/50%% off"'
     """
-    text = word.replace("%", "%%").replace("$", "$$")
+    text = word.replace("%", "%%")
     if re.fullmatch(r"[\w./@:+,=%$-]+", text, re.ASCII):
         return text
     text = text.replace("\\", "\\\\").replace('"', '\\"')

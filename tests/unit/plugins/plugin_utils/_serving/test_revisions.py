@@ -249,3 +249,25 @@ def test_servers_that_one_of_the_two_lacks():
     assert not revisions.occupied(made["hosts"]["d2"])
     # A plan of a revision to which one had gone back has such a part itself.
     assert revisions.with_servers(made, {"p1": "", "p2": "", "d1": ""}) == FEWER
+
+
+def test_a_plan_from_before_the_guard_has_none():
+    hosts = {
+        host: {
+            **{key: value for key, value in share.items() if key != "guard"},
+            "engines": [
+                {key: value for key, value in engine.items() if key != "guarded"}
+                for engine in share["engines"]
+            ],
+        }
+        for host, share in FEWER["hosts"].items()
+    }
+    made = revisions.with_servers({**FEWER, "hosts": hosts}, dict.fromkeys(SERVERS, ""))
+    assert [share["guard"] for share in made["hosts"].values()] == [None] * 4
+    assert revisions.deployed(made) == revisions.deployed(FEWER)
+
+
+@pytest.mark.parametrize("changes", [{"pd_guard": False}, {"pd_guard_port": 8500}])
+def test_another_guard_is_nothing_else_that_is_deployed(changes):
+    """A revision is what serves: engines, routers, fronts."""
+    assert revisions.deployed(plan(**changes)) == revisions.deployed(BEFORE)

@@ -13,7 +13,6 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.router_
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils._checks import host_cluster
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import plan as planner
 from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout import ports, render
-from ansible_collections.ascend.pd_rollout.plugins.plugin_utils.rollout.launch.guard import unit_word
 from planner_inventories import codes, findings, many, small
 
 TP16: dict[str, Any] = {"pd_parallel": {"tensor": 16}}
@@ -140,10 +139,17 @@ def test_a_deployment_below_tmp_is_not_hidden_from_it() -> None:
 
 @pytest.mark.parametrize("path", ["/srv/a b", "/srv/50%", "/srv/$x", '/srv/"q"', "/srv/back\\slash"])
 def test_paths_are_quoted_for_systemd(path: str) -> None:
-    word = unit_word(path)
-    assert shlex.split(word)[0].replace("%%", "%").replace("$$", "$") == path
-    text = guards(small({"pd_host_dir": path}))["p1"]["service"]
-    assert f" -I {unit_word(path + '/pd/guard/pd-guard.pyz')} run " in text
+    text = guards(small({"pd_host_dir": path}))["p1"]["service"].replace("%%", "%")
+    settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    assert shlex.split(settings["ReadWritePaths"]) == [f"{path}/pd", "/run"]
+    # Only in a command, a dollar sign begins a variable.
+    assert shlex.split(settings["ExecStart"].replace("$$", "$")) == [
+        "@PYTHON@",
+        "-I",
+        f"{path}/pd/guard/pd-guard.pyz",
+        "run",
+        f"{path}/pd/guard/guard.json",
+    ]
 
 
 def test_a_server_without_a_router_knows_its_own_instances() -> None:
