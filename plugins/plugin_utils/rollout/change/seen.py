@@ -118,7 +118,7 @@ class Seen:
     routers_settled: bool
     # Whether a router that runs has another script, image or list than planned.
     routers_differ: bool = False
-    # Whether the files and records of what is planned are as they must be.
+    # Whether the files, records and restart policies of what is planned are as they must be.
     files_settled: bool = True
     # Routers' hosts that this run has not looked at.
     unseen_routers: tuple[str, ...] = ()
@@ -182,7 +182,10 @@ def seen(
         routers_differ=any(
             router["hash"] not in hashes for look in looks.values() for router in look["routers_up"]
         ),
-        files_settled=not any(_untidy(look, _router_scripts(plan, drains)) for look in looks.values()),
+        files_settled=not any(
+            _untidy(look, _router_scripts(plan, drains), {one.name for one in instances if one.drained})
+            for look in looks.values()
+        ),
         unseen_routers=tuple(sorted(routers - looks.keys())),
     )
 
@@ -230,11 +233,19 @@ def _router_scripts(plan: PlanDict, drains: bool) -> frozenset[str]:
     return frozenset(router["script_path"] for share in shares for router in share["routers"])
 
 
-def _untidy(look: Mapping[str, Any], ignored: Collection[str]) -> bool:
-    """Return whether files or records of a host have to be written or removed."""
+def _untidy(look: Mapping[str, Any], ignored: Collection[str], drained: Collection[str]) -> bool:
+    """Return whether files or records of a host have to be written or removed, or restart policies set.
+
+    ignored: files that may differ.
+    drained: instances that stay as they are.
+    """
     unnoted = any(node["group"] and not node["noted"] for node in look["nodes"])
     outdated = [path for path in look["outdated"] if path not in ignored]
-    return bool(outdated or look["leftovers"] or unnoted)
+    # What differs otherwise is started, or made anew, with its policy.
+    policies = any(
+        node["pending"] and not node["why"] and node["instance"] not in drained for node in look["nodes"]
+    )
+    return bool(outdated or look["leftovers"] or unnoted or policies)
 
 
 def _lists(looks: Mapping[str, Mapping[str, Any]]) -> dict[Role, frozenset[str]]:

@@ -218,6 +218,23 @@ def test_a_start_that_is_not_recorded_has_to_be() -> None:
         assert seen(PLAN, looks, {}).files_settled is settled
 
 
+@pytest.mark.parametrize(
+    ("why", "marks", "settled"),
+    [
+        ("", {}, False),
+        # What is started gets its policy then.
+        ("its container is exited", {}, True),
+        ("", {"d1": "drained"}, True),
+        ("", {"d2": "drained"}, False),
+    ],
+)
+def test_another_restart_policy_is_set(why: str, marks: dict[str, str], *, settled: bool) -> None:
+    looks = Servers.of(PLAN).looks(PLAN)
+    for node in looks["d1"]["nodes"]:
+        node.update(pending=True, why=why)
+    assert seen(PLAN, looks, {}, drained=marks).files_settled is settled
+
+
 def test_a_front_that_is_not_as_planned() -> None:
     looks = Servers.of(PLAN).looks(PLAN)
     looks["a1"]["front"] = {"settled": False}
