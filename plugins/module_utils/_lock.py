@@ -154,6 +154,15 @@ class RolloutLock:
             raise LockError(str(self._path), f"cannot be removed: {error.strerror}") from error
         return mine
 
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Keep runs from acquiring the lock while the context lasts: they wait. Raises LockError."""
+        try:
+            with _alone(self._path):
+                yield
+        except FileNotFoundError as error:
+            raise LockError(str(self._path), f"cannot be written: {error.strerror}") from error
+
     def _write(self, content: dict[str, Any]) -> None:
         handle, draft = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         try:

@@ -135,6 +135,8 @@ class Result:
 
     right: int = 0
     wrong: collections.Counter[str] = field(default_factory=collections.Counter)
+    # When each of the others was sent (time.time()).
+    sent: list[float] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -187,6 +189,7 @@ class Load:
         stream = number % 2 == 0
         expected = ""
         while not self._stop.is_set():
+            begin, right = time.time(), False
             try:
                 text = await asyncio.wait_for(self._text(connection, number, stream), ANSWER_TIMEOUT)
                 expected = expected or text
@@ -194,9 +197,12 @@ class Load:
                     self.result.wrong[f"another text: {text[:60]!r} instead of {expected[:60]!r}"] += 1
                 else:
                     self.result.right += 1
+                    right = True
             except (TimeoutError, Broken, OSError, ValueError) as error:
                 self.result.wrong[f"{type(error).__name__}: {error}"[:200]] += 1
                 connection.close()
+            if not right:
+                self.result.sent.append(begin)
             # A client also waits, with an open connection.
             await asyncio.sleep(self.pause + 0.01 * (number % 3))
 
@@ -221,7 +227,10 @@ class Load:
             events = [line[6:] for line in answer.body.decode().split("\n") if line.startswith("data: ")]
             if not events or events[-1] != "[DONE]":
                 raise ValueError(f"a stream without its end: {answer.body[-80:]!r}")
-            text = "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
+            told = [json.loads(event) for event in events[:-1]]
+            if any("error" in event for event in told):
+                raise ValueError(f"a stream with an error: {events[-2]}")
+            text = "".join(event["choices"][0]["text"] for event in told)
         if not text:
             raise ValueError("an empty answer")
         return text

@@ -49,7 +49,7 @@ class DockerError(RolloutError):
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a UNIX socket at a path; the timeout is in seconds."""
 
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
@@ -65,23 +65,28 @@ def answering(
     path: str,
     *,
     socket_path: str = DEFAULT_SOCKET,
-    timeout: float = TIMEOUT,
-    body: Iterable[bytes] | None = None,
+    timeout: float | None = TIMEOUT,
+    body: Iterable[bytes] | Mapping[str, Any] | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
     """Send a request to the Docker Engine; the context yields its answer.
 
     method: HTTP method of the request.
     path: path of the request, with its query.
     socket_path: the engine's socket.
-    timeout: seconds without a byte.
-    body: the chunks of an archive to send.
+    timeout: seconds without a byte; None: for ever.
+    body: the chunks of an archive to send, or what is sent as JSON.
 
     Raises DockerError if there is no answer, or if its status is an error.
     """
     connection = UnixConnection(socket_path, timeout)
-    headers = {} if body is None else {"Content-Type": "application/x-tar"}
+    sent: Iterable[bytes] | bytes | None
+    if isinstance(body, Mapping):
+        sent, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+    else:
+        sent, headers = body, {} if body is None else {"Content-Type": "application/x-tar"}
+    chunked = sent is not None and not isinstance(sent, bytes)
     try:
-        connection.request(method, path, body=body, headers=headers, encode_chunked=body is not None)
+        connection.request(method, path, body=sent, headers=headers, encode_chunked=chunked)
         answer = connection.getresponse()
         if answer.status >= 400:
             raise DockerError(_reason(path, answer.status, answer.read()), answer.status)
@@ -124,10 +129,10 @@ class DockerApi:
     def _get(self, path: str, **query: object) -> bytes | None:
         return self._ask("GET", path + ("?" + urlencode(query) if query else ""))
 
-    def _ask(self, method: str, path: str) -> bytes | None:
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes | None:
         """Return the body of the answer, or None if the object does not exist. Raises DockerError."""
         try:
-            with answering(method, path, socket_path=self._path, timeout=self._timeout) as answer:
+            with answering(method, path, socket_path=self._path, timeout=self._timeout, body=body) as answer:
                 return answer.read()
         except DockerError as error:
             if error.status == 404:
@@ -139,12 +144,43 @@ class DockerApi:
         body = self._get(f"/containers/{quote(name)}/json")
         return None if body is None else json.loads(body)
 
-    def stop(self, name: str) -> bool:
+    def stop(self, name: str, seconds: int | None = None) -> bool:
         """Stop a container as ``docker stop`` does; no restart policy starts it again.
+
+        seconds: after which it is killed; without them the container's own.
 
         Returns whether the container exists.
         """
-        return self._ask("POST", f"/containers/{quote(name)}/stop") is not None
+        limit = "" if seconds is None else f"?t={seconds}"
+        return self._ask("POST", f"/containers/{quote(name)}/stop{limit}") is not None
+
+    def start(self, name: str) -> bool:
+        """Start a container unless it runs; return whether it exists."""
+        return self._ask("POST", f"/containers/{quote(name)}/start") is not None
+
+    def create(self, name: str, content: Mapping[str, Any]) -> None:
+        """Create a container. Raises DockerError, also if there is one of that name, or no such image."""
+        if self._ask("POST", f"/containers/create?name={quote(name)}", content) is None:
+            raise DockerError(f"there is no image {content.get('Image')}")
+
+    def remove(self, name: str) -> bool:
+        """Remove a container, also one that runs; return whether it existed."""
+        return self._ask("DELETE", f"/containers/{quote(name)}?force=true") is not None
+
+    def events(self, labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield what happens to containers that have all the labels, until the engine ends.
+
+        Raises DockerError.
+        """
+        filters = {
+            "type": ["container"],
+            "label": [f"{key}={value}" for key, value in labels.items()],
+        }
+        path = "/events?" + urlencode({"filters": json.dumps(filters)})
+        # Nothing may happen for long.
+        with answering("GET", path, socket_path=self._path, timeout=None) as answer:
+            for line in answer:
+                yield json.loads(line)
 
     def containers(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return all containers, running or not, that have all the labels."""

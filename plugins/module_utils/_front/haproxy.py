@@ -121,6 +121,13 @@ class Haproxy:
         for worker in self.workers():
             self._obeyed(worker, f"set map {path} {key} {value}")
 
+    def trust(self, colour: str) -> None:
+        """Have the router of this colour count as up, whose health somebody has just seen; the next check
+        says whether it still is."""
+        for worker in self.workers():
+            for name in (backend(colour), backend(_other(colour))):
+                self._obeyed(worker, f"set server {name}/{colour} health up")
+
     def put_map(self, path: str, key: str, value: str) -> None:
         """Set an entry of a map in all workers, also one that it lacks; the value may be a sentence."""
         word = re.sub(r"([\\ ;])", r"\\\1", one_line(value))

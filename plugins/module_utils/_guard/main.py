@@ -1,35 +1,42 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The guard of a deployment on a server."""
+"""The command pd-guard: `run CONFIG` is the service, `status [--json]` shows it, `canary` is its helper."""
 
 from __future__ import annotations
 
-import os
-import socket
+import signal
 import sys
-import time
+from pathlib import Path
+from typing import Sequence
 
-# Seconds between two signs of life; systemd waits for them for three times as long.
-ALIVE = 20.0
-
-
-def tell(state: str) -> None:
-    """Tell systemd a state (sd_notify(3)); nothing where it does not ask."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
-            link.sendto(state.encode(), f"\0{path[1:]}" if path.startswith("@") else path)
+# Seconds for what the Docker Engine is asked: to stop a container, and to look.
+STOP, LOOK = 900.0, 10.0
+USAGE = "usage: pd-guard status [--json]\n"
 
 
-def main() -> int:
-    """Run the guard (``run CONFIG``), or say what it sees (``status``); return the exit status."""
-    words = sys.argv[1:]
-    if words[:1] == ["run"] and len(words) == 2:
-        tell("READY=1")
-        while True:
-            time.sleep(ALIVE)
-            tell("WATCHDOG=1")
-    if words == ["status"]:
-        return 0
-    sys.stderr.write("usage: pd-guard status\n")
-    return 2
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the words say; return the exit status."""
+    verb, *rest = list(sys.argv[1:] if words is None else words) or ["status"]
+    if verb == "run" and len(rest) == 1:
+        return _run(Path(rest[0]))
+    if verb == "canary" and not rest:
+        from . import canaries
+
+        return canaries.ask()
+    if verb == "status" and rest in ([], ["--json"]):
+        from . import status
+
+        return status.show(bool(rest))
+    sys.stderr.write(USAGE)
+    return 64
+
+
+def _run(path: Path) -> int:
+    from .._docker.client import DockerApi
+    from .config import read
+    from .service import Service
+
+    service = Service(read(path), DockerApi(timeout=STOP), DockerApi(timeout=LOOK))
+    signal.signal(signal.SIGTERM, lambda *_: service.stop())
+    service.run()
+    return 0

@@ -1,0 +1,134 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the answers of an engine's API say about it. No request is sent here, and no clock is read.
+
+`/health` answers 200 while an engine hangs (vllm-ascend issue 13648) or answers nonsense, so requests are
+sent, and their text is compared with the first that this start of the engine has given. A busy engine may
+have no room for a request for long: as long as its counters grow, it does not hang.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .._serving.completions import Completion, degenerate
+
+# Answers that are considered, and how many of them make an engine bad; so many wrong ones in a row make it
+# start anew. Only the first is followed by another request at once.
+LAST, BAD, SURE = 3, 2, 5
+# Words of an answer that are compared, as the canary does.
+WORDS = 2
+# Failed looks at /health before they count: a connection may be refused by chance.
+REFUSALS = 2
+
+
+class Verdict(NamedTuple):
+    """What is known of an API.
+
+    seen: whether it has been asked at all.
+    ready: whether it has answered since its start.
+    bad: what is wrong with it; empty if nothing is. It then gets no more requests.
+    hard: whether that lasts for so long that the engine is to start anew.
+    """
+
+    seen: bool = False
+    ready: bool = False
+    bad: str = ""
+    hard: bool = False
+
+
+class Judge:
+    """Judges one API since the start of its engine.
+
+    stall, hang: seconds without progress after which an engine is bad, and is to start anew.
+    whole: whether whole answers are compared; of a prefiller, which is asked for one token, only that they
+        stay the same.
+    """
+
+    def __init__(self, stall: float, hang: float, whole: bool) -> None:
+        self._stall, self._hang, self._whole = stall, hang, whole
+        self._seen = self._ready = False
+        self._refused: list[str] = []
+        self._refused_since = 0.0
+        # Beginnings of answers that are right, those that differ, and whether the last answers were right.
+        self._right: set[tuple[str, ...]] = set()
+        self._other: set[tuple[str, ...]] = set()
+        self._answers: list[str] = []
+        self._wrong_in_a_row = 0
+        # Since when it makes no progress with a request that waits; the longest time after which it went on.
+        self._stalled_since: float | None = None
+        self._progress: float | None = None
+        self._longest = 0.0
+
+    def health(self, why: str, now: float) -> None:
+        """Note a look at /health: what was wrong, or empty."""
+        self._seen = True
+        if not why:
+            self._ready = True
+            self._refused = []
+        elif self._ready:
+            if not self._refused:
+                self._refused_since = now
+            self._refused = [*self._refused, why][-REFUSALS:]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the next look should come soon."""
+        return 0 < len(self._refused) < REFUSALS or 0 < self._wrong_in_a_row < BAD
+
+    def asked(self, now: float) -> None:
+        """Note that a request was sent."""
+        self._stalled_since, self._progress = now, None
+
+    def waiting(self, progress: float | None, now: float) -> None:
+        """Note the sum of what the engine counts, while the request waits; None: it does not say."""
+        if self._progress is None or progress is None or progress == self._progress:
+            self._progress = progress if self._progress is None else self._progress
+            return
+        self._went_on(now)
+        self._stalled_since, self._progress = now, progress
+
+    def answered(self, answer: Completion | None, why: str, now: float) -> None:
+        """Note the answer, or why there is none."""
+        self._went_on(now)
+        self._stalled_since = None
+        wrong = why or (self._wrong(answer) if answer is not None else "")
+        self._answers = [*self._answers, wrong][-LAST:]
+        self._wrong_in_a_row = self._wrong_in_a_row + 1 if wrong else 0
+        if not wrong and self._other:
+            # It is the same start and right again: what differed was right as well.
+            self._right |= self._other
+            self._other = set()
+
+    def _went_on(self, now: float) -> None:
+        if self._stalled_since is not None:
+            self._longest = max(self._longest, now - self._stalled_since)
+
+    def _wrong(self, answer: Completion) -> str:
+        beginning = tuple(answer.text.split()[:WORDS])
+        if self._whole:
+            nonsense = degenerate(answer.text)
+            if nonsense is not None:
+                return f"its answer is none: {nonsense}"
+        if answer.finish_reason not in ("length", "stop", None):
+            return f"its answer ends with {answer.finish_reason}"
+        if not self._right:
+            self._right.add(beginning)
+        if beginning in self._right:
+            return ""
+        self._other.add(beginning)
+        return f"it answers {answer.text[:60]!r} to what it has answered with {' '.join(min(self._right))!r}"
+
+    def verdict(self, now: float) -> Verdict:
+        """Return what is known by now."""
+        if len(self._refused) >= REFUSALS:
+            return Verdict(self._seen, self._ready, self._refused[-1], now - self._refused_since > self._hang)
+        if self._stalled_since is not None:
+            stalled = now - self._stalled_since
+            if stalled > max(self._stall, 2 * self._longest):
+                why = f"it has made no progress for {stalled:.0f} s with a request that waits"
+                return Verdict(self._seen, self._ready, why, stalled > max(self._hang, 3 * self._longest))
+        wrong = [why for why in self._answers if why]
+        if len(wrong) >= BAD:
+            return Verdict(self._seen, self._ready, wrong[-1], self._wrong_in_a_row >= SURE)
+        return Verdict(self._seen, self._ready)

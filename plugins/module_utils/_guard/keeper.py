@@ -1,0 +1,412 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the routers' list of one server: out with what fails, back with what has passed a canary.
+
+The decisions are those of lists.py. What the rollout has listed is in the labels of the routers, so nothing
+about the list has to be remembered.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Sequence
+
+from .._docker.client import DockerError
+from .._findings import RolloutError
+from .._front.haproxy import HaproxyError
+from .._serving.probe import probe
+from . import canaries
+from .config import Instance
+from .lists import GOOD, HARD, SOFT, UNSURE, Decision, Status, decide, node_status, worst
+from .peers import FRESH, LOST, thread
+from .routers import Failed, Lists, Routers
+
+if TYPE_CHECKING:
+    from .service import Service
+
+ROLE_OF = {"prefillers": "prefiller", "decoders": "decoder"}
+# Seconds: for a server without a guard until its engine must answer, and between two looks at it; between two
+# attempts of a canary or a change, the first of which is followed by longer ones.
+DIRECT, DIRECT_PAUSE, AGAIN, LONGEST = 1.5, 1.0, 5.0, 300.0
+# Failed looks before an engine whose server accepts connections counts as gone, and failed canaries after
+# which it is to start anew.
+LOOKS, CANARIES = 2, 2
+
+
+class Keeper:
+    """Keeps the list of the routers on a server.
+
+    service: the guard of the server.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._config = service, service.config
+        self._routers = Routers(service.config, service.docker)
+        self._names = {api: one.name for one in self._config.instances.values() for api in one.apis}
+        self._lists: Lists | None = None
+        # Instances that were failing and have not passed a canary since; why each left the list, and when.
+        self._unproven: set[str] = set()
+        self._out: dict[str, dict[str, Any]] = {}
+        # What canaries have found, and how often in a row.
+        self._bad: dict[str, tuple[str, int]] = {}
+        self._direct: dict[str, list[str]] = {}
+        self._asking: set[str] = set()
+        self._not_before: dict[str, float] = {}
+        self._failures = 0
+        # A change that is made, or whose result was not looked at yet.
+        self._changing = self._done = False
+        self._draining = self._comparing = False
+        self._canary_at = time.monotonic() + self._config.settings.canary
+        self._turn = 0
+        self._statuses: dict[str, Status] = {}
+        self._first = True
+
+    # ── one look ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def done(self) -> bool:
+        """Return whether a change has been made since the last look: the next one shows it."""
+        done, self._done = self._done, False
+        if done:
+            self._changing = False
+        return done
+
+    def tick(
+        self,
+        containers: Mapping[str, Mapping[str, Any]] | None,
+        nodes: Mapping[str, Mapping[str, Any]],
+        now: float,
+    ) -> None:
+        """Have the list and the front say what can serve.
+
+        containers: the Docker Engine's list by name; None if it does not answer.
+        nodes: what this guard tells of its own engines.
+        """
+        self._lists = None if containers is None else self._routers.lists(containers)
+        self._statuses = {one.name: self._status(one, nodes) for one in self._config.instances.values()}
+        if self._lists is None:
+            return
+        base, listed = self._named(self._lists.base), set(self._named(self._lists.listed))
+        self._prove(base, listed)
+        decision = decide(self._roles(), base, listed, self._statuses, self._unproven, self._bad)
+        self._decided(decision, base, listed, now)
+        idle = not self._changing and not self._draining and not self._service.locked()
+        if idle and containers is not None and self._routers.draining(containers):
+            self._draining = True
+            thread("drains", self._drain)
+
+    def _prove(self, base: Sequence[str], listed: Collection[str]) -> None:
+        """Note what fails: it has to prove itself before it counts as good. At the start also what is not
+        listed."""
+        if self._first:
+            self._first = False
+            self._unproven |= {name for name in base if name not in listed}
+            if self._routers.closed():
+                self._unproven |= set(base)
+        for name in base:
+            status = self._statuses.get(name)
+            if status is not None and status.kind in (SOFT, HARD):
+                # The next start, or the next good answers, prove themselves anew.
+                self._bad.pop(name, None)
+                if name not in self._unproven:
+                    self._unproven.add(name)
+                    self._service.events.note(f"{name} fails: {status.why}")
+        self._unproven &= set(base)
+
+    def _decided(self, decision: Decision, base: Sequence[str], listed: Collection[str], now: float) -> None:
+        """Carry out a decision, as far as nothing else is under way."""
+        if self._service.locked():
+            # A rollout compares itself; what it has repaired serves at once.
+            if self._routers.closed() and not self._hard(base):
+                self._close("")
+                self._unproven.clear()
+            return
+        self._close(decision.closed)
+        wanted = set(decision.listed)
+        if wanted != set(listed) and not self._changing and now >= self._not_before.get("", 0.0):
+            gone = set(listed) - wanted
+            urgent = any(self._statuses[name].kind == HARD for name in gone if name in self._statuses)
+            if urgent or not self._draining:
+                self._changing = True
+                thread("lists", partial(self._change, decision.listed, gone, wanted - set(listed)))
+        ready = [name for name in decision.compare if now >= self._not_before.get(name, 0.0)]
+        if self._comparing:
+            return
+        if ready:
+            self._comparing = True
+            thread("canary", partial(self._compare, ready, listed))
+        elif now >= self._canary_at:
+            self._canary_at = now + self._config.settings.canary
+            self._comparing = True
+            thread("canary", partial(self._sample, listed))
+
+    def _hard(self, base: Sequence[str]) -> bool:
+        """Return whether all of a role cannot answer."""
+        roles = self._roles()
+        return any(
+            all(self._statuses.get(name, Status(GOOD)).kind == HARD for name in mine)
+            for role in ROLE_OF.values()
+            for mine in [[name for name in base if roles.get(name) == role]]
+            if mine
+        )
+
+    def _close(self, why: str) -> None:
+        """Have the front answer itself, with a reason, or no longer."""
+        if why == self._routers.closed():
+            return
+        try:
+            self._routers.close(why)
+            self._service.events.note(f"the front answers 503: {why}" if why else "the front serves again")
+        except (HaproxyError, OSError) as error:
+            self._service.events.note(f"the front cannot be told: {error}")
+
+    def leave(self) -> None:
+        """Leave the front serving."""
+        self._close("")
+
+    # ── how instances are ─────────────────────────────────────────────────────────────────────────────────
+
+    def _roles(self) -> dict[str, str]:
+        known = {one.name: one.role for one in self._config.instances.values()}
+        if self._lists is not None:
+            for key, role in ROLE_OF.items():
+                for api in self._lists.base[key]:
+                    known.setdefault(self._names.get(api, api), role)
+        return known
+
+    def _named(self, apis: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the instances of APIs; an API that the plan does not know stands for itself."""
+        return list(dict.fromkeys(self._names.get(api, api) for key in ROLE_OF for api in apis[key]))
+
+    def _status(self, instance: Instance, nodes: Mapping[str, Mapping[str, Any]]) -> Status:
+        """Return how an instance is, from all of its nodes."""
+        found = [self._node(instance, host, nodes) for host in instance.nodes]
+        generations = {status.generation for status in found if status.generation}
+        status = worst(found)
+        if status.kind in (GOOD, UNSURE) and len(generations) > 1:
+            return Status(HARD, "its nodes are of different starts")
+        return status._replace(generation=min(generations, default=""))
+
+    def _node(self, instance: Instance, host: str, nodes: Mapping[str, Mapping[str, Any]]) -> Status:
+        """Return how one node is: as its guard tells, or as its API answers."""
+        own = host == self._config.host
+        state, report, why = (FRESH, {"nodes": nodes}, "") if own else self._service.board.theirs(host)
+        told = report.get("nodes", {}).get(instance.name)
+        if state == FRESH and told is not None:
+            self._direct.pop(instance.name, None)
+            runs = told.get("runs")
+            status = node_status(told["state"], told["why"], told["bad"])
+            return status._replace(generation="" if runs is None else f"{runs[1]}+{runs[0]}")
+        if state == FRESH:
+            return Status(UNSURE)
+        apis = [api for api in instance.apis if self._address(host) == api.rpartition(":")[0]]
+        if not apis:
+            return Status(SOFT, f"{host}: {why}") if state == LOST else Status(UNSURE)
+        return self._asked_directly(instance.name, apis, host, state, why)
+
+    def _address(self, host: str) -> str:
+        return self._config.address if host == self._config.host else self._config.servers[host][0]
+
+    def _asked_directly(self, name: str, apis: Sequence[str], host: str, state: str, why: str) -> Status:
+        """Return how an engine is whose guard tells nothing: a look at it may be under way."""
+        if name not in self._asking:
+            self._asking.add(name)
+            thread(f"asks {name}", partial(self._ask, name, apis))
+        failed = self._direct.get(name)
+        if failed and (state == LOST or len(failed) >= LOOKS):
+            return Status(HARD, f"{host}: {why if state == LOST else failed[-1]}")
+        return Status(GOOD if failed == [] else UNSURE)
+
+    def _ask(self, name: str, apis: Sequence[str]) -> None:
+        """Look at an engine's health, without its guard."""
+        try:
+            problems = [
+                said
+                for ready, said in (probe(f"http://{api}/health", None, DIRECT) for api in apis)
+                if not ready
+            ]
+            self._direct[name] = [*self._direct.get(name, []), problems[0]][-LOOKS:] if problems else []
+            self._service.board.wake()
+            time.sleep(DIRECT_PAUSE)
+        finally:
+            self._asking.discard(name)
+
+    # ── beside the look ───────────────────────────────────────────────────────────────────────────────────
+
+    def _change(self, names: Sequence[str], gone: Collection[str], back: Collection[str]) -> None:
+        """Have other instances listed."""
+        reasons = {name: self._why(name) for name in gone}
+        begin = time.monotonic()
+        try:
+            self._service.undisturbed(partial(self._relist, names))
+        except (Failed, DockerError, HaproxyError, RolloutError, OSError, ValueError) as error:
+            self._failures += 1
+            self._not_before[""] = time.monotonic() + min(AGAIN * 2.0 ** (self._failures - 1), LONGEST)
+            self._service.events.note(f"the list could not be changed: {error}")
+        else:
+            self._failures = 0
+            took = f"({time.monotonic() - begin:.1f} s)"
+            for name in gone:
+                self._out[name] = {"why": reasons[name], "since": time.time()}
+                self._service.events.note(f"{name} is out of the list {took}: {reasons[name]}")
+            for name in back:
+                self._out.pop(name, None)
+                self._service.events.note(f"{name} is in the list again {took}")
+        finally:
+            self._done = True
+            self._service.board.wake()
+
+    def _why(self, name: str) -> str:
+        """Return what speaks against an instance."""
+        return self._bad[name][0] if name in self._bad else self._statuses.get(name, Status(UNSURE)).why
+
+    def _relist(self, names: Sequence[str]) -> None:
+        lists = self._lists
+        if lists is None:
+            raise Failed("no router gets requests")
+        chosen = set(names)
+        listed = {
+            key: [api for api in lists.base[key] if self._names.get(api, api) in chosen] for key in ROLE_OF
+        }
+        self._routers.change(listed, lists.base)
+
+    def _drain(self) -> None:
+        """End the router that was replaced, when its last request is answered."""
+        try:
+            if self._routers.drain(lambda: not self._changing and not self._service.locked()):
+                self._service.events.note("the router before has answered its last request")
+        except (DockerError, HaproxyError, OSError) as error:
+            self._service.events.note(f"the router before cannot be ended: {error}")
+            time.sleep(AGAIN)
+        finally:
+            self._draining = False
+            self._service.changed()
+
+    def _compare(self, names: Sequence[str], listed: Collection[str]) -> None:
+        """Have instances prove themselves, before they are listed, with what is listed and good."""
+        members = self._config.instances
+        asked = [members[name] for name in names if name in members]
+        proven = [
+            one
+            for one in members.values()
+            if one.name in listed and one.name not in self._unproven and self._is_good(one.name)
+        ]
+        prefillers, decoders = (
+            [one for one in [*asked, *proven] if one.role == role] for role in ("prefiller", "decoder")
+        )
+        if not prefillers or not decoders:
+            # Of the other role nothing can be asked yet.
+            self._later(names)
+            self._comparing = False
+            return
+        options = canaries.options(self._config, prefillers, decoders, names)
+        self._judge([options], names, self._running(names))
+
+    def _sample(self, listed: Collection[str]) -> None:
+        """Ask each instance that serves with one of the other role."""
+        good = [name for name in listed if self._is_good(name) and name not in self._unproven]
+        members = self._config.instances
+        of = {
+            role: [n for n in good if n in members and members[n].role == role] for role in ROLE_OF.values()
+        }
+        pairs = canaries.matching(of["prefiller"], of["decoder"], self._turn)
+        self._turn += 1
+        asked = [canaries.options(self._config, [members[p]], [members[d]], []) for p, d in pairs]
+        names = sorted({name for pair in pairs for name in pair})
+        self._judge(asked, names, self._running(names)) if pairs else self._compared()
+
+    def _is_good(self, name: str) -> bool:
+        return self._statuses.get(name, Status(GOOD)).kind == GOOD
+
+    def _running(self, names: Sequence[str]) -> dict[str, str]:
+        return {name: self._statuses[name].generation for name in names if name in self._statuses}
+
+    def _judge(
+        self, asked: Sequence[Mapping[str, Any]], names: Sequence[str], before: Mapping[str, str]
+    ) -> None:
+        """Run canaries, and note what they say of instances that still run as before."""
+        try:
+            results = canaries.run(asked, self._config.folder / "pd-guard.pyz")
+            outcome = canaries.outcome(results, names)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            outcome = canaries.Outcome(failed=str(error))
+        now = self._running(names)
+        for name in outcome.passed:
+            if now.get(name) != before.get(name) or not self._is_good(name):
+                continue
+            if name in self._unproven:
+                self._service.events.note(f"{name} has passed its canary")
+            self._unproven.discard(name)
+            self._bad.pop(name, None)
+            self._not_before.pop(name, None)
+        failing = [
+            (name, why)
+            for name, why in outcome.bad
+            if now.get(name) == before.get(name) and self._is_good(name)
+        ]
+        for name, why in failing:
+            times = self._bad.get(name, ("", 0))[1] + 1
+            self._bad[name] = (f"its canary fails: {why}", times)
+            self._unproven.add(name)
+            self._service.events.note(f"the canary of {name} fails ({times}): {why}")
+            self._later([name])
+        self._start_anew(failing)
+        if outcome.failed:
+            self._service.events.note(f"the canary cannot ask: {outcome.failed}")
+            self._later(names)
+        self._compared()
+
+    def _compared(self) -> None:
+        self._comparing = False
+        self._service.board.wake()
+
+    def _later(self, names: Sequence[str]) -> None:
+        for name in names:
+            times = self._bad.get(name, ("", 1))[1]
+            self._not_before[name] = time.monotonic() + min(AGAIN * 2.0 ** max(times - 1, 0), LONGEST)
+
+    def _start_anew(self, failing: Sequence[tuple[str, str]]) -> None:
+        """Have an instance start anew that has failed often enough: one of them, a decoder first, since the
+        fault of one may show at the other."""
+        roles = self._roles()
+        due = [(name, why) for name, why in failing if self._bad[name][1] >= CANARIES]
+        for name, why in sorted(due, key=lambda one: roles.get(one[0]) != "decoder")[:1]:
+            instance = self._config.instances[name]
+            head = instance.nodes[0]
+            own = head == self._config.host
+            nodes = self._service.board.theirs(head)[1].get("nodes", {})
+            runs = self._service.runs(name) if own else nodes.get(name, {}).get("runs")
+            if runs is None:
+                continue
+            message = {
+                "ask": "restart",
+                "instance": name,
+                "runs": list(runs),
+                "why": f"its canary fails: {why}",
+            }
+            if own:
+                self._service.board.ask(message)
+            else:
+                self._service.board.send(head, message)
+            # The next start proves itself anew.
+            self._bad.pop(name, None)
+
+    def status(self) -> dict[str, Any]:
+        """Return what is shown."""
+        lists = self._lists
+        listed = [] if lists is None else self._named(lists.listed)
+        base = [] if lists is None else self._named(lists.base)
+        out = {
+            name: self._out.get(name) or {"why": self._why(name), "since": None}
+            for name in base
+            if name not in listed
+        }
+        return {
+            "listed": listed,
+            "out": out,
+            "closed": self._routers.closed(),
+            "failing": {name: self._why(name) for name in listed if self._why(name)},
+            "comparing": sorted(self._unproven),
+        }
