@@ -72,7 +72,7 @@ def held_beside(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     try:
         private_folder.check(str(path.parent), sticky=True)
     except private_folder.UnsafeFolder as error:
@@ -84,7 +84,7 @@ def _alone(path: Path) -> Iterator[None]:
         if owner not in private_folder.trusted():
             seen = f"belongs to user {owner}, who could hold it forever; check the file and remove it"
             raise LockError(held, seen)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, kind)
         yield
     finally:
         os.close(handle)
@@ -156,9 +156,10 @@ class RolloutLock:
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Keep runs from acquiring the lock while the context lasts: they wait. Raises LockError."""
+        """Keep runs from acquiring the lock while the context lasts: they wait. Others may do the same at a
+        time. Raises LockError."""
         try:
-            with _alone(self._path):
+            with _alone(self._path, fcntl.LOCK_SH):
                 yield
         except FileNotFoundError as error:
             raise LockError(str(self._path), f"cannot be written: {error.strerror}") from error

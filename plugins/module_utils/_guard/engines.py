@@ -66,7 +66,8 @@ class Engines:
     def _look(self, engine: Engine, listed: Mapping[str, Any] | None) -> Look:
         if listed is None:
             return Look()
-        record = read_record(_slice(engine)) or {}
+        noted = read_record(_slice(engine))
+        record = noted or {}
         last = parsed(str(record.get("generation") or ""))
         seconds = record.get("seconds")
         details = self._quick.inspect(engine.container)
@@ -75,7 +76,11 @@ class Engines:
         state = details["State"]
         if state["Status"] not in UP:
             return Look(True, False, None, last, seconds, "", _ended(state))
-        ours = all(record.get(key) == value for key, value in start_of(details).items())
+        if noted is None:
+            # As after a rollout by an earlier release: only restarts by the Docker Engine are known.
+            ours = not details.get("RestartCount")
+        else:
+            ours = all(record.get(key) == value for key, value in start_of(details).items())
         return Look(True, True, last if ours else None, last, seconds, state["StartedAt"])
 
     def stop(self, engine: Engine) -> None:

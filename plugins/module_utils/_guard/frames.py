@@ -63,7 +63,8 @@ class Frames:
         if not line.endswith("\n"):
             raise ConnectionResetError("the connection has ended")
         mac, _, body = line.rstrip("\n").partition(" ")
-        if not hmac.compare_digest(mac, self._mac(self._their_side, self._received, body)):
+        # As bytes: of text it compares ASCII alone, and a stranger may send anything.
+        if not hmac.compare_digest(mac.encode(), self._mac(self._their_side, self._received, body).encode()):
             raise WrongSecret("it has another secret than this deployment")
         self._received += 1
         found = json.loads(body)

@@ -76,13 +76,25 @@ def decide(rank: int, own: Node, others: Mapping[int, Node | None], need: str, h
     if held:
         return Step(own.wanted, why=held)
     top = max(node.wanted for node in seen)
-    if need and top <= own.last:
-        top = following(own.last)
+    if (need and top <= own.last) or _formed_without(rank, top, own, others):
+        top = following(max(top, own.last))
     if top == own.last and not need:
         return Step(top)
     if own.up:
         return Step(top, "stop", need or "another node starts anew")
     return Step(top, *_start(rank, top, others, head_may_start))
+
+
+def _formed_without(rank: int, top: Generation, own: Node, others: Mapping[int, Node | None]) -> bool:
+    """Return whether others have started for a generation that this node cannot join any more, as after a
+    rollout that ended midway."""
+    if own.last == top:
+        return False
+    if rank:
+        head = others.get(0)
+        # It would have waited for this node to stop.
+        return own.up and head is not None and head.runs == top
+    return any(node is not None and node.last == top for node in others.values())
 
 
 def _start(

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from .._serving.completions import Completion, degenerate
 
-# Answers that are considered, and how many of them make an engine bad; so many wrong ones in a row make it
-# start anew. Only the first is followed by another request at once.
+# Answers that are considered, and how many of them make an engine bad; so many wrong ones in a row, for as
+# long as a hang, make it start anew. Only the first is followed by another request at once.
 LAST, BAD, SURE = 3, 2, 5
 # Words of an answer that are compared, as the canary does.
 WORDS = 2
@@ -54,7 +54,7 @@ class Judge:
         self._right: set[tuple[str, ...]] = set()
         self._other: set[tuple[str, ...]] = set()
         self._answers: list[str] = []
-        self._wrong_in_a_row = 0
+        self._wrong_in_a_row, self._wrong_since = 0, 0.0
         # Since when it makes no progress with a request that waits; the longest time after which it went on.
         self._stalled_since: float | None = None
         self._progress: float | None = None
@@ -90,10 +90,13 @@ class Judge:
 
     def answered(self, answer: Completion | None, why: str, now: float) -> None:
         """Note the answer, or why there is none."""
-        self._went_on(now)
+        if not why:
+            self._went_on(now)
         self._stalled_since = None
         wrong = why or (self._wrong(answer) if answer is not None else "")
         self._answers = [*self._answers, wrong][-LAST:]
+        if wrong and not self._wrong_in_a_row:
+            self._wrong_since = now
         self._wrong_in_a_row = self._wrong_in_a_row + 1 if wrong else 0
         if not wrong and self._other:
             # It is the same start and right again: what differed was right as well.
@@ -125,10 +128,16 @@ class Judge:
             return Verdict(self._seen, self._ready, self._refused[-1], now - self._refused_since > self._hang)
         if self._stalled_since is not None:
             stalled = now - self._stalled_since
-            if stalled > max(self._stall, 2 * self._longest):
+            if self._progress is None:
+                # An engine that does not count may as well be busy.
+                if stalled > max(self._hang, 3 * self._longest):
+                    return Verdict(self._seen, self._ready, f"a request has waited for {stalled:.0f} s")
+            elif stalled > max(self._stall, 2 * self._longest):
                 why = f"it has made no progress for {stalled:.0f} s with a request that waits"
                 return Verdict(self._seen, self._ready, why, stalled > max(self._hang, 3 * self._longest))
         wrong = [why for why in self._answers if why]
         if len(wrong) >= BAD:
-            return Verdict(self._seen, self._ready, wrong[-1], self._wrong_in_a_row >= SURE)
+            # The first looks at a doubtful one follow each other quickly: their number alone says little.
+            lasts = self._wrong_in_a_row >= SURE and now - self._wrong_since > self._hang
+            return Verdict(self._seen, self._ready, wrong[-1], lasts)
         return Verdict(self._seen, self._ready)

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from .._docker.client import DockerError
 from .._findings import RolloutError
@@ -52,8 +52,9 @@ class Keeper:
         self._out: dict[str, dict[str, Any]] = {}
         # What canaries have found, and how often in a row.
         self._bad: dict[str, tuple[str, int]] = {}
-        self._direct: dict[str, list[str]] = {}
-        self._asking: set[str] = set()
+        # By instance and server: what looks at engines have found whose guard tells nothing.
+        self._direct: dict[tuple[str, str], list[str]] = {}
+        self._asking: set[tuple[str, str]] = set()
         self._not_before: dict[str, float] = {}
         self._failures = 0
         # A change that is made, or whose result was not looked at yet.
@@ -99,10 +100,14 @@ class Keeper:
 
     def _prove(self, base: Sequence[str], listed: Collection[str]) -> None:
         """Note what fails: it has to prove itself before it counts as good. At the start also what is not
-        listed."""
+        listed, and after a rollout, which compares what it starts, no more than that."""
+        if self._service.locked():
+            self._first = True
+            return
         if self._first:
             self._first = False
-            self._unproven |= {name for name in base if name not in listed}
+            self._bad.clear()
+            self._unproven = {name for name in base if name not in listed}
             if self._routers.closed():
                 self._unproven |= set(base)
         for name in base:
@@ -121,7 +126,6 @@ class Keeper:
             # A rollout compares itself; what it has repaired serves at once.
             if self._routers.closed() and not self._hard(base):
                 self._close("")
-                self._unproven.clear()
             return
         self._close(decision.closed)
         wanted = set(decision.listed)
@@ -136,11 +140,11 @@ class Keeper:
             return
         if ready:
             self._comparing = True
-            thread("canary", partial(self._compare, ready, listed))
+            thread("canary", partial(self._beside, partial(self._compare, ready, listed)))
         elif now >= self._canary_at:
             self._canary_at = now + self._config.settings.canary
             self._comparing = True
-            thread("canary", partial(self._sample, listed))
+            thread("canary", partial(self._beside, partial(self._sample, listed)))
 
     def _hard(self, base: Sequence[str]) -> bool:
         """Return whether all of a role cannot answer."""
@@ -195,7 +199,7 @@ class Keeper:
         state, report, why = (FRESH, {"nodes": nodes}, "") if own else self._service.board.theirs(host)
         told = report.get("nodes", {}).get(instance.name)
         if state == FRESH and told is not None:
-            self._direct.pop(instance.name, None)
+            self._direct.pop((instance.name, host), None)
             runs = told.get("runs")
             status = node_status(told["state"], told["why"], told["bad"])
             return status._replace(generation="" if runs is None else f"{runs[1]}+{runs[0]}")
@@ -211,15 +215,16 @@ class Keeper:
 
     def _asked_directly(self, name: str, apis: Sequence[str], host: str, state: str, why: str) -> Status:
         """Return how an engine is whose guard tells nothing: a look at it may be under way."""
-        if name not in self._asking:
-            self._asking.add(name)
-            thread(f"asks {name}", partial(self._ask, name, apis))
-        failed = self._direct.get(name)
+        key = (name, host)
+        if key not in self._asking:
+            self._asking.add(key)
+            thread(f"asks {name}", partial(self._ask, key, apis))
+        failed = self._direct.get(key)
         if failed and (state == LOST or len(failed) >= LOOKS):
             return Status(HARD, f"{host}: {why if state == LOST else failed[-1]}")
         return Status(GOOD if failed == [] else UNSURE)
 
-    def _ask(self, name: str, apis: Sequence[str]) -> None:
+    def _ask(self, key: tuple[str, str], apis: Sequence[str]) -> None:
         """Look at an engine's health, without its guard."""
         try:
             problems = [
@@ -227,11 +232,11 @@ class Keeper:
                 for ready, said in (probe(f"http://{api}/health", None, DIRECT) for api in apis)
                 if not ready
             ]
-            self._direct[name] = [*self._direct.get(name, []), problems[0]][-LOOKS:] if problems else []
+            self._direct[key] = [*self._direct.get(key, []), problems[0]][-LOOKS:] if problems else []
             self._service.board.wake()
             time.sleep(DIRECT_PAUSE)
         finally:
-            self._asking.discard(name)
+            self._asking.discard(key)
 
     # ── beside the look ───────────────────────────────────────────────────────────────────────────────────
 
@@ -240,13 +245,16 @@ class Keeper:
         reasons = {name: self._why(name) for name in gone}
         begin = time.monotonic()
         try:
-            self._service.undisturbed(partial(self._relist, names))
+            done = self._service.undisturbed(partial(self._relist, names))
         except (Failed, DockerError, HaproxyError, RolloutError, OSError, ValueError) as error:
             self._failures += 1
             self._not_before[""] = time.monotonic() + min(AGAIN * 2.0 ** (self._failures - 1), LONGEST)
             self._service.events.note(f"the list could not be changed: {error}")
         else:
             self._failures = 0
+            if not done:
+                # A rollout has begun.
+                return
             took = f"({time.monotonic() - begin:.1f} s)"
             for name in gone:
                 self._out[name] = {"why": reasons[name], "since": time.time()}
@@ -286,6 +294,8 @@ class Keeper:
 
     def _compare(self, names: Sequence[str], listed: Collection[str]) -> None:
         """Have instances prove themselves, before they are listed, with what is listed and good."""
+        # Whatever comes of it: not at once again.
+        self._later(names)
         members = self._config.instances
         asked = [members[name] for name in names if name in members]
         proven = [
@@ -296,10 +306,8 @@ class Keeper:
         prefillers, decoders = (
             [one for one in [*asked, *proven] if one.role == role] for role in ("prefiller", "decoder")
         )
-        if not prefillers or not decoders:
+        if not decoders or not (prefillers or self._config.protocol == "none"):
             # Of the other role nothing can be asked yet.
-            self._later(names)
-            self._comparing = False
             return
         options = canaries.options(self._config, prefillers, decoders, names)
         self._judge([options], names, self._running(names))
@@ -313,9 +321,14 @@ class Keeper:
         }
         pairs = canaries.matching(of["prefiller"], of["decoder"], self._turn)
         self._turn += 1
-        asked = [canaries.options(self._config, [members[p]], [members[d]], []) for p, d in pairs]
-        names = sorted({name for pair in pairs for name in pair})
-        self._judge(asked, names, self._running(names)) if pairs else self._compared()
+        if self._config.protocol == "none":
+            pairs = [("", name) for name in of["decoder"]]
+        asked = [
+            canaries.options(self._config, [members[p]] if p else [], [members[d]], []) for p, d in pairs
+        ]
+        names = sorted({name for pair in pairs for name in pair if name})
+        if pairs:
+            self._judge(asked, names, self._running(names))
 
     def _is_good(self, name: str) -> bool:
         return self._statuses.get(name, Status(GOOD)).kind == GOOD
@@ -356,11 +369,14 @@ class Keeper:
         if outcome.failed:
             self._service.events.note(f"the canary cannot ask: {outcome.failed}")
             self._later(names)
-        self._compared()
 
-    def _compared(self) -> None:
-        self._comparing = False
-        self._service.board.wake()
+    def _beside(self, work: Callable[[], None]) -> None:
+        """Do a canary's work; however it ends, the next one can begin."""
+        try:
+            work()
+        finally:
+            self._comparing = False
+            self._service.board.wake()
 
     def _later(self, names: Sequence[str]) -> None:
         for name in names:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,10 @@ USAGE = "usage: pd-guard status [--json]\n"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the words say; return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A server's locale may lack what an engine has answered.
+            stream.reconfigure(errors="backslashreplace")
     verb, *rest = list(sys.argv[1:] if words is None else words) or ["status"]
     if verb == "run" and len(rest) == 1:
         return _run(Path(rest[0]))

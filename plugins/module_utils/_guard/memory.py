@@ -60,8 +60,10 @@ class Events:
         if self.last and self.last[-1]["what"] == what:
             return
         self.last.append({"at": round(time.time(), 3), "what": what})
-        sys.stdout.write(f"{what}\n")
-        sys.stdout.flush()
+        # A journal that is gone for a moment ends no thread.
+        with contextlib.suppress(OSError):
+            sys.stdout.write(f"{what}\n")
+            sys.stdout.flush()
 
 
 def notify(message: str) -> None:

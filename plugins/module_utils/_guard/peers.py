@@ -85,7 +85,8 @@ class Board:
     def send(self, host: str, message: dict[str, Any]) -> None:
         """Have a message sent to another guard, if there is a connection."""
         with self.changed:
-            self._outgoing.setdefault(host, []).append(message)
+            if self._theirs.get(host, (UNKNOWN,))[0] == FRESH:
+                self._outgoing.setdefault(host, []).append(message)
 
     def outgoing(self, host: str) -> list[dict[str, Any]]:
         """Return the messages for another guard, once."""
@@ -161,6 +162,9 @@ def _serve(
                 version, report = board.mine(version, BEAT)
                 frames.send({} if report is None else report)
     finally:
+        # Its reader has the connection, too: closed here alone, it would stay open.
+        with contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
         link.close()
         room.release()
 
@@ -220,12 +224,17 @@ class Peer:
             time.sleep(AGAIN)
             return
         link.settimeout(SILENCE)
+        told = False
         while True:
             message = frames.receive()
             if message.get("bye"):
                 self._board.hear(self._host, UNGUARDED, None, "its guard was stopped")
                 time.sleep(AGAIN)
                 return
+            told = told or bool(message)
+            if not told:
+                # It has not looked yet, and what it told before its own start may no longer be so.
+                continue
             self._board.hear(self._host, FRESH, message or None)
             for ask in self._board.outgoing(self._host):
                 frames.send(ask)

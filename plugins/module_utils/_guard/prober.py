@@ -52,6 +52,7 @@ class Prober:
         self._verdict = Verdict()
         # Of an engine that ran before the guard did, nothing is known before the first look.
         self._fresh = True
+        self._hurry = threading.Event()
 
     def _new_judge(self) -> Judge:
         settings = self._config.settings
@@ -64,6 +65,7 @@ class Prober:
                 self._start, self._judge = start, self._new_judge()
                 self._verdict = Verdict(seen=not (self._fresh and start))
                 self._fresh = False
+                self.hurry()
 
     def verdict(self) -> Verdict:
         """Return what is known by now."""
@@ -79,13 +81,21 @@ class Prober:
             with self._lock:
                 start, judge = self._start, self._judge
             if not start:
-                time.sleep(WAITING)
+                self._wait(WAITING)
                 continue
             why, _ = self._get("/health")
             self._note(start, partial(judge.health, why))
             if self.verdict().ready:
                 self._request(start, judge)
-            time.sleep(SOON if judge.doubtful else self._pause if self.verdict().ready else WAITING)
+            self._wait(SOON if judge.doubtful else self._pause if self.verdict().ready else WAITING)
+
+    def hurry(self) -> None:
+        """Have it ask now."""
+        self._hurry.set()
+
+    def _wait(self, seconds: float) -> None:
+        self._hurry.wait(seconds)
+        self._hurry.clear()
 
     def _note(self, start: str, what: Callable[[float], None]) -> None:
         """Tell the judge, unless the engine has been started anew meanwhile."""
@@ -113,6 +123,11 @@ class Prober:
 
     def _request(self, start: str, judge: Judge) -> None:
         """Send one request, and wait for its answer for as long as the engine runs."""
+        try:
+            key = self._config.api_key()
+        except (OSError, ValueError):
+            # The key of this server is no fault of the engine.
+            return
         link = http.client.HTTPConnection(self._host, self._port, timeout=LOOK)
         body = {
             "model": self._config.model,
@@ -123,10 +138,9 @@ class Prober:
             "cache_salt": uuid.uuid4().hex,
         }
         headers = {"Content-Type": "application/json", "X-Request-Id": uuid.uuid4().hex}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         try:
-            key = self._config.api_key()
-            if key:
-                headers["Authorization"] = f"Bearer {key}"
             self._note(start, judge.asked)
             link.request("POST", "/v1/completions", json.dumps(body), headers)
             while not select.select([link.sock], [], [], WAITING)[0]:
@@ -153,11 +167,11 @@ class Prober:
         why, body = self._get("/metrics")
         if why:
             return None
-        total = 0.0
+        total: float | None = None
         for line in body.decode("utf-8", "replace").splitlines():
             if line.startswith(PROGRESS):
                 try:
-                    total += float(line.rsplit(None, 1)[1])
+                    total = (total or 0.0) + float(line.rsplit(None, 1)[1])
                 except (IndexError, ValueError):
                     continue
         return total

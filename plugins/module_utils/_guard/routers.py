@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,8 @@ class Routers:
         self._folder = Path(front.get("directory", ""))
         self._drain = float(front.get("drain_timeout", 0))
         self._haproxy = Haproxy(f"{front.get('run')}/master.sock")
+        # Held while the map is written, or while a router is removed or made, by one thread at a time.
+        self._writing = threading.Lock()
 
     def active(self) -> str | None:
         """Return the colour of the router that gets the requests; None if there is no front."""
@@ -78,7 +81,7 @@ class Routers:
     def draining(self, containers: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether the router that gets no requests is still there."""
         active = self.active()
-        return any(colour != active for colour in self._pair(containers))
+        return active is not None and any(colour != active for colour in self._pair(containers))
 
     def _pair(self, containers: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Return the containers of both routers by colour, as far as there are any."""
@@ -91,15 +94,18 @@ class Routers:
     def change(self, listed: Mapping[str, list[str]], base: Mapping[str, tuple[str, ...]]) -> None:
         """Have other APIs listed; returns when the new router gets the requests. Raises Failed, too."""
         active = self.active()
+        if active is None:
+            raise Failed("no router gets requests")
         other = next(one for one in self._config.routers if one["colour"] != active)
         serving = next(one for one in self._config.routers if one["colour"] == active)
         details = self._docker.inspect(serving["container"])
         if details is None:
             raise Failed(f"there is no container {serving['container']}")
         router = relisted(other, self._config.lists, *(_endpoints(listed[role]) for role in LISTS))
-        self.end(other)
         try:
-            self._start(router, details, base)
+            with self._writing:
+                self.end(other)
+                self._start(router, details, base)
             self._await(router)
             self._switch(str(router["colour"]))
         except (Failed, DockerError, HaproxyError, OSError):
@@ -155,28 +161,28 @@ class Routers:
     def _switch(self, colour: str) -> None:
         """Have a router get the requests. It answers: HAProxy need not wait for its own next look."""
         path = self._folder / files.ROUTER
-        closed = self.closed()
         self._haproxy.trust(colour)
-        self._haproxy.set_map(str(path), "active", colour)
-        own_files.write(path, files.router_map(colour, closed))
+        with self._writing:
+            self._haproxy.set_map(str(path), "active", colour)
+            own_files.write(path, files.router_map(colour, self.closed()))
 
     def close(self, why: str) -> None:
         """Have the front answer itself, with a reason; without one, have the routers answer again."""
         path = self._folder / files.ROUTER
-        colour = self.active()
-        if colour is None or why == self.closed():
-            return
-        if why:
-            self._haproxy.put_map(str(path), "closed", why)
-        else:
-            self._haproxy.drop_map(str(path), "closed")
-        own_files.write(path, files.router_map(colour, why))
+        with self._writing:
+            colour = self.active()
+            if colour is None or why == self.closed():
+                return
+            if why:
+                self._haproxy.put_map(str(path), "closed", why)
+            else:
+                self._haproxy.drop_map(str(path), "closed")
+            own_files.write(path, files.router_map(colour, why))
 
     def end(self, router: Mapping[str, Any]) -> None:
         """Remove a router and its script, if it is there."""
         self._docker.remove(router["container"])
-        with contextlib.suppress(FileNotFoundError):
-            Path(router["script_path"]).unlink()
+        _unlink(router)
 
     def drain(self, go_on: Callable[[], bool]) -> bool:
         """Wait until the router that gets no requests has answered its last ones, and remove it.
@@ -186,19 +192,32 @@ class Routers:
         Returns whether it is gone.
         """
         active = self.active()
+        if active is None:
+            return False
         left = [one for one in self._config.routers if one["colour"] != active]
         deadline = time.monotonic() + self._drain
         for router in left:
+            details = self._docker.inspect(router["container"])
+            if details is None:
+                continue
             while time.monotonic() < deadline and self._haproxy.running(router["colour"]):
                 time.sleep(POLL)
                 if not go_on():
                     return False
-            if not go_on() or self.active() == router["colour"]:
+            if not go_on() or self.active() != active:
                 return False
-            # What it has taken from elsewhere, it answers within its own time-out.
-            self._docker.stop(router["container"])
-            self.end(router)
+            # What it has taken from elsewhere, it answers within its own time-out. Meanwhile another one may
+            # get its name, which must stay.
+            self._docker.stop(details["Id"])
+            with self._writing:
+                if self._docker.remove(details["Id"]):
+                    _unlink(router)
         return True
+
+
+def _unlink(router: Mapping[str, Any]) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        Path(router["script_path"]).unlink()
 
 
 def _split(listed: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ it: one thing at a time for each instance, and one for the routers.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -57,9 +56,8 @@ class Service:
         self.attempts = memory.attempts(config.folder / STATE)
         self._wanted: dict[str, Generation] = {}
         self._asked: dict[str, dict[str, Any]] = {}
-        # What is being done with engines, and with which ones when they were last looked at.
+        # What is being done with engines.
         self._busy: dict[str, str] = {}
-        self._unclear: set[str] = set()
         self._up_since: dict[str, float] = {}
         self._looks: dict[str, Look] = {}
         self._containers: dict[str, dict[str, Any]] | None = None
@@ -67,9 +65,6 @@ class Service:
         self._stale = True
         self._looked_at = 0.0
         self._locked, self._settled_at = False, 0.0
-        # Guards how many things are being done that a rollout must wait for, and what has it wait.
-        self._working, self._workers = threading.Lock(), 0
-        self._undisturbed: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         self._shown: dict[str, Any] = {}
         self.stopping = threading.Event()
         self._keeper = Keeper(self) if config.keeps_list else None
@@ -129,6 +124,8 @@ class Service:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        # Before the look: what ends after this has everything looked at again.
+        busy = frozenset(self._busy)
         self._see_lock(now)
         if self._keeper is not None and self._keeper.done():
             self._stale = True
@@ -137,7 +134,10 @@ class Service:
             self._look()
         for ask in self.board.asks():
             self._hear(ask)
-        nodes = {engine.instance: self._guard(engine, now) for engine in self.config.engines}
+        nodes = {
+            engine.instance: self._guard(engine, engine.instance in busy, now)
+            for engine in self.config.engines
+        }
         self.board.tell(
             {"host": self.config.host, "locked": self._locked, "drained": self._drained(), "nodes": nodes}
         )
@@ -160,7 +160,7 @@ class Service:
         """Return whether a rollout holds the lock of this server and lives."""
         try:
             holder = self._lock.holder()
-        except RolloutError:
+        except (RolloutError, OSError):
             return True
         if holder is None:
             return False
@@ -171,8 +171,6 @@ class Service:
         return drained(str(self.config.directory))
 
     def _look(self) -> None:
-        # What is done meanwhile may be seen in part.
-        self._unclear = set(self._busy)
         try:
             self._containers = containers(self._quick, self.config.deployment)
             self._looks = self._engines.looks(self._containers)
@@ -182,12 +180,11 @@ class Service:
         except DockerError as error:
             if not self._no_docker:
                 self.events.note(str(error))
+                for prober in (prober for probers in self._probers.values() for prober in probers):
+                    prober.hurry()
             self._no_docker = str(error)
+            # Containers may go on without it: what they are, their answers tell meanwhile.
             self._containers, self._stale = None, True
-            self._looks = {
-                name: look._replace(up=False, runs=None, start="", ended=str(error))
-                for name, look in self._looks.items()
-            }
 
     def _hear(self, ask: Mapping[str, Any]) -> None:
         """Note that a router's guard asks for another start of an instance, as long as it runs as then."""
@@ -196,11 +193,14 @@ class Service:
 
     # ── one engine ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _guard(self, engine: Engine, now: float) -> dict[str, Any]:
-        """Do for an engine what has to be done; return what the others are told of it."""
+    def _guard(self, engine: Engine, busy: bool, now: float) -> dict[str, Any]:
+        """Do for an engine what has to be done; return what the others are told of it.
+
+        busy: whether it is being stopped or started: nothing else is decided meanwhile.
+        """
         look = self._looks.get(engine.instance, Look())
         alone = len(self.config.instances[engine.instance].nodes) == 1
-        if look.up and look.runs is None and alone and not self._busy.get(engine.instance):
+        if look.up and look.runs is None and alone and not busy:
             # Whoever has started it: it needs no others.
             look = look._replace(runs=look.last)
         probers = self._probers[engine.instance]
@@ -212,16 +212,14 @@ class Service:
         hard = any(verdict.hard for verdict in verdicts)
         attempts = self.attempts.get(engine.instance, Attempts())
         held = self._held(look, now)
-        if held and not self._no_docker:
+        need = self._need(engine, look, bad if hard else "", bool(attempts.given_up))
+        if (held and not self._no_docker) or (alone and look.up and not need and not busy):
+            # Alone it needs no generation but its own: somebody may have started one that was given up.
             self._wanted.pop(engine.instance, None)
         own = Node(look.runs, look.up, look.last, self._wanted.get(engine.instance, look.last), held)
-        need = self._need(engine, look, bad if hard and not attempts.given_up else "")
         others = self._others(engine)
         may_start = now >= attempts.not_before and not attempts.given_up
-        if engine.instance in self._busy or engine.instance in self._unclear:
-            step = Step(own.wanted, why=self._busy.get(engine.instance, ""))
-        else:
-            step = decide(engine.rank, own, others, need, may_start)
+        step = Step(own.wanted) if busy else decide(engine.rank, own, others, need, may_start)
         if step.wanted > own.wanted:
             self._count(engine, step, need or step.why, now)
             self._wanted[engine.instance] = step.wanted
@@ -248,7 +246,9 @@ class Service:
         """Return the state of a node, in a word."""
         if look.up:
             return "up" if ready else "loading" if seen else UNKNOWN
-        return "down" if look.exists or self._no_docker else "missing"
+        if look.exists:
+            return "down"
+        return UNKNOWN if self._no_docker else "missing"
 
     def _held(self, look: Look, now: float) -> str:
         """Return why nothing is to be done with an engine; empty if something may be."""
@@ -262,16 +262,17 @@ class Service:
             return "the Docker Engine does not answer"
         return "" if look.exists else "there is no container"
 
-    def _need(self, engine: Engine, look: Look, hard: str) -> str:
-        """Return why an engine has to start anew; empty if it need not."""
+    def _need(self, engine: Engine, look: Look, hard: str, given_up: bool) -> str:
+        """Return why an engine has to start anew; empty if it need not. One that was given up is not stopped
+        for what is wrong with it, since nobody would start it."""
         if not look.up:
             return look.ended or "it does not run"
         if look.runs is None:
             return "it was started by somebody else, without its other nodes"
-        if hard:
+        if hard and not given_up:
             return hard
         asked = self._asked.get(engine.instance)
-        if asked is not None and list(look.runs) == asked.get("runs"):
+        if asked is not None and list(look.runs) == asked.get("runs") and not given_up:
             return str(asked.get("why"))
         self._asked.pop(engine.instance, None)
         return ""
@@ -333,27 +334,19 @@ class Service:
             # Not at once again: what is wrong with the Docker Engine may pass.
             time.sleep(TICK)
         finally:
-            self.changed()
+            # In this order: nothing is decided by a look from before the end.
+            self._stale = True
             self._busy.pop(name, None)
+            self.changed()
 
-    def undisturbed(self, work: Callable[[], None]) -> None:
-        """Do something, and have a rollout that begins meanwhile wait for its end; nothing if one has begun.
-
-        Several things may be done at once. Raises RolloutError, and what the work raises.
-        """
-        with self._working:
-            if not self._workers:
-                self._undisturbed = self._lock.undisturbed()
-                self._undisturbed.__enter__()
-            self._workers += 1
-        try:
-            if not self.locked():
-                work()
-        finally:
-            with self._working:
-                self._workers -= 1
-                if not self._workers:
-                    self._undisturbed.__exit__(None, None, None)
+    def undisturbed(self, work: Callable[[], None]) -> bool:
+        """Do something that no rollout may begin meanwhile; nothing if one has begun. Return whether it was
+        done. Raises RolloutError, and what the work raises."""
+        with self._lock.undisturbed():
+            if self.locked():
+                return False
+            work()
+            return True
 
     # ── what is shown ─────────────────────────────────────────────────────────────────────────────────────
 
