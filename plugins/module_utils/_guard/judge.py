@@ -59,6 +59,8 @@ class Judge:
         self._stalled_since: float | None = None
         self._progress: float | None = None
         self._longest = 0.0
+        # That it made no progress, until it answers again: a request that breaks off then says nothing new.
+        self._stuck = ""
 
     def health(self, why: str, now: float) -> None:
         """Note a look at /health: what was wrong, or empty."""
@@ -92,6 +94,9 @@ class Judge:
         """Note the answer, or why there is none."""
         if not why:
             self._went_on(now)
+            self._stuck = ""
+        else:
+            self._stuck = self._stuck or self._stall_of(now)[0]
         self._stalled_since = None
         wrong = why or (self._wrong(answer) if answer is not None else "")
         self._answers = [*self._answers, wrong][-LAST:]
@@ -126,18 +131,26 @@ class Judge:
         """Return what is known by now."""
         if len(self._refused) >= REFUSALS:
             return Verdict(self._seen, self._ready, self._refused[-1], now - self._refused_since > self._hang)
-        if self._stalled_since is not None:
-            stalled = now - self._stalled_since
-            if self._progress is None:
-                # An engine that does not count may as well be busy.
-                if stalled > max(self._hang, 3 * self._longest):
-                    return Verdict(self._seen, self._ready, f"a request has waited for {stalled:.0f} s")
-            elif stalled > max(self._stall, 2 * self._longest):
-                why = f"it has made no progress for {stalled:.0f} s with a request that waits"
-                return Verdict(self._seen, self._ready, why, stalled > max(self._hang, 3 * self._longest))
+        bad, hard = self._stall_of(now)
+        if bad or self._stuck:
+            return Verdict(self._seen, self._ready, bad or self._stuck, hard)
         wrong = [why for why in self._answers if why]
         if len(wrong) >= BAD:
             # The first looks at a doubtful one follow each other quickly: their number alone says little.
             lasts = self._wrong_in_a_row >= SURE and now - self._wrong_since > self._hang
             return Verdict(self._seen, self._ready, wrong[-1], lasts)
         return Verdict(self._seen, self._ready)
+
+    def _stall_of(self, now: float) -> tuple[str, bool]:
+        """Return that it makes no progress with a request that waits, or empty; and whether for too long."""
+        if self._stalled_since is None:
+            return "", False
+        stalled = now - self._stalled_since
+        if self._progress is None:
+            # An engine that does not count may as well be busy.
+            late = stalled > max(self._hang, 3 * self._longest)
+            return (f"a request has waited for {stalled:.0f} s" if late else ""), False
+        if stalled <= max(self._stall, 2 * self._longest):
+            return "", False
+        why = f"it has made no progress for {stalled:.0f} s with a request that waits"
+        return why, stalled > max(self._hang, 3 * self._longest)
