@@ -103,6 +103,9 @@ class Judge:
         if wrong and not self._wrong_in_a_row:
             self._wrong_since = now
         self._wrong_in_a_row = self._wrong_in_a_row + 1 if wrong else 0
+        if not self._whole and self._wrong_in_a_row >= BAD:
+            # One token can be nonsense that nobody notices.
+            self._other = set()
         if not wrong and self._other:
             # It is the same start and right again: what differed was right as well.
             self._right |= self._other

@@ -227,3 +227,13 @@ def test_words_after_the_first_two_are_not_compared() -> None:
     made = judge()
     tell(made, " Paris, which is big", " Paris, which was founded", " Paris, which has")
     assert says(made, 6) == ("", False)
+
+
+def test_nonsense_of_a_prefiller_stays_nonsense_though_it_was_right_afterwards() -> None:
+    made = judge(whole=False)
+    end = tell(made, " Paris", " Lans", " Lans", " Paris", " Paris", " Paris", " Lans", " Lans")
+    assert says(made, end)[0] == "it answers ' Lans' to what it has answered with 'Paris'"
+    # One that differed once was chance: the load decides which of two is chosen.
+    made = judge(whole=False)
+    end = tell(made, " Paris", " The", " Paris", " The", " The")
+    assert says(made, end) == ("", False)
