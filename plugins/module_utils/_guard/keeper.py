@@ -22,7 +22,7 @@ from . import canaries
 from .config import Instance
 from .lists import GOOD, HARD, SOFT, UNSURE, Decision, Status, decide, node_status, worst
 from .peers import FRESH, LOST, thread
-from .routers import Failed, Lists, Routers
+from .routers import Failed, Lists, Outdated, Routers
 
 if TYPE_CHECKING:
     from .service import Service
@@ -57,6 +57,7 @@ class Keeper:
         self._asking: set[tuple[str, str]] = set()
         self._not_before: dict[str, float] = {}
         self._failures = 0
+        self._wanted: set[str] = set()
         # A change that is made, or whose result was not looked at yet.
         self._changing = self._done = False
         self._draining = self._comparing = False
@@ -128,7 +129,7 @@ class Keeper:
                 self._close("")
             return
         self._close(decision.closed)
-        wanted = set(decision.listed)
+        wanted = self._wanted = set(decision.listed)
         if wanted != set(listed) and not self._changing and now >= self._not_before.get("", 0.0):
             gone = set(listed) - wanted
             urgent = any(self._statuses[name].kind == HARD for name in gone if name in self._statuses)
@@ -246,6 +247,8 @@ class Keeper:
         begin = time.monotonic()
         try:
             done = self._service.undisturbed(partial(self._relist, names))
+        except Outdated as error:
+            self._service.events.note(f"the list was not changed: {error}")
         except (Failed, DockerError, HaproxyError, RolloutError, OSError, ValueError) as error:
             self._failures += 1
             self._not_before[""] = time.monotonic() + min(AGAIN * 2.0 ** (self._failures - 1), LONGEST)
@@ -278,7 +281,7 @@ class Keeper:
         listed = {
             key: [api for api in lists.base[key] if self._names.get(api, api) in chosen] for key in ROLE_OF
         }
-        self._routers.change(listed, lists.base)
+        self._routers.change(listed, lists.base, lambda: self._wanted == chosen)
 
     def _drain(self) -> None:
         """End the router that was replaced, when its last request is answered."""

@@ -32,6 +32,10 @@ class Failed(Exception):
     """The list could not be changed; the text says why. What serves goes on."""
 
 
+class Outdated(Failed):
+    """The list is no longer wanted."""
+
+
 class Lists(NamedTuple):
     """APIs by role, as ``address:port``: what the router lists that gets the requests, and what the last
     rollout has listed."""
@@ -91,8 +95,19 @@ class Routers:
             if one["container"] in containers
         }
 
-    def change(self, listed: Mapping[str, list[str]], base: Mapping[str, tuple[str, ...]]) -> None:
-        """Have other APIs listed; returns when the new router gets the requests. Raises Failed, too."""
+    def change(
+        self,
+        listed: Mapping[str, list[str]],
+        base: Mapping[str, tuple[str, ...]],
+        go_on: Callable[[], bool],
+    ) -> None:
+        """Have other APIs listed; returns when the new router gets the requests.
+
+        listed, base: what is to be listed, and what the last rollout has listed.
+        go_on: whether that is still wanted.
+
+        Raises Failed, too.
+        """
         active = self.active()
         if active is None:
             raise Failed("no router gets requests")
@@ -106,7 +121,7 @@ class Routers:
             with self._writing:
                 self.end(other)
                 self._start(router, details, base)
-            self._await(router)
+            self._await(router, go_on)
             self._switch(str(router["colour"]))
         except (Failed, DockerError, HaproxyError, OSError):
             with contextlib.suppress(DockerError, OSError):
@@ -147,13 +162,15 @@ class Routers:
         )
         self._docker.start(router["container"])
 
-    def _await(self, router: Mapping[str, Any]) -> None:
-        """Wait until a router answers with its list."""
+    def _await(self, router: Mapping[str, Any], go_on: Callable[[], bool]) -> None:
+        """Wait until a router answers with its list. vllm-router does only when all of that answer."""
         deadline = time.monotonic() + READY
         while True:
             ready, seen = probe(router["health_url"], router["expected"])
             if ready:
                 return
+            if not go_on():
+                raise Outdated("something else is to be listed by now")
             if time.monotonic() > deadline:
                 raise Failed(f"the new router is not ready: {seen}")
             time.sleep(LOOK)
