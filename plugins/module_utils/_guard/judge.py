@@ -134,13 +134,13 @@ class Judge:
         """Return what is known by now."""
         if len(self._refused) >= REFUSALS:
             return Verdict(self._seen, self._ready, self._refused[-1], now - self._refused_since > self._hang)
+        # The first looks at a doubtful one follow each other quickly: their number alone says little.
+        lasts = self._wrong_in_a_row >= SURE and now - self._wrong_since > self._hang
         bad, hard = self._stall_of(now)
         if bad or self._stuck:
-            return Verdict(self._seen, self._ready, bad or self._stuck, hard)
+            return Verdict(self._seen, self._ready, bad or self._stuck, hard or lasts)
         wrong = [why for why in self._answers if why]
         if len(wrong) >= BAD:
-            # The first looks at a doubtful one follow each other quickly: their number alone says little.
-            lasts = self._wrong_in_a_row >= SURE and now - self._wrong_since > self._hang
             return Verdict(self._seen, self._ready, wrong[-1], lasts)
         return Verdict(self._seen, self._ready)
 

@@ -218,11 +218,15 @@ class Service:
             self._wanted.pop(engine.instance, None)
         own = Node(look.runs, look.up, look.last, self._wanted.get(engine.instance, look.last), held)
         others = self._others(engine)
-        may_start = now >= attempts.not_before and not attempts.given_up
-        step = Step(own.wanted) if busy else decide(engine.rank, own, others, need, may_start)
+        step = (
+            Step(own.wanted) if busy else decide(engine.rank, own, others, need, self._may_start(engine, now))
+        )
         if step.wanted > own.wanted:
             self._count(engine, step, need or step.why, now)
             self._wanted[engine.instance] = step.wanted
+            # Its pause, or that it is given up, counts for this start already.
+            own = own._replace(wanted=step.wanted)
+            step = decide(engine.rank, own, others, need, self._may_start(engine, now))
         self._do(engine, step)
         self._steady(engine, ready and not bad, now)
         seen = all(verdict.seen for verdict in verdicts)
@@ -249,6 +253,11 @@ class Service:
         if look.exists:
             return "down"
         return UNKNOWN if self._no_docker else "missing"
+
+    def _may_start(self, engine: Engine, now: float) -> bool:
+        """Return whether the pause of an instance is over, and it was not given up."""
+        attempts = self.attempts.get(engine.instance, Attempts())
+        return now >= attempts.not_before and not attempts.given_up
 
     def _held(self, look: Look, now: float) -> str:
         """Return why nothing is to be done with an engine; empty if something may be."""

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.config import Engine
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.engines import (
+    STOP,
     Engines,
     Look,
     containers,
@@ -38,8 +39,8 @@ class Docker:
             return None
         return {"Id": "c1", "State": self.state, "RestartCount": self.restarts}
 
-    def stop(self, name: str) -> bool:
-        self.calls.append(f"stop {name}")
+    def stop(self, name: str, seconds: int) -> bool:
+        self.calls.append(f"stop {name} within {seconds} s")
         return True
 
     def start(self, name: str) -> bool:
@@ -147,4 +148,4 @@ def test_a_start_that_fails_was_one(docker: Docker, engine: Engine) -> None:
 
 def test_a_stop_is_the_docker_engines(docker: Docker, engine: Engine) -> None:
     engines(docker, engine).stop(engine)
-    assert docker.calls == ["stop pd-decode"]
+    assert docker.calls == [f"stop pd-decode within {STOP} s"]

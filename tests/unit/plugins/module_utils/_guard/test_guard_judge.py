@@ -135,6 +135,26 @@ def test_from_a_request_that_failed_nothing_is_learned() -> None:
     assert says(made, 107)[0].startswith("it has made no progress for 7 s")
 
 
+def test_a_request_that_breaks_off_does_not_end_a_hang() -> None:
+    made = judge()
+    made.asked(0)
+    made.waiting(1.0, 1)
+    made.answered(None, "a request fails: reset", 10)
+    assert says(made, 10) == ("it has made no progress for 10 s with a request that waits", False)
+    made.answered(answer(), "", 11)
+    assert says(made, 11) == ("", False)
+
+
+def test_requests_that_all_break_off_start_it_anew() -> None:
+    made = judge()
+    for begin in range(0, 80, 10):
+        made.asked(begin)
+        made.waiting(1.0, begin + 1)
+        assert not made.verdict(begin + 5).hard or begin > HANG
+        made.answered(None, "a request fails: reset", begin + 10)
+    assert made.verdict(80).hard
+
+
 def test_nothing_stalls_where_no_request_waits() -> None:
     made = judge()
     tell(made, RIGHT)

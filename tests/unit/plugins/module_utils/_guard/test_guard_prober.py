@@ -29,6 +29,14 @@ vllm:num_requests_running{engine="0"} 3.0
 """
 
 
+class EndedError(Exception):
+    """Ends a prober, which knows no end."""
+
+
+def ended(_seconds: float) -> None:
+    raise EndedError
+
+
 class Api:
     """An engine's API, a good one unless a test says otherwise."""
 
@@ -40,6 +48,7 @@ class Api:
         # Requests wait as long as this is not set.
         self.goes_on = threading.Event()
         self.goes_on.set()
+        self.probers: list[tuple[Prober, threading.Thread]] = []
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -75,6 +84,10 @@ class Api:
 
     def close(self) -> None:
         self.goes_on.set()
+        for prober, thread in self.probers:
+            prober._wait = ended  # type: ignore[method-assign]
+            prober.hurry()
+            thread.join()
         self.server.shutdown()
         self.server.server_close()
 
@@ -93,7 +106,14 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 def probing(api: Api, made: Config, role: str = "decoder") -> Prober:
     engine = Engine("pd-decode", "decode", role, 0, (api.at,), "")
     prober = Prober(made, engine, api.at, lambda: None)
-    threading.Thread(target=prober.run, daemon=True).start()
+
+    def run() -> None:
+        with suppress(EndedError):
+            prober.run()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    api.probers.append((prober, thread))
     return prober
 
 

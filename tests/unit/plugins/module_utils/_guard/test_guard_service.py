@@ -1,0 +1,577 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a guard does for its engines: look by look, with Docker Engine, clock and probers of the test's."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard import memory, service
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.config import Config
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.judge import Verdict
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.peers import (
+    FRESH,
+    LOST,
+    UNGUARDED,
+    Board,
+    Peer,
+)
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.service import Service, node_of
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._lock import RolloutLock
+from guard_servers import DECODE, PREFILL, config, within
+
+ROLLOUT = {"run": "rollout1", "user": "alice", "controller": "control1", "pid": 1}
+
+
+class Docker:
+    """A Docker Engine with containers that end and start as a test has it."""
+
+    def __init__(self, *names: str) -> None:
+        self.states = {f"pd-{name}": {"Status": "running", "StartedAt": "t0"} for name in names}
+        self.calls: list[str] = []
+        self.silent, self.starts = False, 0
+        self.fails: Callable[[str], None] = lambda name: None
+
+    def containers(self, labels: dict[str, str]) -> list[dict[str, Any]]:
+        if self.silent:
+            raise DockerError("no answer from the Docker Engine")
+        return [{"Names": [f"/{name}"], "State": one["Status"]} for name, one in self.states.items()]
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        state = self.states.get(name)
+        return None if state is None else {"Id": "c1", "State": state, "RestartCount": 0}
+
+    def stop(self, name: str, seconds: int) -> bool:
+        self.calls.append(f"stop {name}")
+        self.end(name.partition("-")[2])
+        return True
+
+    def start(self, name: str) -> bool:
+        self.calls.append(f"start {name}")
+        self.fails(name)
+        self.run(name.partition("-")[2])
+        return True
+
+    def events(self, labels: dict[str, str]) -> Iterator[dict[str, Any]]:
+        threading.Event().wait()
+        yield {}
+
+    def run(self, name: str) -> None:
+        """A container starts, whoever has it so."""
+        self.starts += 1
+        self.states[f"pd-{name}"] = {"Status": "running", "StartedAt": f"t{self.starts}"}
+
+    def end(self, name: str, status: int = 1) -> None:
+        self.states[f"pd-{name}"] = {"Status": "exited", "ExitCode": status, "FinishedAt": "2026-01-02T03:04"}
+
+
+class Prober:
+    """Finds what a test says."""
+
+    def __init__(self) -> None:
+        self.found = Verdict(ready=True)
+        self.start = ""
+
+    def follow(self, start: str) -> None:
+        self.start = start
+
+    def hurry(self) -> None:
+        """It is asked at each look anyway."""
+
+    def verdict(self) -> Verdict:
+        return self.found if self.start else Verdict()
+
+
+class Guard:
+    """A guard whose looks, time and threads are the test's."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *instances: dict[str, Any]) -> None:
+        monkeypatch.setattr(service, "LOCK", str(folder / "lock"))
+        monkeypatch.setattr(service, "TICK", 0.0)
+        monkeypatch.setattr(service, "thread", lambda name, work: self.works.append(work))
+        monkeypatch.setattr(
+            service, "time", SimpleNamespace(monotonic=lambda: self.now, time=time.time, sleep=time.sleep)
+        )
+        monkeypatch.setattr(Config, "run", property(lambda made: folder))
+        (folder / "guard").mkdir(exist_ok=True)
+        self.folder, self.now = folder, 1000.0
+        self.works: list[Callable[[], None]] = []
+        self.lock = RolloutLock(str(folder / "lock"))
+        names = [one["name"] for one in instances]
+        self.docker = Docker(*names)
+        for name in names:
+            self.note(name, "aa", "t0")
+        self.service = Service(config(folder, "server1", *instances), self.docker, self.docker)  # type: ignore[arg-type]
+        self.prober = Prober()
+        for name in names:
+            self.service._probers[name] = [self.prober]  # type: ignore[list-item]
+
+    def note(self, name: str, generation: str, started_at: str) -> None:
+        """A rollout notes a start."""
+        content = {"generation": generation, "container": "c1", "started_at": started_at}
+        (self.folder / f"{name}.started").write_text(json.dumps(content), encoding="utf-8")
+
+    def look(self, seconds: float = 1.0) -> None:
+        """One look, after everything has been looked at again."""
+        self.now += seconds
+        self.service._stale = True
+        self.service._tick()
+
+    def work(self) -> None:
+        """Have what was begun end."""
+        works, self.works = self.works, []
+        for work in works:
+            work()
+
+    def looks(self, count: int = 6, seconds: float = 1.0) -> None:
+        """Look and act for a while."""
+        for _ in range(count):
+            self.look(seconds)
+            self.work()
+
+    def node(self, name: str = "decode") -> dict[str, Any]:
+        """What the others are told of a node."""
+        found: dict[str, Any] = self.service.board.mine(-1, 0)[1]["nodes"][name]  # type: ignore[index]
+        return found
+
+    def noted(self) -> list[str]:
+        return [str(event["what"]) for event in self.service.events.last]
+
+    def hear(self, **node: Any) -> None:
+        """The guard of server2 tells of its node of prefill."""
+        base = {"state": "up", "why": "", "bad": "", "up": True, "held": ""}
+        generation = {"runs": [0, "aa"], "last": [0, "aa"], "wanted": [0, "aa"]}
+        self.service.board.hear("server2", FRESH, {"nodes": {"prefill": {**base, **generation, **node}}})
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
+    """The guard of a decoder on one server."""
+    return Guard(tmp_path, monkeypatch, DECODE)
+
+
+@pytest.fixture
+def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
+    """The guard of the head of a prefiller on two servers."""
+    made = Guard(tmp_path, monkeypatch, PREFILL)
+    made.hear()
+    return made
+
+
+# ── one engine alone ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_runs_is_left_alone(alone: Guard) -> None:
+    alone.looks(50, seconds=10)
+    assert alone.docker.calls == []
+    assert alone.node() == {
+        "rank": 0,
+        "state": "up",
+        "why": "",
+        "bad": "",
+        "up": True,
+        "runs": (0, "aa"),
+        "last": (0, "aa"),
+        "wanted": (0, "aa"),
+        "held": "",
+        "step": "",
+        "attempts": 0,
+        "given_up": "",
+    }
+
+
+def test_what_has_ended_is_started_once_and_counted_once(alone: Guard) -> None:
+    alone.docker.end("decode")
+    for _ in range(5):
+        alone.look()
+    assert len(alone.works) == 1
+    alone.looks()
+    assert alone.docker.calls == ["start pd-decode"]
+    assert (alone.node()["runs"], alone.node()["attempts"]) == ((1, "aa"), 1)
+    assert alone.noted()[0].startswith("decode is started anew (1): it ended with status 1")
+    # It is remembered.
+    assert memory.attempts(alone.folder / "guard" / "state.json")["decode"].starts == 1
+
+
+def test_a_look_in_the_middle_of_a_start_begins_no_other_one(alone: Guard) -> None:
+    """The start is noted before the container runs."""
+    alone.docker.end("decode")
+    alone.look()
+    alone.docker.fails = lambda name: alone.look()
+    alone.work()
+    alone.docker.fails = lambda name: None
+    alone.looks()
+    assert alone.docker.calls == ["start pd-decode"]
+    assert (alone.node()["runs"], alone.node()["attempts"]) == ((1, "aa"), 1)
+
+
+def test_after_a_start_nothing_is_decided_by_a_look_from_before(alone: Guard) -> None:
+    alone.docker.end("decode")
+    alone.look()
+    alone.docker.fails = lambda name: alone.look()
+    alone.work()
+    # Not because a test has it so: the end of the work does.
+    assert alone.service._stale
+    alone.service._tick()
+    assert alone.works == []
+    assert alone.node()["runs"] == (1, "aa")
+
+
+def test_what_hangs_is_stopped_and_started(alone: Guard) -> None:
+    alone.look()
+    alone.prober.found = Verdict(ready=True, bad="it hangs", hard=False)
+    alone.looks()
+    assert alone.docker.calls == []
+    assert (alone.node()["state"], alone.node()["bad"]) == ("up", "it hangs")
+    alone.prober.found = Verdict(ready=True, bad="it hangs", hard=True)
+    alone.look()
+    alone.work()
+    alone.prober.found = Verdict(ready=True)
+    alone.looks()
+    assert alone.docker.calls == ["stop pd-decode", "start pd-decode"]
+    assert alone.node()["attempts"] == 1
+
+
+def test_the_next_start_waits(alone: Guard) -> None:
+    alone.docker.end("decode")
+    alone.looks(2)
+    alone.docker.end("decode")
+    alone.looks(9)
+    assert alone.docker.calls == ["start pd-decode"]
+    assert alone.node()["step"] == "pauses before the next attempt"
+    alone.looks(3)
+    assert alone.docker.calls == ["start pd-decode"] * 2
+
+
+def exhausted(alone: Guard) -> None:
+    """Two attempts are made, and a third one would be too many."""
+    for _ in range(3):
+        alone.docker.end("decode")
+        alone.looks(3, seconds=30)
+
+
+def test_too_many_starts_in_a_row_are_given_up(alone: Guard) -> None:
+    exhausted(alone)
+    alone.looks(20, seconds=100)
+    assert alone.docker.calls == ["start pd-decode"] * 2
+    assert alone.node()["given_up"].startswith("it was started 2 times in a row; last: it ended")
+    assert alone.noted()[-1].startswith("decode is given up: it was started 2 times in a row")
+    # Nor by another guard of this server.
+    assert memory.attempts(alone.folder / "guard" / "state.json")["decode"].given_up
+
+
+def test_what_was_given_up_and_started_by_somebody_is_left_alone(alone: Guard) -> None:
+    exhausted(alone)
+    calls = list(alone.docker.calls)
+    alone.docker.run("decode")
+    alone.looks()
+    alone.prober.found = Verdict(ready=True, bad="it hangs", hard=True)
+    alone.looks()
+    assert alone.docker.calls == calls
+    assert alone.node()["up"]
+    # As soon as it has served for long enough, it is kept again.
+    alone.prober.found = Verdict(ready=True)
+    alone.looks(10, seconds=60)
+    alone.docker.end("decode")
+    alone.looks()
+    assert alone.docker.calls == [*calls, "start pd-decode"]
+
+
+def test_what_has_served_for_long_ends_its_row(alone: Guard) -> None:
+    alone.docker.end("decode")
+    alone.looks(4)
+    assert alone.node()["attempts"] == 1
+    alone.looks(2, seconds=200)
+    assert alone.node()["attempts"] == 0
+    assert memory.attempts(alone.folder / "guard" / "state.json") == {}
+
+
+def test_a_start_that_fails_was_one(alone: Guard) -> None:
+    def refuse(name: str) -> None:
+        raise DockerError("no device", 500)
+
+    alone.docker.fails = refuse
+    alone.docker.end("decode")
+    alone.looks(20, seconds=30)
+    assert alone.docker.calls == ["start pd-decode"] * 2
+    assert alone.node()["given_up"]
+    assert "decode: no device" in alone.noted()
+
+
+def test_a_single_engine_may_be_started_by_anybody(alone: Guard) -> None:
+    alone.docker.run("decode")
+    alone.looks()
+    assert alone.docker.calls == []
+    assert alone.node()["runs"] == (0, "aa")
+
+
+def test_an_engine_without_a_container_is_a_rollouts(alone: Guard) -> None:
+    alone.docker.states.clear()
+    alone.looks()
+    assert alone.docker.calls == []
+    assert (alone.node()["state"], alone.node()["held"]) == ("missing", "there is no container")
+
+
+# ── what keeps the guard from everything ──────────────────────────────────────────────────────────────────
+
+
+def test_a_rollout_keeps_it_from_everything_and_begins_the_count_anew(alone: Guard) -> None:
+    exhausted(alone)
+    calls = list(alone.docker.calls)
+    alone.lock.acquire(ROLLOUT)
+    alone.look()
+    assert (alone.node()["held"], alone.works) == ("a rollout holds the lock", [])
+    alone.docker.run("decode")
+    alone.note("decode", "bb", f"t{alone.docker.starts}")
+    alone.looks()
+    alone.docker.end("decode")
+    alone.looks()
+    alone.lock.release("rollout1")
+    alone.look()
+    # The other guards have to see its end, too.
+    assert (alone.node()["held"], alone.works) == ("a rollout has just ended", [])
+    assert alone.node()["given_up"] == ""
+    alone.looks()
+    assert alone.docker.calls == [*calls, "start pd-decode"]
+    assert (alone.node()["runs"], alone.node()["attempts"]) == ((1, "bb"), 1)
+
+
+def test_a_lock_without_a_sign_of_life_keeps_it_from_nothing(
+    alone: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone.lock.acquire(ROLLOUT)
+    assert alone.service.locked()
+    held = {"run": "rollout1", "age": 10.0, "silent": service.SILENCE - 1}
+    monkeypatch.setattr(RolloutLock, "holder", lambda lock: held)
+    assert alone.service.locked()
+    held["silent"] = service.SILENCE
+    assert not alone.service.locked()
+    monkeypatch.setattr(RolloutLock, "holder", lambda lock: {"age": service.AGE, "silent": None})
+    assert not alone.service.locked()
+
+
+def test_what_is_unknown_about_the_lock_keeps_it_from_everything(
+    alone: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(lock: RolloutLock) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(RolloutLock, "holder", unknown)
+    alone.docker.end("decode")
+    alone.looks()
+    assert alone.docker.calls == []
+
+
+def test_nothing_is_done_if_a_rollout_has_begun_meanwhile(alone: Guard) -> None:
+    alone.docker.end("decode")
+    alone.look()
+    alone.lock.acquire(ROLLOUT)
+    alone.work()
+    assert alone.docker.calls == []
+    done: list[int] = []
+    assert alone.service.undisturbed(lambda: done.append(1)) is False
+    alone.lock.release("rollout1")
+    assert alone.service.undisturbed(lambda: done.append(1)) is True
+    assert done == [1]
+
+
+def test_two_things_are_done_at_a_time(alone: Guard) -> None:
+    """The list changes while an engine is being stopped."""
+    inner: list[bool] = []
+    alone.service.undisturbed(lambda: inner.append(alone.service.undisturbed(lambda: None)))
+    assert inner == [True]
+
+
+def test_a_drained_server_is_left_alone(alone: Guard) -> None:
+    (alone.folder / "drained.json").write_text('{"stop": true}', encoding="utf-8")
+    alone.docker.end("decode")
+    alone.looks()
+    assert alone.docker.calls == []
+    assert alone.node()["held"] == "the server is drained"
+    (alone.folder / "drained.json").unlink()
+    alone.looks()
+    assert alone.docker.calls == ["start pd-decode"]
+
+
+def test_a_silent_docker_engine_says_nothing_about_engines(alone: Guard) -> None:
+    alone.look()
+    alone.docker.silent = True
+    alone.looks()
+    node = alone.node()
+    assert (node["state"], node["held"]) == ("up", "the Docker Engine does not answer")
+    # What has ended with it, its answers tell.
+    alone.prober.found = Verdict(ready=True, bad="refused", hard=True)
+    alone.looks()
+    assert (alone.node()["bad"], alone.docker.calls) == ("refused", [])
+    alone.docker.silent = False
+    alone.docker.end("decode")
+    alone.prober.found = Verdict(ready=True)
+    alone.looks()
+    assert alone.docker.calls == ["start pd-decode"]
+    assert "the Docker Engine answers again" in alone.noted()
+
+
+def test_before_the_docker_engine_has_answered_nothing_is_known(alone: Guard) -> None:
+    alone.docker.silent = True
+    alone.looks()
+    assert (alone.node()["state"], alone.docker.calls) == ("unknown", [])
+
+
+# ── an engine on two servers ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_head_that_has_ended_starts_after_its_other_node_has_stopped(head: Guard) -> None:
+    head.docker.end("prefill")
+    head.looks()
+    assert head.docker.calls == []
+    assert head.node("prefill")["step"] == "waits for its other nodes to stop"
+    head.hear(up=False, runs=None, wanted=[1, "aa"])
+    head.looks(1)
+    assert head.docker.calls == ["start pd-prefill"]
+    head.look()
+    assert head.node("prefill")["runs"] == (1, "aa")
+
+
+@pytest.mark.parametrize("state", [UNGUARDED, LOST])
+def test_of_a_server_without_a_guard_nothing_is_known(head: Guard, state: str) -> None:
+    head.hear(up=False, runs=None, wanted=[1, "aa"])
+    head.service.board.hear("server2", state, None)
+    head.docker.end("prefill")
+    head.looks()
+    assert head.docker.calls == []
+    assert head.node("prefill")["step"] == "waits for the guard of node 1"
+
+
+def test_a_head_stops_when_its_other_node_starts_anew_and_counts_that(head: Guard) -> None:
+    head.hear(up=False, runs=None, wanted=[1, "aa"])
+    head.looks(1)
+    assert head.docker.calls == ["stop pd-prefill"]
+    head.looks()
+    assert head.docker.calls == ["stop pd-prefill", "start pd-prefill"]
+    assert head.node("prefill")["attempts"] == 1
+
+
+def test_a_node_of_a_group_that_somebody_has_started_starts_anew(head: Guard) -> None:
+    head.docker.run("prefill")
+    head.looks(1)
+    assert head.docker.calls == ["stop pd-prefill"]
+    assert "started by somebody else" in head.noted()[0]
+
+
+def test_nodes_without_records_are_left_alone(head: Guard) -> None:
+    """As after a rollout by an earlier release."""
+    (head.folder / "prefill.started").unlink()
+    head.hear(runs=[0, ""], last=[0, ""], wanted=[0, ""])
+    head.looks()
+    assert head.docker.calls == []
+
+
+def test_nothing_is_done_while_the_other_server_is_held(head: Guard) -> None:
+    head.hear(held="the server is drained")
+    head.docker.end("prefill")
+    head.looks()
+    assert head.docker.calls == []
+    assert head.node("prefill")["step"] == "the server is drained"
+
+
+# ── what other guards ask for ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_routers_guard_may_ask_for_another_start(alone: Guard) -> None:
+    ask = {"ask": "restart", "instance": "decode", "runs": [0, "aa"], "why": "its canary fails"}
+    alone.service.board.ask(ask)
+    alone.looks()
+    assert alone.docker.calls == ["stop pd-decode", "start pd-decode"]
+    # Of a start that is over it is heard no more.
+    alone.service.board.ask(ask)
+    alone.looks()
+    assert len(alone.docker.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        {"ask": "restart", "instance": "other", "runs": [0, "aa"]},
+        {"ask": "restart", "instance": "decode", "runs": [7, "aa"]},
+        {"ask": "stop", "instance": "decode", "runs": [0, "aa"]},
+        {},
+    ],
+)
+def test_other_questions_are_not_heard(alone: Guard, ask: dict[str, Any]) -> None:
+    alone.service.board.ask(ask)
+    alone.looks()
+    assert alone.docker.calls == []
+
+
+def test_a_node_is_read_as_its_guard_tells_it(head: Guard) -> None:
+    head.look()
+    sent = json.loads(json.dumps(head.node("prefill")))
+    node = node_of(sent)
+    assert (node.runs, node.up, node.last, node.wanted, node.held) == (
+        (0, "aa"),
+        True,
+        (0, "aa"),
+        (0, "aa"),
+        "",
+    )
+    assert node_of({**sent, "runs": None, "held": None}).runs is None
+
+
+# ── its life ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_status_is_written_when_it_changes(alone: Guard) -> None:
+    path = alone.folder / memory.STATUS
+    alone.look()
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert (found["format"], found["host"], found["nodes"]["decode"]["state"]) == (1, "server1", "up")
+    assert found["servers"] == {"server2": "unknown: ", "server3": "unknown: "}
+    path.unlink()
+    alone.looks(3)
+    assert not path.exists()
+    alone.docker.end("decode")
+    alone.look()
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["nodes"]["decode"]["why"].startswith("it ended with status 1")
+
+
+def test_it_guards_until_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(service, "TICK", 0.2)
+    monkeypatch.setattr(Config, "run", property(lambda made: tmp_path))
+    told: list[str] = []
+    monkeypatch.setattr(memory, "notify", told.append)
+    (tmp_path / "guard").mkdir()
+    (tmp_path / "guard" / "secret").write_bytes(b"one\n")
+    sockets: list[Any] = []
+    real = service.listen
+
+    def listen(*of: Any) -> Any:
+        sockets.append(real("127.0.0.1", 0, *of[2:]))
+        return sockets[0]
+
+    monkeypatch.setattr(service, "listen", listen)
+    made = config(tmp_path, "server1", {**DECODE, "apis": []}, servers={})
+    docker = Docker("decode")
+    guard = Service(made, docker, docker)  # type: ignore[arg-type]
+    running = threading.Thread(target=guard.run, daemon=True)
+    running.start()
+    within(lambda: "WATCHDOG=1" in told)
+    assert told[0] == "READY=1"
+    board = Board()
+    peer = Peer("server1", sockets[0].getsockname(), b"one", "server2", board)
+    threading.Thread(target=peer.run, daemon=True).start()
+    within(lambda: board.theirs("server1")[0] == FRESH)
+    assert board.theirs("server1")[1]["nodes"]["decode"]["up"]
+    guard.stop()
+    within(lambda: board.theirs("server1")[2] == "its guard was stopped")
+    running.join()
+    assert sockets[0].fileno() < 0
