@@ -245,6 +245,8 @@ class Keeper:
         """Have other instances listed."""
         reasons = {name: self._why(name) for name in gone}
         begin = time.monotonic()
+        # Whatever comes of it: not at once again.
+        self._not_before[""] = begin + AGAIN
         try:
             done = self._service.undisturbed(partial(self._relist, names))
         except Outdated as error:
@@ -255,6 +257,7 @@ class Keeper:
             self._service.events.note(f"the list could not be changed: {error}")
         else:
             self._failures = 0
+            self._not_before.pop("", None)
             if not done:
                 # A rollout has begun.
                 return
@@ -271,7 +274,9 @@ class Keeper:
 
     def _why(self, name: str) -> str:
         """Return what speaks against an instance."""
-        return self._bad[name][0] if name in self._bad else self._statuses.get(name, Status(UNSURE)).why
+        # A canary's thread and the service's change what is bad.
+        bad = self._bad.get(name)
+        return self._statuses.get(name, Status(UNSURE)).why if bad is None else bad[0]
 
     def _relist(self, names: Sequence[str]) -> None:
         lists = self._lists
@@ -390,7 +395,7 @@ class Keeper:
         """Have an instance start anew that has failed often enough: one of them, a decoder first, since the
         fault of one may show at the other."""
         roles = self._roles()
-        due = [(name, why) for name, why in failing if self._bad[name][1] >= CANARIES]
+        due = [(name, why) for name, why in failing if self._bad.get(name, ("", 0))[1] >= CANARIES]
         for name, why in sorted(due, key=lambda one: roles.get(one[0]) != "decoder")[:1]:
             instance = self._config.instances[name]
             head = instance.nodes[0]
