@@ -306,3 +306,28 @@ def test_each_lock_of_a_run_has_a_guard_of_its_own(run, tmp_path, monkeypatch):
     run(path=other, state="absent")
     assert stopped == ["prefill1.measurement.lock.guard"]
     assert run.path.exists()
+
+
+def test_what_is_undisturbed_keeps_runs_waiting_and_nobody_else(lock, tmp_path):
+    def changed():
+        """Whether a run could change the lock now."""
+        with (tmp_path / ".lock.held").open() as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    with lock.undisturbed():
+        with lock.undisturbed():
+            assert not changed()
+        assert not changed()
+    assert changed()
+    assert lock.acquire(OURS) is None
+    with lock.undisturbed():
+        assert lock.holder()["run"] == "ours"
+
+
+def test_without_its_folder_nothing_is_undisturbed(tmp_path):
+    with pytest.raises(LockError), RolloutLock(str(tmp_path / "gone" / "lock")).undisturbed():
+        pytest.fail("it was")

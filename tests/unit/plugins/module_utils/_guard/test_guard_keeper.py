@@ -1,0 +1,575 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a guard does with the routers' list: look by look, with routers, canaries and clock of the test's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard import canaries, keeper
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.canaries import Outcome
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.keeper import Keeper
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.lists import GOOD, HARD, SOFT
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.memory import Events
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.peers import (
+    FRESH,
+    LOST,
+    UNGUARDED,
+    Board,
+)
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.routers import Failed, Lists
+from guard_servers import config, instance
+
+P1 = instance("prefill1", "server2")
+D1 = instance("decode1", "server1", port=7200)
+D2 = instance("decode2", "server3", port=7200)
+GROUP = {
+    **instance("decode2", "server2", "server3", port=7300),
+    "apis": ["192.0.2.2:7300", "192.0.2.3:7300"],
+}
+
+
+class Routers:
+    """Routers that list what they are told."""
+
+    def __init__(self, instances: Sequence[dict[str, Any]]) -> None:
+        base = {
+            "prefillers": tuple(
+                api for one in instances if one["role"] == "prefiller" for api in one["apis"]
+            ),
+            "decoders": tuple(api for one in instances if one["role"] == "decoder" for api in one["apis"]),
+        }
+        self.found: Lists | None = Lists(base, base)
+        self.why, self.fails, self.left = "", "", False
+        self.changes: list[dict[str, list[str]]] = []
+
+    def lists(self, containers: Mapping[str, Any]) -> Lists | None:
+        return self.found
+
+    def closed(self) -> str:
+        return self.why
+
+    def close(self, why: str) -> None:
+        self.why = why
+
+    def draining(self, containers: Mapping[str, Any]) -> bool:
+        return self.left
+
+    def drain(self, go_on: Callable[[], bool]) -> bool:
+        self.left = not go_on()
+        return not self.left
+
+    def change(self, listed: dict[str, list[str]], base: dict[str, tuple[str, ...]]) -> None:
+        self.changes.append(listed)
+        if self.fails:
+            raise Failed(self.fails)
+        assert self.found is not None
+        self.found = Lists({role: tuple(apis) for role, apis in listed.items()}, base)
+        self.left = True
+
+
+class Front:
+    """The guard of server1, which has routers: its keeper, and what other guards tell it."""
+
+    def __init__(
+        self, folder: Path, patch: pytest.MonkeyPatch, *instances: dict[str, Any], **more: Any
+    ) -> None:
+        self.now, self.works = 1000.0, list[Callable[[], None]]()
+        clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.now, sleep=lambda seconds: None)
+        patch.setattr(keeper, "time", clock)
+        patch.setattr(keeper, "thread", lambda name, work: self.works.append(work))
+        patch.setattr(keeper, "probe", lambda url, expect, timeout: (url not in self.silent, "refused"))
+        patch.setattr(canaries, "run", self.canary)
+        self.routers = Routers(instances)
+        patch.setattr(keeper, "Routers", lambda *_: self.routers)
+        self.config = config(folder, "server1", *instances, **more)
+        self.board, self.events = Board(), Events()
+        self.rollout, self.docker = False, None
+        self.silent: set[str] = set()
+        self.told: dict[str, dict[str, Any]] = {}
+        self.outcomes: list[Outcome] = []
+        self.asked: list[list[dict[str, Any]]] = []
+        for one in instances:
+            for host in one["nodes"]:
+                self.tell(one["name"], host)
+        patch.setattr(canaries, "outcome", self.outcome)
+        self.keeper = Keeper(self)  # type: ignore[arg-type]
+
+    # What a keeper wants of its service.
+
+    def locked(self) -> bool:
+        return self.rollout
+
+    def undisturbed(self, work: Callable[[], None]) -> bool:
+        if self.rollout:
+            return False
+        work()
+        return True
+
+    def changed(self) -> None:
+        """The next look is a new one anyway."""
+
+    def runs(self, name: str) -> Any:
+        return self.told[self.config.host][name]["runs"]
+
+    # What happens.
+
+    def tell(self, name: str, host: str, state: str = "up", bad: str = "", runs: Any = (0, "aa")) -> None:
+        """A node is so, as its guard tells."""
+        nodes = self.told.setdefault(host, {})
+        nodes[name] = {"state": state, "why": "", "bad": bad, "runs": runs}
+        if host != "server1":
+            self.board.hear(host, FRESH, {"nodes": dict(nodes)})
+
+    def canary(self, asked: list[dict[str, Any]], program: Path) -> list[dict[str, Any]]:
+        self.asked.append(asked)
+        return []
+
+    def outcome(self, results: object, names: Sequence[str]) -> Outcome:
+        """What a test has prepared; otherwise all pass."""
+        return self.outcomes.pop(0) if self.outcomes else Outcome(tuple(names))
+
+    def look(self, seconds: float = 1.0) -> None:
+        self.now += seconds
+        self.keeper.done()
+        self.keeper.tick({}, self.told["server1"], self.now)
+
+    def looks(self, count: int = 4, seconds: float = 1.0) -> None:
+        """Look and act for a while."""
+        for _ in range(count):
+            self.look(seconds)
+            works, self.works = self.works, []
+            for work in works:
+                work()
+
+    @property
+    def listed(self) -> list[str]:
+        found: list[str] = self.keeper.status()["listed"]
+        return found
+
+    def noted(self) -> list[str]:
+        return [str(event["what"]) for event in self.events.last]
+
+
+@pytest.fixture
+def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Front:
+    return Front(tmp_path, monkeypatch, P1, D1, D2)
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Front:
+    return Front(tmp_path, monkeypatch, P1, D1)
+
+
+def test_where_all_is_well_nothing_is_changed(front: Front) -> None:
+    front.looks(10)
+    assert front.routers.changes == []
+    assert front.keeper.status() == {
+        "listed": ["prefill1", "decode1", "decode2"],
+        "out": {},
+        "closed": "",
+        "failing": {},
+        "comparing": [],
+    }
+
+
+@pytest.mark.parametrize(("state", "bad"), [("down", ""), ("up", "it hangs")])
+def test_what_fails_is_out_at_once_and_back_after_its_canary(front: Front, state: str, bad: str) -> None:
+    front.looks()
+    front.tell("decode2", "server3", state, bad)
+    front.looks(2)
+    assert front.listed == ["prefill1", "decode1"]
+    assert front.routers.changes == [{"prefillers": ["192.0.2.2:7100"], "decoders": ["192.0.2.1:7200"]}]
+    out = front.keeper.status()["out"]
+    assert list(out) == ["decode2"]
+    assert out["decode2"]["why"] == (bad or "it is down")
+    assert front.asked == []
+    front.tell("decode2", "server3", runs=(1, "aa"))
+    front.looks()
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    (asked,) = front.asked
+    assert [one["only"] for one in asked] == [["decode2"]]
+    assert "decode2 has passed its canary" in front.noted()
+    assert front.keeper.status()["out"] == {}
+
+
+def test_what_has_not_passed_its_canary_stays_out(front: Front) -> None:
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    front.tell("decode2", "server3")
+    front.outcomes = [Outcome((), (("decode2", "it answers ''"),))]
+    front.looks(3)
+    assert front.listed == ["prefill1", "decode1"]
+    assert front.keeper.status()["comparing"] == ["decode2"]
+
+
+def test_one_failed_canary_is_repeated_and_forgiven(front: Front) -> None:
+    """Nothing else would ever say that it is good again."""
+    front.outcomes = [Outcome((), (("decode2", "it answers ''"),))]
+    front.looks(3, seconds=60)
+    assert "decode2 is out of the list (0.0 s): its canary fails: it answers ''" in front.noted()
+    front.looks(10)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert front.board.asks() == []
+    assert front.board.outgoing("server3") == []
+
+
+FAILS = Outcome((), (("decode2", "wrong"), ("prefill1", "wrong")))
+
+
+def test_failed_canaries_in_a_row_have_one_engine_start_anew_a_decoder_first(front: Front) -> None:
+    front.outcomes = [FAILS, FAILS]
+    front.looks(3, seconds=60)
+    message = {"ask": "restart", "instance": "decode2", "runs": [0, "aa"], "why": "its canary fails: wrong"}
+    assert front.board.outgoing("server3") == [message]
+    assert front.board.outgoing("server2") == []
+
+
+def test_an_own_engine_is_asked_at_home(front: Front) -> None:
+    fails = Outcome((), (("decode1", "wrong"),))
+    front.outcomes = [fails, fails]
+    front.looks(3, seconds=60)
+    assert [(ask["instance"], ask["runs"]) for ask in front.board.asks()] == [("decode1", [0, "aa"])]
+
+
+def test_of_an_engine_that_was_started_meanwhile_a_canary_says_nothing(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front.looks(1)
+    fails = Outcome((), (("decode2", "wrong"),))
+
+    def restarted(asked: object, program: object) -> list[dict[str, Any]]:
+        front.tell("decode2", "server3", runs=(1, "aa"))
+        front.look()
+        return []
+
+    front.outcomes = [fails]
+    monkeypatch.setattr(canaries, "run", restarted)
+    front.looks(1, seconds=60)
+    assert front.asked == []
+    assert front.keeper.status()["out"] == {}
+    assert front.keeper.status()["failing"] == {}
+
+
+def test_a_canary_that_cannot_ask_changes_nothing(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(asked: object, program: object) -> None:
+        raise OSError("no such program")
+
+    monkeypatch.setattr(canaries, "run", fails)
+    front.looks(3, seconds=60)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert "the canary cannot ask: no such program" in front.noted()
+
+
+def test_a_canary_that_breaks_is_followed_by_the_next_one(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    front.tell("decode2", "server3")
+
+    def breaks(*_: object) -> None:
+        raise KeyError("pairs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(canaries, "options", breaks)
+        with pytest.raises(KeyError):
+            front.looks()
+        calls = len(front.works)
+        # Not at once again.
+        front.look()
+        assert len(front.works) == calls
+    front.looks(8)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+
+
+def test_canaries_ask_each_instance_again_and_again(front: Front) -> None:
+    front.looks(4, seconds=61)
+    assert len(front.asked) >= 3
+    for asked in front.asked:
+        names = {one["instance"] for options in asked for one in options["decoders"]}
+        assert names == {"decode1", "decode2"}
+
+
+def test_engines_without_prefillers_prove_themselves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = Front(tmp_path, monkeypatch, D1, D2, protocol="none")
+    front.looks(2, seconds=61)
+    assert [options["prefillers"] for options in front.asked[0]] == [[], []]
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    assert front.listed == ["decode1"]
+    front.tell("decode2", "server3")
+    front.looks(8)
+    assert front.listed == ["decode1", "decode2"]
+
+
+# ── the last of a role ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_last_of_a_role_stays_and_the_front_answers_for_it(pair: Front) -> None:
+    pair.looks()
+    pair.tell("decode1", "server1", "down")
+    pair.looks()
+    assert (pair.listed, pair.routers.changes) == (["prefill1", "decode1"], [])
+    assert pair.routers.why == "no decoder answers"
+    assert pair.keeper.status()["failing"] == {"decode1": "it is down"}
+    pair.tell("decode1", "server1", runs=(1, "aa"))
+    pair.look()
+    assert pair.routers.why == "the decoder has just started and is being tested"
+    pair.looks()
+    assert pair.routers.why == ""
+    assert "the front serves again" in pair.noted()
+
+
+@pytest.mark.parametrize("fault", ["it hangs", ""])
+def test_the_last_one_goes_on_while_it_may_answer(pair: Front, fault: str) -> None:
+    pair.looks()
+    if fault:
+        pair.tell("decode1", "server1", bad=fault)
+    else:
+        pair.outcomes = [Outcome((), (("decode1", "wrong"),))]
+    pair.looks(3, seconds=3 if fault else 60)
+    assert (pair.listed, pair.routers.why) == (["prefill1", "decode1"], "")
+
+
+def test_a_guard_that_ends_leaves_the_front_open(pair: Front) -> None:
+    pair.tell("decode1", "server1", "down")
+    pair.looks()
+    assert pair.routers.why
+    pair.keeper.leave()
+    assert not pair.routers.why
+
+
+def test_after_its_own_start_what_is_not_listed_proves_itself(front: Front) -> None:
+    assert front.routers.found is not None
+    base = front.routers.found.base
+    front.routers.found = Lists({**base, "decoders": base["decoders"][:1]}, base)
+    front.look()
+    assert front.keeper.status()["comparing"] == ["decode2"]
+    front.looks()
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+
+
+def test_after_its_own_start_at_a_closed_front_all_prove_themselves(pair: Front) -> None:
+    pair.routers.why = "no decoder answers"
+    pair.look()
+    assert pair.routers.why
+    pair.looks()
+    assert pair.routers.why == ""
+    assert pair.asked
+
+
+# ── rollouts ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_during_a_rollout_nothing_is_changed(front: Front) -> None:
+    front.looks()
+    front.rollout = True
+    front.tell("decode2", "server3", "down")
+    front.looks(3, seconds=60)
+    assert (front.routers.changes, front.asked, front.works) == ([], [], [])
+
+
+def test_what_a_rollout_has_started_serves_at_once(pair: Front) -> None:
+    """It has had its canary."""
+    pair.looks()
+    pair.rollout = True
+    pair.tell("decode1", "server1", "down")
+    pair.looks()
+    pair.tell("decode1", "server1", runs=(0, "bb"))
+    pair.looks()
+    pair.rollout = False
+    pair.looks()
+    assert (pair.routers.why, pair.routers.changes, pair.asked) == ("", [], [])
+    assert pair.keeper.status()["comparing"] == []
+
+
+def test_a_rollout_that_repairs_opens_the_front(pair: Front) -> None:
+    pair.tell("decode1", "server1", "down")
+    pair.looks()
+    pair.rollout = True
+    pair.looks()
+    assert pair.routers.why
+    pair.tell("decode1", "server1", runs=(0, "bb"))
+    pair.looks()
+    assert not pair.routers.why
+
+
+def test_what_still_fails_after_a_rollout_is_out(front: Front) -> None:
+    front.looks()
+    front.rollout = True
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    front.rollout = False
+    front.looks()
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_a_change_that_a_rollout_has_forestalled_is_none(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", "down")
+    front.look()
+    front.rollout = True
+    front.looks()
+    assert front.routers.changes == []
+    assert not [what for what in front.noted() if "out of the list" in what]
+
+
+# ── changes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_change_that_fails_is_made_again_later_and_later(front: Front) -> None:
+    front.looks()
+    front.routers.fails = "the new router is not ready"
+    front.tell("decode2", "server3", "down")
+    front.looks(16)
+    assert len(front.routers.changes) == 3
+    assert "the list could not be changed: the new router is not ready" in front.noted()
+    front.routers.fails = ""
+    front.looks(40)
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_one_change_is_made_at_a_time(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", "down")
+    for _ in range(5):
+        front.look()
+    assert len(front.works) == 1
+
+
+def test_what_comes_back_waits_until_the_router_before_has_ended(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", "down")
+    front.looks(1)
+    front.keeper._draining = True
+    front.tell("decode2", "server3")
+    front.looks()
+    assert front.listed == ["prefill1", "decode1"]
+    front.keeper._draining = False
+    front.looks(3)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+
+
+def test_without_docker_or_a_router_nothing_is_changed(front: Front) -> None:
+    front.tell("decode2", "server3", "down")
+    front.keeper.tick(None, front.told["server1"], front.now)
+    front.routers.found = None
+    front.looks()
+    assert (front.routers.changes, front.works) == ([], [])
+    assert front.keeper.status()["listed"] == []
+
+
+def test_a_router_before_that_cannot_be_ended_is_tried_again(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(go_on: object) -> bool:
+        raise DockerError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(front.routers, "drain", fails)
+        front.routers.left = True
+        front.looks(2)
+    assert "the router before cannot be ended: no answer" in front.noted()
+    front.looks(2)
+    assert not front.routers.left
+
+
+# ── servers whose guards tell nothing ─────────────────────────────────────────────────────────────────────
+
+
+def test_an_engine_without_its_guard_is_asked_itself(front: Front) -> None:
+    front.looks()
+    front.board.hear("server3", UNGUARDED, None, "no guard runs there")
+    front.looks()
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    front.silent = {"http://192.0.2.3:7200/health"}
+    front.look()
+    front.looks(1)
+    # Once may be chance.
+    assert front.keeper._statuses["decode2"].kind != HARD
+    front.looks(4)
+    assert front.listed == ["prefill1", "decode1"]
+    assert front.keeper._statuses["decode2"].why == "server3: refused"
+
+
+def test_a_server_that_is_lost_needs_one_refusal_only(front: Front) -> None:
+    front.looks()
+    front.board.hear("server3", LOST, None, "the server does not answer")
+    front.look()
+    assert front.keeper._statuses["decode2"].kind != HARD
+    front.silent = {"http://192.0.2.3:7200/health"}
+    front.looks(2)
+    assert front.keeper._statuses["decode2"] == (HARD, "server3: the server does not answer", "")
+
+
+def test_a_guard_that_is_heard_hides_no_server_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = Front(tmp_path, monkeypatch, P1, D1, GROUP)
+    front.looks()
+    front.board.hear("server3", UNGUARDED, None, "no guard runs there")
+    front.silent = {"http://192.0.2.3:7300/health"}
+    front.looks(6)
+    assert front.keeper._statuses["decode2"].kind == HARD
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_a_lost_server_without_an_api_has_its_instance_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = instance("decode2", "server2", "server3", port=7300)
+    front = Front(tmp_path, monkeypatch, P1, D1, group)
+    front.looks()
+    front.board.hear("server3", UNGUARDED, None, "its guard was stopped")
+    front.looks()
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    front.board.hear("server3", LOST, None, "the server does not answer")
+    front.looks()
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_nodes_of_different_starts_serve_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = Front(tmp_path, monkeypatch, P1, D1, GROUP)
+    front.tell("decode2", "server3", runs=(1, "aa"))
+    front.look()
+    assert front.keeper._statuses["decode2"] == (HARD, "its nodes are of different starts", "")
+    front.tell("decode2", "server2", runs=(1, "aa"))
+    front.look()
+    assert front.keeper._statuses["decode2"] == (GOOD, "", "aa+1")
+
+
+def test_an_instance_is_as_its_worst_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = Front(tmp_path, monkeypatch, P1, D1, GROUP)
+    front.tell("decode2", "server3", bad="it hangs")
+    front.look()
+    assert front.keeper._statuses["decode2"].kind == SOFT
+    front.tell("decode2", "server2", "loading")
+    front.look()
+    assert front.keeper._statuses["decode2"].kind == HARD
+
+
+def test_a_guard_that_knows_nothing_yet_says_nothing(front: Front) -> None:
+    """It was started anew; its engines were not."""
+    front.looks()
+    front.tell("decode2", "server3", "unknown")
+    front.looks(10)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert front.keeper.status()["comparing"] == []
+
+
+def test_an_api_that_the_plan_does_not_know_is_left_as_it_is(front: Front) -> None:
+    assert front.routers.found is not None
+    base = front.routers.found.base
+    more = {**base, "decoders": (*base["decoders"], "192.0.2.9:7200")}
+    front.routers.found = Lists(more, more)
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    assert front.listed == ["prefill1", "decode1", "192.0.2.9:7200"]
