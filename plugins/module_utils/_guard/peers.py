@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+import traceback
 from typing import Any, Callable
 
 from .frames import GREETING_SECONDS, Frames, WrongSecret
@@ -120,7 +121,7 @@ def listen(address: str, port: int, secret: bytes, name: str, board: Board) -> s
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((address, port))
     server.listen(64)
-    thread("listener", lambda: _accept(server, secret, name, board))
+    lasting("listener", lambda: _accept(server, secret, name, board))
     return server
 
 
@@ -129,6 +130,21 @@ def thread(name: str, work: Callable[[], None]) -> threading.Thread:
     started = threading.Thread(target=work, name=name, daemon=True)
     started.start()
     return started
+
+
+def lasting(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Run something beside the service for good: after an error that nobody has foreseen, it is run again."""
+
+    def again() -> None:
+        while True:
+            try:
+                work()
+                return
+            except Exception:  # What it guards must not go unguarded for whatever somebody has answered.
+                traceback.print_exc()
+            time.sleep(AGAIN)
+
+    return thread(name, again)
 
 
 def _accept(server: socket.socket, secret: bytes, name: str, board: Board) -> None:

@@ -23,7 +23,7 @@ from .config import SECRET, STATE, Config, Engine
 from .engines import DEPLOYMENT, Engines, Look, containers
 from .generations import Attempts, Generation, Node, Step, counted, decide
 from .keeper import Keeper
-from .peers import FRESH, UNKNOWN, Board, Peer, listen, thread
+from .peers import FRESH, UNKNOWN, Board, Peer, lasting, listen, thread
 from .prober import Prober
 
 # Seconds: between looks where nothing happens, and after which the Docker Engine is asked in any case.
@@ -77,11 +77,11 @@ class Service:
         secret = (config.folder / SECRET).read_bytes().strip()
         server = listen(config.address, config.port, secret, config.host, self.board)
         for host, at in config.servers.items():
-            thread(f"hears {host}", Peer(host, at, secret, config.host, self.board).run)
+            lasting(f"hears {host}", Peer(host, at, secret, config.host, self.board).run)
         for probers in self._probers.values():
             for prober in probers:
-                thread(f"asks {prober.api}", prober.run)
-        thread("docker", self._follow_docker)
+                lasting(f"asks {prober.api}", prober.run)
+        lasting("docker", self._follow_docker)
         self._tick()
         memory.notify("READY=1")
         self.events.note(f"guards {config.deployment} on {config.host}")

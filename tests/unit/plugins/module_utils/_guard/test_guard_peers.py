@@ -264,6 +264,22 @@ def test_a_connection_that_ends_leaves_no_thread(guards: Guards) -> None:
     within(lambda: threads() <= begin)
 
 
+def test_an_error_that_nobody_has_foreseen_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "AGAIN", 0.0)
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise KeyError("somebody's answer")
+
+    peers.lasting("work", work).join()
+    assert len(tries) == 3
+    assert "somebody's answer" in capsys.readouterr().err
+
+
 def test_too_many_connections_are_refused(guards: Guards, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "CONNECTIONS", 1)
     few = Guards()
