@@ -16,6 +16,8 @@ from .._serving.completions import Completion, degenerate
 # Answers that are considered, and how many of them make an engine bad; so many wrong ones in a row, for as
 # long as a hang, make it start anew. Only the first is followed by another request at once.
 LAST, BAD, SURE = 3, 2, 5
+# Beginnings that are remembered besides the right ones.
+OTHERS = 20
 # Words of an answer that are compared, as the canary does.
 WORDS = 2
 # Failed looks at /health before they count: a connection may be refused by chance.
@@ -127,7 +129,8 @@ class Judge:
             self._right.add(beginning)
         if beginning in self._right:
             return ""
-        self._other.add(beginning)
+        if len(self._other) < OTHERS:
+            self._other.add(beginning)
         return f"it answers {answer.text[:60]!r} to what it has answered with {' '.join(min(self._right))!r}"
 
     def verdict(self, now: float) -> Verdict:

@@ -56,8 +56,8 @@ class Routers:
         self._folder = Path(front.get("directory", ""))
         self._drain = float(front.get("drain_timeout", 0))
         self._haproxy = Haproxy(f"{front.get('run')}/master.sock")
-        # Held while the map is written, or while a router is removed or made, by one thread at a time.
-        self._writing = threading.Lock()
+        # Held while the map is written, and while a router is removed or made: by one thread at a time.
+        self._writing, self._making = threading.Lock(), threading.Lock()
 
     def active(self) -> str | None:
         """Return the colour of the router that gets the requests; None if there is no front."""
@@ -118,7 +118,7 @@ class Routers:
             raise Failed(f"there is no container {serving['container']}")
         router = relisted(other, self._config.lists, *(_endpoints(listed[role]) for role in LISTS))
         try:
-            with self._writing:
+            with self._making:
                 self.end(other)
                 self._start(router, details, base)
             self._await(router, go_on)
@@ -226,7 +226,7 @@ class Routers:
             # What it has taken from elsewhere, it answers within its own time-out. Meanwhile another one may
             # get its name, which must stay.
             self._docker.stop(details["Id"])
-            with self._writing:
+            with self._making:
                 if self._docker.remove(details["Id"]):
                     _unlink(router)
         return True

@@ -225,6 +225,13 @@ def test_a_differing_text_is_right_once_the_first_one_has_come_again() -> None:
     assert says(made, 30) == ("", False)
 
 
+def test_of_endless_nonsense_little_is_remembered() -> None:
+    made = judge()
+    tell(made, RIGHT, *(f" word{number} is what it says" for number in range(1000)))
+    assert len(made._other) < 100
+    assert made.verdict(3000).hard
+
+
 def test_an_answer_that_breaks_off_is_wrong() -> None:
     made = judge()
     for now in (1.0, 2.0):
