@@ -93,7 +93,13 @@ class Prober:
 class Guard:
     """A guard whose looks, time and threads are the test's."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *instances: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        *instances: dict[str, Any],
+        host: str = "server1",
+    ) -> None:
         monkeypatch.setattr(service, "LOCK", str(folder / "lock"))
         monkeypatch.setattr(service, "TICK", 0.0)
         monkeypatch.setattr(service, "thread", lambda name, work: self.works.append(work))
@@ -109,7 +115,7 @@ class Guard:
         self.docker = Docker(*names)
         for name in names:
             self.note(name, "aa", "t0")
-        self.service = Service(config(folder, "server1", *instances), self.docker, self.docker)  # type: ignore[arg-type]
+        self.service = Service(config(folder, host, *instances), self.docker, self.docker)  # type: ignore[arg-type]
         self.prober = Prober()
         for name in names:
             self.service._probers[name] = [self.prober]  # type: ignore[list-item]
@@ -127,7 +133,8 @@ class Guard:
 
     def work(self) -> None:
         """Have what was begun end."""
-        works, self.works = self.works, []
+        works = list(self.works)
+        self.works.clear()
         for work in works:
             work()
 
@@ -480,6 +487,97 @@ def test_nothing_is_done_while_the_other_server_is_held(head: Guard) -> None:
     head.looks()
     assert head.docker.calls == []
     assert head.node("prefill")["step"] == "the server is drained"
+
+
+class Both:
+    """The guards of both servers of a prefiller, which hear each other."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / "server1").mkdir()
+        (folder / "server2").mkdir()
+        self.head = Guard(folder / "server1", monkeypatch, PREFILL)
+        self.other = Guard(folder / "server2", monkeypatch, PREFILL, host="server2")
+        # All threads and the time are the second one's.
+        self.head.works = self.other.works
+
+    def tell(self) -> None:
+        """Each hears what the other one has told last."""
+        for guard, host, hearer in ((self.head, "server1", self.other), (self.other, "server2", self.head)):
+            told = guard.service.board.mine(-1, 0)[1]
+            if told:
+                hearer.service.board.hear(host, FRESH, json.loads(json.dumps(told)))
+
+    def looks(self, count: int = 12) -> None:
+        for _ in range(count):
+            self.head.look(0)
+            self.other.look()
+            self.tell()
+            self.other.work()
+
+    @property
+    def calls(self) -> tuple[list[str], list[str]]:
+        found = tuple([call.split()[0] for call in guard.docker.calls] for guard in (self.head, self.other))
+        return found[0], found[1]
+
+    @property
+    def runs(self) -> tuple[object, object]:
+        return self.head.node("prefill")["runs"], self.other.node("prefill")["runs"]
+
+
+@pytest.fixture
+def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Both:
+    made = Both(tmp_path, monkeypatch)
+    made.looks(2)
+    return made
+
+
+def test_one_crash_costs_one_start_of_each_node(both: Both) -> None:
+    both.looks()
+    assert both.calls == ([], [])
+    both.other.docker.end("prefill")
+    both.looks()
+    assert both.calls == (["stop", "start"], ["start"])
+    assert both.runs == ((1, "aa"), (1, "aa"))
+    both.head.docker.end("prefill")
+    # With its pause.
+    both.looks(24)
+    assert both.calls == (["stop", "start", "start"], ["start", "stop", "start"])
+    assert both.runs == ((2, "aa"), (2, "aa"))
+    assert (both.head.node("prefill")["attempts"], both.other.node("prefill")["attempts"]) == (2, 0)
+
+
+def test_after_a_loss_of_power_each_node_is_started_once(both: Both) -> None:
+    for guard in (both.head, both.other):
+        guard.docker.end("prefill")
+        guard.service.board._theirs.clear()
+    both.looks()
+    assert both.calls == (["start"], ["start"])
+    assert both.runs == ((1, "aa"), (1, "aa"))
+
+
+def test_a_rollout_that_ended_midway_is_mended(both: Both) -> None:
+    """It has started one node of two, and the other one runs in what was its fourth start."""
+    for midway, left in ((both.head, both.other), (both.other, both.head)):
+        generation = left.service._looks["prefill"].last
+        left.note(
+            "prefill", f"{generation[1]}+{generation[0] + 3}", left.docker.states["pd-prefill"]["StartedAt"]
+        )
+        midway.docker.run("prefill")
+        midway.note("prefill", "bb", f"t{midway.docker.starts}")
+        both.looks(20)
+        assert both.runs[0] == both.runs[1] != (0, "bb")
+    done = both.calls
+    both.looks()
+    assert both.calls == done
+
+
+def test_a_head_that_gives_up_ends_the_starts_of_all_nodes(both: Both) -> None:
+    for _ in range(4):
+        both.other.docker.end("prefill")
+        both.looks(60)
+    assert both.head.node("prefill")["given_up"]
+    assert both.calls[0].count("start") == both.calls[1].count("start") == 2
+    assert not both.head.node("prefill")["up"]
 
 
 # ── what other guards ask for ─────────────────────────────────────────────────────────────────────────────
