@@ -250,6 +250,7 @@ class Keeper:
         try:
             done = self._service.undisturbed(partial(self._relist, names))
         except Outdated as error:
+            self._not_before.pop("", None)
             self._service.events.note(f"the list was not changed: {error}")
         except (Failed, DockerError, HaproxyError, RolloutError, OSError, ValueError) as error:
             self._failures += 1

@@ -22,7 +22,7 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.peers imp
     UNGUARDED,
     Board,
 )
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.routers import Failed, Lists
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.routers import Failed, Lists, Outdated
 from guard_servers import config, instance
 
 P1 = instance("prefill1", "server2")
@@ -47,6 +47,7 @@ class Routers:
         self.found: Lists | None = Lists(base, base)
         self.why, self.fails, self.left = "", "", False
         self.changes: list[dict[str, list[str]]] = []
+        self.starting: Callable[[], None] = lambda: None
 
     def lists(self, containers: Mapping[str, Any]) -> Lists | None:
         return self.found
@@ -64,8 +65,13 @@ class Routers:
         self.left = not go_on()
         return not self.left
 
-    def change(self, listed: dict[str, list[str]], base: dict[str, tuple[str, ...]]) -> None:
+    def change(
+        self, listed: dict[str, list[str]], base: dict[str, tuple[str, ...]], go_on: Callable[[], bool]
+    ) -> None:
         self.changes.append(listed)
+        self.starting()
+        if not go_on():
+            raise Outdated("something else is to be listed by now")
         if self.fails:
             raise Failed(self.fails)
         assert self.found is not None
@@ -434,6 +440,25 @@ def test_a_change_that_fails_is_made_again_later_and_later(front: Front) -> None
     assert "the list could not be changed: the new router is not ready" in front.noted()
     front.routers.fails = ""
     front.looks(40)
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_a_change_that_is_outdated_is_followed_by_another_one_at_once(front: Front) -> None:
+    front.looks()
+
+    def ends_meanwhile() -> None:
+        front.routers.starting = lambda: None
+        front.tell("decode2", "server3", "down")
+        front.tell("decode1", "server1")
+        front.keeper.tick({}, front.told["server1"], front.now)
+
+    front.tell("decode1", "server1", "down")
+    front.routers.starting = ends_meanwhile
+    front.looks(1)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert "the list was not changed: something else is to be listed by now" in front.noted()
+    # The other one is unproven: both stay until it has passed its canary.
+    front.looks(6)
     assert front.listed == ["prefill1", "decode1"]
 
 

@@ -14,7 +14,12 @@ from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client i
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._front import files
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._front.haproxy import HaproxyError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard import routers as module
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.routers import Failed, Lists, Routers
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.routers import (
+    Failed,
+    Lists,
+    Outdated,
+    Routers,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving import router_list
 from guard_servers import config
 
@@ -141,7 +146,7 @@ class Front:
         return self.routers.lists(self.docker.listed())
 
     def change(self) -> None:
-        self.routers.change(FEWER, ALL)
+        self.routers.change(FEWER, ALL, lambda: True)
 
     def script(self, colour: str) -> str | None:
         path = self.folder / f"router-{colour}.sh"
@@ -198,7 +203,7 @@ def test_another_list_is_another_router_and_the_front_is_switched(front: Front) 
 
 def test_the_list_of_the_rollout_comes_back_as_it_was(front: Front) -> None:
     front.change()
-    front.routers.change({role: list(apis) for role, apis in ALL.items()}, ALL)
+    front.routers.change({role: list(apis) for role, apis in ALL.items()}, ALL, lambda: True)
     assert front.lists() == Lists(ALL, ALL)
     assert front.script("blue") == router("blue", front.folder)["script"]
 
@@ -210,6 +215,13 @@ def test_a_router_that_does_not_start_is_removed_and_nothing_switched(front: Fro
     assert list(front.docker.made) == ["pd-router-blue"]
     assert front.script("green") is None
     assert front.routers.active() == front.haproxy.map["active"] == "blue"
+
+
+def test_a_list_that_is_no_longer_wanted_is_given_up(front: Front) -> None:
+    front.ready = False
+    with pytest.raises(Outdated):
+        front.routers.change(FEWER, ALL, lambda: False)
+    assert (list(front.docker.made), front.routers.active()) == (["pd-router-blue"], "blue")
 
 
 def test_a_front_that_does_not_answer_changes_nothing(front: Front) -> None:
@@ -296,7 +308,9 @@ def test_it_stays_if_something_else_begins(front: Front, requests: int) -> None:
 def test_its_successor_of_the_same_name_stays(front: Front) -> None:
     """An engine that fails meanwhile cannot wait for the end."""
     front.change()
-    front.docker.stopping = lambda: front.routers.change({**FEWER, "decoders": ["192.0.2.3:7200"]}, ALL)
+    front.docker.stopping = lambda: front.routers.change(
+        {**FEWER, "decoders": ["192.0.2.3:7200"]}, ALL, lambda: True
+    )
     front.routers.drain(lambda: True)
     assert front.routers.active() == "blue"
     assert "pd-router-blue" in front.docker.made
