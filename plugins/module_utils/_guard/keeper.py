@@ -34,6 +34,8 @@ DIRECT, DIRECT_PAUSE, AGAIN, LONGEST = 1.5, 1.0, 5.0, 300.0
 # Failed looks before an engine whose server accepts connections counts as gone, and failed canaries after
 # which it is to start anew.
 LOOKS, CANARIES = 2, 2
+# Seconds until an engine that is asked to start anew has stopped.
+ASKED = 60.0
 
 
 class Keeper:
@@ -52,6 +54,8 @@ class Keeper:
         self._out: dict[str, dict[str, Any]] = {}
         # What canaries have found, and how often in a row.
         self._bad: dict[str, tuple[str, int]] = {}
+        # The instance that was asked last to start anew, and when.
+        self._anew, self._anew_at = "", 0.0
         # By instance and server: what looks at engines have found whose guard tells nothing.
         self._direct: dict[tuple[str, str], list[str]] = {}
         self._asking: set[tuple[str, str]] = set()
@@ -108,6 +112,7 @@ class Keeper:
         if self._first:
             self._first = False
             self._bad.clear()
+            self._anew = ""
             self._unproven = {name for name in base if name not in listed}
             if self._routers.closed():
                 self._unproven |= set(base)
@@ -394,7 +399,10 @@ class Keeper:
 
     def _start_anew(self, failing: Sequence[tuple[str, str]]) -> None:
         """Have an instance start anew that has failed often enough: one of them, a decoder first, since the
-        fault of one may show at the other."""
+        fault of one may show at the other; and the next one only after that has come back, since what fails
+        may be none of them."""
+        if self._starts_anew():
+            return
         roles = self._roles()
         due = [(name, why) for name, why in failing if self._bad.get(name, ("", 0))[1] >= CANARIES]
         for name, why in sorted(due, key=lambda one: roles.get(one[0]) != "decoder")[:1]:
@@ -417,6 +425,14 @@ class Keeper:
                 self._service.board.send(head, message)
             # The next start proves itself anew.
             self._bad.pop(name, None)
+            self._anew, self._anew_at = name, time.monotonic()
+
+    def _starts_anew(self) -> bool:
+        """Return whether an instance that was asked to start anew has not come back yet."""
+        status = self._statuses.get(self._anew)
+        if status is None:
+            return False
+        return status.kind != GOOD or time.monotonic() < self._anew_at + ASKED
 
     def status(self) -> dict[str, Any]:
         """Return what is shown."""

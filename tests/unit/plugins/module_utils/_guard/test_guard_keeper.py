@@ -236,6 +236,29 @@ def test_failed_canaries_in_a_row_have_one_engine_start_anew_a_decoder_first(fro
     assert front.board.outgoing("server2") == []
 
 
+def test_the_next_one_starts_anew_only_after_that_has_come_back(front: Front) -> None:
+    """Otherwise a minute without a network would cost every engine its start."""
+
+    def asked() -> list[str]:
+        found = [*front.board.outgoing("server2"), *front.board.outgoing("server3"), *front.board.asks()]
+        return [str(message["instance"]) for message in found]
+
+    everybody = Outcome((), tuple((name, "no answer") for name in ("prefill1", "decode1", "decode2")))
+    front.outcomes = [everybody] * 1000
+    front.looks(1, seconds=60)
+    front.looks(10, seconds=5)
+    (first,) = asked()
+    host = "server1" if first == "decode1" else "server3"
+    front.tell(first, host, "loading")
+    front.looks(30, seconds=30)
+    assert asked() == []
+    # It has come back, and it is still the same: it was not the one, or not the only one.
+    front.tell(first, host, runs=(1, "aa"))
+    front.looks(1, seconds=300)
+    (second,) = asked()
+    assert second != first
+
+
 def test_an_own_engine_is_asked_at_home(front: Front) -> None:
     fails = Outcome((), (("decode1", "wrong"),))
     front.outcomes = [fails, fails]
