@@ -20,14 +20,21 @@ from .config import Config, Instance
 # Seconds for a canary as a whole.
 LIMIT = 600.0
 ATTEMPTS, TOKENS, WORDS = 2, 16, 2
+NO_ANSWER = "canary-no-answer"
 
 
 class Outcome(NamedTuple):
-    """What a canary says: instances that passed, and those that did not with the reason. ``failed``: why it
-    says nothing at all."""
+    """What a canary says.
+
+    passed: instances that passed.
+    bad: those that did not, with the reason.
+    silent: those of them that gave no complete answer: a busy engine does not either.
+    failed: why it says nothing at all; empty if it does.
+    """
 
     passed: tuple[str, ...] = ()
     bad: tuple[tuple[str, str], ...] = ()
+    silent: frozenset[str] = frozenset()
     failed: str = ""
 
 
@@ -131,13 +138,20 @@ def outcome(results: Iterable[Mapping[str, Any]], judged: Collection[str]) -> Ou
             bad.append((name, _why(name, found)))
         elif any(row["ok"] for row in mine):
             passed.append(name)
-    return Outcome(tuple(passed), tuple(bad))
+    codes = {name: {str(one.get("code")) for one in found if name in _pair(one)} for name, _ in bad}
+    silent = frozenset(name for name, its in codes.items() if its == {NO_ANSWER})
+    return Outcome(tuple(passed), tuple(bad), silent)
+
+
+def _pair(finding: Mapping[str, Any]) -> list[str]:
+    """Return the instances of a finding."""
+    return str(finding.get("instance")).split(" → ")
 
 
 def _why(name: str, findings: Iterable[Mapping[str, Any]]) -> str:
     """Return what the first finding about an instance says."""
     for finding in findings:
-        if name in str(finding.get("instance")).split(" → ") and finding.get("severity") == "error":
+        if name in _pair(finding) and finding.get("severity") == "error":
             seen = f": {finding['seen']}" if finding.get("seen") else ""
             return f"{finding.get('message')}{seen}"
     return "its canary fails"

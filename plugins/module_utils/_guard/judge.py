@@ -18,8 +18,8 @@ from .._serving.completions import Completion, degenerate
 LAST, BAD, SURE = 3, 2, 5
 # Beginnings that are remembered besides the right ones.
 OTHERS = 20
-# Words of an answer that are compared, as the canary does.
-WORDS = 2
+# What may follow the word that is compared, or not, as the load decides.
+PUNCTUATION = ".,;:!?*_\"'()[]"
 # Failed looks at /health before they count: a connection may be refused by chance.
 REFUSALS = 2
 
@@ -31,12 +31,21 @@ class Verdict(NamedTuple):
     ready: whether it has answered since its start.
     bad: what is wrong with it; empty if nothing is. It then gets no more requests.
     hard: whether that lasts for so long that the engine is to start anew.
+    doubt: that it answers otherwise than before, which a canary has to judge; empty if it does not.
     """
 
     seen: bool = False
     ready: bool = False
     bad: str = ""
     hard: bool = False
+    doubt: str = ""
+
+
+class Fault(NamedTuple):
+    """What an answer has against it: ``wrong``, or that it is ``other`` than before; or nothing."""
+
+    wrong: str = ""
+    other: str = ""
 
 
 class Judge:
@@ -53,10 +62,11 @@ class Judge:
         self._refused: list[str] = []
         self._refused_since = 0.0
         # Beginnings of answers that are right, those that differ, and whether the last answers were right.
-        self._right: set[tuple[str, ...]] = set()
-        self._other: set[tuple[str, ...]] = set()
-        self._answers: list[str] = []
-        self._wrong_in_a_row, self._wrong_since = 0, 0.0
+        self._right: set[str] = set()
+        self._other: set[str] = set()
+        self._answers: list[Fault] = []
+        self._odd_in_a_row = self._wrong_in_a_row = 0
+        self._wrong_since = 0.0
         # Since when it makes no progress with a request that waits; the longest time after which it went on.
         self._stalled_since: float | None = None
         self._progress: float | None = None
@@ -78,7 +88,7 @@ class Judge:
     @property
     def doubtful(self) -> bool:
         """Whether the next look should come soon."""
-        return 0 < len(self._refused) < REFUSALS or 0 < self._wrong_in_a_row < BAD
+        return 0 < len(self._refused) < REFUSALS or 0 < self._odd_in_a_row < BAD
 
     def asked(self, now: float) -> None:
         """Note that a request was sent."""
@@ -100,38 +110,40 @@ class Judge:
         else:
             self._stuck = self._stuck or self._stall_of(now)[0]
         self._stalled_since = None
-        wrong = why or (self._wrong(answer) if answer is not None else "")
-        self._answers = [*self._answers, wrong][-LAST:]
-        if wrong and not self._wrong_in_a_row:
+        fault = Fault(why) if why or answer is None else self._fault(answer)
+        self._answers = [*self._answers, fault][-LAST:]
+        if fault.wrong and not self._wrong_in_a_row:
             self._wrong_since = now
-        self._wrong_in_a_row = self._wrong_in_a_row + 1 if wrong else 0
-        if not self._whole and self._wrong_in_a_row >= BAD:
-            # One token can be nonsense that nobody notices.
-            self._other = set()
-        if not wrong and self._other:
-            # It is the same start and right again: what differed was right as well.
-            self._right |= self._other
-            self._other = set()
+        self._wrong_in_a_row = self._wrong_in_a_row + 1 if fault.wrong else 0
+        self._odd_in_a_row = self._odd_in_a_row + 1 if any(fault) else 0
+
+    def accept(self) -> None:
+        """Take as right what it has answered otherwise: a canary has found it to be right."""
+        self._right |= self._other
+        self._other = set()
+        self._answers, self._odd_in_a_row = [], 0
 
     def _went_on(self, now: float) -> None:
         if self._stalled_since is not None:
             self._longest = max(self._longest, now - self._stalled_since)
 
-    def _wrong(self, answer: Completion) -> str:
-        beginning = tuple(answer.text.split()[:WORDS])
+    def _fault(self, answer: Completion) -> Fault:
+        """Return what an answer has against it."""
         if self._whole:
             nonsense = degenerate(answer.text)
             if nonsense is not None:
-                return f"its answer is none: {nonsense}"
+                return Fault(f"its answer is none: {nonsense}")
         if answer.finish_reason not in ("length", "stop", None):
-            return f"its answer ends with {answer.finish_reason}"
+            return Fault(f"its answer ends with {answer.finish_reason}")
+        first = beginning(answer.text)
         if not self._right:
-            self._right.add(beginning)
-        if beginning in self._right:
-            return ""
+            self._right.add(first)
+        if first in self._right:
+            return Fault()
         if len(self._other) < OTHERS:
-            self._other.add(beginning)
-        return f"it answers {answer.text[:60]!r} to what it has answered with {' '.join(min(self._right))!r}"
+            self._other.add(first)
+        known = min(self._right)
+        return Fault(other=f"it answers {answer.text[:60]!r} to what it has answered with {known!r}")
 
     def verdict(self, now: float) -> Verdict:
         """Return what is known by now."""
@@ -142,10 +154,11 @@ class Judge:
         bad, hard = self._stall_of(now)
         if bad or self._stuck:
             return Verdict(self._seen, self._ready, bad or self._stuck, hard or lasts)
-        wrong = [why for why in self._answers if why]
+        wrong = [fault.wrong for fault in self._answers if fault.wrong]
         if len(wrong) >= BAD:
             return Verdict(self._seen, self._ready, wrong[-1], lasts)
-        return Verdict(self._seen, self._ready)
+        odd = [fault.other or fault.wrong for fault in self._answers if any(fault)]
+        return Verdict(self._seen, self._ready, doubt=odd[-1] if len(odd) >= BAD else "")
 
     def _stall_of(self, now: float) -> tuple[str, bool]:
         """Return that it makes no progress with a request that waits, or empty; and whether for too long."""
@@ -160,3 +173,9 @@ class Judge:
             return "", False
         why = f"it has made no progress for {stalled:.0f} s with a request that waits"
         return why, stalled > max(self._hang, 3 * self._longest)
+
+
+def beginning(text: str) -> str:
+    """Return the first word of a text, as far as it does not depend on punctuation and case."""
+    word = next(iter(text.split()), "")
+    return word.strip(PUNCTUATION).casefold() or word

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
@@ -68,6 +68,8 @@ class Keeper:
         self._canary_at = time.monotonic() + self._config.settings.canary
         self._turn = 0
         self._statuses: dict[str, Status] = {}
+        # Instances that answer otherwise than before, and how.
+        self._doubts: dict[str, str] = {}
         self._first = True
 
     # ── one look ──────────────────────────────────────────────────────────────────────────────────────────
@@ -91,6 +93,7 @@ class Keeper:
         nodes: what this guard tells of its own engines.
         """
         self._lists = None if containers is None else self._routers.lists(containers)
+        self._doubts = {}
         self._statuses = {one.name: self._status(one, nodes) for one in self._config.instances.values()}
         if self._lists is None:
             return
@@ -124,14 +127,16 @@ class Keeper:
                 if name not in self._unproven:
                     self._unproven.add(name)
                     self._service.events.note(f"{name} fails: {status.why}")
+            elif name in self._doubts and name not in self._bad:
+                self._bad[name] = (self._doubts[name], 0)
+                self._unproven.add(name)
+                self._service.events.note(f"{name} is doubted: {self._doubts[name]}")
         self._unproven &= set(base)
 
     def _decided(self, decision: Decision, base: Sequence[str], listed: Collection[str], now: float) -> None:
         """Carry out a decision, as far as nothing else is under way."""
         if self._service.locked():
-            # A rollout compares itself; what it has repaired serves at once.
-            if self._routers.closed() and not self._hard(base):
-                self._close("")
+            # A rollout opens a front that is closed.
             return
         self._close(decision.closed)
         wanted = self._wanted = set(decision.listed)
@@ -151,16 +156,6 @@ class Keeper:
             self._canary_at = now + self._config.settings.canary
             self._comparing = True
             thread("canary", partial(self._beside, partial(self._sample, listed)))
-
-    def _hard(self, base: Sequence[str]) -> bool:
-        """Return whether all of a role cannot answer."""
-        roles = self._roles()
-        return any(
-            all(self._statuses.get(name, Status(GOOD)).kind == HARD for name in mine)
-            for role in ROLE_OF.values()
-            for mine in [[name for name in base if roles.get(name) == role]]
-            if mine
-        )
 
     def _close(self, why: str) -> None:
         """Have the front answer itself, with a reason, or no longer."""
@@ -207,6 +202,8 @@ class Keeper:
         if state == FRESH and told is not None:
             self._direct.pop((instance.name, host), None)
             runs = told.get("runs")
+            if told.get("doubt"):
+                self._doubts[instance.name] = told["doubt"]
             status = node_status(told["state"], told["why"], told["bad"])
             return status._replace(generation="" if runs is None else f"{runs[1]}+{runs[0]}")
         if state == FRESH:
@@ -363,6 +360,11 @@ class Keeper:
         for name in outcome.passed:
             if now.get(name) != before.get(name) or not self._is_good(name):
                 continue
+            if name in self._doubts:
+                # It is right, and proves itself once more when its guard knows that.
+                self._tell(self._config.instances[name].nodes, {"ask": "accept", "instance": name})
+                self._bad[name] = (self._doubts[name], 0)
+                continue
             if name in self._unproven:
                 self._service.events.note(f"{name} has passed its canary")
             self._unproven.discard(name)
@@ -379,7 +381,7 @@ class Keeper:
             self._unproven.add(name)
             self._service.events.note(f"the canary of {name} fails ({times}): {why}")
             self._later([name])
-        self._start_anew(failing)
+        self._start_anew([(name, why) for name, why in failing if name not in outcome.silent])
         if outcome.failed:
             self._service.events.note(f"the canary cannot ask: {outcome.failed}")
             self._later(names)
@@ -419,13 +421,18 @@ class Keeper:
                 "runs": list(runs),
                 "why": f"its canary fails: {why}",
             }
-            if own:
-                self._service.board.ask(message)
-            else:
-                self._service.board.send(head, message)
+            self._tell([head], message)
             # The next start proves itself anew.
             self._bad.pop(name, None)
             self._anew, self._anew_at = name, time.monotonic()
+
+    def _tell(self, hosts: Iterable[str], message: dict[str, Any]) -> None:
+        """Tell guards something, of which this one may be one."""
+        for host in hosts:
+            if host == self._config.host:
+                self._service.board.ask(message)
+            else:
+                self._service.board.send(host, message)
 
     def _starts_anew(self) -> bool:
         """Return whether an instance that was asked to start anew has not come back yet."""

@@ -24,6 +24,8 @@ BEAT, SILENCE, CONNECT = 0.5, 1.5, 1.0
 # Between two attempts.
 AGAIN = 0.5
 CONNECTIONS = 256
+# Of what guards tell.
+FORMAT = 1
 
 FRESH, UNGUARDED, LOST, UNKNOWN = "fresh", "unguarded", "lost", "unknown"
 
@@ -251,6 +253,10 @@ class Peer:
             if not told:
                 # It has not looked yet, and what it told before its own start may no longer be so.
                 continue
+            if message and message.get("format") != FORMAT:
+                self._board.hear(self._host, UNGUARDED, None, "its guard is of another version")
+                time.sleep(AGAIN)
+                return
             self._board.hear(self._host, FRESH, message or None)
             for ask in self._board.outgoing(self._host):
                 frames.send(ask)

@@ -89,6 +89,11 @@ class Prober:
                 self._request(start, judge)
             self._wait(SOON if judge.doubtful else self._pause if self.verdict().ready else WAITING)
 
+    def accept(self) -> None:
+        """Take as right what it has answered otherwise than before."""
+        with self._lock:
+            self._judge.accept()
+
     def hurry(self) -> None:
         """Have it ask now."""
         self._hurry.set()
@@ -146,6 +151,8 @@ class Prober:
             while not select.select([link.sock], [], [], WAITING)[0]:
                 if start != self._start:
                     return
+                # An engine whose core has died says so here, and leaves requests without an answer.
+                self._note(start, partial(judge.health, self._get("/health")[0]))
                 self._note(start, partial(judge.waiting, self._progress()))
             answer = link.getresponse()
             text = answer.read().decode("utf-8", "replace")

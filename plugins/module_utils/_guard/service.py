@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Callable
 
 from .._docker.client import DockerApi, DockerError
@@ -23,8 +24,9 @@ from .config import SECRET, STATE, Config, Engine
 from .engines import DEPLOYMENT, Engines, Look, containers
 from .generations import Attempts, Generation, Node, Step, counted, decide
 from .keeper import Keeper
-from .peers import FRESH, UNKNOWN, Board, Peer, lasting, listen, thread
+from .peers import FORMAT, FRESH, UNKNOWN, Board, Peer, lasting, listen, thread
 from .prober import Prober
+from .router_starts import RouterStarts
 
 # Seconds: between looks where nothing happens, and after which the Docker Engine is asked in any case.
 TICK, REFRESH = 1.0, 10.0
@@ -34,6 +36,8 @@ SILENCE, AGE = 300.0, 21600.0
 SETTLE = 3.0
 # Pauses after which an instance that serves has ended its row of starts.
 STEADY = 30.0
+# An engine that has been loading for so many times as long as the last time, and seconds, is started anew.
+LATE, LATE_AT_LEAST = 3.0, 1800.0
 LOCK = "/run/pd_rollout.lock"
 
 
@@ -59,6 +63,8 @@ class Service:
         # What is being done with engines.
         self._busy: dict[str, str] = {}
         self._up_since: dict[str, float] = {}
+        # Which start of an engine is loading, and since when.
+        self._loading: dict[str, tuple[str, float]] = {}
         self._looks: dict[str, Look] = {}
         self._containers: dict[str, dict[str, Any]] | None = None
         self._no_docker = ""
@@ -68,6 +74,7 @@ class Service:
         self._shown: dict[str, Any] = {}
         self.stopping = threading.Event()
         self._keeper = Keeper(self) if config.keeps_list else None
+        self._router_starts = RouterStarts(config)
 
     # ── the life of the service ───────────────────────────────────────────────────────────────────────────
 
@@ -139,10 +146,17 @@ class Service:
             for engine in self.config.engines
         }
         self.board.tell(
-            {"host": self.config.host, "locked": self._locked, "drained": self._drained(), "nodes": nodes}
+            {
+                "format": FORMAT,
+                "host": self.config.host,
+                "locked": self._locked,
+                "drained": self._drained(),
+                "nodes": nodes,
+            }
         )
         if self._keeper is not None:
             self._keeper.tick(self._containers, nodes, now)
+        self._start_router(now)
         self._show(nodes)
 
     def _see_lock(self, now: float) -> None:
@@ -187,9 +201,16 @@ class Service:
             self._containers, self._stale = None, True
 
     def _hear(self, ask: Mapping[str, Any]) -> None:
-        """Note that a router's guard asks for another start of an instance, as long as it runs as then."""
-        if ask.get("ask") == "restart" and ask.get("instance") in self._probers:
-            self._asked[str(ask["instance"])] = dict(ask)
+        """Note that a router's guard asks for another start of an instance, as long as it runs as then; or
+        that its canary has found right what the instance answers otherwise than before."""
+        name = str(ask.get("instance"))
+        if name not in self._probers:
+            return
+        if ask.get("ask") == "restart":
+            self._asked[name] = dict(ask)
+        elif ask.get("ask") == "accept":
+            for prober in self._probers[name]:
+                prober.accept()
 
     # ── one engine ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -211,8 +232,9 @@ class Service:
         bad = next((verdict.bad for verdict in verdicts if verdict.bad), "")
         hard = any(verdict.hard for verdict in verdicts)
         attempts = self.attempts.get(engine.instance, Attempts())
-        held = self._held(look, now)
-        need = self._need(engine, look, bad if hard else "", bool(attempts.given_up))
+        held = self._held(engine, look, now)
+        late = self._late(engine, look, ready, now)
+        need = self._need(engine, look, (bad if hard else "") or late, bool(attempts.given_up))
         if (held and not self._no_docker) or (alone and look.up and not need and not busy):
             # Alone it needs no generation but its own: somebody may have started one that was given up.
             self._wanted.pop(engine.instance, None)
@@ -222,7 +244,7 @@ class Service:
             Step(own.wanted) if busy else decide(engine.rank, own, others, need, self._may_start(engine, now))
         )
         if step.wanted > own.wanted:
-            self._count(engine, step, need or step.why, now)
+            self._count(engine, need or self._their_need(engine) or step.why, now)
             self._wanted[engine.instance] = step.wanted
             # Its pause, or that it is given up, counts for this start already.
             own = own._replace(wanted=step.wanted)
@@ -236,6 +258,8 @@ class Service:
             "state": state,
             "why": look.ended if state == "down" else "",
             "bad": bad,
+            "doubt": next((verdict.doubt for verdict in verdicts if verdict.doubt), ""),
+            "need": need,
             "up": look.up,
             "runs": look.runs,
             "last": look.last,
@@ -259,7 +283,7 @@ class Service:
         attempts = self.attempts.get(engine.instance, Attempts())
         return now >= attempts.not_before and not attempts.given_up
 
-    def _held(self, look: Look, now: float) -> str:
+    def _held(self, engine: Engine, look: Look, now: float) -> str:
         """Return why nothing is to be done with an engine; empty if something may be."""
         if self._locked:
             return "a rollout holds the lock"
@@ -269,6 +293,8 @@ class Service:
             return "the server is drained"
         if self._no_docker:
             return "the Docker Engine does not answer"
+        if self.attempts.get(engine.instance, Attempts()).given_up:
+            return "it was given up"
         return "" if look.exists else "there is no container"
 
     def _need(self, engine: Engine, look: Look, hard: str, given_up: bool) -> str:
@@ -286,6 +312,18 @@ class Service:
         self._asked.pop(engine.instance, None)
         return ""
 
+    def _late(self, engine: Engine, look: Look, ready: bool, now: float) -> str:
+        """Return that an engine has been loading for longer than it can take, by its last start; or empty."""
+        if ready or not look.up or look.seconds is None:
+            self._loading.pop(engine.instance, None)
+            return ""
+        start, since = self._loading.setdefault(engine.instance, (look.start, now))
+        if start != look.start:
+            self._loading[engine.instance] = (look.start, now)
+            return ""
+        limit = max(LATE * look.seconds, LATE_AT_LEAST)
+        return f"it has been loading for {now - since:.0f} s" if now - since > limit else ""
+
     def _others(self, engine: Engine) -> dict[int, Node | None]:
         """Return the other nodes of an engine's instance by rank, as their guards tell them."""
         found: dict[int, Node | None] = {}
@@ -297,7 +335,15 @@ class Service:
             found[rank] = None if told is None else node_of(told)
         return found
 
-    def _count(self, engine: Engine, step: Step, why: str, now: float) -> None:
+    def _their_need(self, engine: Engine) -> str:
+        """Return why another node of an engine's instance has to start anew, and which."""
+        for host in self.config.instances[engine.instance].nodes:
+            need = self.board.theirs(host)[1].get("nodes", {}).get(engine.instance, {}).get("need")
+            if need:
+                return f"{host}: {need}"
+        return ""
+
+    def _count(self, engine: Engine, why: str, now: float) -> None:
         """Count a start that is to come; the head does for all nodes."""
         if engine.rank:
             return
@@ -335,6 +381,24 @@ class Service:
             work = lambda: self._engines.start(engine, step.wanted)  # noqa: E731
         thread(f"changes {engine.instance}", lambda: self._worked(engine.instance, work))
 
+    def _start_router(self, now: float) -> None:
+        """Start the router that is to serve, if the Docker Engine has not done so after its own restart."""
+        held = self._locked or now < self._settled_at or self._containers is None
+        name = "" if held else self._router_starts.due(self._containers or {}, self._is_drained, now)
+        if name and name not in self._busy:
+            self._busy[name] = "starts"
+            self.events.note(f"{name} is started: it has ended")
+            thread(f"starts {name}", lambda: self._worked(name, partial(self._run_router, name)))
+
+    def _run_router(self, name: str) -> None:
+        self.docker.start(name)
+
+    def _is_drained(self, host: str) -> bool:
+        """Return whether a server is out of service, as far as its guard tells."""
+        if host == self.config.host:
+            return bool(self._drained())
+        return bool(self.board.theirs(host)[1].get("drained"))
+
     def _worked(self, name: str, work: Callable[[], None]) -> None:
         try:
             self.undisturbed(work)
@@ -365,7 +429,7 @@ class Service:
             name: {
                 "rank": node["rank"],
                 "state": node["state"],
-                "why": node["bad"] or node["why"] or ("" if node["held"] else node["step"]),
+                "why": node["bad"] or node["doubt"] or node["why"] or ("" if node["held"] else node["step"]),
                 "generation": (node["runs"] or node["last"])[0],
                 "attempts": node["attempts"],
                 "given_up": bool(node["given_up"]),

@@ -1,0 +1,65 @@
+# Copyright: the ascend.pd_rollout authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which router has to be started, because the Docker Engine does not do so itself.
+
+Their restart policy is unless-stopped. A Docker Engine that is restarted while containers take their time to
+end stops them at its next start, and takes them for stopped on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from .._front import files
+from .._serving.running import UP
+from .config import Config
+
+# Seconds for the Docker Engine to start it.
+PATIENCE = 3.0
+LISTS = ("prefillers", "decoders")
+
+
+class RouterStarts:
+    """Watches the router of a server that is to serve."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._names = {api: one for one in config.instances.values() for api in one.apis}
+        self._ended_at: float | None = None
+
+    def due(
+        self,
+        containers: Mapping[str, Mapping[str, Any]],
+        is_drained: Callable[[str], bool],
+        now: float,
+    ) -> str:
+        """Return the container to start; empty if there is none.
+
+        containers: the Docker Engine's list by name.
+        is_drained: whether a server is out of service: a role of which all are has its routers ended.
+        """
+        found = containers.get(self._serving())
+        if found is None or found["State"] in UP or not self._has_engines(found["Labels"], is_drained):
+            self._ended_at = None
+            return ""
+        if self._ended_at is None:
+            self._ended_at = now
+        return self._serving() if now - self._ended_at >= PATIENCE else ""
+
+    def _serving(self) -> str:
+        """Return the container of the router that is to serve; empty without one."""
+        routers = self._config.routers
+        if self._config.front is None:
+            return str(routers[0]["container"]) if len(routers) == 1 else ""
+        active = files.active(self._config.folder.parent / "front")
+        return next((str(one["container"]) for one in routers if one["colour"] == active), "")
+
+    def _has_engines(self, labels: Mapping[str, str], is_drained: Callable[[str], bool]) -> bool:
+        """Return whether of each role it lists an engine that is not out of service."""
+        return all(
+            any(api not in self._names or not any(map(is_drained, self._names[api].nodes)) for api in listed)
+            for listed in (
+                [api for api in labels.get(f"pd_rollout.{role}", "").split(",") if api] for role in LISTS
+            )
+        )
