@@ -6,6 +6,7 @@ what a test asks for."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ SETTINGS = {
     "hang": 60,
     "canary": 60,
 }
+# Seconds in which whatever is awaited has come.
+LATEST = 60.0
 ADDRESSES = {"server1": "192.0.2.1", "server2": "192.0.2.2", "server3": "192.0.2.3"}
 
 
@@ -81,7 +84,8 @@ def config(directory: Path, host: str = "server1", *instances: dict[str, Any], *
 
 
 def within(condition: Callable[[], object]) -> None:
-    """Wait for a condition, for as long as it takes."""
-    pause = threading.Event()
+    """Wait for a condition, also on a busy machine; one that never comes is a failure."""
+    pause, deadline = threading.Event(), time.monotonic() + LATEST
     while not condition():
+        assert time.monotonic() < deadline, "it never comes"
         pause.wait(0.005)

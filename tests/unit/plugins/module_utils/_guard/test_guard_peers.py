@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard import peers
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.frames import Frames
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.peers import (
+    FORMAT,
     FRESH,
     LOST,
     UNGUARDED,
@@ -100,6 +101,11 @@ def test_messages_are_kept_only_for_whom_they_will_reach() -> None:
 # ── connections ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+def report(**more: Any) -> dict[str, Any]:
+    """What a guard tells."""
+    return {"format": FORMAT, **more}
+
+
 class Guards:
     """A guard that tells, and another one that hears it; both on loopback."""
 
@@ -144,12 +150,12 @@ def guards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guards]:
 
 
 def test_a_guard_is_heard_as_long_as_it_tells_something(guards: Guards) -> None:
-    guards.theirs.tell({"nodes": {"decode": {}}})
+    guards.theirs.tell(report(nodes={"decode": {}}))
     guards.hear()
     within(lambda: guards.state == FRESH)
-    assert guards.report == {"nodes": {"decode": {}}}
-    guards.theirs.tell({"nodes": {}})
-    within(lambda: guards.report == {"nodes": {}})
+    assert guards.report == report(nodes={"decode": {}})
+    guards.theirs.tell(report(nodes={}))
+    within(lambda: guards.report == report(nodes={}))
 
 
 def test_a_guard_that_has_not_looked_yet_has_told_nothing(guards: Guards) -> None:
@@ -169,21 +175,43 @@ def test_a_guard_that_has_not_looked_yet_has_told_nothing(guards: Guards) -> Non
     for _ in range(5):
         counted.acquire()
     assert guards.ours.theirs("server2") == (UNGUARDED, {"old": True}, "its guard was stopped")
-    guards.theirs.tell({"new": True})
+    guards.theirs.tell(report(new=True))
     within(lambda: guards.state == FRESH)
-    assert guards.report == {"new": True}
+    assert guards.report == report(new=True)
 
 
 def test_a_guard_that_is_stopped_says_so(guards: Guards) -> None:
-    guards.theirs.tell({"nodes": {}})
+    guards.theirs.tell(report(nodes={}))
     guards.hear()
     within(lambda: guards.state == FRESH)
     guards.theirs.tell({"bye": True})
     within(lambda: guards.state == UNGUARDED)
-    assert (guards.why, guards.report) == ("its guard was stopped", {"nodes": {}})
+    assert (guards.why, guards.report) == ("its guard was stopped", report(nodes={}))
     # And is heard again when it is back.
-    guards.theirs.tell({"nodes": {"decode": {}}})
+    guards.theirs.tell(report(nodes={"decode": {}}))
     within(lambda: guards.state == FRESH)
+
+
+@pytest.mark.parametrize("other", [{}, {"format": FORMAT + 1}, {"format": str(FORMAT)}])
+def test_a_guard_of_another_version_tells_nothing(guards: Guards, other: dict[str, Any]) -> None:
+    guards.ours.hear("server2", FRESH, report(old=True))
+    guards.theirs.tell({"nodes": {"decode": {}}, **other})
+    guards.hear()
+    within(lambda: guards.state == UNGUARDED)
+    assert (guards.why, guards.report) == ("its guard is of another version", report(old=True))
+    # After a rollout it is of the same one, and is heard.
+    guards.theirs.tell(report(nodes={}))
+    within(lambda: guards.state == FRESH)
+    assert guards.report == report(nodes={})
+
+
+def test_a_guard_whose_version_changes_is_heard_no_more(guards: Guards) -> None:
+    guards.theirs.tell(report(nodes={}))
+    guards.hear()
+    within(lambda: guards.state == FRESH)
+    guards.theirs.tell({"format": FORMAT + 1, "nodes": {"decode": {}}})
+    within(lambda: guards.state == UNGUARDED)
+    assert guards.report == report(nodes={})
 
 
 def test_a_port_that_refuses_belongs_to_a_server_that_lives(guards: Guards) -> None:
@@ -194,7 +222,7 @@ def test_a_port_that_refuses_belongs_to_a_server_that_lives(guards: Guards) -> N
 
 
 def test_another_secret_is_told_from_no_guard(guards: Guards) -> None:
-    guards.theirs.tell({"nodes": {}})
+    guards.theirs.tell(report(nodes={}))
     guards.hear(b"another")
     within(lambda: guards.state == UNGUARDED)
     assert "secret" in guards.why or "no guard answers" in guards.why
@@ -221,7 +249,7 @@ def test_a_guard_that_hangs_is_none(guards: Guards, monkeypatch: pytest.MonkeyPa
 
 def test_whatever_a_stranger_sends_the_guard_is_heard_again(guards: Guards) -> None:
     """It gets one connection, and the guard the next one."""
-    guards.theirs.tell({"nodes": {}})
+    guards.theirs.tell(report(nodes={}))
     strange = socket.create_server(("127.0.0.1", 0))
     at = strange.getsockname()
 
@@ -242,7 +270,7 @@ def test_whatever_a_stranger_sends_the_guard_is_heard_again(guards: Guards) -> N
 
 
 def test_a_guard_hears_what_it_is_asked(guards: Guards) -> None:
-    guards.theirs.tell({"nodes": {}})
+    guards.theirs.tell(report(nodes={}))
     guards.hear()
     within(lambda: guards.state == FRESH)
     guards.ours.send("server2", {"ask": "restart", "instance": "decode"})

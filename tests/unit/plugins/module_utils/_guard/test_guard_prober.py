@@ -214,6 +214,52 @@ def test_an_engine_that_hangs_is_bad_then_hard(api: Api, tmp_path: Path) -> None
     within(lambda: not prober.verdict().bad)
 
 
+def test_an_engine_whose_core_dies_while_a_request_waits_is_bad(api: Api, tmp_path: Path) -> None:
+    """It leaves the request without an answer, and says so at /health alone."""
+    api.goes_on.clear()
+    prober = probing(api, impatient(tmp_path, hang=0.05))
+    prober.follow("start1")
+    within(lambda: api.asked)
+    assert not prober.verdict().bad
+    api.health = 503
+    within(lambda: prober.verdict().bad == "/health answers 503")
+    within(lambda: prober.verdict().hard)
+    assert len(api.asked) == 1
+
+
+def test_another_text_is_a_doubt_until_it_is_accepted(api: Api, tmp_path: Path) -> None:
+    prober = probing(api, impatient(tmp_path, hang=0))
+    prober.follow("start1")
+    within(lambda: len(api.asked) > 2)
+    api.text = " Lyon or so it seems"
+    within(lambda: prober.verdict().doubt)
+    asked = len(api.asked)
+    within(lambda: len(api.asked) > asked + 8)
+    verdict = prober.verdict()
+    why = "it answers ' Lyon or so it seems' to what it has answered with 'paris'"
+    assert (verdict.bad, verdict.hard, verdict.doubt) == ("", False, why)
+    prober.accept()
+    asked = len(api.asked)
+    within(lambda: len(api.asked) > asked + 8)
+    assert prober.verdict().doubt == ""
+    api.text = " Paris, which is"
+    within(lambda: len(api.asked) > asked + 16)
+    assert prober.verdict().doubt == ""
+
+
+def test_what_is_accepted_is_forgotten_with_the_start(api: Api, tmp_path: Path) -> None:
+    prober = Prober(config(tmp_path), Engine("c", "i", "decoder", 0, (), ""), api.at, lambda: None)
+    prober.follow("start1")
+    prober._judge._other.add("lyon")
+    prober.accept()
+    assert prober._judge._right == {"lyon"}
+    prober.follow("start2")
+    assert prober._judge._right == set()
+    # Without an engine there is nothing to accept.
+    prober.follow("")
+    prober.accept()
+
+
 def test_an_engine_without_counters_is_never_hard(api: Api, tmp_path: Path) -> None:
     api.goes_on.clear()
     api.metrics = "vllm:num_requests_running 3.0\n"
