@@ -138,7 +138,8 @@ def outcome(results: Iterable[Mapping[str, Any]], judged: Collection[str]) -> Ou
             bad.append((name, _why(name, found)))
         elif any(row["ok"] for row in mine):
             passed.append(name)
-    codes = {name: {str(one.get("code")) for one in found if name in _pair(one)} for name, _ in bad}
+    errors = [one for one in found if one.get("severity") == "error"]
+    codes = {name: {str(one.get("code")) for one in errors if name in _pair(one)} for name, _ in bad}
     silent = frozenset(name for name, its in codes.items() if its == {NO_ANSWER})
     return Outcome(tuple(passed), tuple(bad), silent)
 

@@ -125,6 +125,49 @@ def test_results_of_several_canaries_are_one() -> None:
     assert found == Outcome(("p1",), (("p2", "p2 and d2 fail: ''"),))
 
 
+def said(name: str, *codes: str, severity: str = "error") -> dict[str, Any]:
+    """A canary's result of a pair that fails, with findings of these codes."""
+    found = [
+        {"instance": f"p1 → {name}", "severity": severity, "code": code, "message": code} for code in codes
+    ]
+    return {**result(f"p1 {name} no", suspects=name), "findings": found}
+
+
+SILENT, WRONG, HINT = canaries.NO_ANSWER, "canary-wrong", "canary-transfer-unknown"
+
+
+@pytest.mark.parametrize(
+    ("results", "silent"),
+    [
+        ([said("d1", SILENT)], ["d1"]),
+        ([said("d1", SILENT, SILENT)], ["d1"]),
+        ([said("d1", SILENT), said("d1", SILENT)], ["d1"]),
+        ([said("d1", SILENT, WRONG)], []),
+        ([said("d1", SILENT), said("d1", WRONG)], []),
+        ([said("d1", WRONG)], []),
+        ([said("d1")], []),
+    ],
+)
+def test_only_who_gives_no_answer_and_nothing_else_is_silent(
+    results: list[dict[str, Any]], silent: list[str]
+) -> None:
+    found = canaries.outcome(results, ["p1", "d1"])
+    assert [name for name, _ in found.bad] == ["d1"]
+    assert sorted(found.silent) == silent
+
+
+def test_a_hint_is_no_answer() -> None:
+    found = said("d1", SILENT)
+    found["findings"] += said("d1", HINT, severity="hint")["findings"]
+    assert canaries.outcome([found], ["d1"]).silent == {"d1"}
+
+
+def test_each_is_silent_for_itself() -> None:
+    found = canaries.outcome([said("d1", SILENT), said("d2", WRONG), result("p1 d3 ok")], ["d1", "d2", "d3"])
+    assert (found.passed, found.silent) == (("d3",), {"d1"})
+    assert [name for name, _ in found.bad] == ["d1", "d2"]
+
+
 @pytest.mark.parametrize(
     ("results", "why"),
     [
