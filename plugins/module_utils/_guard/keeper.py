@@ -93,7 +93,8 @@ class Keeper:
         nodes: what this guard tells of its own engines.
         """
         self._lists = None if containers is None else self._routers.lists(containers)
-        self._doubts = {}
+        # Replaced as a whole: a canary's thread reads them.
+        self._doubts = self._doubted(nodes)
         self._statuses = {one.name: self._status(one, nodes) for one in self._config.instances.values()}
         if self._lists is None:
             return
@@ -196,14 +197,11 @@ class Keeper:
 
     def _node(self, instance: Instance, host: str, nodes: Mapping[str, Mapping[str, Any]]) -> Status:
         """Return how one node is: as its guard tells, or as its API answers."""
-        own = host == self._config.host
-        state, report, why = (FRESH, {"nodes": nodes}, "") if own else self._service.board.theirs(host)
+        state, report, why = self._report(host, nodes)
         told = report.get("nodes", {}).get(instance.name)
         if state == FRESH and told is not None:
             self._direct.pop((instance.name, host), None)
             runs = told.get("runs")
-            if told.get("doubt"):
-                self._doubts[instance.name] = told["doubt"]
             status = node_status(told["state"], told["why"], told["bad"])
             return status._replace(generation="" if runs is None else f"{runs[1]}+{runs[0]}")
         if state == FRESH:
@@ -212,6 +210,24 @@ class Keeper:
         if not apis:
             return Status(SOFT, f"{host}: {why}") if state == LOST else Status(UNSURE)
         return self._asked_directly(instance.name, apis, host, state, why)
+
+    def _doubted(self, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Return how instances answer otherwise than before, as the guards of their nodes tell."""
+        found: dict[str, str] = {}
+        for instance in self._config.instances.values():
+            for host in instance.nodes:
+                state, report, _ = self._report(host, nodes)
+                doubt = report.get("nodes", {}).get(instance.name, {}).get("doubt")
+                if doubt and state == FRESH:
+                    found[instance.name] = str(doubt)
+        return found
+
+    def _report(
+        self, host: str, nodes: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[str, Mapping[str, Any], str]:
+        """Return the state of a server, its guard's last report, and why it has none."""
+        own = host == self._config.host
+        return (FRESH, {"nodes": nodes}, "") if own else self._service.board.theirs(host)
 
     def _address(self, host: str) -> str:
         return self._config.address if host == self._config.host else self._config.servers[host][0]
@@ -356,14 +372,14 @@ class Keeper:
             outcome = canaries.outcome(results, names)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             outcome = canaries.Outcome(failed=str(error))
-        now = self._running(names)
+        now, doubts = self._running(names), self._doubts
         for name in outcome.passed:
             if now.get(name) != before.get(name) or not self._is_good(name):
                 continue
-            if name in self._doubts:
+            if name in doubts:
                 # It is right, and proves itself once more when its guard knows that.
                 self._tell(self._config.instances[name].nodes, {"ask": "accept", "instance": name})
-                self._bad[name] = (self._doubts[name], 0)
+                self._bad[name] = (doubts[name], 0)
                 continue
             if name in self._unproven:
                 self._service.events.note(f"{name} has passed its canary")

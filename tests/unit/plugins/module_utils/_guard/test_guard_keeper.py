@@ -125,10 +125,18 @@ class Front:
 
     # What happens.
 
-    def tell(self, name: str, host: str, state: str = "up", bad: str = "", runs: Any = (0, "aa")) -> None:
+    def tell(
+        self,
+        name: str,
+        host: str,
+        state: str = "up",
+        bad: str = "",
+        runs: Any = (0, "aa"),
+        doubt: str = "",
+    ) -> None:
         """A node is so, as its guard tells."""
         nodes = self.told.setdefault(host, {})
-        nodes[name] = {"state": state, "why": "", "bad": bad, "runs": runs}
+        nodes[name] = {"state": state, "why": "", "bad": bad, "doubt": doubt, "runs": runs}
         if host != "server1":
             self.board.hear(host, FRESH, {"nodes": dict(nodes)})
 
@@ -339,6 +347,178 @@ def test_engines_without_prefillers_prove_themselves_alone(
     assert front.listed == ["decode1", "decode2"]
 
 
+# ── other answers than before ─────────────────────────────────────────────────────────────────────────────
+
+
+LYON = "it answers ' Lyon' to what it has answered with 'paris'"
+ACCEPT = {"ask": "accept", "instance": "decode2"}
+
+
+def test_one_that_is_doubted_is_out_and_back_when_its_canary_has_passed_twice(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", doubt=LYON)
+    front.looks(2)
+    assert front.listed == ["prefill1", "decode1"]
+    assert f"decode2 is doubted: {LYON}" in front.noted()
+    out, comparing = front.keeper.status()["out"], front.keeper.status()["comparing"]
+    assert (out["decode2"]["why"], comparing) == (LYON, ["decode2"])
+    # Its canary has passed, and its guard is told; until that has heard it, it stays out.
+    assert [options["only"] for (options,) in front.asked] == [["decode2"]]
+    assert front.board.outgoing("server3") == [ACCEPT]
+    front.looks(2)
+    assert front.listed == ["prefill1", "decode1"]
+    front.tell("decode2", "server3")
+    front.looks(1)
+    assert (front.listed, len(front.asked)) == (["prefill1", "decode1"], 1)
+    front.looks(6)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert len(front.asked) == 2
+    assert "decode2 has passed its canary" in front.noted()
+    assert [what for what in front.noted() if "doubted" in what] == [f"decode2 is doubted: {LYON}"]
+    assert front.keeper.status()["comparing"] == []
+
+
+def test_a_guard_that_has_not_heard_it_is_told_again_and_again(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", doubt=LYON)
+    front.looks(20)
+    messages = front.board.outgoing("server3")
+    assert messages == [ACCEPT] * len(front.asked)
+    assert 2 <= len(messages) <= 5
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_a_doubt_that_has_gone_by_itself_needs_its_canary_all_the_same(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", doubt=LYON)
+    front.look()
+    front.tell("decode2", "server3")
+    front.look()
+    assert (front.keeper.status()["comparing"], front.asked) == (["decode2"], [])
+    front.looks(6)
+    assert len(front.asked) == 1
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert front.board.outgoing("server3") == []
+
+
+def test_all_nodes_of_one_that_is_right_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever answers otherwise."""
+    prefill = {**instance("prefill2", "server1", "server3"), "apis": ["192.0.2.1:7100", "192.0.2.3:7100"]}
+    front = Front(tmp_path, monkeypatch, P1, prefill, D1)
+    front.looks()
+    front.tell("prefill2", "server3", doubt=LYON)
+    front.looks(2)
+    message = {"ask": "accept", "instance": "prefill2"}
+    assert front.board.asks() == front.board.outgoing("server3") == [message]
+    assert front.board.outgoing("server2") == []
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_one_that_is_doubted_and_fails_its_canary_twice_starts_anew(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", doubt=LYON)
+    front.outcomes = [Outcome((), (("decode2", "wrong"),))] * 2
+    front.looks(3)
+    assert front.board.outgoing("server3") == []
+    front.looks(6)
+    message = {"ask": "restart", "instance": "decode2", "runs": [0, "aa"], "why": "its canary fails: wrong"}
+    assert front.board.outgoing("server3")[0] == message
+    # Its next start is no longer doubted, and proves itself.
+    front.tell("decode2", "server3", "loading")
+    front.looks(2)
+    front.tell("decode2", "server3", runs=(1, "aa"))
+    front.looks(12)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+
+
+def test_a_canary_that_passes_between_ends_the_row_of_one_that_is_doubted(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", doubt=LYON)
+    fails = Outcome((), (("decode2", "wrong"),))
+    front.outcomes = [fails, Outcome(("decode2",)), fails, Outcome(("decode2",)), fails]
+    front.looks(60)
+    assert front.outcomes == []
+    assert {message["ask"] for message in front.board.outgoing("server3")} == {"accept"}
+
+
+def test_the_last_of_its_role_goes_on_though_it_is_doubted(pair: Front) -> None:
+    pair.looks()
+    pair.tell("decode1", "server1", doubt=LYON)
+    pair.looks(3)
+    assert (pair.listed, pair.routers.why, pair.routers.changes) == (["prefill1", "decode1"], "", [])
+    assert pair.keeper.status()["failing"] == {"decode1": LYON}
+    assert pair.board.asks() == [{"ask": "accept", "instance": "decode1"}]
+
+
+def test_what_fails_is_not_doubted_as_well(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", bad="it hangs", doubt=LYON)
+    front.looks(3)
+    assert front.keeper.status()["out"]["decode2"]["why"] == "it hangs"
+    assert front.asked == []
+
+
+def test_a_guard_that_is_heard_no_more_doubts_nobody(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", doubt=LYON)
+    front.board.hear("server3", UNGUARDED, None, "its guard is of another version")
+    front.looks(6)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert front.keeper.status()["comparing"] == []
+
+
+def test_what_a_canary_says_is_compared_with_the_doubts_of_one_look(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look that begins while a canary is read does not make a doubt disappear."""
+    front.looks()
+    front.tell("decode2", "server3", doubt=LYON)
+    front.look()
+    real = front.keeper._status
+
+    def read_meanwhile(*of: Any) -> Any:
+        works, front.works = front.works, []
+        for work in works:
+            work()
+        return real(*of)
+
+    monkeypatch.setattr(front.keeper, "_status", read_meanwhile)
+    front.look()
+    assert front.asked
+    assert front.keeper.status()["comparing"] == ["decode2"]
+    assert front.board.outgoing("server3") == [ACCEPT]
+
+
+# ── canaries without an answer ────────────────────────────────────────────────────────────────────────────
+
+
+def silent(*names: str) -> Outcome:
+    return Outcome((), tuple((name, "no answer") for name in names), frozenset(names))
+
+
+def test_one_whose_canary_gets_no_answer_leaves_the_list_and_is_not_started_anew(front: Front) -> None:
+    front.outcomes = [silent("decode2")] * 20
+    front.looks(1, seconds=60)
+    front.looks(20, seconds=30)
+    assert len(front.outcomes) < 10
+    assert front.listed == ["prefill1", "decode1"]
+    assert front.keeper.status()["out"]["decode2"]["why"] == "its canary fails: no answer"
+    assert front.board.outgoing("server3") == []
+    # It was busy, and no longer is.
+    front.outcomes = []
+    front.looks(12, seconds=30)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+
+
+def test_beside_one_that_is_silent_one_that_is_wrong_starts_anew(front: Front) -> None:
+    both = Outcome((), (("decode2", "no answer"), ("prefill1", "wrong")), frozenset({"decode2"}))
+    front.outcomes = [both, both]
+    front.looks(3, seconds=60)
+    assert front.board.outgoing("server3") == []
+    (message,) = front.board.outgoing("server2")
+    assert (message["ask"], message["instance"]) == ("restart", "prefill1")
+
+
 # ── the last of a role ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -420,15 +600,36 @@ def test_what_a_rollout_has_started_serves_at_once(pair: Front) -> None:
     assert pair.keeper.status()["comparing"] == []
 
 
-def test_a_rollout_that_repairs_opens_the_front(pair: Front) -> None:
-    pair.tell("decode1", "server1", "down")
+def test_during_a_rollout_the_front_is_neither_closed_nor_opened(pair: Front) -> None:
+    """It opens a front that is closed."""
     pair.looks()
     pair.rollout = True
+    pair.tell("decode1", "server1", "down")
     pair.looks()
-    assert pair.routers.why
+    assert pair.routers.why == ""
+    pair.rollout = False
+    pair.looks()
+    assert pair.routers.why == "no decoder answers"
+    pair.rollout = True
     pair.tell("decode1", "server1", runs=(0, "bb"))
     pair.looks()
-    assert not pair.routers.why
+    assert pair.routers.why == "no decoder answers"
+    # A rollout that did not come so far: all prove themselves.
+    pair.rollout = False
+    pair.look()
+    tested = "has just started and is being tested"
+    assert pair.routers.why == f"the prefiller {tested}; the decoder {tested}"
+    pair.looks()
+    assert pair.routers.why == ""
+
+
+def test_during_a_rollout_nobody_is_doubted(front: Front) -> None:
+    front.looks()
+    front.rollout = True
+    front.tell("decode2", "server3", doubt=LYON)
+    front.looks(3, seconds=60)
+    assert (front.works, front.asked, front.routers.changes) == ([], [], [])
+    assert front.keeper.status()["comparing"] == []
 
 
 def test_what_still_fails_after_a_rollout_is_out(front: Front) -> None:
@@ -464,6 +665,25 @@ def test_a_change_that_fails_is_made_again_later_and_later(front: Front) -> None
     front.routers.fails = ""
     front.looks(40)
     assert front.listed == ["prefill1", "decode1"]
+
+
+def test_a_change_that_is_no_longer_wanted_is_given_up(front: Front) -> None:
+    """Its engine has turned out to be well while the new router was starting."""
+    front.looks()
+
+    def is_well() -> None:
+        front.routers.starting = lambda: None
+        front.keeper._unproven.clear()
+        front.tell("decode2", "server3")
+        front.keeper.tick({}, front.told["server1"], front.now)
+
+    front.routers.starting = is_well
+    front.tell("decode2", "server3", "down")
+    front.looks(6)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert len(front.routers.changes) == 1
+    assert "the list was not changed: something else is to be listed by now" in front.noted()
+    assert front.keeper.status()["out"] == {}
 
 
 def test_a_change_that_is_outdated_is_followed_by_another_one_at_once(front: Front) -> None:
