@@ -9,6 +9,7 @@ end stops them at its next start, and takes them for stopped on purpose.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Callable
 
 from .._front import files
@@ -45,14 +46,18 @@ class RouterStarts:
             return ""
         if self._ended_at is None:
             self._ended_at = now
-        return self._serving() if now - self._ended_at >= PATIENCE else ""
+        if now - self._ended_at < PATIENCE:
+            return ""
+        # Not at the next look again, whatever comes of it.
+        self._ended_at = now
+        return self._serving()
 
     def _serving(self) -> str:
         """Return the container of the router that is to serve; empty without one."""
         routers = self._config.routers
         if self._config.front is None:
             return str(routers[0]["container"]) if len(routers) == 1 else ""
-        active = files.active(self._config.folder.parent / "front")
+        active = files.active(Path(self._config.front["directory"]))
         return next((str(one["container"]) for one in routers if one["colour"] == active), "")
 
     def _has_engines(self, labels: Mapping[str, str], is_drained: Callable[[str], bool]) -> bool:

@@ -234,7 +234,8 @@ class Service:
         attempts = self.attempts.get(engine.instance, Attempts())
         held = self._held(engine, look, now)
         late = self._late(engine, look, ready, now)
-        need = self._need(engine, look, (bad if hard else "") or late, bool(attempts.given_up))
+        fault = (bad if hard else "") or late
+        need = self._need(engine, look, fault, bool(attempts.given_up))
         if (held and not self._no_docker) or (alone and look.up and not need and not busy):
             # Alone it needs no generation but its own: somebody may have started one that was given up.
             self._wanted.pop(engine.instance, None)
@@ -245,12 +246,16 @@ class Service:
         )
         if step.wanted > own.wanted:
             self._count(engine, need or self._their_need(engine) or step.why, now)
-            self._wanted[engine.instance] = step.wanted
             # Its pause, or that it is given up, counts for this start already.
-            own = own._replace(wanted=step.wanted)
+            given_up = bool(self.attempts.get(engine.instance, Attempts()).given_up)
+            need = self._need(engine, look, fault, given_up)
+            if not given_up:
+                self._wanted[engine.instance] = step.wanted
+                own = own._replace(wanted=step.wanted)
             step = decide(engine.rank, own, others, need, self._may_start(engine, now))
         self._do(engine, step)
-        self._steady(engine, ready and not bad, now)
+        # A group that somebody has started is not kept again: it would be stopped for that.
+        self._steady(engine, ready and not bad and look.runs is not None, now)
         seen = all(verdict.seen for verdict in verdicts)
         state = self._state(look, seen, ready)
         return {
@@ -338,8 +343,9 @@ class Service:
     def _their_need(self, engine: Engine) -> str:
         """Return why another node of an engine's instance has to start anew, and which."""
         for host in self.config.instances[engine.instance].nodes:
-            need = self.board.theirs(host)[1].get("nodes", {}).get(engine.instance, {}).get("need")
-            if need:
+            state, report, _ = self.board.theirs(host)
+            need = report.get("nodes", {}).get(engine.instance, {}).get("need")
+            if need and state == FRESH:
                 return f"{host}: {need}"
         return ""
 

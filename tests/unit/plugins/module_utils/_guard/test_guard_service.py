@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard import memory, service
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.config import Config
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.generations import Attempts
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.judge import Verdict
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.peers import (
     FRESH,
@@ -37,13 +38,17 @@ class Docker:
     def __init__(self, *names: str) -> None:
         self.states = {f"pd-{name}": {"Status": "running", "StartedAt": "t0"} for name in names}
         self.calls: list[str] = []
+        self.labels: dict[str, dict[str, str]] = {}
         self.silent, self.starts = False, 0
         self.fails: Callable[[str], None] = lambda name: None
 
     def containers(self, labels: dict[str, str]) -> list[dict[str, Any]]:
         if self.silent:
             raise DockerError("no answer from the Docker Engine")
-        return [{"Names": [f"/{name}"], "State": one["Status"]} for name, one in self.states.items()]
+        return [
+            {"Names": [f"/{name}"], "State": one["Status"], "Labels": self.labels.get(name, {})}
+            for name, one in self.states.items()
+        ]
 
     def inspect(self, name: str) -> dict[str, Any] | None:
         state = self.states.get(name)
@@ -78,10 +83,13 @@ class Prober:
 
     def __init__(self) -> None:
         self.found = Verdict(ready=True)
-        self.start = ""
+        self.start, self.accepted = "", 0
 
     def follow(self, start: str) -> None:
         self.start = start
+
+    def accept(self) -> None:
+        self.accepted += 1
 
     def hurry(self) -> None:
         """It is asked at each look anyway."""
@@ -99,6 +107,7 @@ class Guard:
         monkeypatch: pytest.MonkeyPatch,
         *instances: dict[str, Any],
         host: str = "server1",
+        **more: Any,
     ) -> None:
         monkeypatch.setattr(service, "LOCK", str(folder / "lock"))
         monkeypatch.setattr(service, "TICK", 0.0)
@@ -115,14 +124,20 @@ class Guard:
         self.docker = Docker(*names)
         for name in names:
             self.note(name, "aa", "t0")
-        self.service = Service(config(folder, host, *instances), self.docker, self.docker)  # type: ignore[arg-type]
+        self.service = Service(
+            config(folder, host, *instances, **more),
+            self.docker,  # type: ignore[arg-type]
+            self.docker,  # type: ignore[arg-type]
+        )
         self.prober = Prober()
         for name in names:
             self.service._probers[name] = [self.prober]  # type: ignore[list-item]
 
-    def note(self, name: str, generation: str, started_at: str) -> None:
-        """A rollout notes a start."""
-        content = {"generation": generation, "container": "c1", "started_at": started_at}
+    def note(self, name: str, generation: str, started_at: str, seconds: float | None = None) -> None:
+        """A rollout notes a start, and how long it took if that is known."""
+        content: dict[str, Any] = {"generation": generation, "container": "c1", "started_at": started_at}
+        if seconds is not None:
+            content["seconds"] = seconds
         (self.folder / f"{name}.started").write_text(json.dumps(content), encoding="utf-8")
 
     def look(self, seconds: float = 1.0) -> None:
@@ -154,7 +169,7 @@ class Guard:
 
     def hear(self, **node: Any) -> None:
         """The guard of server2 tells of its node of prefill."""
-        base = {"state": "up", "why": "", "bad": "", "up": True, "held": ""}
+        base = {"state": "up", "why": "", "bad": "", "doubt": "", "need": "", "up": True, "held": ""}
         generation = {"runs": [0, "aa"], "last": [0, "aa"], "wanted": [0, "aa"]}
         self.service.board.hear("server2", FRESH, {"nodes": {"prefill": {**base, **generation, **node}}})
 
@@ -184,6 +199,8 @@ def test_what_runs_is_left_alone(alone: Guard) -> None:
         "state": "up",
         "why": "",
         "bad": "",
+        "doubt": "",
+        "need": "",
         "up": True,
         "runs": (0, "aa"),
         "last": (0, "aa"),
@@ -258,9 +275,9 @@ def test_the_next_start_waits(alone: Guard) -> None:
     assert alone.docker.calls == ["start pd-decode"] * 2
 
 
-def exhausted(alone: Guard) -> None:
+def exhausted(alone: Guard, times: int = 3) -> None:
     """Two attempts are made, and a third one would be too many."""
-    for _ in range(3):
+    for _ in range(times):
         alone.docker.end("decode")
         alone.looks(3, seconds=30)
 
@@ -273,6 +290,25 @@ def test_too_many_starts_in_a_row_are_given_up(alone: Guard) -> None:
     assert alone.noted()[-1].startswith("decode is given up: it was started 2 times in a row")
     # Nor by another guard of this server.
     assert memory.attempts(alone.folder / "guard" / "state.json")["decode"].given_up
+
+
+@pytest.mark.parametrize("cause", ["hang", "canary", "loading"])
+def test_what_is_given_up_while_it_runs_is_not_stopped(alone: Guard, cause: str) -> None:
+    """Nobody would start it."""
+    exhausted(alone, times=2)
+    calls, runs = list(alone.docker.calls), list(alone.node()["runs"])
+    if cause == "hang":
+        alone.prober.found = Verdict(ready=True, bad="it hangs", hard=True)
+    elif cause == "loading":
+        alone.note("decode", f"{runs[1]}+{runs[0]}", f"t{alone.docker.starts}", seconds=1)
+        alone.prober.found = Verdict(seen=True)
+        alone.looks(2, seconds=2000)
+    else:
+        alone.service.board.ask({"ask": "restart", "instance": "decode", "runs": runs, "why": "it lies"})
+    alone.looks(20, seconds=1)
+    assert alone.docker.calls == calls
+    assert (alone.node()["up"], alone.node()["held"]) == (True, "it was given up")
+    assert alone.node()["given_up"].startswith("it was started 2 times in a row; last: it ")
 
 
 def test_what_was_given_up_and_started_by_somebody_is_left_alone(alone: Guard) -> None:
@@ -325,6 +361,75 @@ def test_an_engine_without_a_container_is_a_rollouts(alone: Guard) -> None:
     alone.looks()
     assert alone.docker.calls == []
     assert (alone.node()["state"], alone.node()["held"]) == ("missing", "there is no container")
+
+
+# ── loading ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def loads(guard: Guard, seconds: float, step: float = 10.0) -> None:
+    """Time passes while an engine loads."""
+    for _ in range(int(seconds / step)):
+        guard.looks(1, seconds=step)
+
+
+@pytest.mark.parametrize(("last", "limit"), [(100.0, 1800.0), (600.0, 1800.0), (1200.0, 3600.0)])
+def test_what_loads_for_three_times_as_long_as_the_last_time_starts_anew(
+    alone: Guard, last: float, limit: float
+) -> None:
+    alone.note("decode", "aa", "t0", last)
+    alone.prober.found = Verdict(seen=True)
+    loads(alone, limit + 10)
+    assert (alone.node()["state"], alone.docker.calls) == ("loading", [])
+    alone.look(10)
+    alone.work()
+    assert alone.docker.calls == ["stop pd-decode"]
+    assert f"decode is started anew (1): it has been loading for {limit + 10:.0f} s" in alone.noted()
+    # Each start has its own time, and how long the last one took is remembered.
+    loads(alone, limit)
+    assert alone.docker.calls == ["stop pd-decode", "start pd-decode"]
+    loads(alone, 60)
+    assert alone.docker.calls == ["stop pd-decode", "start pd-decode", "stop pd-decode", "start pd-decode"]
+
+
+def test_what_has_never_been_measured_may_load_for_ever(alone: Guard) -> None:
+    alone.prober.found = Verdict(seen=True)
+    loads(alone, 1_000_000, step=1000)
+    assert (alone.node()["state"], alone.docker.calls) == ("loading", [])
+
+
+def test_what_was_ready_and_hangs_does_not_load(alone: Guard) -> None:
+    alone.note("decode", "aa", "t0", 10)
+    alone.prober.found = Verdict(seen=True, ready=True, bad="refused")
+    loads(alone, 100_000, step=1000)
+    assert alone.docker.calls == []
+
+
+def test_loading_is_counted_from_each_start_whoever_made_it(alone: Guard) -> None:
+    alone.note("decode", "aa", "t0", 10)
+    alone.prober.found = Verdict(seen=True)
+    for _ in range(4):
+        loads(alone, 1500)
+        alone.docker.run("decode")
+        alone.note("decode", "aa", f"t{alone.docker.starts}", 10)
+    assert alone.docker.calls == []
+
+
+def test_a_rollout_may_have_it_load_for_as_long_as_it_likes(alone: Guard) -> None:
+    alone.note("decode", "aa", "t0", 10)
+    alone.prober.found = Verdict(seen=True)
+    alone.lock.acquire(ROLLOUT)
+    loads(alone, 5000, step=100)
+    assert alone.docker.calls == []
+
+
+def test_a_node_without_an_api_never_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its head says when it is ready."""
+    other = Guard(tmp_path, monkeypatch, PREFILL, host="server2")
+    other.service._probers["prefill"] = []
+    other.note("prefill", "aa", "t0", 10)
+    other.service.board.hear("server1", FRESH, {"nodes": {}})
+    loads(other, 100_000, step=1000)
+    assert (other.node("prefill")["state"], other.docker.calls) == ("up", [])
 
 
 # ── what keeps the guard from everything ──────────────────────────────────────────────────────────────────
@@ -489,6 +594,31 @@ def test_nothing_is_done_while_the_other_server_is_held(head: Guard) -> None:
     assert head.node("prefill")["step"] == "the server is drained"
 
 
+def test_why_another_node_starts_anew_is_in_the_count(head: Guard) -> None:
+    head.hear(up=False, runs=None, wanted=[1, "aa"], need="it ended with status 139")
+    head.looks(1)
+    assert "prefill is started anew (1): server2: it ended with status 139" in head.noted()
+
+
+def test_what_another_node_needed_before_it_was_lost_is_no_reason(head: Guard) -> None:
+    head.hear(need="it ended with status 139")
+    head.service.board.hear("server2", LOST, None, "the server does not answer")
+    assert head.service._their_need(head.service.config.engines[0]) == ""
+    head.hear(need="it ended with status 139")
+    assert head.service._their_need(head.service.config.engines[0]) == "server2: it ended with status 139"
+
+
+def test_a_group_that_was_given_up_and_that_somebody_has_started_is_left_alone(head: Guard) -> None:
+    """Also after it has served for long: the guard would stop it for having been started by somebody."""
+    head.hear(up=False, runs=None, wanted=[3, "aa"], last=[2, "aa"])
+    head.service.attempts["prefill"] = Attempts(2, 0.0, "it was started 2 times in a row")
+    head.docker.run("prefill")
+    head.hear(up=True, runs=None, last=[2, "aa"], wanted=[2, "aa"])
+    head.looks(50, seconds=100)
+    assert head.docker.calls == []
+    assert (head.node("prefill")["held"], head.node("prefill")["up"]) == ("it was given up", True)
+
+
 class Both:
     """The guards of both servers of a prefiller, which hear each other."""
 
@@ -578,6 +708,32 @@ def test_a_head_that_gives_up_ends_the_starts_of_all_nodes(both: Both) -> None:
     assert both.head.node("prefill")["given_up"]
     assert both.calls[0].count("start") == both.calls[1].count("start") == 2
     assert not both.head.node("prefill")["up"]
+    # The others are held by that, too, whatever becomes of them.
+    assert both.other.node("prefill")["step"] == "it was given up"
+    calls = both.calls
+    both.other.docker.run("prefill")
+    both.looks(60)
+    both.other.docker.end("prefill")
+    both.looks(60)
+    assert both.calls == calls
+
+
+def test_the_other_node_says_why_all_start_anew(both: Both) -> None:
+    both.other.docker.end("prefill", 139)
+    both.looks()
+    assert [what for what in both.head.noted() if "started anew" in what] == [
+        "prefill is started anew (1): server2: it ended with status 139 at 2026-01-02T03:04Z"
+    ]
+    assert both.other.node("prefill")["need"] == ""
+
+
+def test_a_group_that_is_given_up_while_it_hangs_is_not_stopped(both: Both) -> None:
+    both.head.service.attempts["prefill"] = Attempts(2)
+    both.head.prober.found = Verdict(ready=True, bad="it hangs", hard=True)
+    both.looks(60)
+    assert both.calls == ([], [])
+    assert both.head.node("prefill")["given_up"] == "it was started 2 times in a row; last: it hangs"
+    assert both.runs == ((0, "aa"), (0, "aa"))
 
 
 # ── what other guards ask for ─────────────────────────────────────────────────────────────────────────────
@@ -607,6 +763,123 @@ def test_other_questions_are_not_heard(alone: Guard, ask: dict[str, Any]) -> Non
     alone.service.board.ask(ask)
     alone.looks()
     assert alone.docker.calls == []
+
+
+def test_what_a_canary_has_found_right_reaches_the_probers(alone: Guard) -> None:
+    alone.prober.found = Verdict(ready=True, doubt="it answers 'Lyon'")
+    alone.looks(2)
+    assert (alone.node()["doubt"], alone.node()["bad"], alone.prober.accepted) == ("it answers 'Lyon'", "", 0)
+    alone.service.board.ask({"ask": "accept", "instance": "other"})
+    alone.looks(1)
+    assert alone.prober.accepted == 0
+    alone.service.board.ask({"ask": "accept", "instance": "decode", "from": "server2"})
+    alone.looks(2)
+    assert (alone.prober.accepted, alone.docker.calls) == (1, [])
+
+
+def test_a_doubt_is_shown_and_starts_nothing_anew(alone: Guard) -> None:
+    alone.prober.found = Verdict(ready=True, doubt="it answers 'Lyon'")
+    alone.looks(20, seconds=100)
+    found = json.loads((alone.folder / memory.STATUS).read_text(encoding="utf-8"))
+    assert found["nodes"]["decode"]["why"] == "it answers 'Lyon'"
+    assert alone.docker.calls == []
+
+
+# ── the router that is to serve ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def proxied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
+    """The guard of a server with a decoder and a router, which has no front."""
+    made = Guard(tmp_path, monkeypatch, DECODE, routers=[{"container": "pd-proxy", "colour": "blue"}])
+    made.docker.run("proxy")
+    made.docker.labels["pd-proxy"] = {
+        "pd_rollout.prefillers": "192.0.2.1:7100",
+        "pd_rollout.decoders": "192.0.2.1:7200",
+    }
+    made.looks()
+    return made
+
+
+def test_a_router_that_docker_leaves_ended_is_started(proxied: Guard) -> None:
+    proxied.docker.end("proxy", 137)
+    proxied.looks(3)
+    assert proxied.docker.calls == []
+    proxied.looks(10)
+    assert proxied.docker.calls == ["start pd-proxy"]
+    assert "pd-proxy is started: it has ended" in proxied.noted()
+
+
+def test_a_router_is_started_once_however_long_that_takes(proxied: Guard) -> None:
+    proxied.docker.end("proxy", 137)
+    for _ in range(10):
+        proxied.look()
+    assert len(proxied.works) == 1
+    # It ends between two looks, of which the second one still shows the router as it was.
+    proxied.work()
+    proxied.service._stale = False
+    proxied.service._tick()
+    assert proxied.works == []
+
+
+def test_a_router_that_does_not_start_is_not_tried_at_each_look(proxied: Guard) -> None:
+    def refuse(name: str) -> None:
+        raise DockerError("no such image", 500)
+
+    proxied.docker.fails = refuse
+    proxied.docker.end("proxy", 137)
+    proxied.looks(31)
+    assert 5 <= len(proxied.docker.calls) <= 10
+    assert "pd-proxy: no such image" in proxied.noted()
+
+
+def test_a_router_is_left_to_a_rollout(proxied: Guard) -> None:
+    proxied.docker.end("proxy")
+    proxied.looks(2)
+    proxied.lock.acquire(ROLLOUT)
+    proxied.looks(10)
+    proxied.lock.release("rollout1")
+    # The other guards have to see its end, too.
+    proxied.looks(2)
+    assert (proxied.docker.calls, proxied.noted()) == ([], [])
+    proxied.looks(10)
+    assert proxied.docker.calls == ["start pd-proxy"]
+
+
+def test_a_router_is_not_started_if_a_rollout_has_begun_meanwhile(proxied: Guard) -> None:
+    proxied.docker.end("proxy")
+    for _ in range(5):
+        proxied.look()
+    proxied.lock.acquire(ROLLOUT)
+    proxied.work()
+    assert proxied.docker.calls == []
+
+
+def test_a_router_of_a_drained_role_stays_ended(proxied: Guard) -> None:
+    (proxied.folder / "drained.json").write_text('{"stop": true}', encoding="utf-8")
+    proxied.docker.end("proxy")
+    proxied.looks(10)
+    assert proxied.docker.calls == []
+    (proxied.folder / "drained.json").unlink()
+    proxied.looks(10)
+    assert proxied.docker.calls == ["start pd-proxy"]
+
+
+def test_of_another_server_its_guard_tells_whether_it_is_drained(head: Guard) -> None:
+    assert not head.service._is_drained("server2")
+    head.service.board.hear("server2", FRESH, {"drained": "drained", "nodes": {}})
+    assert head.service._is_drained("server2")
+    head.service.board.hear("server2", LOST, None)
+    assert head.service._is_drained("server2")
+    assert not head.service._is_drained("server3")
+
+
+def test_without_docker_no_router_is_started(proxied: Guard) -> None:
+    proxied.docker.end("proxy")
+    proxied.look()
+    proxied.docker.silent = True
+    proxied.looks(10)
+    assert proxied.docker.calls == []
 
 
 def test_a_node_is_read_as_its_guard_tells_it(head: Guard) -> None:
