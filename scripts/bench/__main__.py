@@ -17,6 +17,7 @@ import changing
 import checks
 import deploying
 import fronting
+import guarding
 import image
 import planning
 import weights
@@ -31,6 +32,7 @@ PARTS: dict[str, Callable[[dict[str, Any], argparse.Namespace], None]] = {
     "image": lambda report, _given: image.measure(report),
     "weights": lambda report, _given: weights.measure(report),
     "front": lambda report, _given: fronting.measure(report),
+    "guard": lambda report, _given: guarding.measure(report),
     "demo": lambda report, _given: deploying.measure_demo(report),
 }
 
