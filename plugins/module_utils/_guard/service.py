@@ -380,11 +380,11 @@ class Service:
         if step.action == "stop":
             self._busy[engine.instance] = f"stops: {step.why}"
             self.events.note(f"{engine.container} is stopped: {step.why}")
-            work: Callable[[], None] = lambda: self._engines.stop(engine)  # noqa: E731
+            work = partial(self._engines.stop, engine)
         else:
             self._busy[engine.instance] = "starts"
             self.events.note(f"{engine.container} is started")
-            work = lambda: self._engines.start(engine, step.wanted)  # noqa: E731
+            work = partial(self._engines.start, engine, step.wanted)
         thread(f"changes {engine.instance}", lambda: self._worked(engine.instance, work))
 
     def _start_router(self, now: float) -> None:
