@@ -55,7 +55,7 @@ def test_python_runs_it_in_isolation(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", str(path), "nothing"], check=False, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr[:6]) == (2, "usage:")
+    assert (done.returncode, done.stderr[:6]) == (64, "usage:")
 
 
 def test_settings_are_the_same_however_they_are_written() -> None:
