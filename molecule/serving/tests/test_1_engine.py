@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -95,6 +96,26 @@ def test_the_group_starts_again_with_a_lost_node_and_the_decoder_is_left_alone(s
     assert after["pd-decode"] == before["pd-decode"]
     assert "server1 prefill rank 0: ready" in done.stdout
     assert "server2 prefill rank 1: ready" in done.stdout
+
+
+def test_an_engine_that_crashes_at_start_is_stopped_at_once_with_its_reason(server, play, sim):
+    host = server("server2")
+    host.run_expect([0], "docker rm -f pd-decode")
+    sim("fault", "server2", "engine_crash_start", "message=the memory of chip 3 is broken")
+    try:
+        done = play(*CONVERGE)
+    finally:
+        sim("heal", "server2")
+    assert done.returncode != 0
+    # At once: while it waits for its next attempt, or makes that. Seconds would measure the machine.
+    at_once = (
+        r"decode on server2 failed: (it ended and was restarted \(\d+ times?\)|its container is restarting)"
+    )
+    assert re.search(at_once, done.stdout), done.stdout
+    assert "the memory of chip 3 is broken" in done.stdout
+    # It is not left to be started without end.
+    assert "and is stopped now" in done.stdout
+    assert inspect(host, "pd-decode")["State"]["Status"] == "exited"
 
 
 def test_a_group_that_does_not_form_is_told(server, play, sim, servers):
