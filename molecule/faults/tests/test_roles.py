@@ -153,7 +153,7 @@ def test_reserved_ports(check: Check, rehearse: Rehearse, server: Callable[[str]
     server("prefill1").check_output("sysctl -w net.ipv4.ip_local_reserved_ports=9000")
     assert unreserved(check({"host_check_reserve_ports": True}, {})) == []
     text = server("prefill1").file("/etc/sysctl.d/90-pd-rollout.conf").content_string
-    assert "= 7001,8004-8005,9000,36100-36115,60000-60031\n" in text
+    assert "= 7001,8004-8005,8406,9000,36100-36115,60000-60031\n" in text
     again = check({"host_check_reserve_ports": True}, {})
     assert "changed=0" in again["said"]
     assert "changed=1" not in again["said"]
