@@ -54,6 +54,13 @@ class Guards:
         return [after for _, after, event in self.since(begin) if event.startswith(what)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def restored(site):
+    """The inventory is afterwards as before; what was deployed, stays."""
+    yield
+    site.restore()
+
+
 @pytest.fixture
 def guards(site, server):
     found = Guards(site, server)
@@ -94,39 +101,8 @@ def falling(front, guards, capsys):
     return run
 
 
-def test_an_engine_is_killed(site, server, falling):
-    """With upstream's script as the router, which answers 200 and nothing for a decoder that is dead."""
-    site.set(pd_router="upstream")
-    site.deploy("--skip-tags", "check")
-    before = engines(site)
-    events = falling(lambda: server("server1").check_output(KILL, "pd-decode_a"), "decode_a")
-    assert any("decode_a is started anew (1): it ended with status 137" in what for _, _, what in events)
-    # The same container, and no other one.
-    assert engines(site) == before
-
-
-def test_an_engine_whose_core_has_died_ends_with_0_and_is_started(sim, falling):
-    events = falling(
-        lambda: sim("fault", "server2", "engine_core_killed", "instance=prefill_b"),
-        "prefill_b",
-        lambda: sim("heal", "server2"),
-    )
-    assert any("it ended with status 0" in what for _, _, what in events)
-
-
-def test_an_engine_that_hangs_is_healthy_and_is_started_anew(sim, falling):
-    events = falling(
-        lambda: sim("fault", "server2", "engine_hang", "instance=decode_b"),
-        "decode_b",
-        lambda: sim("heal", "server2"),
-    )
-    assert any("made no progress" in what and "started anew" in what for _, _, what in events)
-
-
-def test_an_engine_that_answers_garbage(site, sim, falling):
+def test_an_engine_that_answers_garbage(sim, falling):
     """With vllm-router, whose own checks find nothing wrong with it."""
-    site.set(pd_router="vllm_router")
-    site.deploy("--skip-tags", "check")
     falling(
         lambda: sim("fault", "server1", "engine_garbage", "instance=decode_a"),
         "decode_a",
@@ -170,6 +146,35 @@ def test_all_decoders_die_at_once(front, server, guards):
     assert any("no decoder answers" in what for what in load.result.wrong), load.result
     assert not any("empty" in what for what in load.result.wrong), load.result
     assert guards.when(begin, "the front answers 503: no decoder answers")
+
+
+def test_an_engine_is_killed(site, server, falling):
+    """With upstream's script as the router, which answers 200 and nothing for a decoder that is dead."""
+    site.set(pd_router="upstream")
+    site.deploy("--skip-tags", "check")
+    before = engines(site)
+    events = falling(lambda: server("server1").check_output(KILL, "pd-decode_a"), "decode_a")
+    assert any("decode_a is started anew (1): it ended with status 137" in what for _, _, what in events)
+    # The same container, and no other one.
+    assert engines(site) == before
+
+
+def test_an_engine_whose_core_has_died_ends_with_0_and_is_started(sim, falling):
+    events = falling(
+        lambda: sim("fault", "server2", "engine_core_killed", "instance=prefill_b"),
+        "prefill_b",
+        lambda: sim("heal", "server2"),
+    )
+    assert any("it ended with status 0" in what for _, _, what in events)
+
+
+def test_an_engine_that_hangs_is_healthy_and_is_started_anew(sim, falling):
+    events = falling(
+        lambda: sim("fault", "server2", "engine_hang", "instance=decode_b"),
+        "decode_b",
+        lambda: sim("heal", "server2"),
+    )
+    assert any("made no progress" in what and "started anew" in what for _, _, what in events)
 
 
 def test_all_servers_are_switched_on_again(sim, guards, front, site):
