@@ -22,6 +22,8 @@ OTHERS = 20
 PUNCTUATION = ".,;:!?*_\"'()[]"
 # Failed looks at /health before they count: a connection may be refused by chance.
 REFUSALS = 2
+# Until its first answer an engine hangs only after so many times as long.
+FIRST = 10
 
 
 class Verdict(NamedTuple):
@@ -60,7 +62,7 @@ class Judge:
         self._stall, self._hang, self._whole = stall, hang, whole
         self._seen = self._ready = False
         self._refused: list[str] = []
-        self._refused_since = 0.0
+        self._refused_since, self._slow = 0.0, False
         # Beginnings of answers that are right, those that differ, and whether the last answers were right.
         self._right: set[str] = set()
         self._other: set[str] = set()
@@ -71,12 +73,14 @@ class Judge:
         self._stalled_since: float | None = None
         self._progress: float | None = None
         self._longest = 0.0
+        self._has_answered = False
         # That it made no progress, until it answers again: a request that breaks off then says nothing new.
         self._stuck = ""
 
-    def health(self, why: str, now: float) -> None:
-        """Note a look at /health: what was wrong, or empty."""
+    def health(self, why: str, now: float, slow: bool = False) -> None:
+        """Note a look at /health: what was wrong, or empty; and whether that is only that it came late."""
         self._seen = True
+        self._slow = slow
         if not why:
             self._ready = True
             self._refused = []
@@ -107,6 +111,7 @@ class Judge:
         if not why:
             self._went_on(now)
             self._stuck = ""
+            self._has_answered = True
         else:
             self._stuck = self._stuck or self._stall_of(now)[0]
         self._stalled_since = None
@@ -148,7 +153,9 @@ class Judge:
     def verdict(self, now: float) -> Verdict:
         """Return what is known by now."""
         if len(self._refused) >= REFUSALS:
-            return Verdict(self._seen, self._ready, self._refused[-1], now - self._refused_since > self._hang)
+            # An API that is late may be busy with all it has to answer.
+            hard = not self._slow and now - self._refused_since > self._hang
+            return Verdict(self._seen, self._ready, self._refused[-1], hard)
         # The first looks at a doubtful one follow each other quickly: their number alone says little.
         lasts = self._wrong_in_a_row >= SURE and now - self._wrong_since > self._hang
         bad, hard = self._stall_of(now)
@@ -172,7 +179,9 @@ class Judge:
         if stalled <= max(self._stall, 2 * self._longest):
             return "", False
         why = f"it has made no progress for {stalled:.0f} s with a request that waits"
-        return why, stalled > max(self._hang, 3 * self._longest)
+        # With its first request an engine may still have something to compile.
+        limit = self._hang if self._has_answered else FIRST * self._hang
+        return why, stalled > max(limit, 3 * self._longest)
 
 
 def beginning(text: str) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from .._docker.client import DockerError
 from .._findings import RolloutError
@@ -36,6 +36,13 @@ DIRECT, DIRECT_PAUSE, AGAIN, LONGEST = 1.5, 1.0, 5.0, 300.0
 LOOKS, CANARIES = 2, 2
 # Seconds until an engine that is asked to start anew has stopped.
 ASKED = 60.0
+# Seconds for which others wait until it has come back.
+ANEW = 3600.0
+# Seconds for which a change waits for the router before, which still answers requests: one that takes out an
+# engine that cannot answer, and one that answers wrongly or not.
+HARD_WAITS, SOFT_WAITS = 5.0, 60.0
+# Seconds without a server until an instance counts as failing of which only a node without an API runs there.
+LOST_FOR = 4.0
 
 
 class Keeper:
@@ -59,12 +66,16 @@ class Keeper:
         # By instance and server: what looks at engines have found whose guard tells nothing.
         self._direct: dict[tuple[str, str], list[str]] = {}
         self._asking: set[tuple[str, str]] = set()
+        # Since when servers are lost.
+        self._lost_since: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
         self._failures = 0
         self._wanted: set[str] = set()
         # A change that is made, or whose result was not looked at yet.
         self._changing = self._done = False
-        self._draining = self._comparing = False
+        self._draining = self._comparing = self._sampling = False
+        # Since when no change waits for the router before; canaries in a row that could not ask.
+        self._waits_since, self._mute = 0.0, 0
         self._canary_at = time.monotonic() + self._config.settings.canary
         self._turn = 0
         self._statuses: dict[str, Status] = {}
@@ -143,20 +154,33 @@ class Keeper:
         wanted = self._wanted = set(decision.listed)
         if wanted != set(listed) and not self._changing and now >= self._not_before.get("", 0.0):
             gone = set(listed) - wanted
-            urgent = any(self._statuses[name].kind == HARD for name in gone if name in self._statuses)
-            if urgent or not self._draining:
+            if not self._draining or self._has_waited(gone, now):
                 self._changing = True
                 thread("lists", partial(self._change, decision.listed, gone, wanted - set(listed)))
-        ready = [name for name in decision.compare if now >= self._not_before.get(name, 0.0)]
-        if self._comparing:
-            return
-        if ready:
-            self._comparing = True
-            thread("canary", partial(self._beside, partial(self._compare, ready, listed)))
-        elif now >= self._canary_at:
+        if wanted == set(listed) or not self._draining:
+            self._waits_since = now
+        self._have_asked(decision.compare, listed, now)
+
+    def _has_waited(self, gone: Collection[str], now: float) -> bool:
+        """Return whether a change has waited for long enough for the router before, which still answers
+        requests: they are cut then. Where nothing is to leave the list, it waits for the last one."""
+        hard = any(self._statuses[name].kind == HARD for name in gone if name in self._statuses)
+        return bool(gone) and now - self._waits_since >= (HARD_WAITS if hard else SOFT_WAITS)
+
+    def _have_asked(self, compare: Sequence[str], listed: Collection[str], now: float) -> None:
+        """Have a canary compare what is to be listed, and another one ask what is."""
+        # All together, as soon as one is due: those that come back at different times have only each other.
+        due = any(now >= self._not_before.get(name, 0.0) for name in compare)
+        if due and not self._comparing:
+            options = self._comparison(compare, listed)
+            if options is not None:
+                self._comparing = True
+                self._later(compare)
+                thread("canary", partial(self._compare, options, compare, self._running(compare)))
+        if now >= self._canary_at and not self._sampling:
             self._canary_at = now + self._config.settings.canary
-            self._comparing = True
-            thread("canary", partial(self._beside, partial(self._sample, listed)))
+            self._sampling = True
+            thread("sample", partial(self._sample, listed))
 
     def _close(self, why: str) -> None:
         """Have the front answer itself, with a reason, or no longer."""
@@ -201,6 +225,7 @@ class Keeper:
         told = report.get("nodes", {}).get(instance.name)
         if state == FRESH and told is not None:
             self._direct.pop((instance.name, host), None)
+            self._lost_since.pop(host, None)
             runs = told.get("runs")
             status = node_status(told["state"], told["why"], told["bad"])
             return status._replace(generation="" if runs is None else f"{runs[1]}+{runs[0]}")
@@ -208,7 +233,7 @@ class Keeper:
             return Status(UNSURE)
         apis = [api for api in instance.apis if self._address(host) == api.rpartition(":")[0]]
         if not apis:
-            return Status(SOFT, f"{host}: {why}") if state == LOST else Status(UNSURE)
+            return self._without_api(host, state, why)
         return self._asked_directly(instance.name, apis, host, state, why)
 
     def _doubted(self, nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -228,6 +253,15 @@ class Keeper:
         """Return the state of a server, its guard's last report, and why it has none."""
         own = host == self._config.host
         return (FRESH, {"nodes": nodes}, "") if own else self._service.board.theirs(host)
+
+    def _without_api(self, host: str, state: str, why: str) -> Status:
+        """Return how a node is that can only be known from its server: lost for a moment is not lost."""
+        now = time.monotonic()
+        if state != LOST:
+            self._lost_since.pop(host, None)
+            return Status(UNSURE)
+        long = now - self._lost_since.setdefault(host, now) >= LOST_FOR
+        return Status(SOFT, f"{host}: {why}") if long else Status(UNSURE)
 
     def _address(self, host: str) -> str:
         return self._config.address if host == self._config.host else self._config.servers[host][0]
@@ -319,10 +353,9 @@ class Keeper:
             self._draining = False
             self._service.changed()
 
-    def _compare(self, names: Sequence[str], listed: Collection[str]) -> None:
-        """Have instances prove themselves, before they are listed, with what is listed and good."""
-        # Whatever comes of it: not at once again.
-        self._later(names)
+    def _comparison(self, names: Sequence[str], listed: Collection[str]) -> dict[str, Any] | None:
+        """Return the options of a canary by which instances prove themselves, with each other and with what
+        is listed and good; None if there is nothing of the other role."""
         members = self._config.instances
         asked = [members[name] for name in names if name in members]
         proven = [
@@ -334,13 +367,27 @@ class Keeper:
             [one for one in [*asked, *proven] if one.role == role] for role in ("prefiller", "decoder")
         )
         if not decoders or not (prefillers or self._config.protocol == "none"):
-            # Of the other role nothing can be asked yet.
-            return
-        options = canaries.options(self._config, prefillers, decoders, names)
-        self._judge([options], names, self._running(names))
+            return None
+        return canaries.options(self._config, prefillers, decoders, names)
+
+    def _compare(self, options: Mapping[str, Any], names: Sequence[str], before: Mapping[str, str]) -> None:
+        """Have instances prove themselves, before they are listed."""
+        try:
+            self._judge([options], names, before)
+        finally:
+            # However it ends, the next one can begin.
+            self._comparing = False
+            self._service.board.wake()
 
     def _sample(self, listed: Collection[str]) -> None:
         """Ask each instance that serves with one of the other role."""
+        try:
+            self._ask_some(listed)
+        finally:
+            self._sampling = False
+            self._service.board.wake()
+
+    def _ask_some(self, listed: Collection[str]) -> None:
         good = [name for name in listed if self._is_good(name) and name not in self._unproven]
         members = self._config.instances
         of = {
@@ -392,23 +439,26 @@ class Keeper:
             if now.get(name) == before.get(name) and self._is_good(name)
         ]
         for name, why in failing:
+            if name in outcome.silent and name not in self._unproven:
+                # It works, as its guard sees: whoever has no time for a canary still serves others.
+                self._service.events.note(f"the canary of {name} got no answer: {why}")
+                continue
             times = self._bad.get(name, ("", 0))[1] + 1
             self._bad[name] = (f"its canary fails: {why}", times)
             self._unproven.add(name)
             self._service.events.note(f"the canary of {name} fails ({times}): {why}")
             self._later([name])
         self._start_anew([(name, why) for name, why in failing if name not in outcome.silent])
+        self._mute = self._mute + 1 if outcome.failed else 0
         if outcome.failed:
             self._service.events.note(f"the canary cannot ask: {outcome.failed}")
             self._later(names)
-
-    def _beside(self, work: Callable[[], None]) -> None:
-        """Do a canary's work; however it ends, the next one can begin."""
-        try:
-            work()
-        finally:
-            self._comparing = False
-            self._service.board.wake()
+        if self._mute >= CANARIES:
+            # That nobody can compare them is no reason to serve nobody.
+            for name in names:
+                if name in self._unproven and name not in self._bad and self._is_good(name):
+                    self._service.events.note(f"{name} counts as good without a canary, since none can ask")
+                    self._unproven.discard(name)
 
     def _later(self, names: Sequence[str]) -> None:
         for name in names:
@@ -452,10 +502,10 @@ class Keeper:
 
     def _starts_anew(self) -> bool:
         """Return whether an instance that was asked to start anew has not come back yet."""
-        status = self._statuses.get(self._anew)
-        if status is None:
+        status, waited = self._statuses.get(self._anew), time.monotonic() - self._anew_at
+        if status is None or waited > ANEW:
             return False
-        return status.kind != GOOD or time.monotonic() < self._anew_at + ASKED
+        return status.kind != GOOD or waited < ASKED
 
     def status(self) -> dict[str, Any]:
         """Return what is shown."""

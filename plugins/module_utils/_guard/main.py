@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-# Seconds for what the Docker Engine is asked: to stop a container, and to look.
-STOP, LOOK = 900.0, 10.0
+# Seconds for what the Docker Engine is asked: to stop a container, for which a rollout waits, and to look.
+STOP, LOOK = 60.0, 10.0
 USAGE = "usage: pd-guard status [--json]\n"
 
 
@@ -24,6 +24,8 @@ def main(words: Sequence[str] | None = None) -> int:
     verb, *rest = list(sys.argv[1:] if words is None else words) or ["status"]
     if verb == "run" and len(rest) == 1:
         return _run(Path(rest[0]))
+    if verb == "open" and len(rest) == 1:
+        return _open(Path(rest[0]))
     if verb == "canary" and not rest:
         from . import canaries
 
@@ -34,6 +36,23 @@ def main(words: Sequence[str] | None = None) -> int:
         return status.show(bool(rest))
     sys.stderr.write(USAGE)
     return 64
+
+
+def _open(path: Path) -> int:
+    """Open a front that a guard has closed which runs no more."""
+    from .._docker.client import DockerApi
+    from .._front.haproxy import HaproxyError
+    from .config import read
+    from .routers import Routers
+
+    config = read(path)
+    if config.keeps_list:
+        try:
+            Routers(config, DockerApi()).close("")
+        except HaproxyError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    return 0
 
 
 def _run(path: Path) -> int:

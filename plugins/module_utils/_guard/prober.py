@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import select
+import socket
 import threading
 import time
 import uuid
@@ -25,6 +26,7 @@ LOOK, SOON, WAITING = 2.0, 0.3, 1.0
 APIS = 4
 # As many tokens as the canary's, so that what is wrong with them shows; a prefiller computes the first.
 TOKENS = {"prefiller": 1, "decoder": 16}
+LATE = "has no answer within"
 # What grows as long as an engine works (V@0.13.0:vllm/v1/metrics/loggers.py, and the same to v0.30.0).
 PROGRESS = (
     "vllm:iteration_tokens_total_count",
@@ -83,8 +85,7 @@ class Prober:
             if not start:
                 self._wait(WAITING)
                 continue
-            why, _ = self._get("/health")
-            self._note(start, partial(judge.health, why))
+            self._look(start, judge)
             if self.verdict().ready:
                 self._request(start, judge)
             self._wait(SOON if judge.doubtful else self._pause if self.verdict().ready else WAITING)
@@ -113,6 +114,11 @@ class Prober:
         if before != self._verdict:
             self._told()
 
+    def _look(self, start: str, judge: Judge) -> None:
+        """Tell the judge what /health answers."""
+        why, _ = self._get("/health")
+        self._note(start, partial(judge.health, why, slow=LATE in why))
+
     def _get(self, path: str) -> tuple[str, bytes]:
         """Return what is wrong with the answer to a GET request, or empty, and its body."""
         link = http.client.HTTPConnection(self._host, self._port, timeout=LOOK)
@@ -120,6 +126,8 @@ class Prober:
             link.request("GET", path)
             answer = link.getresponse()
             body = answer.read()
+        except socket.timeout:
+            return f"{path} {LATE} {LOOK:.0f} s", b""
         except (OSError, http.client.HTTPException) as error:
             return f"{path}: {_why(error)}", b""
         finally:
@@ -152,7 +160,7 @@ class Prober:
                 if start != self._start:
                     return
                 # An engine whose core has died says so here, and leaves requests without an answer.
-                self._note(start, partial(judge.health, self._get("/health")[0]))
+                self._look(start, judge)
                 self._note(start, partial(judge.waiting, self._progress()))
             answer = link.getresponse()
             text = answer.read().decode("utf-8", "replace")
@@ -163,6 +171,9 @@ class Prober:
                 why = f"it answers {answer.status}"
         except BadAnswerError as error:
             found, why = None, f"its answer is none: {error}"
+        except socket.timeout:
+            # It is late with a connection, which /health shows as well.
+            found, why = None, ""
         except (OSError, http.client.HTTPException) as error:
             found, why = None, f"a request fails: {_why(error)}"
         finally:

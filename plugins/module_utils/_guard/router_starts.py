@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from .._front import files
 from .._serving.running import UP
-from .config import Config
+from .config import Config, Instance
 
 # Seconds for the Docker Engine to start it.
 PATIENCE = 3.0
@@ -32,16 +32,17 @@ class RouterStarts:
     def due(
         self,
         containers: Mapping[str, Mapping[str, Any]],
-        is_drained: Callable[[str], bool],
+        serves: Callable[[Instance], bool],
         now: float,
     ) -> str:
         """Return the container to start; empty if there is none.
 
         containers: the Docker Engine's list by name.
-        is_drained: whether a server is out of service: a role of which all are has its routers ended.
+        serves: whether an instance is up and in service. Without one of each role a rollout ends the routers,
+            and clients are told more by a port that refuses them than by a router without engines.
         """
         found = containers.get(self._serving())
-        if found is None or found["State"] in UP or not self._has_engines(found["Labels"], is_drained):
+        if found is None or found["State"] in UP or not self._has_engines(found["Labels"], serves):
             self._ended_at = None
             return ""
         if self._ended_at is None:
@@ -60,11 +61,7 @@ class RouterStarts:
         active = files.active(Path(self._config.front["directory"]))
         return next((str(one["container"]) for one in routers if one["colour"] == active), "")
 
-    def _has_engines(self, labels: Mapping[str, str], is_drained: Callable[[str], bool]) -> bool:
-        """Return whether of each role it lists an engine that is not out of service."""
-        return all(
-            any(api not in self._names or not any(map(is_drained, self._names[api].nodes)) for api in listed)
-            for listed in (
-                [api for api in labels.get(f"pd_rollout.{role}", "").split(",") if api] for role in LISTS
-            )
-        )
+    def _has_engines(self, labels: Mapping[str, str], serves: Callable[[Instance], bool]) -> bool:
+        """Return whether of each role it lists an instance that serves."""
+        listed = [labels.get(f"pd_rollout.{role}", "").split(",") for role in LISTS]
+        return all(any(api in self._names and serves(self._names[api]) for api in apis) for apis in listed)

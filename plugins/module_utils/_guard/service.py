@@ -20,7 +20,7 @@ from .._findings import RolloutError
 from .._lock import RolloutLock
 from .._serving.running import drained
 from . import memory
-from .config import SECRET, STATE, Config, Engine
+from .config import SECRET, STATE, Config, Engine, Instance
 from .engines import DEPLOYMENT, Engines, Look, containers
 from .generations import Attempts, Generation, Node, Step, counted, decide
 from .keeper import Keeper
@@ -37,7 +37,7 @@ SETTLE = 3.0
 # Pauses after which an instance that serves has ended its row of starts.
 STEADY = 30.0
 # An engine that has been loading for so many times as long as the last time, and seconds, is started anew.
-LATE, LATE_AT_LEAST = 3.0, 1800.0
+LATE, LATE_AT_LEAST = 3.0, 7200.0
 LOCK = "/run/pd_rollout.lock"
 
 
@@ -71,6 +71,7 @@ class Service:
         self._stale = True
         self._looked_at = 0.0
         self._locked, self._settled_at = False, 0.0
+        self._told: dict[str, Any] = {}
         self._shown: dict[str, Any] = {}
         self.stopping = threading.Event()
         self._keeper = Keeper(self) if config.keeps_list else None
@@ -145,15 +146,14 @@ class Service:
             engine.instance: self._guard(engine, engine.instance in busy, now)
             for engine in self.config.engines
         }
-        self.board.tell(
-            {
-                "format": FORMAT,
-                "host": self.config.host,
-                "locked": self._locked,
-                "drained": self._drained(),
-                "nodes": nodes,
-            }
-        )
+        self._told = {
+            "format": FORMAT,
+            "host": self.config.host,
+            "locked": self._locked,
+            "drained": self._drained(),
+            "nodes": nodes,
+        }
+        self.board.tell(self._told)
         if self._keeper is not None:
             self._keeper.tick(self._containers, nodes, now)
         self._start_router(now)
@@ -176,7 +176,8 @@ class Service:
             holder = self._lock.holder()
         except (RolloutError, OSError):
             return True
-        if holder is None:
+        # That of another deployment on this server changes nothing here.
+        if holder is None or holder.get("deployment", self.config.deployment) != self.config.deployment:
             return False
         silent = holder["silent"]
         return bool(holder["age"] < AGE if silent is None else silent < SILENCE)
@@ -390,7 +391,7 @@ class Service:
     def _start_router(self, now: float) -> None:
         """Start the router that is to serve, if the Docker Engine has not done so after its own restart."""
         held = self._locked or now < self._settled_at or self._containers is None
-        name = "" if held else self._router_starts.due(self._containers or {}, self._is_drained, now)
+        name = "" if held else self._router_starts.due(self._containers or {}, self._serves, now)
         if name and name not in self._busy:
             self._busy[name] = "starts"
             self.events.note(f"{name} is started: it has ended")
@@ -399,11 +400,15 @@ class Service:
     def _run_router(self, name: str) -> None:
         self.docker.start(name)
 
-    def _is_drained(self, host: str) -> bool:
-        """Return whether a server is out of service, as far as its guard tells."""
-        if host == self.config.host:
-            return bool(self._drained())
-        return bool(self.board.theirs(host)[1].get("drained"))
+    def _serves(self, instance: Instance) -> bool:
+        """Return whether all nodes of an instance are up and in service, as their guards tell."""
+        for host in instance.nodes:
+            own = host == self.config.host
+            state, report, _ = (FRESH, self._told, "") if own else self.board.theirs(host)
+            node = report.get("nodes", {}).get(instance.name, {})
+            if state != FRESH or report.get("drained") or node.get("state") != "up":
+                return False
+        return True
 
     def _worked(self, name: str, work: Callable[[], None]) -> None:
         try:
