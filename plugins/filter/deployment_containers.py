@@ -52,14 +52,11 @@ _value:
   elements: dict
 """
 
-import hashlib
-import json
 from typing import Any
 
+from ..module_utils._serving.container_options import OPTIONS, digest
 from ..plugin_utils._filters import guarded
 from ..plugin_utils._serving.health import health_checks
-
-OPTIONS = "pd_rollout.options"
 
 
 class FilterModule:
@@ -94,10 +91,6 @@ def _container(part: Any, stop_timeout: int, log_options: dict[str, str]) -> dic
         "restart_policy": "no" if part.get("guarded") else alone,
         "log_options": log_options,
     }
-    given = {key: part.get(key) for key in ("image", "command", "shm_size", "devices", "mounts")}
     # The policy of a running container can be changed: with the guard no engine is made anew.
-    text = json.dumps(
-        {**given, **options, "restart_policy": alone, "stop_timeout": stop_timeout}, sort_keys=True
-    )
-    label = {OPTIONS: hashlib.sha256(text.encode()).hexdigest()}
+    label = {OPTIONS: digest(part, alone, log_options, stop_timeout)}
     return {**part, **options, "health": health_checks(part), "labels": {**part["labels"], **label}}

@@ -15,6 +15,7 @@ from .._docker.client import DockerApi, DockerError
 from .._files import own_files
 from .._front import files
 from .._front.haproxy import Haproxy, HaproxyError
+from .._serving.container_options import OPTIONS, digest
 from .._serving.probe import probe
 from .._serving.router_list import relisted
 from .._serving.running import UP
@@ -134,7 +135,13 @@ class Routers:
         """Run a router, with the limits of the container that serves."""
         own_files.write(Path(router["script_path"]), router["script"], 0o700)
         host = like["HostConfig"]
-        labels = {**router["labels"], **{BASE + role: ",".join(base[role]) for role in LISTS}}
+        stop, log = like["Config"].get("StopTimeout"), host["LogConfig"]
+        policy = host["RestartPolicy"]["Name"]
+        labels = {
+            **router["labels"],
+            **{BASE + role: ",".join(base[role]) for role in LISTS},
+            OPTIONS: digest(router, policy, log.get("Config") or {}, stop),
+        }
         key = like["Config"]["Labels"].get("pd_rollout.key")
         mounts = [
             {
@@ -151,12 +158,12 @@ class Routers:
                 "Image": like["Image"],
                 "Cmd": list(router["command"]),
                 "Labels": {**labels, **({"pd_rollout.key": key} if key else {})},
-                "StopTimeout": like["Config"].get("StopTimeout"),
+                "StopTimeout": stop,
                 "HostConfig": {
                     "NetworkMode": "host",
                     "Mounts": mounts,
                     "RestartPolicy": host["RestartPolicy"],
-                    "LogConfig": host["LogConfig"],
+                    "LogConfig": log,
                 },
             },
         )

@@ -11,6 +11,7 @@ from ansible_collections.ascend.pd_rollout.plugins.filter.deployment_containers 
     OPTIONS,
     deployment_containers,
 )
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.container_options import digest
 
 SLICE: dict[str, Any] = {
     "container": "pd-decode1",
@@ -87,3 +88,11 @@ def test_health_checks_are_those_of_the_container() -> None:
     assert made(proxy)["health"] == [
         {"url": "http://10.0.0.1:8005/healthcheck", "expect": {"decode_instances": 1}}
     ]
+
+
+def test_a_router_that_the_guard_makes_has_the_label_of_one_by_a_rollout() -> None:
+    """From what the container says that serves: its policy, its log and its time to stop."""
+    router = {key: value for key, value in SLICE.items() if key != "ready"}
+    theirs = made({"ready": None})["labels"][OPTIONS]
+    assert digest(router, "unless-stopped", {"max-size": "100m", "max-file": "5"}, 30) == theirs
+    assert digest(router, "unless-stopped", {"max-size": "1g", "max-file": "5"}, 30) != theirs
