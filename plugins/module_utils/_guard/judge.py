@@ -85,7 +85,7 @@ class Judge:
             self._ready = True
             self._refused = []
         elif self._ready:
-            if not self._refused:
+            if slow or not self._refused:
                 self._refused_since = now
             self._refused = [*self._refused, why][-REFUSALS:]
 
@@ -121,6 +121,11 @@ class Judge:
             self._wrong_since = now
         self._wrong_in_a_row = self._wrong_in_a_row + 1 if fault.wrong else 0
         self._odd_in_a_row = self._odd_in_a_row + 1 if any(fault) else 0
+
+    def not_taken(self, now: float) -> None:
+        """Note that the API was too late to take the request: of the engine that says nothing."""
+        self._stuck = self._stuck or self._stall_of(now)[0]
+        self._stalled_since = None
 
     def accept(self) -> None:
         """Take as right what it has answered otherwise: a canary has found it to be right."""

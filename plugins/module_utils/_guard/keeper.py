@@ -74,7 +74,8 @@ class Keeper:
         # A change that is made, or whose result was not looked at yet.
         self._changing = self._done = False
         self._draining = self._comparing = self._sampling = False
-        # Since when no change waits for the router before; canaries in a row that could not ask.
+        # Since when something that is to leave the list waits for the router before; canaries in a row that
+        # could not ask.
         self._waits_since, self._mute = 0.0, 0
         self._canary_at = time.monotonic() + self._config.settings.canary
         self._turn = 0
@@ -157,7 +158,7 @@ class Keeper:
             if not self._draining or self._has_waited(gone, now):
                 self._changing = True
                 thread("lists", partial(self._change, decision.listed, gone, wanted - set(listed)))
-        if wanted == set(listed) or not self._draining:
+        if not self._draining or not set(listed) - wanted:
             self._waits_since = now
         self._have_asked(decision.compare, listed, now)
 
@@ -222,10 +223,11 @@ class Keeper:
     def _node(self, instance: Instance, host: str, nodes: Mapping[str, Mapping[str, Any]]) -> Status:
         """Return how one node is: as its guard tells, or as its API answers."""
         state, report, why = self._report(host, nodes)
+        if state != LOST:
+            self._lost_since.pop(host, None)
         told = report.get("nodes", {}).get(instance.name)
         if state == FRESH and told is not None:
             self._direct.pop((instance.name, host), None)
-            self._lost_since.pop(host, None)
             runs = told.get("runs")
             status = node_status(told["state"], told["why"], told["bad"])
             return status._replace(generation="" if runs is None else f"{runs[1]}+{runs[0]}")
@@ -256,10 +258,9 @@ class Keeper:
 
     def _without_api(self, host: str, state: str, why: str) -> Status:
         """Return how a node is that can only be known from its server: lost for a moment is not lost."""
-        now = time.monotonic()
         if state != LOST:
-            self._lost_since.pop(host, None)
             return Status(UNSURE)
+        now = time.monotonic()
         long = now - self._lost_since.setdefault(host, now) >= LOST_FOR
         return Status(SOFT, f"{host}: {why}") if long else Status(UNSURE)
 

@@ -1,6 +1,7 @@
 # Copyright: the ascend.pd_rollout authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command pd-guard: `run CONFIG` is the service, `status [--json]` shows it, `canary` is its helper."""
+"""The command pd-guard: `run CONFIG` is the service, `status [--json]` shows it, `canary` is its
+helper, and `open CONFIG` opens a front that a guard has left closed."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def _open(path: Path) -> int:
     if config.keeps_list:
         try:
             Routers(config, DockerApi()).close("")
-        except HaproxyError as error:
+        except (HaproxyError, OSError) as error:
             sys.stderr.write(f"{error}\n")
             return 1
     return 0

@@ -173,7 +173,8 @@ class Prober:
             found, why = None, f"its answer is none: {error}"
         except socket.timeout:
             # It is late with a connection, which /health shows as well.
-            found, why = None, ""
+            self._note(start, judge.not_taken)
+            return
         except (OSError, http.client.HTTPException) as error:
             found, why = None, f"a request fails: {_why(error)}"
         finally:

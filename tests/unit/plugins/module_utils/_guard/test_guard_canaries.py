@@ -49,26 +49,20 @@ def test_the_options_are_the_canarys(tmp_path: Path) -> None:
     assert [pair.key for pair in canary.chosen(asked)] == ["prefill decode"]
 
 
-def revision(folder: Path, prefill: str = "v1") -> None:
+def revision(folder: Path) -> None:
     record = {
         "revision": 1,
-        "instances": {"prefill": {"version": prefill}, "decode": {"version": "v1"}},
-        "texts": {"prefill decode": [" Paris"], "decode": [" alone"], "gone decode": [" no"]},
+        "instances": {"prefill": {"version": "v1"}, "decode": {"version": "v1"}},
+        "texts": {"prefill decode": [" Paris"], "decode": [" alone"]},
     }
     history.write(folder / "history", record, "{}")
 
 
-def test_texts_of_the_newest_revision_are_compared(tmp_path: Path) -> None:
+def test_texts_of_a_revision_are_not_compared(tmp_path: Path) -> None:
+    """Nobody tells the guard whether the weights have been replaced since."""
     made = config(tmp_path)
     revision(tmp_path)
-    known = canaries.options(made, [], [made.instances["decode"]], [])["known"]
-    assert known == {"prefill decode": [" Paris"], "decode": [" alone"]}
-
-
-def test_texts_of_other_engines_are_not_compared(tmp_path: Path) -> None:
-    made = config(tmp_path)
-    revision(tmp_path, prefill="v0")
-    assert canaries.options(made, [], [made.instances["decode"]], [])["known"] == {"decode": [" alone"]}
+    assert canaries.options(made, [], [made.instances["decode"]], [])["known"] == {}
 
 
 # ── results ───────────────────────────────────────────────────────────────────────────────────────────────

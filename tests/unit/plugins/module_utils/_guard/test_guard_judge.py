@@ -5,7 +5,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.judge import Judge, Verdict, beginning
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.judge import (
+    FIRST,
+    Judge,
+    Verdict,
+    beginning,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._serving.completions import Completion
 
 STALL, HANG = 6.0, 60.0
@@ -70,11 +75,49 @@ def test_what_refuses_for_long_starts_anew() -> None:
     assert says(made, 1.1 + HANG) == ("refused", True)
 
 
+LATE = "/health has no answer within 2 s"
+
+
+def test_what_is_late_is_bad_and_never_starts_anew() -> None:
+    """It may be busy with all it has to answer."""
+    made = judge()
+    made.health(LATE, 1, slow=True)
+    assert says(made, 1) == ("", False)
+    for now in range(2, 20 * int(HANG), 2):
+        made.health(LATE, now, slow=True)
+        assert says(made, now) == (LATE, False)
+    made.health("", 20 * HANG)
+    assert says(made, 20 * HANG) == ("", False)
+
+
+def test_refusals_count_from_the_last_late_answer() -> None:
+    made = judge()
+    for now in range(0, 2 * int(HANG), 2):
+        made.health(LATE, now, slow=True)
+    last = 2 * HANG - 2
+    made.health("refused", last + 1)
+    assert says(made, last + 1) == ("refused", False)
+    made.health("refused", last + HANG)
+    assert says(made, last + HANG) == ("refused", False)
+    assert says(made, last + HANG + 0.1) == ("refused", True)
+
+
+def test_a_late_answer_ends_a_row_of_refusals() -> None:
+    made = judge()
+    for now in range(1, int(HANG), 10):
+        made.health("refused", now)
+    made.health(LATE, HANG, slow=True)
+    assert says(made, 2 * HANG) == (LATE, False)
+    made.health("refused", HANG + 3)
+    assert says(made, HANG + 3) == ("refused", False)
+
+
 # ── progress ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_hang_is_soft_then_hard() -> None:
     made = judge()
+    tell(made, RIGHT)
     made.asked(10)
     for second in range(1, 61):
         made.waiting(7.0, 10 + second)
@@ -82,6 +125,55 @@ def test_a_hang_is_soft_then_hard() -> None:
     assert says(made, 11 + STALL) == ("it has made no progress for 7 s with a request that waits", False)
     assert not made.verdict(10 + HANG).hard
     assert made.verdict(11 + HANG).hard
+
+
+def test_with_its_first_request_an_engine_hangs_only_after_long() -> None:
+    """It may still have something to compile."""
+    made = judge()
+    made.asked(10)
+    made.waiting(7.0, 11)
+    assert says(made, 11 + STALL) == ("it has made no progress for 7 s with a request that waits", False)
+    assert not made.verdict(10 + FIRST * HANG).hard
+    assert made.verdict(10.1 + FIRST * HANG).hard
+
+
+@pytest.mark.parametrize("why", ["it answers 500", "a request fails: reset"])
+def test_a_failure_is_no_first_answer(why: str) -> None:
+    made = judge()
+    made.asked(0)
+    made.answered(None, why, 1)
+    made.asked(10)
+    made.waiting(7.0, 11)
+    assert not made.verdict(11 + HANG).hard
+    assert made.verdict(10.1 + FIRST * HANG).hard
+
+
+def test_a_request_that_was_not_taken_says_nothing() -> None:
+    made = judge()
+    for now in range(0, 10 * int(HANG), 2):
+        made.asked(now)
+        made.not_taken(now + 2)
+        assert says(made, now + 2) == ("", False)
+    # Nor is it the first answer.
+    made.asked(1000)
+    made.waiting(7.0, 1001)
+    assert not made.verdict(1001 + HANG).hard
+    assert made.verdict(1000.1 + FIRST * HANG).hard
+
+
+def test_a_request_that_was_not_taken_ends_neither_a_hang_nor_a_row_of_wrong_answers() -> None:
+    made = judge()
+    made.asked(0)
+    made.waiting(1.0, 1)
+    made.answered(None, "a request fails: reset", 10)
+    made.asked(11)
+    made.not_taken(13)
+    assert says(made, 13)[0].startswith("it has made no progress for 10 s")
+    wrong = judge()
+    last = tell(wrong, RIGHT, *["!" * 40] * 5, each=20)
+    wrong.asked(last + 1)
+    wrong.not_taken(last + 3)
+    assert wrong.verdict(last + 3).hard
 
 
 def test_a_busy_engine_does_not_hang_however_long_a_request_waits() -> None:

@@ -13,7 +13,14 @@ import pytest
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._docker.client import DockerError
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard import canaries, keeper
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.canaries import Outcome
-from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.keeper import Keeper
+from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.keeper import (
+    AGAIN,
+    ANEW,
+    HARD_WAITS,
+    LOST_FOR,
+    SOFT_WAITS,
+    Keeper,
+)
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.lists import GOOD, HARD, SOFT
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.memory import Events
 from ansible_collections.ascend.pd_rollout.plugins.module_utils._guard.peers import (
@@ -314,7 +321,7 @@ def test_a_canary_that_breaks_is_followed_by_the_next_one(
         raise KeyError("pairs")
 
     with monkeypatch.context() as patch:
-        patch.setattr(canaries, "options", breaks)
+        patch.setattr(canaries, "run", breaks)
         with pytest.raises(KeyError):
             front.looks()
         calls = len(front.works)
@@ -345,6 +352,202 @@ def test_engines_without_prefillers_prove_themselves_alone(
     front.tell("decode2", "server3")
     front.looks(8)
     assert front.listed == ["decode1", "decode2"]
+
+
+def test_what_never_comes_back_lets_others_start_anew_after_an_hour(front: Front) -> None:
+    everybody = Outcome((), (("prefill1", "wrong"), ("decode2", "wrong")))
+    front.outcomes = [everybody] * 10000
+    front.looks(1, seconds=60)
+    front.looks(2, seconds=AGAIN)
+    (message,) = front.board.outgoing("server3")
+    assert message["instance"] == "decode2"
+    asked_at = front.now
+    front.tell("decode2", "server3", "down")
+    while front.now + 60 < asked_at + ANEW - 60:
+        front.looks(1, seconds=60)
+        assert front.board.outgoing("server2") == []
+    front.looks(10, seconds=60)
+    assert [message["instance"] for message in front.board.outgoing("server2")] == ["prefill1"]
+
+
+# ── what comes back at different times ────────────────────────────────────────────────────────────────────
+
+
+LAGS = (0, 1, 3, 4, 7, 10)
+
+
+def onlys(front: Front) -> list[list[str]]:
+    """The instances that each comparison was to judge."""
+    return [sorted(options["only"]) for asked in front.asked for options in asked if options["only"]]
+
+
+@pytest.mark.parametrize("first", ["prefill1", "decode1"])
+@pytest.mark.parametrize("lag", LAGS)
+@pytest.mark.parametrize("takes", [0, 3, 12])
+def test_the_only_ones_of_both_roles_are_compared_whenever_they_come(
+    pair: Front, first: str, lag: int, takes: int
+) -> None:
+    hosts = {"prefill1": "server2", "decode1": "server1"}
+    second = "decode1" if first == "prefill1" else "prefill1"
+    pair.looks()
+    for name, host in hosts.items():
+        pair.tell(name, host, "down")
+    pair.looks()
+    assert pair.routers.why == "no prefiller answers; no decoder answers"
+    pair.tell(first, hosts[first], runs=(1, "aa"))
+    # Alone it has nobody to be compared with.
+    pair.looks(lag)
+    assert (pair.asked, bool(pair.routers.why)) == ([], True)
+    pair.tell(second, hosts[second], runs=(1, "aa"))
+    for _ in range(takes + 1):
+        # A canary that takes its time.
+        pair.look()
+        assert pair.routers.why
+    assert len(pair.works) == 1
+    pair.looks(3)
+    assert onlys(pair) == [["decode1", "prefill1"]]
+    assert (pair.routers.why, pair.keeper.status()["comparing"]) == ("", [])
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("jitter", [0.0, 0.3, 0.45])
+def test_many_that_come_back_one_after_the_other_all_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: int, jitter: float
+) -> None:
+    prefillers = [instance(f"prefill{at}", "server2", port=7100 + at) for at in (1, 2, 3)]
+    decoders = [instance(f"decode{at}", "server3", port=7200 + at) for at in (1, 2, 3)]
+    rows = [*prefillers, *decoders]
+    front = Front(tmp_path, monkeypatch, *rows)
+    front.told["server1"] = {}
+    names = [one["name"] for one in rows]
+    hosts = {one["name"]: one["nodes"][0] for one in rows}
+    front.looks()
+    for name in names:
+        front.tell(name, hosts[name], "down")
+    front.looks()
+    assert front.routers.why
+    begin = front.now
+    due = dict(zip(names[order:] + names[:order], LAGS, strict=True))
+    both = max(
+        min(lag for name, lag in due.items() if name.startswith(role)) for role in ("prefill", "decode")
+    )
+    while front.now < begin + LAGS[-1] + 2 * AGAIN:
+        for name in [name for name, lag in due.items() if front.now - begin >= lag]:
+            front.tell(name, hosts[name], runs=(1, "aa"))
+            del due[name]
+        front.looks(1, seconds=1 + jitter)
+        if front.now - begin >= both + 4 * (1 + jitter):
+            assert front.routers.why == "", front.now - begin
+    assert front.listed == names
+    assert front.keeper.status()["comparing"] == []
+    # What waits is compared together as soon as there is something to compare it with.
+    assert len(onlys(front)) <= 5
+
+
+def test_one_that_keeps_failing_does_not_hold_back_another(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", bad="it hangs")
+    front.looks()
+    front.tell("decode2", "server3")
+    front.outcomes = [silent("decode2")] * 6
+    front.looks(200)
+    assert front.outcomes == []
+    # Its next canary is far away; the next one of another is not.
+    front.outcomes = [silent("decode2")] * 4
+    front.looks(30)
+    front.tell("decode1", "server1", "down")
+    front.looks()
+    front.tell("decode1", "server1", runs=(1, "aa"))
+    front.outcomes = [Outcome(("decode1",), (("decode2", "no answer"),), frozenset({"decode2"}))]
+    front.looks(3)
+    assert "decode1" in front.listed
+    assert "decode1" not in front.keeper.status()["comparing"]
+
+
+# ── canaries that cannot ask ──────────────────────────────────────────────────────────────────────────────
+
+
+CANNOT = Outcome(failed="Cannot read the API key")
+
+
+def test_what_no_canary_can_ask_serves_after_two_of_them(pair: Front) -> None:
+    pair.looks()
+    pair.tell("decode1", "server1", "down")
+    pair.looks()
+    pair.tell("decode1", "server1", runs=(1, "aa"))
+    pair.outcomes = [CANNOT] * 2
+    pair.looks(3)
+    assert (len(pair.outcomes), bool(pair.routers.why)) == (1, True)
+    pair.looks(int(AGAIN) + 2)
+    assert (pair.outcomes, pair.routers.why) == ([], "")
+    assert pair.keeper.status()["comparing"] == []
+    assert "decode1 counts as good without a canary, since none can ask" in pair.noted()
+
+
+def test_a_canary_between_that_can_ask_begins_the_count_anew(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    front.tell("decode2", "server3", runs=(1, "aa"))
+    nothing = Outcome()
+    front.outcomes = [CANNOT, nothing, CANNOT, nothing]
+    front.looks(17)
+    assert len(front.outcomes) <= 1
+    assert front.listed == ["prefill1", "decode1"]
+
+
+@pytest.mark.parametrize("fault", ["doubted", "wrong", "failing"])
+def test_what_speaks_against_one_still_counts_if_no_canary_can_ask(front: Front, fault: str) -> None:
+    front.looks()
+    if fault == "wrong":
+        front.outcomes = [Outcome((), (("decode2", "wrong"),)), *[CANNOT] * 1000]
+        front.looks(1, seconds=61)
+    else:
+        front.outcomes = [CANNOT] * 1000
+        bad, doubt = ("it hangs", "") if fault == "failing" else ("", LYON)
+        front.tell("decode2", "server3", bad=bad, doubt=doubt)
+    front.looks(100)
+    assert len(front.outcomes) < 1000
+    assert front.listed == ["prefill1", "decode1"]
+    assert front.keeper.status()["comparing"] == ["decode2"]
+
+
+# ── two canaries at a time ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_sample_that_waits_holds_back_no_comparison(front: Front) -> None:
+    front.looks()
+    front.look(61)
+    (sample,) = front.works
+    front.works = []
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    front.tell("decode2", "server3", runs=(1, "aa"))
+    front.looks()
+    assert onlys(front) == [["decode2"]]
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    # There is one sample at a time.
+    front.look(300)
+    assert front.works == []
+    sample()
+    front.look()
+    assert len(front.works) == 1
+
+
+def test_a_comparison_that_waits_holds_back_no_sample(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    front.tell("decode2", "server3", runs=(1, "aa"))
+    front.look()
+    (comparison,) = front.works
+    front.works = []
+    front.looks(70)
+    assert (len(front.asked), onlys(front)) == (1, [])
+    comparison()
+    assert onlys(front) == [["decode2"]]
+    front.looks(2)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
 
 
 # ── other answers than before ─────────────────────────────────────────────────────────────────────────────
@@ -496,17 +699,29 @@ def silent(*names: str) -> Outcome:
     return Outcome((), tuple((name, "no answer") for name in names), frozenset(names))
 
 
-def test_one_whose_canary_gets_no_answer_leaves_the_list_and_is_not_started_anew(front: Front) -> None:
-    front.outcomes = [silent("decode2")] * 20
-    front.looks(1, seconds=60)
-    front.looks(20, seconds=30)
-    assert len(front.outcomes) < 10
-    assert front.listed == ["prefill1", "decode1"]
-    assert front.keeper.status()["out"]["decode2"]["why"] == "its canary fails: no answer"
+def test_one_that_serves_stays_though_its_canary_gets_no_answer(front: Front) -> None:
+    """Its guard sees that it works: it is busy with others."""
+    front.outcomes = [silent("decode2")] * 5
+    front.looks(10, seconds=60)
+    assert front.outcomes == []
+    assert (front.listed, front.routers.changes) == (["prefill1", "decode1", "decode2"], [])
+    assert "the canary of decode2 got no answer: no answer" in front.noted()
+    assert (front.keeper.status()["failing"], front.keeper.status()["comparing"]) == ({}, [])
     assert front.board.outgoing("server3") == []
-    # It was busy, and no longer is.
-    front.outcomes = []
-    front.looks(12, seconds=30)
+
+
+def test_one_that_comes_back_needs_the_answer_and_is_not_started_anew_without(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", "down")
+    front.looks()
+    front.tell("decode2", "server3", runs=(1, "aa"))
+    # Those of what is listed pass.
+    front.outcomes = [silent("decode2")] * 4
+    front.looks(60)
+    assert front.outcomes == []
+    assert onlys(front)[0] == ["decode2"]
+    assert front.board.outgoing("server3") == []
+    front.looks(300)
     assert front.listed == ["prefill1", "decode1", "decode2"]
 
 
@@ -726,6 +941,50 @@ def test_what_comes_back_waits_until_the_router_before_has_ended(front: Front) -
     assert front.listed == ["prefill1", "decode1", "decode2"]
 
 
+@pytest.mark.parametrize(("bad", "waits"), [("", HARD_WAITS), ("it hangs", SOFT_WAITS)])
+def test_what_is_to_leave_waits_for_a_while_for_the_router_before(
+    front: Front, bad: str, waits: float
+) -> None:
+    """It still answers requests, which are cut then."""
+    front.looks()
+    front.keeper._draining = True
+    front.tell("decode2", "server3", "up" if bad else "down", bad)
+    begin = front.now
+    while front.now + 1 < begin + waits:
+        front.looks(1)
+        assert front.listed == ["prefill1", "decode1", "decode2"]
+    front.looks(2)
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_what_turns_out_to_be_hard_waits_no_longer_than_that(front: Front) -> None:
+    front.looks()
+    front.keeper._draining = True
+    front.tell("decode2", "server3", bad="it hangs")
+    front.looks(int(HARD_WAITS) + 2)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    front.tell("decode2", "server3", "down")
+    front.looks(2)
+    assert front.listed == ["prefill1", "decode1"]
+
+
+def test_what_comes_back_cuts_no_request_however_long_that_takes(front: Front) -> None:
+    front.looks()
+    front.tell("decode2", "server3", "down")
+    front.looks(1)
+    front.keeper._draining = True
+    front.tell("decode2", "server3")
+    front.looks(int(SOFT_WAITS) * 3)
+    assert front.keeper.status()["comparing"] == []
+    assert front.listed == ["prefill1", "decode1"]
+    # Nor does its wait count for another one, which is to leave.
+    front.tell("decode1", "server1", "down")
+    front.looks(int(HARD_WAITS) - 1)
+    assert front.listed == ["prefill1", "decode1"]
+    front.looks(2)
+    assert front.listed == ["prefill1", "decode2"]
+
+
 def test_without_docker_or_a_router_nothing_is_changed(front: Front) -> None:
     front.tell("decode2", "server3", "down")
     front.keeper.tick(None, front.told["server1"], front.now)
@@ -800,8 +1059,31 @@ def test_a_lost_server_without_an_api_has_its_instance_leave(
     front.looks()
     assert front.listed == ["prefill1", "decode1", "decode2"]
     front.board.hear("server3", LOST, None, "the server does not answer")
-    front.looks()
+    front.look()
+    front.looks(1, seconds=LOST_FOR - 0.1)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    front.looks(2, seconds=0.2)
     assert front.listed == ["prefill1", "decode1"]
+    assert front.keeper.status()["out"]["decode2"]["why"] == "server3: the server does not answer"
+
+
+@pytest.mark.parametrize("state", [FRESH, UNGUARDED])
+@pytest.mark.parametrize("report", [{"nodes": {}}, {"nodes": {"decode2": {}}}])
+def test_a_server_that_is_lost_again_and_again_for_a_moment_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, report: dict[str, Any]
+) -> None:
+    """Whatever it says between."""
+    group = instance("decode2", "server2", "server3", port=7300)
+    front = Front(tmp_path, monkeypatch, P1, D1, group)
+    report["nodes"] = {name: front.told["server3"][name] for name in report["nodes"]}
+    front.looks()
+    for _ in range(10):
+        front.board.hear("server3", LOST, None, "the server does not answer")
+        front.looks(int(LOST_FOR) - 1)
+        front.board.hear("server3", state, report if state == FRESH else None, "no guard runs there")
+        front.looks(1)
+    assert front.listed == ["prefill1", "decode1", "decode2"]
+    assert front.keeper.status()["comparing"] == []
 
 
 def test_nodes_of_different_starts_serve_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -173,6 +174,62 @@ def test_an_engine_that_refuses_is_bad_then_hard(api: Api, tmp_path: Path) -> No
     within(lambda: prober.verdict().hard)
     api.health = 200
     within(lambda: not prober.verdict().bad)
+
+
+def test_health_that_comes_late_is_bad_and_never_hard(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It accepts connections, and answers nothing.
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        at = f"127.0.0.1:{busy.getsockname()[1]}"
+        prober = Prober(
+            impatient(tmp_path, hang=0), Engine("c", "i", "decoder", 0, (at,), ""), at, lambda: None
+        )
+        prober.follow("start1")
+        judge = prober._judge
+        prober._note("start1", lambda now: judge.health("", now))
+        monkeypatch.setattr(module, "LOOK", 0.01)
+        for _ in range(3):
+            prober._look("start1", judge)
+        verdict = prober.verdict()
+        assert (verdict.bad, verdict.hard) == ("/health has no answer within 0 s", False)
+    # What refuses the connection has ended.
+    monkeypatch.setattr(module, "LOOK", 60.0)
+    for _ in range(2):
+        prober._look("start1", judge)
+    verdict = prober.verdict()
+    assert verdict.bad.startswith("/health: ")
+    assert verdict.hard
+
+
+def test_a_request_that_gets_no_connection_in_time_is_no_fault_and_no_answer(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prober = Prober(config(tmp_path), Engine("c", "i", "decoder", 0, (api.at,), ""), api.at, lambda: None)
+    prober.follow("start1")
+    judge = prober._judge
+    prober._look("start1", judge)
+
+    def late(link: http.client.HTTPConnection) -> None:
+        raise TimeoutError("timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, "connect", late)
+        for _ in range(5):
+            prober._request("start1", judge)
+    assert prober.verdict() == Verdict(seen=True, ready=True)
+    assert (judge._answers, judge._has_answered, api.asked) == ([], False, [])
+    prober._request("start1", judge)
+    assert judge._has_answered
+
+    def refuses(link: http.client.HTTPConnection) -> None:
+        raise ConnectionRefusedError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, "connect", refuses)
+        for _ in range(2):
+            prober._request("start1", judge)
+    assert prober.verdict().bad == "a request fails: refused"
 
 
 @pytest.mark.parametrize(

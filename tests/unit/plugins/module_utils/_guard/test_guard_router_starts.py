@@ -52,10 +52,10 @@ class Site:
             )
         )
         self.containers = {"pd-router-blue": container(), "pd-router-green": container()}
-        self.drained: Collection[str] = ()
+        self.failing: Collection[str] = ()
 
     def due(self, now: float) -> str:
-        return self.starts.due(self.containers, lambda host: host in self.drained, now)
+        return self.starts.due(self.containers, lambda one: one.name not in self.failing, now)
 
     def after_patience(self) -> str:
         """What is due once it has been so for long enough."""
@@ -120,27 +120,36 @@ def test_without_a_front_nobody_knows_which_of_several_is_to_serve(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("drained", "started"),
+    ("failing", "started"),
     [
         ((), True),
         # One decoder is left.
-        (("server3",), True),
-        # A node of the one, and the other.
-        (("server3", "server1"), False),
+        (("decode1",), True),
+        (("decode2",), True),
+        (("decode1", "decode2"), False),
         # The only prefiller.
-        (("server2",), False),
+        (("prefill1",), False),
     ],
 )
-def test_a_role_that_is_drained_has_its_routers_ended(
-    site: Site, drained: Collection[str], started: bool
+def test_a_router_waits_for_an_instance_of_each_role(
+    site: Site, failing: Collection[str], started: bool
 ) -> None:
-    site.drained = drained
+    site.failing = failing
     assert bool(site.after_patience()) is started
 
 
-def test_an_api_that_the_plan_does_not_know_is_not_drained(site: Site) -> None:
-    site.drained = ("server1", "server3")
+def test_its_patience_begins_when_there_are_engines(site: Site) -> None:
+    site.failing = ("prefill1",)
+    site.due(100)
+    site.failing = ()
+    assert site.due(110) == ""
+    assert site.due(110 + PATIENCE) == "pd-router-blue"
+
+
+def test_an_api_that_the_plan_does_not_know_is_no_reason_to_start(site: Site) -> None:
     site.containers["pd-router-blue"] = container(decoders="192.0.2.9:7200")
+    assert site.after_patience() == ""
+    site.containers["pd-router-blue"] = container(decoders="192.0.2.9:7200,192.0.2.1:7200")
     assert site.after_patience() == "pd-router-blue"
 
 

@@ -302,7 +302,7 @@ def test_what_is_given_up_while_it_runs_is_not_stopped(alone: Guard, cause: str)
     elif cause == "loading":
         alone.note("decode", f"{runs[1]}+{runs[0]}", f"t{alone.docker.starts}", seconds=1)
         alone.prober.found = Verdict(seen=True)
-        alone.looks(2, seconds=2000)
+        alone.looks(2, seconds=8000)
     else:
         alone.service.board.ask({"ask": "restart", "instance": "decode", "runs": runs, "why": "it lies"})
     alone.looks(20, seconds=1)
@@ -372,7 +372,7 @@ def loads(guard: Guard, seconds: float, step: float = 10.0) -> None:
         guard.looks(1, seconds=step)
 
 
-@pytest.mark.parametrize(("last", "limit"), [(100.0, 1800.0), (600.0, 1800.0), (1200.0, 3600.0)])
+@pytest.mark.parametrize(("last", "limit"), [(100.0, 7200.0), (2400.0, 7200.0), (3000.0, 9000.0)])
 def test_what_loads_for_three_times_as_long_as_the_last_time_starts_anew(
     alone: Guard, last: float, limit: float
 ) -> None:
@@ -408,7 +408,7 @@ def test_loading_is_counted_from_each_start_whoever_made_it(alone: Guard) -> Non
     alone.note("decode", "aa", "t0", 10)
     alone.prober.found = Verdict(seen=True)
     for _ in range(4):
-        loads(alone, 1500)
+        loads(alone, 6000, step=100)
         alone.docker.run("decode")
         alone.note("decode", "aa", f"t{alone.docker.starts}", 10)
     assert alone.docker.calls == []
@@ -418,7 +418,7 @@ def test_a_rollout_may_have_it_load_for_as_long_as_it_likes(alone: Guard) -> Non
     alone.note("decode", "aa", "t0", 10)
     alone.prober.found = Verdict(seen=True)
     alone.lock.acquire(ROLLOUT)
-    loads(alone, 5000, step=100)
+    loads(alone, 10_000, step=100)
     assert alone.docker.calls == []
 
 
@@ -468,6 +468,43 @@ def test_a_lock_without_a_sign_of_life_keeps_it_from_nothing(
     assert not alone.service.locked()
     monkeypatch.setattr(RolloutLock, "holder", lambda lock: {"age": service.AGE, "silent": None})
     assert not alone.service.locked()
+
+
+OTHERS = {**ROLLOUT, "deployment": "other"}
+
+
+def test_the_lock_of_another_deployment_holds_nothing(alone: Guard) -> None:
+    alone.lock.acquire(OTHERS)
+    assert not alone.service.locked()
+    alone.docker.end("decode")
+    alone.looks(2)
+    assert alone.docker.calls == ["start pd-decode"]
+    done: list[int] = []
+    assert alone.service.undisturbed(lambda: done.append(1)) is True
+    assert done == [1]
+
+
+@pytest.mark.parametrize("owner", [ROLLOUT, {**ROLLOUT, "deployment": "pd"}])
+def test_a_lock_of_this_deployment_or_of_nobody_knows_which_holds(
+    alone: Guard, owner: dict[str, Any]
+) -> None:
+    alone.lock.acquire(owner)
+    assert alone.service.locked()
+    alone.docker.end("decode")
+    alone.looks()
+    assert alone.docker.calls == []
+
+
+def test_the_release_of_another_deployments_lock_clears_nothing(alone: Guard) -> None:
+    exhausted(alone)
+    calls, attempts = list(alone.docker.calls), dict(alone.service.attempts)
+    alone.lock.acquire(OTHERS)
+    alone.looks()
+    alone.lock.release("rollout1")
+    alone.looks()
+    assert (alone.docker.calls, alone.service.attempts) == (calls, attempts)
+    assert alone.node()["held"] == "it was given up"
+    assert alone.node()["given_up"]
 
 
 def test_what_is_unknown_about_the_lock_keeps_it_from_everything(
@@ -791,7 +828,11 @@ def test_a_doubt_is_shown_and_starts_nothing_anew(alone: Guard) -> None:
 @pytest.fixture
 def proxied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
     """The guard of a server with a decoder and a router, which has no front."""
-    made = Guard(tmp_path, monkeypatch, DECODE, routers=[{"container": "pd-proxy", "colour": "blue"}])
+    prefill = {**PREFILL, "nodes": ["server2"]}
+    made = Guard(
+        tmp_path, monkeypatch, DECODE, prefill, routers=[{"container": "pd-proxy", "colour": "blue"}]
+    )
+    made.hear()
     made.docker.run("proxy")
     made.docker.labels["pd-proxy"] = {
         "pd_rollout.prefillers": "192.0.2.1:7100",
@@ -865,13 +906,40 @@ def test_a_router_of_a_drained_role_stays_ended(proxied: Guard) -> None:
     assert proxied.docker.calls == ["start pd-proxy"]
 
 
-def test_of_another_server_its_guard_tells_whether_it_is_drained(head: Guard) -> None:
-    assert not head.service._is_drained("server2")
-    head.service.board.hear("server2", FRESH, {"drained": "drained", "nodes": {}})
-    assert head.service._is_drained("server2")
-    head.service.board.hear("server2", LOST, None)
-    assert head.service._is_drained("server2")
-    assert not head.service._is_drained("server3")
+def test_a_router_of_a_role_that_does_not_serve_waits_for_it(proxied: Guard) -> None:
+    proxied.docker.end("proxy")
+    proxied.hear(state="loading")
+    proxied.looks(10)
+    assert proxied.docker.calls == []
+    proxied.hear()
+    proxied.looks(10)
+    assert proxied.docker.calls == ["start pd-proxy"]
+
+
+def test_an_instance_serves_when_all_its_nodes_are_up_and_in_service(head: Guard) -> None:
+    prefill = head.service.config.instances["prefill"]
+    assert not head.service._serves(prefill), "nothing has been looked at"
+    head.look()
+    assert head.service._serves(prefill)
+    head.hear(state="loading")
+    assert not head.service._serves(prefill)
+    head.hear()
+    assert head.service._serves(prefill)
+    up = {"nodes": {"prefill": {**head.node("prefill"), "rank": 1}}}
+    for state, report in (
+        (FRESH, {**up, "drained": "drained"}),
+        (FRESH, {"nodes": {}}),
+        (UNGUARDED, None),
+        (LOST, None),
+    ):
+        head.service.board.hear("server2", state, report)
+        assert not head.service._serves(prefill)
+    head.service.board.hear("server2", FRESH, up)
+    assert head.service._serves(prefill)
+    # Its own node counts as well.
+    (head.folder / "drained.json").write_text('{"stop": true}', encoding="utf-8")
+    head.look()
+    assert not head.service._serves(prefill)
 
 
 def test_without_docker_no_router_is_started(proxied: Guard) -> None:

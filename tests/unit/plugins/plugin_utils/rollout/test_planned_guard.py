@@ -128,7 +128,10 @@ def test_the_unit() -> None:
     assert f"ExecStart=@PYTHON@ -I {folder}/pd-guard.pyz run {folder}/guard.json" in lines
     assert "ReadWritePaths=/etc/pd_rollout/pd /run" in lines
     assert "RuntimeDirectory=pd-guard" in lines and "PrivateTmp=yes" in lines
-    assert text.count("@") == 2, "only the place of the Python is left"
+    assert f"ExecStopPost=-@PYTHON@ -I {folder}/pd-guard.pyz open {folder}/guard.json" in lines
+    (after,) = (line.partition("=")[2].split() for line in lines if line.startswith("After="))
+    assert "remote-fs.target" in after, "the engines' scripts and the weights may be there"
+    assert text.count("@") == 4, "only the places of the Python are left"
 
 
 def test_a_deployment_below_tmp_is_not_hidden_from_it() -> None:
@@ -143,13 +146,14 @@ def test_paths_are_quoted_for_systemd(path: str) -> None:
     settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     assert shlex.split(settings["ReadWritePaths"]) == [f"{path}/pd", "/run"]
     # Only in a command, a dollar sign begins a variable.
-    assert shlex.split(settings["ExecStart"].replace("$$", "$")) == [
-        "@PYTHON@",
-        "-I",
-        f"{path}/pd/guard/pd-guard.pyz",
-        "run",
-        f"{path}/pd/guard/guard.json",
-    ]
+    for setting, place, verb in (("ExecStart", "@PYTHON@", "run"), ("ExecStopPost", "-@PYTHON@", "open")):
+        assert shlex.split(settings[setting].replace("$$", "$")) == [
+            place,
+            "-I",
+            f"{path}/pd/guard/pd-guard.pyz",
+            verb,
+            f"{path}/pd/guard/guard.json",
+        ]
 
 
 def test_a_server_without_a_router_knows_its_own_instances() -> None:
