@@ -975,6 +975,8 @@ def test_what_comes_back_cuts_no_request_however_long_that_takes(front: Front) -
     front.keeper._draining = True
     front.tell("decode2", "server3")
     front.looks(int(SOFT_WAITS) * 3)
+    # Nor if the guard could not look for as long.
+    front.looks(1, seconds=2 * SOFT_WAITS)
     assert front.keeper.status()["comparing"] == []
     assert front.listed == ["prefill1", "decode1"]
     # Nor does its wait count for another one, which is to leave.
