@@ -200,6 +200,16 @@ def changing(site) -> Iterator[Site]:
 
 
 @pytest.fixture
+def unguarded(site, server) -> Iterator[None]:
+    """No guard runs meanwhile: it would mend what the test is about."""
+    for name in site.names:
+        server(name).check_output("systemctl stop pd-guard")
+    yield
+    for name in site.names:
+        server(name).check_output("systemctl start pd-guard")
+
+
+@pytest.fixture
 def under_load(front, site):
     """`with under_load():` requests run all the time, and every one is answered completely and rightly."""
 

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import pytest
 from conftest import ROOT
 from load import ANSWER_TIMEOUT, Broken, Connection, Load
 
@@ -66,6 +67,7 @@ def unlocked(site) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_run_that_is_killed_is_completed_by_the_next(changing, under_load):
     before = changing.active()
     changing.set(pd_router_args={"log-level": "warning"})

@@ -81,6 +81,7 @@ def test_one_of_two_is_killed_and_comes_back(site, server, front, kill):
     assert all("an empty answer" not in what for what in load.result.wrong), load.result
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_dead_decoder_gets_no_more_requests_and_is_served_again(site, server, front, servers):
     """Until the routers know, each request for it is an error; none is an empty answer."""
     api = f"http://{servers['server2']['address']}:8004"
@@ -112,6 +113,7 @@ def test_a_dead_decoder_gets_no_more_requests_and_is_served_again(site, server, 
     assert all(re.match(honest, what) for what in load.result.wrong), load.result
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_without_a_router_the_front_says_so(site, server, front, client):
     name = router(site, "server1")
     server("server1").check_output("docker stop -t 2 %s", name)
@@ -136,7 +138,10 @@ def test_without_a_router_the_front_says_so(site, server, front, client):
     wait(lambda: healthy(front, front.addresses[0]))
 
 
-def test_a_rebooted_server_serves_again_by_itself(site, sim, front):
+def test_a_rebooted_server_serves_again_by_itself(site, server, sim, front):
     sim("restart", "server2")
     wait(lambda: healthy(front, front.addresses[1]), 3 * ANSWER_TIMEOUT)
+    # The routers list its engines again.
+    well = "pd-guard status"
+    wait(lambda: all(server(name).run(well).rc == 0 for name in site.names), 3 * ANSWER_TIMEOUT)
     assert changed(site.deploy("--skip-tags", "check")) == {}

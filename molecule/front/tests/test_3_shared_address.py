@@ -59,6 +59,7 @@ def test_one_front_has_the_address_and_nobody_notices_that_it_comes(
     assert server("server1").run(enabled).stdout.strip() == "enabled"
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize(
     ("why", "mend"),
     [
