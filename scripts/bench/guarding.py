@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import clusters
+import yaml
 from runs import BIN, ROOT, Run, playbook
 
 sys.path.insert(0, str(ROOT / "molecule" / "front" / "tests"))
@@ -20,8 +21,14 @@ from load import Front, Load
 
 SOURCE = ROOT / "molecule" / "front" / "inventory"
 KEY = "sk-alice-of-this-test-0123456789"
+#: As other parts have it: the image from an archive on each server, the packages on its disk.
+BENCH = {
+    "pd_image_source": "archive",
+    "pd_image_archive": "/opt/pd-sim/images/vllm-ascend.tar",
+    "sim_packages": ["haproxy"],
+}
 #: Turns of the figures of a death, seconds of rest, seconds at most for anything to happen.
-TURNS, REST, LATEST = 3, 60.0, 240.0
+TURNS, REST, LATEST = 3, 30.0, 240.0
 #: Eight clients with this pause send about 20 requests a second.
 CLIENTS, PAUSE = 8, 0.35
 ENGINE, SERVER = "decode_a", "server1"
@@ -81,6 +88,9 @@ def inventory() -> Path:
     """The cluster of scenario front."""
     folder = clusters.fresh("guard")
     subprocess.run(["cp", "-r", f"{SOURCE}/.", str(folder)], check=True)
+    path = folder / "group_vars" / "all.yml"
+    values = {**yaml.safe_load(path.read_text(encoding="utf-8")), **BENCH}
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return folder
 
 
@@ -139,13 +149,17 @@ def seconds(stamp: str) -> float:
 def rest(cluster: Cluster, server: str) -> dict[str, float]:
     """The guard's share of a core, with its canaries, and its memory in MB, while nothing happens."""
 
+    main = "/proc/$(systemctl show -p MainPID --value pd-guard)"
+
     def used() -> float:
-        return int(cluster.run(server, "systemctl show -p CPUUsageNSec --value pd-guard")) / 1e9
+        # Of itself, and of its canaries that have ended (proc(5)): hundredths of a second.
+        fields = cluster.run(server, f"cat {main}/stat").rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / 100
 
     before, begin = used(), time.monotonic()
     time.sleep(REST)
     share = (used() - before) / (time.monotonic() - begin)
-    pid = "/proc/$(systemctl show -p MainPID --value pd-guard)/status"
+    pid = f"{main}/status"
     kilobytes = cluster.run(server, f"grep VmRSS {pid}").split()[1]
     return {"share": share, "megabytes": int(kilobytes) / 1024}
 
