@@ -63,8 +63,6 @@ class Config(NamedTuple):
     secret_path: str | None
     servers: dict[str, tuple[str, int]]
     instances: dict[str, Instance]
-    # What engines must have in common to serve a request together, by instance.
-    versions: dict[str, str]
     engines: tuple[Engine, ...]
     # Slices of the plan; the front is None where clients reach a router directly.
     routers: tuple[dict[str, Any], ...]
@@ -123,7 +121,6 @@ def config_of(told: Mapping[str, Any]) -> Config:
         secret_path=told["secret_path"],
         servers={name: (at["address"], int(at["port"])) for name, at in told["servers"].items()},
         instances={one.name: one for one in instances},
-        versions={one["name"]: str(one["version"]) for one in told["instances"]},
         engines=tuple(engines),
         routers=tuple(told["routers"]),
         front=told["front"],

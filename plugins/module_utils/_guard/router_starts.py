@@ -15,10 +15,10 @@ from typing import Any, Callable
 from .._front import files
 from .._serving.running import UP
 from .config import Config, Instance
+from .routers import LISTS
 
 # Seconds for the Docker Engine to start it.
 PATIENCE = 3.0
-LISTS = ("prefillers", "decoders")
 
 
 class RouterStarts:

@@ -244,8 +244,6 @@ class GuardInstanceDict(TypedDict):
     role: Role
     nodes: list[str]
     apis: list[str]
-    # The label pd_rollout.version of its head.
-    version: str
 
 
 class GuardEngineDict(TypedDict):

@@ -20,7 +20,7 @@ from ..plan_dict import (
     ProxyDict,
 )
 from ..topology import protocol
-from .container import directory, secret_path_of, version
+from .container import directory, secret_path_of
 from .front import filled
 from .router import backends
 
@@ -133,7 +133,6 @@ def _instance(cluster: ValidCluster, instance: Instance) -> GuardInstanceDict:
         "role": instance.role,
         "nodes": [node.host for node in instance.nodes],
         "apis": [api for node in instance.nodes for api in _apis(cluster, node)],
-        "version": version(cluster, instance, instance.head),
     }
 
 

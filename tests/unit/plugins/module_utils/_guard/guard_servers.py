@@ -31,7 +31,7 @@ def instance(name: str, *nodes: str, port: int = 7100) -> dict[str, Any]:
     """An instance whose head has the API."""
     role = "prefiller" if name.startswith("prefill") else "decoder"
     apis = [f"{ADDRESSES[nodes[0]]}:{port}"]
-    return {"name": name, "role": role, "nodes": list(nodes), "apis": apis, "version": "v1"}
+    return {"name": name, "role": role, "nodes": list(nodes), "apis": apis}
 
 
 def engine(of: dict[str, Any], host: str, directory: Path) -> dict[str, Any]:

@@ -23,7 +23,6 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [(one.container, one.rank) for one in found.engines] == [("pd-prefill", 0), ("pd-decode", 0)]
     assert found.instances["prefill"].nodes == ("server1", "server2")
     assert (found.settings.attempts, found.settings.pause) == (2, 10.0)
-    assert found.versions == {"prefill": "v1", "decode": "v1"}
 
 
 def test_its_places_follow_from_the_deployment(tmp_path: Path) -> None:
